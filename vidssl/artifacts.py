@@ -1,0 +1,433 @@
+"""Artifacts: versioned folders in a workspace, written aside and renamed into place.
+
+This module is the sole owner of kinds, format versions, digests, atomic writes and the rules by
+which a stage finds its inputs. docs/formats.md is the prose of it.
+
+    WORKSPACE/
+      workspace.json             format version, next sequence number
+      KIND/NAME/vNNN/            one finished artifact, never changed afterwards
+        artifact.json            kind, version, sequence, digest, recipe, parents, payload
+        ...                      payload files
+      KIND/NAME/.run-XXXXXXXX/   the work folder of an unfinished run
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vidssl.errors import MissingInput, VidsslError, nearest_name
+from vidssl.version import VERSION
+
+WORKSPACE_FORMAT = 1
+FORMAT_VERSIONS: dict[str, int] = {
+    "flow": 1,
+    "pack": 1,
+    "annotations": 1,
+    "checkpoint": 1,
+    "features": 1,
+    "probe": 1,
+    "retrieval": 1,
+}
+MANIFEST = "artifact.json"
+RUN_MANIFEST = "run.json"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+# ── digests and atomic writes ────────────────────────────────────────────────────────────────
+
+
+def canonical_digest(value: Any) -> str:
+    """Gives the SHA-256 (hex) of a JSON value written in its one canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Gives the SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes renames within `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Writes a whole file or nothing: a temporary name, fsync, rename.
+
+    Raises:
+        VidsslError: the disk is full.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with full_disk_is_one_sentence(path), aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as readable JSON, atomically."""
+    atomic_write(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+@contextmanager
+def full_disk_is_one_sentence(path: Path) -> Iterator[None]:
+    """Turns a full disk or quota met while writing `path` into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VidsslError(
+                f"the disk is full: {path} could not be written; "
+                "free some space and run the same command again, it goes on where it stopped"
+            ) from error
+        raise
+
+
+@contextmanager
+def file_lock(path: Path, refusal: str | None = None) -> Iterator[None]:
+    """Holds an exclusive lock on `path`; with `refusal`, raises it instead of waiting."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except BlockingIOError:
+            raise VidsslError(refusal or "locked") from None
+        yield
+
+
+# ── artifacts ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One finished artifact: its folder and what its artifact.json says."""
+
+    path: Path
+    kind: str
+    name: str
+    version: int
+    sequence: int
+    digest: str
+    run: str
+    recipe: Mapping[str, Any]
+    parents: Mapping[str, str]
+    summary: Mapping[str, Any]
+    payload: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def label(self) -> str:
+        """KIND/NAME/vNNN, as the user types it."""
+        return f"{self.kind}/{self.name}/v{self.version:03d}"
+
+    @classmethod
+    def load(cls, path: Path) -> Artifact:
+        """Reads an artifact's folder.
+
+        Raises:
+            VidsslError: no artifact there, unreadable, of an unknown version, or edited by hand.
+        """
+        try:
+            text = json.loads((path / MANIFEST).read_text())
+        except FileNotFoundError:
+            raise VidsslError(f"{path} is no vidssl artifact: it has no {MANIFEST}") from None
+        except (ValueError, UnicodeDecodeError):
+            raise VidsslError(f"{path / MANIFEST} is damaged: it is not JSON") from None
+        _check_manifest(path, text)
+        return cls(
+            path=path,
+            kind=text["kind"],
+            name=path.parent.name,
+            version=int(path.name[1:]) if re.fullmatch(r"v\d+", path.name) else 0,
+            sequence=text["sequence"],
+            digest=text["digest"],
+            run=text["run"],
+            recipe=text["recipe"],
+            parents=text["parents"],
+            summary=text["summary"],
+            payload=text["payload"],
+        )
+
+
+def _check_manifest(path: Path, text: Any) -> None:
+    kind = text.get("kind") if isinstance(text, dict) else None
+    if kind not in FORMAT_VERSIONS:
+        raise VidsslError(f"{path} holds an artifact of unknown kind {kind!r}")
+    version = text.get("format_version")
+    if version != FORMAT_VERSIONS[kind]:
+        raise VidsslError(
+            f"{path} has {kind} format version {version}, and this vidssl ({VERSION}) reads "
+            f"version {FORMAT_VERSIONS[kind]}: use the vidssl that wrote it "
+            f"({text.get('vidssl_version', 'unknown')}) or move the folder away"
+        )
+    body = {key: value for key, value in text.items() if key != "checksum"}
+    if text.get("checksum") != canonical_digest(body):
+        raise VidsslError(f"{path / MANIFEST} is damaged: its checksum does not fit its content")
+
+
+# ── runs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Run:
+    """One run of a stage: a work folder that outlives a kill, or the artifact it became.
+
+    Its identity is its recipe's digest plus its parents' digests, so the same command continues
+    an unfinished run and finds a finished one. Use as a context manager: it holds the lock.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        kind: str,
+        name: str,
+        recipe: Mapping[str, Any],
+        parents: Mapping[str, str],
+        new: bool,
+    ) -> None:
+        self.workspace, self.kind, self.name = workspace, kind, name
+        self.recipe, self.parents = dict(recipe), dict(parents)
+        self.identity = canonical_digest({"recipe": self.recipe, "parents": self.parents})
+        self.folder = workspace.root / kind / name / f".run-{self.identity[:16]}"
+        self.finished: Artifact | None = None if new else self._find_finished()
+        self._lock: Any = None
+
+    def _find_finished(self) -> Artifact | None:
+        same = [a for a in self.workspace.artifacts(self.kind, self.name) if a.run == self.identity]
+        return same[-1] if same else None
+
+    @property
+    def started(self) -> bool:
+        """Whether an earlier, unfinished attempt left its work folder."""
+        return (self.folder / RUN_MANIFEST).exists()
+
+    def __enter__(self) -> Run:
+        if self.finished is not None:
+            return self
+        self.folder.mkdir(parents=True, exist_ok=True)
+        refusal = f"another process is at work on this very run ({self.folder})"
+        self._lock = file_lock(self.folder.with_name(self.folder.name + ".lock"), refusal)
+        self._lock.__enter__()
+        if not self.started:
+            write_json(
+                self.folder / RUN_MANIFEST,
+                {"kind": self.kind, "name": self.name, "run": self.identity}
+                | {"recipe": self.recipe, "parents": self.parents},
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock is not None:
+            self._lock.__exit__(None, None, None)
+            self._lock = None
+
+    def discard(self) -> None:
+        """Throws the unfinished work away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def publish(
+        self, digest: str, summary: Mapping[str, Any], only: list[str] | None = None
+    ) -> Artifact:
+        """Turns the work folder into the next version of KIND/NAME.
+
+        Args:
+            digest: identity of the content (data digest, weights digest).
+            summary: a few figures worth showing in `vidssl status`.
+            only: payload files to publish, copied while the run goes on (a snapshot);
+                None moves the whole folder and ends the run.
+        """
+        source = self.folder
+        if only is not None:
+            source = self.folder.with_name(self.folder.name + ".snapshot")
+            shutil.rmtree(source, ignore_errors=True)
+            source.mkdir()
+            for file in only:
+                shutil.copy2(self.folder / file, source / file)
+        (source / RUN_MANIFEST).unlink(missing_ok=True)
+        body = {
+            "vidssl": "artifact",
+            "kind": self.kind,
+            "format_version": FORMAT_VERSIONS[self.kind],
+            "vidssl_version": VERSION,
+            "digest": digest,
+            "run": self.identity if only is None else f"{self.identity}:{digest[:16]}",
+            "recipe": self.recipe,
+            "parents": self.parents,
+            "summary": dict(summary),
+            "payload": _payload(source),
+        }
+        artifact = self.workspace._publish(source, self.kind, self.name, body)
+        if only is None:
+            self.folder.with_name(self.folder.name + ".lock").unlink(missing_ok=True)
+        return artifact
+
+
+def _payload(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_digest(p)}
+        for p in files
+    }
+
+
+# ── workspace ────────────────────────────────────────────────────────────────────────────────
+
+
+class Workspace:
+    """A folder of artifacts and the rules for finding them. Newest means highest sequence."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self._check_format()
+
+    def _check_format(self) -> None:
+        path = self.root / "workspace.json"
+        if not path.exists():
+            return
+        try:
+            found = json.loads(path.read_text()).get("workspace_format")
+        except ValueError:
+            raise VidsslError(f"{path} is damaged: it is not JSON") from None
+        if found != WORKSPACE_FORMAT:
+            raise VidsslError(
+                f"{self.root} is a workspace of format {found}, and this vidssl ({VERSION}) "
+                f"reads format {WORKSPACE_FORMAT}"
+            )
+
+    def scan(self) -> tuple[list[Artifact], list[str]]:
+        """Gives every artifact by sequence number, and a sentence for each unreadable one."""
+        artifacts, problems = [], []
+        for path in sorted(self.root.glob("*/*/v[0-9]*")):
+            if path.parent.parent.name not in FORMAT_VERSIONS:
+                continue
+            try:
+                artifacts.append(Artifact.load(path))
+            except VidsslError as error:
+                problems.append(str(error))
+        return sorted(artifacts, key=lambda a: a.sequence), problems
+
+    def artifacts(self, kind: str | None = None, name: str | None = None) -> list[Artifact]:
+        """Gives the finished artifacts, oldest first.
+
+        Raises:
+            VidsslError: one of those asked for is unreadable or of an unknown version.
+        """
+        paths = self.root.glob(f"{kind or '*'}/{name or '*'}/v[0-9]*")
+        found = [Artifact.load(p) for p in paths if p.parent.parent.name in FORMAT_VERSIONS]
+        return sorted(found, key=lambda a: a.sequence)
+
+    def newest(
+        self, kind: str, fits: Callable[[Artifact], bool] = lambda a: True
+    ) -> Artifact | None:
+        """Gives the newest finished artifact of `kind` that `fits`, or None."""
+        return next((a for a in reversed(self.artifacts(kind)) if fits(a)), None)
+
+    def require(
+        self, kind: str, missing: str, fits: Callable[[Artifact], bool] = lambda a: True
+    ) -> Artifact:
+        """As :meth:`newest`, but raises :class:`MissingInput` with the sentence `missing`."""
+        found = self.newest(kind, fits)
+        if found is None:
+            raise MissingInput(missing)
+        return found
+
+    def by_digest(self, digest: str) -> Artifact | None:
+        """Gives the newest artifact of that digest, or None."""
+        return next((a for a in reversed(self.scan()[0]) if a.digest == digest), None)
+
+    def resolve(self, kind: str, text: str) -> Artifact:
+        """Gives the artifact a user named: NAME, NAME/vNNN, KIND/NAME/vNNN or a folder.
+
+        Raises:
+            VidsslError: there is none; the sentence names the nearest.
+        """
+        if (Path(text) / MANIFEST).exists():
+            artifact = Artifact.load(Path(text).resolve())
+            if artifact.kind != kind:
+                raise VidsslError(f"{text} is a {artifact.kind} artifact, not a {kind}")
+            return artifact
+        candidates = self.artifacts(kind)
+        for artifact in reversed(candidates):
+            labels = (artifact.label, artifact.label.removeprefix(f"{kind}/"), artifact.name)
+            if text.rstrip("/") in labels:
+                return artifact
+        names = [a.label.removeprefix(f"{kind}/") for a in candidates]
+        raise VidsslError(
+            f"there is no {kind} named {text} in {self.root}{nearest_name(text, names)}"
+        )
+
+    def ancestor(self, artifact: Artifact, kind: str) -> Artifact | None:
+        """Gives the nearest ancestor of `kind` (the artifact itself included), or None."""
+        known = {a.digest: a for a in self.scan()[0]}
+        frontier = [artifact]
+        while frontier:
+            current = frontier.pop(0)
+            if current.kind == kind:
+                return current
+            frontier += [known[d] for d in current.parents.values() if d in known]
+        return None
+
+    def unfinished(self) -> list[Mapping[str, Any]]:
+        """Gives the manifests of runs that were begun and not finished, with their folder."""
+        found = []
+        for path in sorted(self.root.glob(f"*/*/.run-*/{RUN_MANIFEST}")):
+            try:
+                found.append(json.loads(path.read_text()) | {"folder": str(path.parent)})
+            except ValueError:
+                continue
+        return found
+
+    def open_run(
+        self,
+        kind: str,
+        name: str,
+        recipe: Mapping[str, Any],
+        parents: Mapping[str, Artifact],
+        new: bool = False,
+    ) -> Run:
+        """Opens the run that this recipe and these parents make (see :class:`Run`).
+
+        Raises:
+            VidsslError: the name cannot be a folder's name.
+        """
+        if not NAME_PATTERN.fullmatch(name):
+            raise VidsslError(f"{name!r} is no artifact name: use letters, digits, . _ and -")
+        digests = {role: parent.digest for role, parent in parents.items()}
+        return Run(self, kind, name, recipe, digests, new)
+
+    def _publish(self, source: Path, kind: str, name: str, body: dict[str, Any]) -> Artifact:
+        shelf = self.root / kind / name
+        with file_lock(self.root / ".lock"):
+            body["sequence"] = self._next_sequence()
+            versions = [int(p.name[1:]) for p in shelf.glob("v[0-9]*") if p.name[1:].isdigit()]
+            target = shelf / f"v{max(versions, default=0) + 1:03d}"
+            write_json(source / MANIFEST, body | {"checksum": canonical_digest(body)})
+            os.rename(source, target)
+            fsync_folder(shelf)
+        return Artifact.load(target)
+
+    def _next_sequence(self) -> int:
+        path = self.root / "workspace.json"
+        number = json.loads(path.read_text())["next_sequence"] if path.exists() else 1
+        write_json(path, {"workspace_format": WORKSPACE_FORMAT, "next_sequence": number + 1})
+        return int(number)

@@ -1,0 +1,290 @@
+"""Short made-up video in which the class is the motion and nothing else.
+
+A few patterned shapes lie on a soft, slowly drifting background and all move in
+one way: they bounce, circle, pulse, shake, slide or spin. Everything else (shapes,
+patterns, colours, size, place, direction, speed, background, drift) is drawn per
+clip from a generator that never sees the motion, so that a single frame, a colour
+histogram or a mean frame does not tell the class.
+
+Shapes: T frames, H and W pixels, S side of a sprite, N objects.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SIZE = (128, 96)  # width, height
+FRAMES = 32
+FPS = 25
+SPRITE = 96  # drawn at about twice the size at which it is shown: antialiasing
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where an object is over time, relative to its home: each [T]; scale is a factor."""
+
+    x: np.ndarray
+    y: np.ndarray
+    angle: np.ndarray
+    scale: np.ndarray
+
+
+# ---------------------------------------------------------------- motions: time → Pose
+
+
+def _pose(t: np.ndarray, x=0.0, y=0.0, angle=0.0, scale=1.0) -> Pose:
+    return Pose(*(np.broadcast_to(np.asarray(v, float), t.shape) for v in (x, y, angle, scale)))
+
+
+def _bounce(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
+    """Hops on the spot: a row of parabolas, a little squashed at the ground."""
+    period = draw.uniform(11, 15)
+    phase = (t / period + draw.random()) % 1
+    height = 4 * phase * (1 - phase)
+    return _pose(t, y=draw.uniform(0.9, 1.3) * radius * (0.5 - height))
+
+
+def _circle(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
+    """Goes round a small circle without turning."""
+    turn = _turns(t, draw, 15, 20)
+    reach = draw.uniform(0.6, 0.85) * radius
+    return _pose(t, x=reach * np.cos(turn), y=reach * np.sin(turn))
+
+
+def _pulse(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
+    """Grows and shrinks."""
+    return _pose(t, scale=np.exp(draw.uniform(0.35, 0.5) * np.sin(_turns(t, draw, 13, 18))))
+
+
+def _shake(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
+    """Trembles quickly along one line."""
+    along = draw.uniform(0, 2 * np.pi)
+    reach = draw.uniform(0.2, 0.3) * radius * np.sin(_turns(t, draw, 5, 7))
+    return _pose(t, x=reach * np.cos(along), y=reach * np.sin(along))
+
+
+def _slide(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
+    """Moves on in a straight line; `_frames` lets it come back at the other side."""
+    along = draw.uniform(0, 2 * np.pi)
+    way = draw.uniform(0.10, 0.15) * radius * (t - t.mean())
+    return _pose(t, x=way * np.cos(along), y=way * np.sin(along))
+
+
+def _spin(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
+    """Turns about its own middle."""
+    return _pose(t, angle=_turns(t, draw, 16, 24))
+
+
+def _turns(t: np.ndarray, draw: np.random.Generator, shortest: float, longest: float) -> np.ndarray:
+    """Phase in radians of a steady rotation with a random period, start and sense."""
+    period = draw.uniform(shortest, longest) * draw.choice((-1, 1))
+    return 2 * np.pi * (t / period + draw.random())
+
+
+_MOVES: dict[str, Callable[[np.ndarray, np.random.Generator, float], Pose]] = {
+    "bounce": _bounce,
+    "circle": _circle,
+    "pulse": _pulse,
+    "shake": _shake,
+    "slide": _slide,
+    "spin": _spin,
+}
+MOTIONS: tuple[str, ...] = tuple(_MOVES)
+
+
+# ---------------------------------------------------------------- appearance
+
+
+def _colour(draw: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
+    """A random RGB colour [3] in 0..255 with any hue."""
+    hsv = np.array([draw.uniform(0, 360), draw.uniform(*saturation), draw.uniform(*value)], np.float32)
+    return 255 * cv2.cvtColor(hsv[None, None], cv2.COLOR_HSV2RGB)[0, 0]
+
+
+def _outline(kind: int, theta: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Radius of a closed shape as a function of the angle, at most 1."""
+    corners = int(draw.integers(3, 7))
+    if kind == 0:
+        return np.ones_like(theta)
+    if kind == 1:  # polygon with 3 to 6 corners
+        sector = np.pi / corners
+        return np.cos(sector) / np.cos((theta % (2 * sector)) - sector)
+    depth = draw.uniform(0.12, 0.2)  # flower or soft star
+    return 1 - depth + depth * np.cos(corners * theta)
+
+
+def _pattern(kind: int, x: np.ndarray, y: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Share of the second colour, 0..1: what makes a turning disc visibly turn."""
+    fine = draw.uniform(3.5, 6)
+    wave = (
+        np.sin(fine * x),  # stripes
+        np.sin(fine * x) * np.sin(fine * y),  # checks
+        np.sin(2 * np.arctan2(y, x)),  # quarters
+        x,  # halves
+    )[kind]
+    return 1 / (1 + np.exp(-12 * wave))
+
+
+def _sprite(draw: np.random.Generator, bright: bool) -> np.ndarray:
+    """One patterned shape [S, S, 4]: RGB 0..255 times coverage, and coverage 0..1."""
+    axis = np.linspace(-1.15, 1.15, SPRITE)
+    x, y = np.meshgrid(axis, axis)
+    edge = _outline(int(draw.integers(3)), np.arctan2(y, x), draw)
+    cover = np.clip((edge - np.hypot(x, y)) * SPRITE / 4 + 0.5, 0, 1)[..., None]
+    mix = _pattern(int(draw.integers(4)), x, y, draw)[..., None]
+    light, dark = ((0.8, 1.0), (0.45, 0.65)) if bright else ((0.45, 0.6), (0.1, 0.25))
+    rgb = (1 - mix) * _colour(draw, (0.4, 1.0), light) + mix * _colour(draw, (0.4, 1.0), dark)
+    return np.concatenate([rgb * cover, cover], -1).astype(np.float32)
+
+
+def _background(draw: np.random.Generator, size: tuple[int, int], bright: bool) -> np.ndarray:
+    """A soft picture [H, W, 3] of a few colours that melt into each other."""
+    value = (0.8, 1.0) if bright else (0.1, 0.35)
+    coarse = np.stack([_colour(draw, (0.1, 0.5), value) for _ in range(12)])
+    return cv2.resize(coarse.reshape(3, 4, 3), size, interpolation=cv2.INTER_CUBIC)
+
+
+def _homes(draw: np.random.Generator, count: int, size: tuple[int, int]) -> tuple[np.ndarray, float]:
+    """Places for `count` objects [N, 2] with room for each, and the largest fitting radius."""
+    width, height = size
+    radius = min(width, height) * (0.27, 0.22, 0.19)[count - 1]
+    columns = np.linspace(0, width, count + 1)
+    x = draw.uniform(columns[:-1] + 0.3 * width / count, columns[1:] - 0.3 * width / count)
+    y = draw.uniform(0.3 * height, 0.7 * height, count)
+    return np.stack([x, y], 1), radius
+
+
+# ---------------------------------------------------------------- frames
+
+
+def render(motion: str, seed: int, frames: int = FRAMES, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A clip [T, H, W, 3] uint8 RGB of size (width, height), the same for the same arguments.
+
+    One seed gives one appearance: `render("spin", 7)` and `render("slide", 7)` show
+    the same objects on the same background. Raises KeyError for an unknown motion.
+    """
+    look = np.random.default_rng([seed, 0])
+    bright = bool(look.integers(2))
+    homes, radius = _homes(look, int(look.integers(1, 4)), size)
+    radius *= look.uniform(0.75, 1.0)
+    sprites = [_sprite(look, not bright) for _ in homes]
+    tilt = look.uniform(0, 2 * np.pi, len(homes))
+    drift = look.uniform(-0.25, 0.25, 2)  # pixels per frame, everything together
+
+    draw = np.random.default_rng([seed, 1 + MOTIONS.index(motion)])
+    t = np.arange(frames, dtype=float)
+    poses = [_MOVES[motion](t, draw, radius) for _ in homes]
+    margin = int(np.ceil(0.25 * frames)) + 1
+    wide = _background(look, (size[0] + 2 * margin, size[1] + 2 * margin), bright)
+
+    clip = np.empty((frames, size[1], size[0], 3), np.uint8)
+    for i in range(frames):
+        way = drift * (i - frames / 2)
+        view = np.array([[1, 0, margin - way[0]], [0, 1, margin - way[1]]])
+        frame = cv2.warpAffine(wide, view, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        for home, sprite, angle, pose in zip(homes, sprites, tilt, poses, strict=True):
+            centre = home + way + (pose.x[i], pose.y[i])
+            _paint(frame, sprite, _wrap(centre, radius, size), angle + pose.angle[i], radius * pose.scale[i])
+        clip[i] = np.clip(frame + 0.5, 0, 255)
+    return clip
+
+
+def _wrap(centre: np.ndarray, radius: float, size: tuple[int, int]) -> np.ndarray:
+    """What has left the frame on one side comes in again on the other."""
+    room = np.asarray(size) + 2.2 * radius
+    return (centre + 1.1 * radius) % room - 1.1 * radius
+
+
+def _paint(frame: np.ndarray, sprite: np.ndarray, centre: np.ndarray, angle: float, radius: float) -> None:
+    """Lays a sprite turned by `angle`, `radius` pixels large, over the frame [H, W, 3] in place."""
+    zoom = radius * 2.3 / SPRITE
+    turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shift = centre - turn @ np.full(2, (SPRITE - 1) / 2)
+    layer = cv2.warpAffine(sprite, np.c_[turn, shift], frame.shape[1::-1], flags=cv2.INTER_LINEAR)
+    frame *= 1 - layer[..., 3:]
+    frame += layer[..., :3]
+
+
+# ---------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One clip to make."""
+
+    path: str
+    motion: str
+    seed: int
+    split: str
+
+
+def plan_clips(clips: int, seed: int = 0, test_share: float = 1 / 3) -> Iterator[Plan]:
+    """Which clips a folder gets: motions in turn, so counts differ by one at most."""
+    spread = np.random.default_rng(seed).integers(2**31, size=clips)
+    step = round(1 / test_share)
+    for i in range(clips):
+        motion, nth = MOTIONS[i % len(MOTIONS)], i // len(MOTIONS)
+        split = "test" if nth % step == step - 1 else "train"
+        yield Plan(f"{motion}/{motion}_{nth:04d}.mp4", motion, int(spread[i]), split)
+
+
+def write_clips(
+    folder: Path,
+    clips: int,
+    seed: int = 0,
+    frames: int = FRAMES,
+    size: tuple[int, int] = SIZE,
+    fps: int = FPS,
+    on_clip: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Makes `folder/<motion>/<motion>_<nnnn>.mp4` and splits.csv, and gives the folder.
+
+    Finished files are left alone, so an interrupted call can be repeated.
+    `on_clip(done, clips)` is told after each clip.
+    """
+    folder = Path(folder)
+    plans = list(plan_clips(clips, seed))
+    for done, plan in enumerate(plans, 1):
+        path = folder / plan.path
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encode(path, render(plan.motion, plan.seed, frames, size), fps)
+        if on_clip is not None:
+            on_clip(done, clips)
+    _write_splits(folder / "splits.csv", plans)
+    return folder
+
+
+def encode(path: Path, clip: np.ndarray, fps: int = FPS) -> None:
+    """Writes a clip [T, H, W, 3] as H.264; the name appears only when the file is whole."""
+    import av  # here, because a training machine has no av and may still import this module
+
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
+    with av.open(str(part), "w", format="mp4") as container:
+        # One thread keeps the file's bytes independent of the machine's number of cores.
+        options = {"crf": "18", "preset": "veryfast", "threads": "1"}
+        stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for picture in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    os.replace(part, path)
+
+
+def _write_splits(path: Path, plans: list[Plan]) -> None:
+    """splits.csv as `pack --labels` reads it; every clip is a source of its own."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "label", "group", "split1"))
+        rows.writerows((p.path, p.motion, Path(p.path).stem, p.split) for p in plans)
+    os.replace(part, path)
