@@ -1,0 +1,123 @@
+"""Encoders on disk: `encoder.<view>.safetensors`, the whole of what evaluation and partners read.
+
+The safetensors header holds the :class:`EncoderSpec` as JSON, so the file alone rebuilds the
+encoder. No pickled code is read or written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from vidssl.artifacts import Artifact, atomic_write, canonical_digest, file_digest
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.errors import VidsslError
+from vidssl.version import VERSION
+
+ENCODER_FORMAT = "1"
+
+
+def encoder_file(view: str) -> str:
+    """Gives the file name of a view's encoder within a checkpoint."""
+    return f"encoder.{view}.safetensors"
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> Path:
+    """Writes an encoder's weights and spec, atomically."""
+    header = {
+        "vidssl": "encoder",
+        "format": ENCODER_FORMAT,
+        "vidssl_version": VERSION,
+        "spec": json.dumps(asdict(encoder.spec), sort_keys=True),
+    }
+    state = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
+    path = folder / encoder_file(encoder.spec.view)
+    atomic_write(path, safetensors.torch.save(state, header))
+    return path
+
+
+def load_encoder(path: Path) -> Encoder:
+    """Rebuilds an encoder from its file, in eval mode, on the CPU.
+
+    Raises:
+        VidsslError: no such file, not an encoder, of an unknown format, or damaged.
+    """
+    spec = read_spec(path)
+    try:
+        state = safetensors.torch.load_file(path)
+        encoder = Encoder(spec)
+        encoder.load_state_dict(state, strict=True)
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise VidsslError(f"{path} is damaged: {_first_line(error)}") from error
+    return encoder.eval()
+
+
+def read_spec(path: Path) -> EncoderSpec:
+    """Gives an encoder file's spec without reading its weights.
+
+    Raises:
+        VidsslError: as :func:`load_encoder`.
+    """
+    if not path.exists():
+        raise VidsslError(f"there is no encoder file {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise VidsslError(f"{path} is damaged: {_first_line(error)}") from error
+    if header.get("vidssl") != "encoder":
+        raise VidsslError(f"{path} is no vidssl encoder: its header does not say so")
+    if header.get("format") != ENCODER_FORMAT:
+        raise VidsslError(
+            f"{path} has encoder format {header.get('format')}, and this vidssl ({VERSION}) "
+            f"reads format {ENCODER_FORMAT}"
+        )
+    return EncoderSpec(**json.loads(header["spec"]))
+
+
+def checkpoint_views(checkpoint: Artifact) -> list[str]:
+    """Gives the views a checkpoint holds an encoder for."""
+    names = [p for p in checkpoint.payload if p.startswith("encoder.")]
+    return sorted(name.split(".")[1] for name in names)
+
+
+def checkpoint_encoder(checkpoint: Artifact, view: str) -> Encoder:
+    """Loads a checkpoint's encoder after checking its bytes against the checkpoint's record.
+
+    Raises:
+        VidsslError: it has none for that view, or the file was changed.
+    """
+    name = encoder_file(view)
+    if name not in checkpoint.payload:
+        have = ", ".join(checkpoint_views(checkpoint)) or "none"
+        raise VidsslError(f"{checkpoint.label} has no {view} encoder; it has {have}")
+    path = checkpoint.path / name
+    if path.exists() and file_digest(path) != checkpoint.payload[name]["sha256"]:
+        raise VidsslError(f"{path} is damaged: its digest is not the one {checkpoint.label} names")
+    return load_encoder(path)
+
+
+def weights_digest(encoders: dict[str, Encoder]) -> str:
+    """Gives one digest of the encoders' specs and tensors, whatever file they lie in."""
+    parts = {}
+    for view, encoder in encoders.items():
+        content = hashlib.sha256()
+        for key, value in sorted(encoder.state_dict().items()):
+            content.update(key.encode())
+            content.update(_tensor_bytes(value))
+        parts[view] = [asdict(encoder.spec), content.hexdigest()]
+    return canonical_digest(parts)
+
+
+def _tensor_bytes(value: torch.Tensor) -> bytes:
+    return value.detach().cpu().contiguous().numpy().tobytes()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]

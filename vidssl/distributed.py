@@ -1,0 +1,137 @@
+"""The few collective operations that the methods need; all are no-ops in a single process.
+
+Legend: W ranks, B rows per rank.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def launched_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def start(device_type: str) -> None:
+    """Joins the process group that torchrun describes (NCCL on CUDA, gloo on CPU), once."""
+    if launched_by_torchrun() and not dist.is_initialized():
+        dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """Gives W, 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Gives this process's rank, 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def local_device(kind: str) -> torch.device:
+    """Gives this process's device: torchrun's local rank picks the CUDA device."""
+    if kind == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device(kind)
+
+
+@torch.no_grad()
+def gather(rows_B: Tensor) -> Tensor:
+    """Gives every rank's rows [W·B, …] in rank order, without gradient."""
+    if world_size() == 1:
+        return rows_B.detach()
+    parts = [torch.empty_like(rows_B) for _ in range(world_size())]
+    dist.all_gather(parts, rows_B.contiguous())
+    return torch.cat(parts)
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows_B: Tensor) -> Tensor:
+        ctx.rows = rows_B.shape[0]
+        return gather(rows_B)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Every rank holds a loss of its own; DDP then averages parameters' gradients, so the sum
+        # over ranks here makes gradients equal those of one process with the global batch.
+        dist.all_reduce(gradient)
+        begin = rank() * ctx.rows
+        return gradient[begin : begin + ctx.rows]
+
+
+def gather_with_gradient(rows_B: Tensor) -> Tensor:
+    """As :func:`gather`, and gradients flow back to the rank a row came from."""
+    return rows_B if world_size() == 1 else _GatherWithGradient.apply(rows_B)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Gives the mean of `value` over all ranks."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+        value /= world_size()
+    return value
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is set on any rank; every rank must ask at the same step."""
+    if world_size() == 1:
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    value = torch.tensor(int(flag), device=device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def from_rank_zero(value: Any) -> Any:
+    """Gives rank 0's `value` (plain Python data) to every rank."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def all_ranks(value: Any) -> list[Any]:
+    """Gives every rank's `value` (plain data and CPU tensors), in rank order, to every rank."""
+    if world_size() == 1:
+        return [value]
+    box: list[Any] = [None] * world_size()
+    dist.all_gather_object(box, value)
+    return box
+
+
+@torch.no_grad()
+def with_shuffled_batch(
+    encode: Callable[[Tensor], Tensor], x_B: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Encodes a batch after shuffling it over the ranks, and puts the rows back in order.
+
+    Shuffle-BN (He et al. 2020, MoCo §3.3): a key's BatchNorm statistics then come from other
+    clips than its query's, so that they cannot give the pair away.
+
+    Args:
+        generator: in the same state on every rank.
+    """
+    if world_size() == 1:
+        return encode(x_B)
+    everything = gather(x_B)
+    order = torch.randperm(len(everything), generator=generator).to(x_B.device)
+    mine = order.view(world_size(), -1)[rank()]
+    shuffled = gather(encode(everything[mine]))
+    back = torch.argsort(order).view(world_size(), -1)[rank()]
+    return shuffled[back]
