@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-SIZE = (128, 96)  # width, height
+SIZE = (128, 128)  # width, height
 FRAMES = 32
 FPS = 25
 SPRITE = 96  # drawn at about twice the size at which it is shown: antialiasing
@@ -103,9 +103,13 @@ MOTIONS: tuple[str, ...] = tuple(_MOVES)
 # ---------------------------------------------------------------- appearance
 
 
-def _colour(draw: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
+def _colour(
+    draw: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
+) -> np.ndarray:
     """A random RGB colour [3] in 0..255 with any hue."""
-    hsv = np.array([draw.uniform(0, 360), draw.uniform(*saturation), draw.uniform(*value)], np.float32)
+    hsv = np.array(
+        [draw.uniform(0, 360), draw.uniform(*saturation), draw.uniform(*value)], np.float32
+    )
     return 255 * cv2.cvtColor(hsv[None, None], cv2.COLOR_HSV2RGB)[0, 0]
 
 
@@ -148,14 +152,16 @@ def _sprite(draw: np.random.Generator, bright: bool) -> np.ndarray:
 def _background(draw: np.random.Generator, size: tuple[int, int], bright: bool) -> np.ndarray:
     """A soft picture [H, W, 3] of a few colours that melt into each other."""
     value = (0.8, 1.0) if bright else (0.1, 0.35)
-    coarse = np.stack([_colour(draw, (0.1, 0.5), value) for _ in range(12)])
-    return cv2.resize(coarse.reshape(3, 4, 3), size, interpolation=cv2.INTER_CUBIC)
+    coarse = np.stack([_colour(draw, (0.1, 0.5), value) for _ in range(4)])
+    return cv2.resize(coarse.reshape(2, 2, 3), size, interpolation=cv2.INTER_CUBIC)
 
 
-def _homes(draw: np.random.Generator, count: int, size: tuple[int, int]) -> tuple[np.ndarray, float]:
+def _homes(
+    draw: np.random.Generator, count: int, size: tuple[int, int]
+) -> tuple[np.ndarray, float]:
     """Places for `count` objects [N, 2] with room for each, and the largest fitting radius."""
     width, height = size
-    radius = min(width, height) * (0.27, 0.22, 0.19)[count - 1]
+    radius = min(width, height) * (0.25, 0.2, 0.17)[count - 1]
     columns = np.linspace(0, width, count + 1)
     x = draw.uniform(columns[:-1] + 0.3 * width / count, columns[1:] - 0.3 * width / count)
     y = draw.uniform(0.3 * height, 0.7 * height, count)
@@ -165,12 +171,16 @@ def _homes(draw: np.random.Generator, count: int, size: tuple[int, int]) -> tupl
 # ---------------------------------------------------------------- frames
 
 
-def render(motion: str, seed: int, frames: int = FRAMES, size: tuple[int, int] = SIZE) -> np.ndarray:
+def render(
+    motion: str, seed: int, frames: int = FRAMES, size: tuple[int, int] = SIZE
+) -> np.ndarray:
     """A clip [T, H, W, 3] uint8 RGB of size (width, height), the same for the same arguments.
 
     One seed gives one appearance: `render("spin", 7)` and `render("slide", 7)` show
-    the same objects on the same background. Raises KeyError for an unknown motion.
+    the same objects on the same background. Raises ValueError for an unknown motion.
     """
+    if motion not in MOTIONS:
+        raise ValueError(f"no motion {motion!r}: there are {', '.join(MOTIONS)}")
     look = np.random.default_rng([seed, 0])
     bright = bool(look.integers(2))
     homes, radius = _homes(look, int(look.integers(1, 4)), size)
@@ -192,7 +202,13 @@ def render(motion: str, seed: int, frames: int = FRAMES, size: tuple[int, int] =
         frame = cv2.warpAffine(wide, view, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         for home, sprite, angle, pose in zip(homes, sprites, tilt, poses, strict=True):
             centre = home + way + (pose.x[i], pose.y[i])
-            _paint(frame, sprite, _wrap(centre, radius, size), angle + pose.angle[i], radius * pose.scale[i])
+            _paint(
+                frame,
+                sprite,
+                _wrap(centre, radius, size),
+                angle + pose.angle[i],
+                radius * pose.scale[i],
+            )
         clip[i] = np.clip(frame + 0.5, 0, 255)
     return clip
 
@@ -203,7 +219,9 @@ def _wrap(centre: np.ndarray, radius: float, size: tuple[int, int]) -> np.ndarra
     return (centre + 1.1 * radius) % room - 1.1 * radius
 
 
-def _paint(frame: np.ndarray, sprite: np.ndarray, centre: np.ndarray, angle: float, radius: float) -> None:
+def _paint(
+    frame: np.ndarray, sprite: np.ndarray, centre: np.ndarray, angle: float, radius: float
+) -> None:
     """Lays a sprite turned by `angle`, `radius` pixels large, over the frame [H, W, 3] in place."""
     zoom = radius * 2.3 / SPRITE
     turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
