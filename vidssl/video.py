@@ -1,0 +1,301 @@
+"""Video files: finding them, naming them, decoding them.
+
+Only extract-flow, pack and retrieve come here; training reads shards. Frames are H×W×3 uint8 RGB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import av
+import cv2
+import numpy as np
+
+from vidssl.errors import VidsslError
+
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .asf .avi .divx .f4v .flv .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob "
+    ".webm .wmv .y4m".split()
+)
+LIST_SUFFIXES = frozenset((".txt", ".lst", ".list"))
+FINGERPRINT_BLOCK = 64 * 1024
+
+
+class UnreadableVideo(VidsslError):
+    """A file from which no frame can be decoded; the text is the reason."""
+
+
+# ── finding and naming ───────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Source:
+    """One video file.
+
+    Attributes:
+        id: `name` + "#" + `fingerprint`; the same on every machine that has the same folder.
+        path: where it lies on this machine.
+        name: POSIX path relative to the root.
+        fingerprint: 12 hex digits of the file's size and of its first, middle and last 64 KiB.
+    """
+
+    id: str
+    path: Path
+    name: str
+    fingerprint: str
+
+
+def find_videos(path: Path | str) -> list[Source]:
+    """Gives the videos of a folder (at any depth), of one file, or of a text file of paths.
+
+    Files that are no video are skipped without a word. A list has one path per line, relative to
+    the list's folder or to the current one; empty lines and lines that begin with # are skipped.
+    The result is sorted by name.
+
+    Raises:
+        VidsslError: nothing there, no video in it, or a list naming files that are missing.
+    """
+    path = Path(path)
+    if path.is_dir():
+        root, files = path, list(_walk(path))
+        if not files:
+            raise VidsslError(f"there is no video in {path}")
+    elif not path.exists():
+        raise VidsslError(f"there is no such folder or file: {path}")
+    elif path.suffix.lower() in LIST_SUFFIXES:
+        files = _read_list(path)
+        root = _root_of_list(path, files)
+    else:
+        if not _is_video(path):
+            raise VidsslError(
+                f"{path} is no video: name a folder, a video file, "
+                "or a text file (.txt) with one path per line"
+            )
+        root, files = path.parent, [path]
+    with ThreadPoolExecutor(8) as pool:  # on a network disk the time goes into waiting
+        prints = list(pool.map(fingerprint, files))
+    names = [_name(file, root) for file in files]
+    sources = [
+        Source(f"{name}#{mark}", file, name, mark)
+        for file, name, mark in zip(files, names, prints, strict=True)
+    ]
+    return sorted(sources, key=lambda source: source.name)
+
+
+def fingerprint(path: Path) -> str:
+    """Gives 12 hex digits that tell a file from another of the same name.
+
+    It covers the file's size and its first, middle and last 64 KiB, not all of it: reading the
+    whole of Kinetics only to name it would take as long as decoding it.
+
+    Raises:
+        VidsslError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.blake2b(str(size).encode(), digest_size=6)
+            for start in (0, size // 2, max(0, size - FINGERPRINT_BLOCK)):
+                file.seek(start)
+                digest.update(file.read(FINGERPRINT_BLOCK))
+    except OSError as error:
+        raise VidsslError(f"{path} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(folder, name)
+            if not name.startswith(".") and path.is_file() and _is_video(path):
+                yield path
+
+
+def _is_video(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix == ".ts":  # TypeScript shares the suffix of MPEG transport streams
+        return _is_transport_stream(path)
+    return suffix in VIDEO_SUFFIXES
+
+
+def _is_transport_stream(path: Path) -> bool:
+    """Whether a .ts file is empty or starts like MPEG-TS: 0x47 at the head of each packet."""
+    with path.open("rb") as file:
+        head = file.read(189)
+    return not head or (head[0] == 0x47 and (len(head) < 189 or head[188] == 0x47))
+
+
+def _read_list(path: Path) -> list[Path]:
+    try:
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError:
+        raise VidsslError(f"{path} is no list of videos: it is not text") from None
+    entries = [line.strip() for line in lines]
+    entries = [entry for entry in entries if entry and not entry.startswith("#")]
+    files: dict[Path, None] = {}  # a set that keeps its order
+    missing = []
+    for entry in entries:
+        found = [p for p in (path.parent / entry, Path(entry)) if p.is_file()]
+        if found:
+            files[Path(os.path.abspath(found[0]))] = None
+        else:
+            missing.append(entry)
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise VidsslError(
+            f"{path} names {len(missing)} of {len(entries)} files that do not exist: "
+            f"{', '.join(missing[:3])}{more}"
+        )
+    if not files:
+        raise VidsslError(f"there is no video in the list {path}")
+    return list(files)
+
+
+def _root_of_list(path: Path, files: list[Path]) -> Path:
+    """The list's folder, the current one, or what the files have in common, in this order."""
+    for root in (path.parent.absolute(), Path.cwd()):
+        if all(file.is_relative_to(root) for file in files):
+            return root
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _name(file: Path, root: Path) -> str:
+    name = PurePosixPath(os.path.relpath(file, root)).as_posix()
+    # File names are bytes; those that are no UTF-8 must still fit into JSON and HDF5.
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+# ── decoding ─────────────────────────────────────────────────────────────────────────────────
+
+
+def frame_rate(path: Path) -> float:
+    """Gives a video's frames per second, 0.0 where the file does not say.
+
+    Raises:
+        UnreadableVideo: no video stream can be opened.
+    """
+    with _open(path) as container:
+        stream = _pictures(container)
+        return float(stream.average_rate or stream.guessed_rate or 0)
+
+
+def decode(path: Path | str, notes: list[str] | None = None) -> Iterator[np.ndarray]:
+    """Gives a video's frames, RGB uint8 [H, W, 3], upright, all of the first one's size.
+
+    Frames come in decode order: AVI files with packed B-frames have timestamps that jump back,
+    and headers announce frames that do not exist, so neither is asked. Damage ends the video:
+    what was decoded before it is used, and a sentence about it is appended to `notes`; packets
+    that fail before the first good frame are skipped. Pixels are taken as stored, whatever
+    aspect ratio the file asks for.
+
+    Raises:
+        UnreadableVideo: not one frame can be decoded; the text says why.
+    """
+    notes = [] if notes is None else notes
+    with _open(Path(path)) as container:
+        size, resized, count = None, 0, 0
+        for frame in _frames(container, notes):
+            image = _upright(frame)
+            size = size or image.shape[:2]
+            if image.shape[:2] != size:
+                resized += 1
+                image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+            count += 1
+            yield image
+    if not count:
+        damage = f" ({notes.pop()})" if notes else ""
+        raise UnreadableVideo(f"not one frame can be decoded{damage}")
+    if resized:
+        notes.append(f"{resized} of {count} frames changed size and were scaled to the first's")
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    """Opens a container that has a video stream."""
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadableVideo("the file is empty")
+        container = av.open(str(path), metadata_errors="replace")
+    except FileNotFoundError:
+        raise UnreadableVideo("the file is gone") from None
+    except (av.error.FFmpegError, OSError) as error:
+        raise UnreadableVideo(f"it cannot be opened as video ({_reason(error)})") from error
+    if _pictures(container) is None:
+        others = {stream.type for stream in container.streams} - {"video"}
+        container.close()
+        holds = f", only {' and '.join(sorted(others))}" if others else ""
+        raise UnreadableVideo(f"it has no moving picture{holds}")
+    return container
+
+
+def _pictures(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The main video stream; a sound file's cover is none."""
+    stream = container.streams.best("video")
+    cover = stream is not None and bool(stream.disposition & av.stream.Disposition.attached_pic)
+    return None if cover else stream
+
+
+def _frames(container: av.container.InputContainer, notes: list[str]) -> Iterator[av.VideoFrame]:
+    """Decodes packet by packet up to the first damage after a good frame."""
+    stream = _pictures(container)
+    stream.thread_type = "NONE"  # one core per video: many videos are decoded at once
+    count = 0
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError as error:
+                if not count:
+                    notes[:] = [_reason(error)]
+                    continue
+                raise
+            for frame in frames:
+                count += 1
+                if count == 1 and notes:
+                    notes[:] = [f"the start is damaged and was skipped ({notes[0]})"]
+                yield frame
+    except av.error.FFmpegError as error:
+        text = _reason(error)
+        tail = f"damaged after frame {count}, the rest is left out ({text})"
+        notes.append(tail if count else text)
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's own words without the number and the file name."""
+    return str(getattr(error, "strerror", None) or error).lower()
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """Applies the container's display rotation, rounded to quarter turns."""
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def short_side(width: int, height: int, size: int | None) -> tuple[int, int]:
+    """Gives (width, height) with the short side at most `size`, aspect kept; None changes nothing.
+
+    Nothing is enlarged.
+    """
+    short = min(width, height)
+    if size is None or short <= size:
+        return width, height
+    return max(1, round(width * size / short)), max(1, round(height * size / short))
+
+
+def manifest(sources: Iterable[Source]) -> list[str]:
+    """Gives the sorted ids: what a recipe says of its videos, whatever machine they lie on."""
+    return sorted(source.id for source in sources)

@@ -1,0 +1,71 @@
+"""Named codecs: one picture ↔ one blob of bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from vidssl.errors import VidsslError
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A way to store a picture, RGB uint8 [H, W, 3] or grey [H, W].
+
+    Attributes:
+        name: as recorded in shards, such as ``jpeg95`` or ``png``.
+        lossless: whether `decode` gives `encode`'s input back exactly.
+    """
+
+    name: str
+    lossless: bool
+    encode: Callable[[np.ndarray], bytes]
+    decode: Callable[[bytes], np.ndarray]
+
+
+@lru_cache(maxsize=32)
+def get_codec(name: str) -> Codec:
+    """Gives the codec called ``png`` or ``jpegQ``, with Q a quality from 1 to 100.
+
+    Raises:
+        VidsslError: there is no such codec.
+    """
+    if name == "png":
+        return Codec(name, True, _encode_png, _decode_picture)
+    match = re.fullmatch(r"jpeg(\d{1,3})", name)
+    if match and 1 <= int(match[1]) <= 100:
+        quality = int(match[1])
+        return Codec(name, False, lambda image: _encode_jpeg(image, quality), _decode_picture)
+    raise VidsslError(
+        f"there is no codec named {name!r}: use png (lossless) or jpeg1 to jpeg100, such as jpeg95"
+    )
+
+
+def _encode_png(image: np.ndarray) -> bytes:
+    return _encode(".png", image, [])
+
+
+def _encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def _encode(suffix: str, image: np.ndarray, options: list[int]) -> bytes:
+    if image.ndim == 3:  # OpenCV writes blue, green, red
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, blob = cv2.imencode(suffix, image, options)
+    if not done:
+        raise ValueError(f"OpenCV could not write a {suffix} of shape {image.shape}")
+    return blob.tobytes()
+
+
+def _decode_picture(blob: bytes) -> np.ndarray:
+    # The picture's own header says whether it is JPEG or PNG, grey or colour.
+    image = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError("the blob is no picture that OpenCV can read")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image

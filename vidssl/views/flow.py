@@ -1,0 +1,84 @@
+"""The flow view: how far each pixel moves to the next frame, in 8 bits.
+
+A stored frame is [H, W, 2]: u (to the right) and v (downward), in pixels of the recorded working
+size, clipped to ±bound and mapped to 1..255 so that 128 is exactly no motion:
+
+    stored = round(flow · 127 / bound) + 128
+
+(The published code maps with round((flow + 20) · 255 / 40), where no motion becomes 128 too but
+means +0.078 px; docs/methods.md.) Frame i is the motion from RGB frame i to i + 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+import numpy as np
+
+from vidssl.views.view import View, standardise
+
+if TYPE_CHECKING:
+    import torch
+
+ZERO = 128
+STEPS = 127  # levels on each side of zero
+MAP_NAME = "round(flow*127/bound)+128"
+
+_Array = TypeVar("_Array", "np.ndarray", "torch.Tensor")
+
+
+def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
+    """Clips flow [..., 2] in pixels to ±bound and gives its 8-bit form, uint8 in 1..255."""
+    level = np.rint(flow * np.float32(STEPS / bound))
+    return (np.clip(level, -STEPS, STEPS) + ZERO).astype(np.uint8)
+
+
+def to_pixels(stored: _Array, bound: float) -> _Array:
+    """Gives flow in pixels of the working size, float32, from its 8-bit form of any shape.
+
+    A lossy codec can leave a 0, which decodes to a little beyond -bound.
+    """
+    if isinstance(stored, np.ndarray):
+        return (stored.astype(np.float32) - ZERO) * np.float32(bound / STEPS)
+    return (stored.float() - ZERO) * (bound / STEPS)
+
+
+class FlowView(View):
+    """Optical flow from each frame to the next; N frames of video have N - 1 of it."""
+
+    name: ClassVar[str] = "flow"
+    channels: ClassVar[int] = 2
+    lag: ClassVar[int] = 1
+    default_codec: ClassVar[str] = "jpeg95"
+
+    def to_image(self, frame: np.ndarray) -> np.ndarray:
+        """Lays [H, W, 2] out as one grey picture [2H, W], u above v.
+
+        As a colour picture JPEG would mix u into v and halve their resolution.
+        """
+        return np.concatenate([frame[..., 0], frame[..., 1]], axis=0)
+
+    def from_image(self, image: np.ndarray) -> np.ndarray:
+        """Takes [2H, W] apart into [H, W, 2].
+
+        Raises:
+            ValueError: not a grey picture of even height.
+        """
+        if image.ndim != 2 or image.shape[0] % 2:
+            raise ValueError(f"a picture of shape {image.shape} is no u above v")
+        height = image.shape[0] // 2
+        return np.stack([image[:height], image[height:]], axis=-1)
+
+    def to_float(self, x: torch.Tensor) -> torch.Tensor:
+        """Gives [..., 2, T, H, W] in units of the bound: (x - 128) / 127, so -1 to 1."""
+        return standardise(x, [ZERO, ZERO], [STEPS, STEPS])
+
+    def flip(self, frames: np.ndarray) -> np.ndarray:
+        """Mirrors [T, H, W, 2] left to right and turns u round: 128 + s becomes 128 - s.
+
+        A 0, which only a lossy codec leaves, would become 256 and is held at 255.
+        """
+        mirrored = np.ascontiguousarray(frames[:, :, ::-1])
+        u = 256 - mirrored[..., 0].astype(np.int16)
+        mirrored[..., 0] = np.minimum(u, 255)
+        return mirrored

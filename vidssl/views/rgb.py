@@ -1,0 +1,44 @@
+"""The RGB view: frames as they were filmed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import cv2
+import numpy as np
+
+from vidssl.views.view import View, standardise
+
+if TYPE_CHECKING:
+    import torch
+
+# Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's models and both papers
+# use them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class RgbView(View):
+    """Red, green and blue, 0..255."""
+
+    name: ClassVar[str] = "rgb"
+    channels: ClassVar[int] = 3
+    colour: ClassVar[bool] = True
+    default_codec: ClassVar[str] = "jpeg90"
+
+    def to_image(self, frame: np.ndarray) -> np.ndarray:
+        """A frame is a picture already: [H, W, 3]."""
+        return frame
+
+    def from_image(self, image: np.ndarray) -> np.ndarray:
+        """A picture [H, W, 3] is a frame; a grey one [H, W] gets three equal channels."""
+        return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+
+    def to_float(self, x: torch.Tensor) -> torch.Tensor:
+        """Standardises [..., 3, T, H, W] in 0..255 with ImageNet's mean and deviation."""
+        mean = [255 * m for m in IMAGENET_MEAN]
+        return standardise(x, mean, [255 * s for s in IMAGENET_STD])
+
+    def flip(self, frames: np.ndarray) -> np.ndarray:
+        """Mirrors [T, H, W, 3] left to right."""
+        return np.ascontiguousarray(frames[:, :, ::-1])

@@ -1,0 +1,82 @@
+"""What every view of a video offers to the stages above.
+
+Shapes: T frames, H and W pixels, C channels of the view.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from vidssl.views.codecs import get_codec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class View(ABC):
+    """One way of looking at a video: how a frame of it is stored, shown and mirrored.
+
+    Attributes:
+        name: what shards, encoders and the command line call it.
+        channels: C.
+        lag: frames lost when the view is derived from N decoded frames; it has N - lag.
+        colour: whether colour augmentation may touch it.
+        default_codec: a name that :func:`vidssl.views.codecs.get_codec` knows.
+    """
+
+    name: ClassVar[str]
+    channels: ClassVar[int]
+    lag: ClassVar[int] = 0
+    colour: ClassVar[bool] = False
+    default_codec: ClassVar[str]
+
+    def encode(self, frame: np.ndarray, codec: str | None = None) -> bytes:
+        """Stores one frame: uint8 [H, W, C] → one blob.
+
+        Raises:
+            VidsslError: the codec is unknown.
+        """
+        return get_codec(codec or self.default_codec).encode(self.to_image(frame))
+
+    def decode(self, blob: bytes, codec: str | None = None) -> np.ndarray:
+        """Gives a stored frame back: uint8 [H, W, C].
+
+        Raises:
+            ValueError: the blob is no frame of this view.
+        """
+        return self.from_image(get_codec(codec or self.default_codec).decode(blob))
+
+    @abstractmethod
+    def to_image(self, frame: np.ndarray) -> np.ndarray:
+        """Lays a frame uint8 [H, W, C] out as one picture, RGB [H', W', 3] or grey [H', W']."""
+
+    @abstractmethod
+    def from_image(self, image: np.ndarray) -> np.ndarray:
+        """Undoes :meth:`to_image`."""
+
+    @abstractmethod
+    def to_float(self, x: torch.Tensor) -> torch.Tensor:
+        """Gives the network's input, float32 of the shape of `x`.
+
+        Args:
+            x: [..., C, T, H, W] in stored units 0..255, uint8 or float (after augmentation).
+        """
+
+    @abstractmethod
+    def flip(self, frames: np.ndarray) -> np.ndarray:
+        """Mirrors frames uint8 [T, H, W, C] left to right, values included where they point."""
+
+
+def standardise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Gives (x - mean) / std per channel of [..., C, T, H, W] as float32, `x` untouched."""
+    import torch  # noqa: PLC0415  extraction workers use views and never need torch
+
+    y = x.to(torch.float32, copy=True)
+    # Channel by channel, so that no small tensor of constants has to travel to the device.
+    for channel, (centre, scale) in enumerate(zip(mean, std, strict=True)):
+        y.select(-4, channel).sub_(centre).div_(scale)
+    return y
