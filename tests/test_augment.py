@@ -1,0 +1,116 @@
+"""Augmentation: each colour operation against torchvision on single frames; draws by statistics."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.functional as TF
+
+from vidssl.augment import (
+    AugmentSpec,
+    Box,
+    ColourDraw,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    apply_colour,
+    centre_square,
+    crop_resize,
+    draw_clip,
+    gaussian_blur,
+)
+
+
+def some_clips(clips: int = 3) -> torch.Tensor:
+    return torch.rand(clips, 3, 2, 12, 10, generator=torch.Generator().manual_seed(0)) * 255
+
+
+PAIRS = [
+    (adjust_brightness, TF.adjust_brightness, (0.6, 1.4, 1.0)),
+    (adjust_contrast, TF.adjust_contrast, (0.6, 1.4, 1.0)),
+    (adjust_saturation, TF.adjust_saturation, (0.0, 1.4, 2.0)),
+    (adjust_hue, TF.adjust_hue, (-0.1, 0.1, 0.45)),
+]
+
+
+@pytest.mark.parametrize(("ours", "reference", "factors"), PAIRS, ids=lambda p: str(p)[:24])
+def test_colour_operation_equals_torchvision_on_every_frame(ours, reference, factors):
+    x = some_clips()
+    got = ours(x.clone(), torch.tensor(factors))
+    for clip, factor in enumerate(factors):
+        for frame in range(x.shape[2]):
+            wanted = reference(x[clip, :, frame] / 255, factor) * 255
+            torch.testing.assert_close(got[clip, :, frame], wanted, atol=0.02, rtol=0)
+
+
+def test_blur_equals_torchvision():
+    x = some_clips(2)
+    got = gaussian_blur(x.clone(), torch.tensor([0.8, 1.5]))
+    for clip, sigma in enumerate((0.8, 1.5)):
+        wanted = TF.gaussian_blur(x[clip].transpose(0, 1), [11, 11], [sigma, sigma])
+        torch.testing.assert_close(got[clip].transpose(0, 1), wanted, atol=0.05, rtol=0)
+
+
+def test_each_clip_gets_only_its_own_changes_in_its_own_order():
+    x = some_clips(3)
+    first = ColourDraw(brightness=1.3, contrast=0.5, order=(1, 0, 2, 3))
+    got = apply_colour(x.clone(), [first, ColourDraw(), ColourDraw(gray_channel=2)])
+    frame = TF.adjust_brightness(TF.adjust_contrast(x[0, :, 0] / 255, 0.5), 1.3) * 255
+    torch.testing.assert_close(got[0, :, 0], frame, atol=0.02, rtol=0)
+    torch.testing.assert_close(got[1], x[1])
+    torch.testing.assert_close(got[2], x[2, 2].expand(3, -1, -1, -1))
+
+
+def test_channel_shuffle_permutes():
+    x = some_clips(1)
+    got = apply_colour(x.clone(), [ColourDraw(channels=(2, 0, 1))])
+    torch.testing.assert_close(got[0], x[0, [2, 0, 1]])
+
+
+def test_crop_resize_takes_the_box():
+    frames = np.zeros((2, 20, 40, 2), np.uint8)
+    frames[:, 10:, 20:] = 200
+    assert (crop_resize(frames, Box(0.5, 0.5, 0.5, 0.5), 8) == 200).all()
+    assert (crop_resize(frames, Box(0.0, 0.0, 0.5, 0.5), 8) == 0).all()
+
+
+def test_crop_resize_is_opencv_frame_by_frame():
+    frames = np.random.default_rng(0).integers(0, 256, (3, 33, 47, 3), np.uint8)
+    got = crop_resize(frames, Box(0.25, 0.1, 0.5, 0.8), 16)
+    for t in range(3):
+        cut = frames[t, 3:29, 12:36]
+        wanted = cv2.resize(cut, (16, 16), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(got[t], wanted)
+
+
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 4 / 3, 3.0])
+def test_drawn_boxes_lie_in_the_frame_and_keep_area_and_ratio(aspect):
+    draw = np.random.default_rng(1)
+    spec = AugmentSpec(crop_area_min=0.2, crop_area_max=0.4)
+    for _ in range(200):
+        box = draw_clip(spec, draw, aspect).box
+        assert 0 <= box.left and box.left + box.width <= 1 + 1e-9
+        assert 0 <= box.top and box.top + box.height <= 1 + 1e-9
+        assert 0.2 - 1e-9 <= box.width * box.height <= 0.4 + 1e-9
+        assert 3 / 4 - 1e-9 <= box.width / box.height * aspect <= 4 / 3 + 1e-9
+
+
+def test_centre_square_is_square_in_pixels():
+    box = centre_square(320 / 240, share=0.5)
+    assert box.width * 320 == pytest.approx(120)
+    assert box.height * 240 == pytest.approx(120)
+    assert box.left * 320 == pytest.approx(100)
+
+
+def test_probabilities_are_those_of_the_spec():
+    draw = np.random.default_rng(2)
+    spec = AugmentSpec()
+    draws = [draw_clip(spec, draw, 1.0) for _ in range(4000)]
+    share = lambda test: np.mean([test(d) for d in draws])  # noqa: E731
+    tolerance = pytest.approx
+    assert share(lambda d: d.mirrored) == tolerance(0.5, abs=0.03)
+    assert share(lambda d: d.colour.brightness != 1.0) == tolerance(0.8, abs=0.03)
+    assert share(lambda d: d.colour.gray_channel >= 0) == tolerance(0.2, abs=0.03)
+    assert share(lambda d: d.colour.sigma > 0) == tolerance(0.5, abs=0.03)
+    assert max(abs(d.colour.hue) for d in draws) <= 0.1
