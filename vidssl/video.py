@@ -18,10 +18,11 @@ import numpy as np
 
 from vidssl.errors import VidsslError
 
-VIDEO_SUFFIXES = frozenset(
+_SUFFIXES = (
     ".3gp .asf .avi .divx .f4v .flv .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob "
-    ".webm .wmv .y4m".split()
+    ".webm .wmv .y4m"
 )
+VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".list"))
 FINGERPRINT_BLOCK = 64 * 1024
 

@@ -73,7 +73,7 @@ class View(ABC):
 
 def standardise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Gives (x - mean) / std per channel of [..., C, T, H, W] as float32, `x` untouched."""
-    import torch  # noqa: PLC0415  extraction workers use views and never need torch
+    import torch  # here: extraction workers use views and never need it
 
     y = x.to(torch.float32, copy=True)
     # Channel by channel, so that no small tensor of constants has to travel to the device.

@@ -1,0 +1,32 @@
+"""Shards: encoded frames of many videos in plain HDF5 (docs/formats.md).
+
+:class:`ShardWriter` and :class:`ShardReader` are siblings: what one writes the other reads.
+
+    shard-0000.h5
+      /videos/id path fps frames width height digest       one row per video
+      /views/VIEW/blobs        uint8, contiguous, unfiltered: the blobs of all frames, end to end
+                 /offsets      <i8 [frames + 1]   where each blob begins in blobs
+                 /crc32        <u4 [frames]       checksum of each blob
+                 /first_frame  <i8 [videos + 1]   where each video begins in offsets
+
+Training reads shards; nothing here decodes video or computes a view.
+"""
+
+from __future__ import annotations
+
+from vidssl.shards.layout import DamagedShard, VideoRecord, data_digest, shard_files, video_digest
+from vidssl.shards.reader import ShardReader
+from vidssl.shards.tables import VideoTable
+from vidssl.shards.writer import SHARD_BYTES, ShardWriter
+
+__all__ = [
+    "SHARD_BYTES",
+    "DamagedShard",
+    "ShardReader",
+    "ShardWriter",
+    "VideoRecord",
+    "VideoTable",
+    "data_digest",
+    "shard_files",
+    "video_digest",
+]

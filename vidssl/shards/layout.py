@@ -1,0 +1,88 @@
+"""What writer and reader of shards agree on: names, records and digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidssl.errors import VidsslError
+
+SHARD_KIND = "vidssl-shard"
+SHARD_FORMAT = 1
+
+Params = Mapping[str, Any]
+
+
+class DamagedShard(VidsslError):
+    """A shard whose bytes are not those that were written."""
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """What a shard's table says of one video.
+
+    Attributes:
+        id: see :class:`vidssl.video.Source`.
+        path: POSIX path relative to the root of the videos.
+        fps: frames per second, 0.0 when unknown.
+        frames: decoded frames of the source.
+        width, height: pixels of the source, upright.
+    """
+
+    id: str
+    path: str
+    fps: float
+    frames: int
+    width: int
+    height: int
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Gives a folder's shards in their order."""
+    return sorted(folder.glob("shard-*.h5"), key=shard_number)
+
+
+def shard_number(path: Path) -> int:
+    """Gives the number in a shard's name, -1 when it has none."""
+    match = re.fullmatch(r"shard-(\d{4,})\.h5", path.name)
+    return int(match[1]) if match else -1
+
+
+def video_digest(blobs: Mapping[str, Sequence[bytes]], params: Mapping[str, Params]) -> str:
+    """Gives the SHA-256 (hex) of a video's views: names, parameters and bytes.
+
+    It does not depend on the video's name, on how videos are spread over shards, or on time.
+    """
+    digest = hashlib.sha256()
+    for view in sorted(blobs):
+        head = json.dumps([view, params[view], len(blobs[view])], sort_keys=True)
+        digest.update(head.encode() + b"\n")
+        for blob in blobs[view]:
+            digest.update(len(blob).to_bytes(8, "little"))
+            digest.update(blob)
+    return digest.hexdigest()
+
+
+def data_digest(videos: Iterable[tuple[str, str]]) -> str:
+    """Gives the SHA-256 (hex) of a whole set: (id, digest) of every video, sorted by id."""
+    digest = hashlib.sha256()
+    for video_id, mark in sorted(videos):
+        digest.update(f"{video_id}\0{mark}\n".encode())
+    return digest.hexdigest()
+
+
+def check_same_views(
+    path: Path, found: Mapping[str, Params], expected: Mapping[str, Params]
+) -> None:
+    """Refuses a shard that does not belong to its neighbours.
+
+    Raises:
+        VidsslError: other views, or other parameters of one.
+    """
+    if found != expected:
+        raise VidsslError(f"{path} was made with other parameters than the shards beside it")

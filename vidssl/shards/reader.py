@@ -1,0 +1,244 @@
+"""Reading shards: any frame of any video, from many threads and processes at once."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidssl.errors import VidsslError, nearest_name
+from vidssl.progress import SILENT, Progress
+from vidssl.shards.layout import (
+    DamagedShard,
+    Params,
+    check_same_views,
+    data_digest,
+    shard_files,
+    video_digest,
+)
+from vidssl.shards.tables import ShardTables, join_tables
+from vidssl.views import get_view
+
+Frames = Sequence[int] | np.ndarray
+
+
+class ShardReader:
+    """Reads frames from shards with `pread`, past HDF5 and its lock.
+
+    Opening reads a few numbers per video and nothing per frame. It can be pickled and survives a
+    fork: each process opens the files for itself, at the first read.
+
+    Args:
+        source: a folder of shards, or the files.
+
+    Attributes:
+        videos: one row per video (:class:`vidssl.shards.VideoTable`).
+        views: {view: parameters}.
+
+    Raises:
+        VidsslError: no shard there, an unknown version, or shards that do not belong together.
+        DamagedShard: a file that cannot be read.
+    """
+
+    def __init__(self, source: Path | str | Sequence[Path]) -> None:
+        files = shard_files(Path(source)) if isinstance(source, str | Path) else list(source)
+        if not files:
+            raise VidsslError(f"there is no shard in {source}")
+        self._shards = [ShardTables.load(path) for path in files]
+        self.views: dict[str, Params] = dict(self._shards[0].views)
+        for shard in self._shards[1:]:
+            check_same_views(shard.path, shard.views, self.views)
+        self.videos = join_tables(self._shards)
+        self._begin_process()
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def video_id(self, video: int) -> str:
+        """Gives the id of one video."""
+        return str(self.videos.id[video].decode())
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all the data, from the digests recorded per video."""
+        rows = zip(self.videos.id, self.videos.digest, strict=True)
+        return data_digest((video.decode(), mark.decode()) for video, mark in rows)
+
+    def frame_count(self, view: str) -> np.ndarray:
+        """Gives the stored frames of every video: int [V].
+
+        Raises:
+            VidsslError: the shards lack the view.
+        """
+        if view not in self.views:
+            raise VidsslError(
+                f"{self._shards[0].path.parent} holds no view named {view!r}"
+                f"{nearest_name(view, self.views)}: it has {', '.join(self.views)}"
+            )
+        return self.videos.length[view]
+
+    # ── frames
+
+    def read(self, view: str, video: int, frames: Frames) -> list[bytes]:
+        """Gives the blobs of some frames of one video, in the order asked for.
+
+        Each contiguous run is one read, and a frame asked for twice is read once. Every
+        checksum is checked every time.
+
+        Raises:
+            VidsslError: the shards lack the view.
+            IndexError: the video has no such frame.
+            DamagedShard: a checksum does not fit; the text names file, video, view and frame.
+        """
+        unique, back = self._sort(view, video, frames)
+        blobs = self._read_sorted(view, video, unique) if len(unique) else []
+        return [blobs[i] for i in back]
+
+    def frames(self, view: str, video: int, frames: Frames) -> np.ndarray:
+        """Gives decoded frames: uint8 [T, H, W, C], in the order asked for, T at least 1.
+
+        Raises:
+            As :meth:`read`.
+        """
+        unique, back = self._sort(view, video, frames)
+        codec, decoder = self.views[view]["codec"], get_view(view)
+        pictures = [
+            self._decode(decoder.decode, blob, codec, view, video, frame)
+            for frame, blob in zip(unique, self._read_sorted(view, video, unique), strict=True)
+        ]
+        return np.stack([pictures[i] for i in back])
+
+    def _sort(self, view: str, video: int, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+        """Gives the frames sorted, each once, and where each one asked for stands among them."""
+        count = int(self.frame_count(view)[video])
+        unique, back = np.unique(np.asarray(frames, dtype=np.int64), return_inverse=True)
+        if len(unique) and not 0 <= unique[0] <= unique[-1] < count:
+            raise IndexError(f"{self.video_id(video)} has {count} frames of {view}, not {frames}")
+        return unique, back
+
+    def _read_sorted(self, view: str, video: int, frames: np.ndarray) -> list[bytes]:
+        shard = self._shards[self.videos.shard[video]]
+        place = shard.places[view]
+        base = int(place.first_frame[self.videos.row[video]])
+        low, high = base + int(frames[0]), base + int(frames[-1]) + 1
+        offsets = self._table(shard, place.offsets, low, high + 1, "<i8")
+        crc32 = self._table(shard, place.crc32, low, high, "<u4")
+        if offsets[0] < 0 or offsets[-1] > place.size or np.any(np.diff(offsets) < 0):
+            raise self._damage(video, view, int(frames[0]), "has impossible offsets")
+        blobs: list[bytes] = []
+        for run in np.split(frames, np.flatnonzero(np.diff(frames) != 1) + 1):
+            edges = offsets[run[0] - frames[0] : run[-1] - frames[0] + 2].tolist()
+            data = self._pread(shard.path, edges[-1] - edges[0], place.blobs + edges[0])
+            blobs += [data[a - edges[0] : b - edges[0]] for a, b in pairwise(edges)]
+        for frame, blob in zip(frames, blobs, strict=True):
+            if zlib.crc32(blob) != crc32[frame - frames[0]]:
+                raise self._damage(video, view, int(frame), "does not match its checksum")
+        return blobs
+
+    def _table(self, shard: ShardTables, place: int, low: int, high: int, kind: str) -> np.ndarray:
+        """Reads rows low..high of a per-frame table; all of them would be a gigabyte for K400."""
+        width = np.dtype(kind).itemsize
+        data = self._pread(shard.path, (high - low) * width, place + low * width)
+        return np.frombuffer(data, kind)
+
+    def _decode(
+        self, decode: Any, blob: bytes, codec: str, view: str, video: int, frame: int
+    ) -> np.ndarray:
+        try:
+            picture: np.ndarray = decode(blob, codec)
+        except ValueError as error:
+            raise self._damage(video, view, int(frame), f"cannot be decoded ({error})") from error
+        return picture
+
+    def _damage(self, video: int, view: str, frame: int, what: str) -> DamagedShard:
+        path = self._shards[self.videos.shard[video]].path
+        return DamagedShard(
+            f"{path} is damaged: frame {frame} of view {view} of video {self.video_id(video)} "
+            f"{what}; run `vidssl verify` to see what else is, and make the artifact again"
+        )
+
+    # ── file descriptors, one set per process
+
+    def _pread(self, path: Path, count: int, place: int) -> bytes:
+        data = os.pread(self._descriptor(path), count, place)
+        if len(data) != count:
+            raise DamagedShard(f"{path} is damaged: it ends too early")
+        return data
+
+    def _descriptor(self, path: Path) -> int:
+        if self._process != os.getpid():
+            self._begin_process()
+        descriptor = self._descriptors.get(path)
+        if descriptor is None:
+            with self._lock:
+                if path not in self._descriptors:
+                    self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = self._descriptors[path]
+        return descriptor
+
+    def _begin_process(self) -> None:
+        """Starts an empty set of descriptors; after a fork the parent's stay open, unused."""
+        self._process = os.getpid()
+        self._descriptors: dict[Path, int] = {}
+        self._lock = threading.Lock()
+        _allow_open_files(len(self._shards) + 256)
+
+    def close(self) -> None:
+        """Closes this process's files; a later read opens them again."""
+        if self._process == os.getpid():
+            for descriptor in self._descriptors.values():
+                os.close(descriptor)
+        self._begin_process()
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        of_process = ("_descriptors", "_lock", "_process")
+        return {name: value for name, value in vars(self).items() if name not in of_process}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin_process()
+
+    # ── checking
+
+    def verify(self, progress: Progress = SILENT) -> Iterator[str]:
+        """Reads everything and gives one sentence per problem found."""
+        with progress.task("verify shards", len(self), "videos") as task:
+            for video in range(len(self)):
+                yield from self._verify_video(video)
+                task.advance()
+
+    def _verify_video(self, video: int) -> Iterator[str]:
+        blobs: dict[str, list[bytes]] = {view: [] for view in self.views}
+        sound = True
+        for view in self.views:
+            for frame in range(int(self.frame_count(view)[video])):
+                try:
+                    blobs[view] += self.read(view, video, [frame])
+                except DamagedShard as error:
+                    sound = False
+                    yield str(error)
+        if sound and video_digest(blobs, self.views) != self.videos.digest[video].decode():
+            path = self._shards[self.videos.shard[video]].path
+            yield f"{path} is damaged: {self.video_id(video)} does not match its digest"
+
+
+def _allow_open_files(count: int) -> None:
+    """Raises this process's limit of open files as far as it may, for sets of many shards."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,142 @@
+"""The spool: finished videos on their way into a shard, safe from a kill at any moment.
+
+A contiguous HDF5 dataset cannot grow, so videos are collected in a side file first:
+
+    spool-0000.bin       blobs, end to end
+    spool-0000.journal   a head, then one JSON line per finished video
+
+Blobs are written and fsynced before their line is, so a whole line is the promise that its blobs
+are on the disk, and recovery cuts both files after the last line that keeps its promise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vidssl.artifacts import fsync_folder
+from vidssl.errors import VidsslError
+from vidssl.shards.layout import SHARD_FORMAT, Params, VideoRecord, video_digest
+
+Entry = dict[str, Any]
+
+
+class Spool:
+    """The spool of one shard to come; opening it takes up what an earlier process left.
+
+    Attributes:
+        entries: one per video: video, digest, start, lengths and crc32 per view.
+        size: bytes of blobs.
+
+    Raises:
+        VidsslError: it was begun with other parameters.
+        OSError: the disk is full, and the like.
+    """
+
+    def __init__(self, folder: Path, number: int, views: Mapping[str, Params]) -> None:
+        self.number = number
+        self.views = views
+        self.blobs_path, self._journal_path = spool_files(folder, number)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        self._blobs = os.open(self.blobs_path, flags, 0o666)
+        self._journal = os.open(self._journal_path, flags, 0o666)
+        self.entries, journal_end = self._read_journal()
+        self.size = _end(self.entries[-1]) if self.entries else 0
+        os.ftruncate(self._journal, journal_end)
+        os.ftruncate(self._blobs, self.size)
+        if not journal_end:
+            _write_all(self._journal, self._head())
+        fsync_folder(folder)
+
+    def add(self, video: VideoRecord, blobs: Mapping[str, Sequence[bytes]]) -> Entry:
+        """Stores one video; when this returns it survives a power cut.
+
+        Raises:
+            OSError: it could not be written, and nothing of it is left behind.
+        """
+        entry: Entry = {
+            "video": vars(video),
+            "digest": video_digest(blobs, self.views),
+            "start": self.size,
+            "lengths": {view: [len(blob) for blob in blobs[view]] for view in self.views},
+            "crc32": {view: [zlib.crc32(blob) for blob in blobs[view]] for view in self.views},
+        }
+        line_start = os.fstat(self._journal).st_size
+        try:
+            _write_all(self._blobs, b"".join(blob for view in self.views for blob in blobs[view]))
+            os.fsync(self._blobs)
+            _write_all(self._journal, json.dumps(entry).encode() + b"\n")
+            os.fsync(self._journal)
+        except BaseException:  # also Ctrl-C: what follows must not begin in the middle of a line
+            os.ftruncate(self._journal, line_start)
+            os.ftruncate(self._blobs, self.size)
+            raise
+        self.entries.append(entry)
+        self.size = _end(entry)
+        return entry
+
+    def close(self) -> None:
+        """Lets go of the files, which stay for the next process."""
+        for descriptor in (self._blobs, self._journal):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._blobs = self._journal = -1
+
+    def remove(self) -> None:
+        """Closes and deletes the files."""
+        self.close()
+        self.blobs_path.unlink(missing_ok=True)
+        self._journal_path.unlink(missing_ok=True)
+
+    def _head(self) -> bytes:
+        return json.dumps({"journal": SHARD_FORMAT, "views": self.views}).encode() + b"\n"
+
+    def _read_journal(self) -> tuple[list[Entry], int]:
+        """Gives the entries whose blobs are there, and where the last one's line ends."""
+        spooled = self.blobs_path.stat().st_size
+        lines = self._journal_path.read_bytes().splitlines(keepends=True)
+        if not lines or not lines[0].endswith(b"\n"):
+            return [], 0
+        if lines[0] != self._head():
+            raise VidsslError(
+                f"{self._journal_path} was begun with other parameters: move its folder away"
+            )
+        entries: list[Entry] = []
+        end = len(lines[0])
+        for line in lines[1:]:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                entry = json.loads(line)
+            except ValueError:  # a power cut can leave zeros where a line was
+                break
+            if _end(entry) > spooled:
+                break
+            entries.append(entry)
+            end += len(line)
+        return entries, end
+
+
+def spool_files(folder: Path, number: int) -> tuple[Path, Path]:
+    """Gives the paths of a spool's blobs and journal."""
+    stem = f"spool-{number:04d}"
+    return folder / f"{stem}.bin", folder / f"{stem}.journal"
+
+
+def view_bytes(entry: Entry, view: str) -> int:
+    """Gives the size of one view of a spooled video."""
+    return sum(entry["lengths"][view])
+
+
+def _end(entry: Entry) -> int:
+    return int(entry["start"]) + sum(view_bytes(entry, view) for view in entry["lengths"])
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

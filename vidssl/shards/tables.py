@@ -1,0 +1,137 @@
+"""The tables of shards: what is known of every video without reading a frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from vidssl.errors import VidsslError
+from vidssl.shards.layout import SHARD_FORMAT, SHARD_KIND, DamagedShard, Params
+from vidssl.version import VERSION
+
+COLUMNS = ("id", "path", "digest", "fps", "frames", "width", "height")
+
+
+@dataclass(frozen=True)
+class ViewPlace:
+    """Where a view's datasets lie in one file, in bytes from the file's start.
+
+    Attributes:
+        blobs, offsets, crc32: starts of the three datasets.
+        size: bytes of blobs.
+        first_frame: int64 [videos + 1].
+    """
+
+    blobs: int
+    offsets: int
+    crc32: int
+    size: int
+    first_frame: np.ndarray
+
+
+@dataclass(frozen=True)
+class ShardTables:
+    """One file's tables: parameters and place of each view, and a column per fact of a video."""
+
+    path: Path
+    views: Mapping[str, Params]
+    places: Mapping[str, ViewPlace]
+    columns: Mapping[str, np.ndarray]
+
+    @classmethod
+    def load(cls, path: Path) -> ShardTables:
+        """Reads one file's tables.
+
+        Raises:
+            VidsslError: not a shard, or of an unknown version.
+            DamagedShard: it cannot be read, or its tables do not fit together.
+        """
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                _check_kind(path, file)
+                views = {name: json.loads(g.attrs["params"]) for name, g in file["views"].items()}
+                columns = {name: file["videos"][name][()] for name in COLUMNS}
+                videos = len(columns["id"])
+                places = {name: _place(group, videos) for name, group in file["views"].items()}
+                if not views or any(len(column) != videos for column in columns.values()):
+                    raise ValueError("its columns differ in length")
+                return cls(path, views, places, columns)
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise DamagedShard(
+                f"{path} cannot be read as a shard, it is damaged or cut short: {error}"
+            ) from error
+
+
+def _check_kind(path: Path, file: h5py.File) -> None:
+    if file.attrs.get("kind") != SHARD_KIND:
+        raise VidsslError(f"{path} is no vidssl shard")
+    version = int(file.attrs["format_version"])
+    if version != SHARD_FORMAT:
+        raise VidsslError(
+            f"{path} has shard format version {version}, and this vidssl ({VERSION}) reads "
+            f"version {SHARD_FORMAT}: use the vidssl that wrote it "
+            f"({file.attrs.get('vidssl_version', 'unknown')})"
+        )
+
+
+def _place(group: h5py.Group, videos: int) -> ViewPlace:
+    """Checks that a view's tables fit together and finds its datasets in the file."""
+    first_frame = group["first_frame"][()]
+    frames = int(first_frame[-1])
+    shapes = (first_frame.shape, group["offsets"].shape, group["crc32"].shape)
+    if shapes != ((videos + 1,), (frames + 1,), (frames,)):
+        raise ValueError(f"the tables of {group.name} do not fit together")
+    if first_frame[0] != 0 or np.any(np.diff(first_frame) < 0):
+        raise ValueError(f"the table of first frames of {group.name} does not rise")
+    if any(group[name].chunks is not None for name in ("blobs", "offsets", "crc32")):
+        raise ValueError(f"{group.name} is not contiguous")
+    # HDF5 gives no place to a dataset without a byte.
+    starts = [group[name].id.get_offset() or 0 for name in ("blobs", "offsets", "crc32")]
+    return ViewPlace(*starts, size=group["blobs"].shape[0], first_frame=first_frame)
+
+
+@dataclass(frozen=True)
+class VideoTable:
+    """One row per video over all shards, as numpy columns of V rows.
+
+    Attributes:
+        id, path, digest: UTF-8 bytes; :meth:`vidssl.shards.ShardReader.video_id` gives text.
+        fps: frames per second, 0.0 when unknown.
+        frames, width, height: of the source video.
+        shard: which file it lies in.
+        row: which row of that file.
+        length: {view: stored frames}.
+    """
+
+    id: np.ndarray
+    path: np.ndarray
+    digest: np.ndarray
+    fps: np.ndarray
+    frames: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    shard: np.ndarray
+    row: np.ndarray
+    length: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+def join_tables(shards: Sequence[ShardTables]) -> VideoTable:
+    """Puts the rows of all shards one after another, in the order of the shards."""
+    counts = [len(shard.columns["id"]) for shard in shards]
+    return VideoTable(
+        **{name: np.concatenate([shard.columns[name] for shard in shards]) for name in COLUMNS},
+        shard=np.repeat(np.arange(len(shards)), counts),
+        row=np.concatenate([np.arange(count) for count in counts]),
+        length={
+            view: np.concatenate([np.diff(shard.places[view].first_frame) for shard in shards])
+            for view in shards[0].views
+        },
+    )

@@ -1,0 +1,219 @@
+"""Writing shards: finished videos go to a spool, and a full spool becomes one HDF5 file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from vidssl.artifacts import fsync_folder, full_disk_is_one_sentence
+from vidssl.errors import VidsslError
+from vidssl.shards.layout import (
+    SHARD_FORMAT,
+    SHARD_KIND,
+    Params,
+    VideoRecord,
+    check_same_views,
+    data_digest,
+    shard_files,
+    shard_number,
+)
+from vidssl.shards.spool import Entry, Spool, spool_files, view_bytes
+from vidssl.shards.tables import ShardTables
+from vidssl.version import VERSION
+
+SHARD_BYTES = 1 << 30
+COPY_BYTES = 8 << 20
+
+
+class ShardWriter:
+    """Collects finished videos into shards; may be killed at any moment and opened again.
+
+    Args:
+        folder: where the shards go; what an earlier writer left there is taken up.
+        views: parameters of each view, recorded in every shard.
+        shard_bytes: blobs that make a shard.
+
+    Attributes:
+        digests: {id: digest} of the videos that are here already.
+
+    Raises:
+        VidsslError: the folder holds work with other parameters, or the disk is full.
+    """
+
+    def __init__(
+        self, folder: Path, views: Mapping[str, Params], shard_bytes: int = SHARD_BYTES
+    ) -> None:
+        self.folder = folder
+        # As JSON gives them back, so that parameters compare equal after a round through a file.
+        self.views: dict[str, Params] = json.loads(json.dumps(views))
+        self.shard_bytes = shard_bytes
+        self.digests: dict[str, str] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._spool = self._take_up()
+
+    @property
+    def finished(self) -> set[str]:
+        """Ids of the videos that are here already."""
+        return set(self.digests)
+
+    def add(self, video: VideoRecord, blobs: Mapping[str, Sequence[bytes]]) -> None:
+        """Stores one finished video; when this returns it survives a power cut.
+
+        Args:
+            video: its row in the table.
+            blobs: for each of the writer's views the encoded frames.
+
+        Raises:
+            VidsslError: the disk is full; what was stored before is kept.
+            ValueError: the video is here already, or its views are not the writer's.
+        """
+        if video.id in self.digests or blobs.keys() != self.views.keys():
+            raise ValueError(f"{video.id} cannot be added with views {list(blobs)}")
+        with full_disk_is_one_sentence(self.folder):
+            entry = self._spool.add(video, blobs)
+        self.digests[video.id] = entry["digest"]
+        if self._spool.size >= self.shard_bytes:
+            self._seal()
+
+    def finish(self) -> str:
+        """Makes the last shard and gives the digest of all the data.
+
+        Raises:
+            VidsslError: the disk is full; run again to go on.
+        """
+        if self._spool.entries:
+            self._seal()
+        self._spool.remove()
+        return data_digest(self.digests.items())
+
+    def close(self) -> None:
+        """Lets go of the files; what is spooled stays for the next writer."""
+        self._spool.close()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _take_up(self) -> Spool:
+        """Takes up the folder as an earlier writer left it, wherever that was stopped."""
+        for aside in self.folder.glob("shard-*.h5.tmp"):
+            aside.unlink()
+        number = 0
+        for path in shard_files(self.folder):
+            shard = ShardTables.load(path)
+            check_same_views(path, shard.views, self.views)
+            ids, marks = shard.columns["id"], shard.columns["digest"]
+            self.digests |= {i.decode(): d.decode() for i, d in zip(ids, marks, strict=True)}
+            number = shard_number(path)
+            for spent in spool_files(self.folder, number):  # killed before these were deleted
+                spent.unlink(missing_ok=True)
+            number += 1
+        return self._open_spool(number)
+
+    def _open_spool(self, number: int) -> Spool:
+        with full_disk_is_one_sentence(self.folder):
+            spool = Spool(self.folder, number, self.views)
+        self.digests |= {entry["video"]["id"]: entry["digest"] for entry in spool.entries}
+        return spool
+
+    def _seal(self) -> None:
+        """Turns the spool into a shard: temporary name, fsync, rename."""
+        target = self.folder / f"shard-{self._spool.number:04d}.h5"
+        aside = target.with_name(target.name + ".tmp")
+        try:
+            with full_disk_is_one_sentence(self.folder):
+                _write_shard(aside, self._spool)
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+        fsync_folder(self.folder)
+        self._spool.remove()
+        self._spool = self._open_spool(self._spool.number + 1)
+
+
+def _write_shard(path: Path, spool: Spool) -> None:
+    """Writes one HDF5 file and makes sure that it is on the disk.
+
+    HDF5 writes the tables and sets room aside for the blobs, which are then copied past it: a disk
+    that fills up shows as an ordinary error, not deep inside the library.
+    """
+    with h5py.File(path, "w") as file:
+        file.attrs["kind"] = SHARD_KIND
+        file.attrs["format_version"] = SHARD_FORMAT
+        file.attrs["vidssl_version"] = VERSION
+        _write_videos(file.create_group("videos"), spool.entries)
+        places = {
+            view: _write_view(file.create_group(f"views/{view}"), view, params, spool.entries)
+            for view, params in spool.views.items()
+        }
+    with path.open("r+b") as target, spool.blobs_path.open("rb") as source:
+        for view, place in places.items():
+            target.seek(place)
+            for start, size in _places_in_spool(spool, view):
+                source.seek(start)
+                _copy(source, target, size)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def _write_videos(group: h5py.Group, entries: list[Entry]) -> None:
+    videos = [entry["video"] for entry in entries]
+    for column in ("id", "path"):
+        group[column] = _strings([video[column] for video in videos])
+    group["digest"] = _strings([entry["digest"] for entry in entries])
+    group["fps"] = np.array([video["fps"] for video in videos], "<f8")
+    for column in ("frames", "width", "height"):
+        group[column] = np.array([video[column] for video in videos], "<i8")
+
+
+def _strings(texts: list[str]) -> np.ndarray:
+    """Fixed-length UTF-8: a table of 240,000 loads as one block, without a Python object each."""
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(map(len, encoded))))
+
+
+def _write_view(group: h5py.Group, view: str, params: Params, entries: list[Entry]) -> int:
+    """Writes a view's tables, sets room aside for its blobs, and gives its place in the file."""
+    lengths = np.concatenate([np.array(entry["lengths"][view], "<i8") for entry in entries])
+    counts = [len(entry["lengths"][view]) for entry in entries]
+    group.attrs["params"] = json.dumps(params, sort_keys=True)
+    group["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
+    group["crc32"] = np.concatenate([np.array(entry["crc32"][view], "<u4") for entry in entries])
+    group["first_frame"] = np.concatenate([[0], np.cumsum(counts)]).astype("<i8")
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.CONTIGUOUS)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    room = h5py.h5s.create_simple((int(lengths.sum()),))
+    blobs = h5py.h5d.create(group.id, b"blobs", h5py.h5t.STD_U8LE, room, dcpl=layout)
+    return blobs.get_offset() or 0  # None when there is no byte to store
+
+
+def _places_in_spool(spool: Spool, view: str) -> list[tuple[int, int]]:
+    """Gives (start, size) of one view of each video; a video's views lie end to end."""
+    order = list(spool.views)
+    earlier = order[: order.index(view)]
+    return [
+        (
+            entry["start"] + sum(view_bytes(entry, other) for other in earlier),
+            view_bytes(entry, view),
+        )
+        for entry in spool.entries
+    ]
+
+
+def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
+    while size:
+        block = source.read(min(size, COPY_BYTES))
+        if not block:
+            raise VidsslError(f"{source.name} has been cut short by another process")
+        target.write(block)
+        size -= len(block)
