@@ -1,0 +1,158 @@
+"""The test protocol, window by window, against a slow twin that follows the paper's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from vidssl import features
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.errors import VidsslError
+from vidssl.features import Features, Protocol, extract
+from vidssl.views import get_view
+
+SPEC = EncoderSpec("rgb", "tiny", 3, frames=8, stride=2, size=32)
+
+
+class Memory:
+    """Videos in memory: what extract needs of a ShardReader."""
+
+    def __init__(self, videos: Sequence[np.ndarray]) -> None:
+        self.videos = videos
+        self.read = 0
+
+    def frame_count(self, view: str) -> np.ndarray:
+        return np.array([len(v) for v in self.videos])
+
+    def frames(self, view: str, video: int, frames: Sequence[int] | np.ndarray) -> np.ndarray:
+        self.read += len(frames)
+        return self.videos[video][np.asarray(frames)]
+
+
+def videos(lengths: Sequence[int], height: int = 48, width: int = 64, channels: int = 3):
+    draw = np.random.default_rng(0)
+    return [draw.integers(0, 256, (n, height, width, channels), np.uint8) for n in lengths]
+
+
+def encoder(spec: EncoderSpec = SPEC) -> Encoder:
+    torch.manual_seed(0)
+    made = Encoder(spec).eval()
+    # Untrained statistics would hide a network left in train mode.
+    for module in made.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.1)
+    return made
+
+
+def slow_window(made: Encoder, video: np.ndarray, start: int) -> np.ndarray:
+    """One window, by the words: centred square of 224/240, resize, to_float, pool."""
+    spec = made.spec
+    height, width = video.shape[1:3]
+    side = round(min(height, width) * 224 / 240)
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    shown = []
+    for t in range(spec.frames):
+        frame = video[max(0, start + t * spec.stride)]
+        square = frame[top : top + side, left : left + side]
+        shown.append(cv2.resize(square, (spec.size, spec.size), interpolation=cv2.INTER_AREA))
+    x = torch.from_numpy(np.stack(shown)).permute(3, 0, 1, 2)[None, None]
+    with torch.no_grad():
+        return made.embed(get_view(spec.view).to_float(x))[0].numpy()
+
+
+def test_windows_follow_the_published_protocol() -> None:
+    clips = videos([40, 15, 16, 29])
+    made = encoder()
+    found = extract(made, Memory(clips), range(4), list("abcd"), batch=3)
+    # Half a clip less one frame: 4·2 − 1 = 7; a clip covers 15 frames.
+    assert found.starts.tolist() == [0, 7, 14, 21, 0, 0, 0, 7, 14]
+    assert found.offsets.tolist() == [0, 4, 5, 6, 9]
+    for v, clip in enumerate(clips):
+        for row in range(*found.of_video(v).indices(99)):
+            expected = slow_window(made, clip, int(found.starts[row]))
+            assert np.allclose(found.windows[row], expected, atol=1e-5)
+
+
+def test_published_hop_at_32_frames() -> None:
+    spec = EncoderSpec("rgb", "s3d", 3, frames=32, stride=1, size=128)
+    assert Protocol().hop_for(spec) == 15
+    assert Protocol().crop_share * 240 == pytest.approx(224)
+
+
+def test_a_video_mean_is_the_mean_of_unit_windows() -> None:
+    windows = np.array([[3.0, 4.0], [0.0, 2.0], [5.0, 0.0]], np.float32)
+    made = Features(("a", "b"), windows, np.array([0, 7, 0]), np.array([0, 2, 3]))
+    assert np.allclose(made.video_means(), [[0.3, 0.9], [1.0, 0.0]])
+
+
+def test_a_short_video_is_padded_at_the_left() -> None:
+    (clip,) = videos([6])
+    made = encoder()
+    found = extract(made, Memory([clip]), [0], ["a"])
+    padded = np.concatenate([np.repeat(clip[:1], 9, 0), clip])  # 15 frames that end where it ends
+    assert found.windows.shape == (1, made.dim)
+    assert np.allclose(found.windows[0], slow_window(made, padded, 0), atol=1e-5)
+
+
+def test_features_do_not_depend_on_batch_order_or_mode() -> None:
+    clips = videos([30, 20, 25])
+    made = encoder()
+    once = extract(made, Memory(clips), range(3), list("abc"), batch=4)
+    made.train()  # must not matter: extraction switches to eval mode
+    again = extract(made, Memory(clips), [2, 0, 1], list("cab"), batch=2)
+    assert np.allclose(once.video_means(), again.video_means()[[1, 2, 0]], atol=1e-6)
+    same = extract(made, Memory(clips), range(3), list("abc"), batch=4)
+    assert np.array_equal(once.windows, same.windows)
+
+
+def test_flow_has_its_own_length_and_channels() -> None:
+    spec = EncoderSpec("flow", "tiny", 2, frames=4, stride=1, size=32)
+    clips = videos([11], channels=2)
+    made = encoder(spec)
+    found = extract(made, Memory(clips), [0], ["a"])
+    assert found.starts.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert np.allclose(found.windows[2], slow_window(made, clips[0], 2), atol=1e-5)
+
+
+def test_overlapping_windows_are_decoded_once() -> None:
+    memory = Memory(videos([60]))
+    extract(encoder(), memory, [0], ["a"], batch=64)
+    assert memory.read <= 60
+
+
+def test_a_damaged_frame_stops_extraction() -> None:
+    class Damaged(Memory):
+        def frames(self, view, video, frames):
+            raise VidsslError("frame 3 is damaged")
+
+    with pytest.raises(VidsslError, match="frame 3"):
+        extract(encoder(), Damaged(videos([30, 30])), range(2), list("ab"), batch=1)
+
+
+def test_features_survive_the_disk(tmp_path: Path) -> None:
+    made = extract(encoder(), Memory(videos([30, 9])), range(2), ["ä.mp4#1", "b#2"])
+    features.save(made, tmp_path / "features.h5")
+    back = features.load(tmp_path / "features.h5")
+    assert back.ids == made.ids
+    for field in ("windows", "starts", "offsets"):
+        assert np.array_equal(getattr(back, field), getattr(made, field))
+    (tmp_path / "features.h5").write_bytes(b"no")
+    with pytest.raises(VidsslError, match="damaged"):
+        features.load(tmp_path / "features.h5")
+
+
+def test_join_is_extraction_at_once() -> None:
+    clips = videos([30, 9, 22])
+    made = encoder()
+    whole = extract(made, Memory(clips), range(3), list("abc"))
+    parts = [extract(made, Memory(clips), [0], ["a"]),
+             extract(made, Memory(clips), [1, 2], ["b", "c"])]
+    joined = features.join(parts)
+    assert joined.ids == whole.ids
+    assert joined.offsets.tolist() == whole.offsets.tolist()
+    assert np.allclose(joined.windows, whole.windows, atol=1e-6)

@@ -1,0 +1,320 @@
+"""Features: what an encoder sees in each test window of each video.
+
+The published test protocol (CoCLR and ViCC code, retrieval and linear probe): windows from the
+first frame on, a fixed hop apart; the centred square of 224 of 240 pixels; the backbone's pooled
+output without the projection head; unit length per window; the mean over a video's windows.
+Nothing is drawn at random, so the same encoder and shards give the same features.
+
+Legend: V videos, W windows of all videos together, D feature width, B windows in a batch,
+C channels, T frames of a clip, S side of the network's input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from typing import Protocol as Interface
+
+import h5py
+import numpy as np
+import torch
+
+from vidssl.artifacts import full_disk_is_one_sentence
+from vidssl.augment import centre_square, crop_resize
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.errors import VidsslError
+from vidssl.progress import SILENT, Progress
+from vidssl.sampling import clip_indices, published_hop, window_starts
+from vidssl.version import VERSION
+from vidssl.views import get_view
+
+FILE_KIND = "vidssl-features"
+FILE_FORMAT = 1
+PUBLISHED_CROP = 224 / 240
+
+
+class FrameSource(Interface):
+    """Where frames come from: a ShardReader, or one decoded query."""
+
+    def frame_count(self, view: str) -> np.ndarray:
+        """Gives the frames of every video: int [V]."""
+        ...
+
+    def frames(self, view: str, video: int, frames: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Gives frames of one video: uint8 [T, H, W, C]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How test windows are cut and shown. The defaults are the published ones.
+
+    Attributes:
+        hop: frames between the starts of two windows; None: 16·stride − 1 for 32 frames.
+        crop_share: side of the centred square over the frame's short side.
+        bf16: run the network in bfloat16 on CUDA; faster, and the last digits then change.
+    """
+
+    hop: int | None = None
+    crop_share: float = PUBLISHED_CROP
+    bf16: bool = False
+
+    def hop_for(self, spec: EncoderSpec) -> int:
+        """Gives the hop between windows of this encoder."""
+        return self.hop or published_hop(spec.frames, spec.stride)
+
+    def as_dict(self, spec: EncoderSpec) -> dict[str, Any]:
+        """Gives all that decides the features beside encoder and shards."""
+        return asdict(self) | {"hop": self.hop_for(spec)}
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings of all windows of some videos.
+
+    Attributes:
+        ids: of the videos [V].
+        windows: float32 [W, D], as pooled, not yet of unit length.
+        starts: int64 [W], the first frame of each window.
+        offsets: int64 [V + 1]; video v's windows are rows offsets[v] to offsets[v + 1].
+    """
+
+    ids: tuple[str, ...]
+    windows: np.ndarray
+    starts: np.ndarray
+    offsets: np.ndarray
+
+    def unit_windows(self) -> np.ndarray:
+        """Gives the windows [W, D] at unit length."""
+        norm = np.linalg.norm(self.windows, axis=1, keepdims=True)
+        return self.windows / np.maximum(norm, 1e-12)
+
+    def video_means(self) -> np.ndarray:
+        """Gives one row per video [V, D]: windows at unit length, then their mean."""
+        counts = np.diff(self.offsets)[:, None]
+        # Every video has at least one window, so no segment is empty.
+        sums = np.add.reduceat(self.unit_windows(), self.offsets[:-1], axis=0)
+        return (sums / counts).astype(np.float32)
+
+    def of_video(self, video: int) -> slice:
+        """Gives the rows of one video's windows."""
+        return slice(int(self.offsets[video]), int(self.offsets[video + 1]))
+
+
+def join(parts: Sequence[Features]) -> Features:
+    """Puts the features of several groups of videos one after another."""
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    return Features(
+        ids=tuple(i for part in parts for i in part.ids),
+        windows=np.concatenate([part.windows for part in parts]),
+        starts=np.concatenate([part.starts for part in parts]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+    )
+
+
+# ── extraction ───────────────────────────────────────────────────────────────────────────────
+
+
+def extract(
+    encoder: Encoder,
+    source: FrameSource,
+    videos: Sequence[int] | np.ndarray,
+    ids: Sequence[str],
+    protocol: Protocol | None = None,
+    device: torch.device | str = "cpu",
+    batch: int | None = None,
+    progress: Progress = SILENT,
+) -> Features:
+    """Embeds all windows of some videos.
+
+    Args:
+        videos: which of the source's videos, by index [V].
+        ids: their ids [V].
+        batch: windows that go through the network together; it changes nothing but the speed.
+
+    Raises:
+        VidsslError: the source lacks the encoder's view, or its frames are damaged.
+    """
+    spec, protocol = encoder.spec, protocol or Protocol()
+    device = torch.device(device)
+    plan = _plan(spec, protocol, source.frame_count(spec.view)[np.asarray(videos)])
+    batch = batch or (64 if device.type == "cuda" else 16)
+    chunks = [slice(at, at + batch) for at in range(0, len(plan.starts), batch)]
+    jobs = (_Job(plan.rows[c], plan.starts[c]) for c in chunks)
+    encoder = encoder.to(device).eval()
+    embedded = []
+    with progress.task(f"embed {spec.view}", len(plan.starts), "windows") as task:
+        for x_BTSSC in _decoded_ahead(jobs, source, spec, protocol, videos):
+            embedded.append(_embed(encoder, x_BTSSC, protocol, device))
+            task.advance(len(x_BTSSC))
+    windows = np.concatenate(embedded) if embedded else np.empty((0, encoder.dim), np.float32)
+    return Features(tuple(ids), windows, plan.starts, plan.offsets)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All windows of V videos: rows [W] names a window's video, 0 to V − 1."""
+
+    rows: np.ndarray
+    starts: np.ndarray
+    offsets: np.ndarray
+
+
+def _plan(spec: EncoderSpec, protocol: Protocol, lengths: np.ndarray) -> _Plan:
+    hop = protocol.hop_for(spec)
+    starts = [window_starts(spec.frames, spec.stride, int(n), hop) for n in lengths]
+    counts = np.array([len(s) for s in starts], dtype=np.int64)
+    return _Plan(
+        rows=np.repeat(np.arange(len(starts)), counts),
+        starts=np.array([s for each in starts for s in each], dtype=np.int64),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The windows of one batch: row of the video and first frame, [B] each."""
+
+    rows: np.ndarray
+    starts: np.ndarray
+
+
+def _decoded_ahead(
+    jobs: Iterable[_Job],
+    source: FrameSource,
+    spec: EncoderSpec,
+    protocol: Protocol,
+    videos: Sequence[int] | np.ndarray,
+) -> Iterator[np.ndarray]:
+    """Gives each job's windows in order, while threads prepare the next ones."""
+    threads = max(1, min(16, os.cpu_count() or 1))
+    waiting: deque[Future[np.ndarray]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(_cut, job, source, spec, protocol, videos))
+                if len(waiting) > threads + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:  # an error or Ctrl-C must not wait for the rest
+                future.cancel()
+
+
+def _cut(
+    job: _Job,
+    source: FrameSource,
+    spec: EncoderSpec,
+    protocol: Protocol,
+    videos: Sequence[int] | np.ndarray,
+) -> np.ndarray:
+    """Gives one job's windows: uint8 [B, T, S, S, C]."""
+    lengths = source.frame_count(spec.view)
+    clips = []
+    for row in np.unique(job.rows):  # a batch's windows are sorted by video
+        video = int(videos[row])
+        index_BT = np.stack(
+            [
+                clip_indices(int(start), spec.frames, spec.stride, int(lengths[video]))
+                for start in job.starts[job.rows == row]
+            ]
+        )
+        needed, place = np.unique(index_BT, return_inverse=True)
+        shown = present(source.frames(spec.view, video, needed), spec, protocol)
+        clips.append(shown[place.reshape(index_BT.shape)])
+    return np.concatenate(clips)
+
+
+def present(frames_THWC: np.ndarray, spec: EncoderSpec, protocol: Protocol) -> np.ndarray:
+    """Gives frames as a test shows them: the centred square, resized: uint8 [T, S, S, C]."""
+    height, width = frames_THWC.shape[1:3]
+    box = centre_square(width / height, protocol.crop_share)
+    return crop_resize(frames_THWC, box, spec.size)
+
+
+@torch.inference_mode()
+def _embed(
+    encoder: Encoder, x_BTSSC: np.ndarray, protocol: Protocol, device: torch.device
+) -> np.ndarray:
+    frames = torch.from_numpy(x_BTSSC).to(device)
+    clips = get_view(encoder.spec.view).to_float(frames.permute(0, 4, 1, 2, 3))
+    half = protocol.bf16 and device.type == "cuda"
+    autocast = torch.autocast("cuda", torch.bfloat16) if half else nullcontext()
+    # Without this cuDNN picks its algorithm, and with it the last digits, as it likes.
+    exact = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=half
+    )
+    with exact, autocast:
+        embedded = encoder.embed(clips[:, None])
+    return embedded.float().cpu().numpy()
+
+
+# ── on disk ──────────────────────────────────────────────────────────────────────────────────
+
+
+def save(features: Features, path: Path) -> None:
+    """Writes features as plain HDF5 (docs/formats.md), whole or not at all.
+
+    Raises:
+        VidsslError: the disk is full.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with full_disk_is_one_sentence(path):
+            with h5py.File(aside, "w") as file:
+                file.attrs.update(
+                    kind=FILE_KIND, format_version=FILE_FORMAT, vidssl_version=VERSION
+                )
+                file["ids"] = np.array(features.ids, dtype=h5py.string_dtype())
+                file["windows"] = features.windows.astype("<f4")
+                file["starts"] = features.starts.astype("<i8")
+                file["offsets"] = features.offsets.astype("<i8")
+            with aside.open("rb") as written:
+                os.fsync(written.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Features:
+    """Reads what :func:`save` wrote.
+
+    Raises:
+        VidsslError: no such file, not features, of an unknown version, or damaged.
+    """
+    if not path.exists():
+        raise VidsslError(f"there is no feature file {path}")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            _check_kind(path, file)
+            return Features(
+                ids=tuple(i.decode() for i in file["ids"][()]),
+                windows=file["windows"][()],
+                starts=file["starts"][()],
+                offsets=file["offsets"][()],
+            )
+    except (OSError, KeyError) as error:
+        raise VidsslError(f"{path} is damaged: {error}") from error
+
+
+def _check_kind(path: Path, file: h5py.File) -> None:
+    if file.attrs.get("kind") != FILE_KIND:
+        raise VidsslError(f"{path} holds no vidssl features")
+    if file.attrs.get("format_version") != FILE_FORMAT:
+        raise VidsslError(
+            f"{path} has feature format version {file.attrs.get('format_version')}, and this "
+            f"vidssl ({VERSION}) reads version {FILE_FORMAT}"
+        )
+
+
+def describe(protocol: Protocol, spec: EncoderSpec) -> str:
+    """Gives the protocol as one line of JSON, for reports."""
+    return json.dumps(protocol.as_dict(spec), sort_keys=True)

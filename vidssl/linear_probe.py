@@ -1,0 +1,128 @@
+"""A linear classifier on frozen features: BatchNorm, then one linear layer.
+
+Settings of the CoCLR and ViCC code for saved features: SGD with momentum 0.9, batch 1024, rate 1,
+weight decay 1e-3, 100 epochs, a tenth of the rate after 60 and after 80.
+
+Legend: N videos, D feature width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PUBLISHED_BATCH = 1024
+STEPS_PER_EPOCH = 8
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """How the classifier is trained.
+
+    Attributes:
+        epochs, lr, momentum, weight_decay: of SGD; `lr` is for a batch of 1024.
+        decay_at: shares of the epochs after which the rate falls to a tenth.
+        batch: videos per step; None: see :func:`batch_for`.
+    """
+
+    epochs: int = 100
+    lr: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-3
+    decay_at: tuple[float, ...] = (0.6, 0.8)
+    batch: int | None = None
+
+
+def batch_for(videos: int, config: ProbeConfig) -> int:
+    """Gives the batch: the published 1024, less where that would make too few steps.
+
+    The published sets have 9 steps an epoch or more. With fewer videos the batch is the largest
+    power of two, 16 at least, that still leaves 8 steps an epoch.
+    """
+    if config.batch is not None:
+        return config.batch
+    batch = PUBLISHED_BATCH
+    while batch > 16 and videos < STEPS_PER_EPOCH * batch:
+        batch //= 2
+    return batch
+
+
+def rate_for(batch: int, config: ProbeConfig) -> float:
+    """Gives the first learning rate: `lr`, in proportion for batches smaller than 1024."""
+    return config.lr * min(1.0, batch / PUBLISHED_BATCH)
+
+
+class LinearProbe(nn.Module):
+    """Features [N, D] → scores [N, K]."""
+
+    def __init__(self, dim: int, classes: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(dim)
+        self.fc = nn.Linear(dim, classes)
+        nn.init.normal_(self.fc.weight, 0, 0.01, generator=generator)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Gives scores [N, K]."""
+        scores: Tensor = self.fc(self.norm(x_ND))
+        return scores
+
+
+def train_probe(
+    features_ND: np.ndarray,
+    label_N: np.ndarray,
+    classes: int,
+    config: ProbeConfig,
+    seed: int,
+    device: torch.device | str = "cpu",
+    after_epoch: Callable[[float], None] = lambda loss: None,
+) -> LinearProbe:
+    """Trains the classifier; nothing is selected, the last epoch's weights are the result.
+
+    Args:
+        after_epoch: told the epoch's mean loss.
+
+    Raises:
+        ValueError: fewer than two videos, for BatchNorm cannot tell anything from one.
+    """
+    if len(features_ND) < 2:
+        raise ValueError("a linear probe needs at least two videos to train on")
+    generator = torch.Generator().manual_seed(seed)
+    probe = LinearProbe(features_ND.shape[1], classes, generator).to(device).train()
+    x, y = torch.from_numpy(features_ND).to(device), torch.from_numpy(label_N).to(device)
+    batch = batch_for(len(x), config)
+    optimiser = torch.optim.SGD(
+        probe.parameters(),
+        rate_for(batch, config),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    milestones = [round(share * config.epochs) for share in config.decay_at]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=0.1)
+    steps = max(1, min(-(-len(x) // batch), len(x) // 2))  # at least two videos in each
+    for _ in range(config.epochs):
+        total = torch.zeros((), device=x.device)
+        # Steps of nearly equal size, so that no video is dropped and none is alone.
+        for rows in torch.randperm(len(x), generator=generator).to(x.device).tensor_split(steps):
+            loss = F.cross_entropy(probe(x[rows]), y[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += loss.detach() * len(rows)
+        schedule.step()
+        after_epoch(float(total) / len(x))
+    return probe.eval()
+
+
+@torch.inference_mode()
+def probabilities(
+    probe: LinearProbe, features_ND: np.ndarray, device: torch.device | str = "cpu"
+) -> np.ndarray:
+    """Gives class probabilities, float32 [N, K]."""
+    scores = probe.to(device).eval()(torch.from_numpy(features_ND).to(device))
+    return scores.softmax(1).cpu().numpy()

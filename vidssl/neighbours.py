@@ -1,0 +1,164 @@
+"""Nearest neighbours by cosine, exact, and how often they share the query's label.
+
+Legend: Q queries, G gallery videos, D feature width, k neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PUBLISHED_KS = (1, 5, 10, 20, 50)
+BLOCK_ENTRIES = 1 << 24  # similarities held at once: 64 MiB of float32
+BLOCK_COLUMNS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest of the gallery for each query, nearest first.
+
+    Attributes:
+        index: int64 [Q, k], rows of the gallery.
+        similarity: float32 [Q, k].
+    """
+
+    index: np.ndarray
+    similarity: np.ndarray
+
+
+def centred_unit(x_ND: np.ndarray, mean_D: np.ndarray | None = None) -> np.ndarray:
+    """Subtracts a mean and scales rows to unit length, float32 [N, D].
+
+    Args:
+        mean_D: the mean to subtract; None: the rows' own (the published protocol centres test
+            and train set each by its own mean; a lone query takes the gallery's).
+    """
+    mean = x_ND.mean(0, dtype=np.float64) if mean_D is None else mean_D
+    centred = torch.from_numpy((x_ND - mean).astype(np.float32))
+    return F.normalize(centred, dim=1).numpy()
+
+
+def top_k(
+    queries_QD: np.ndarray, gallery_GD: np.ndarray, k: int, device: torch.device | str = "cpu"
+) -> Neighbours:
+    """Finds the k gallery rows of largest dot product; equal ones in the gallery's order.
+
+    Rows of unit length make it the cosine. Rows of two streams laid side by side make it the sum
+    of the streams' cosines. The Q×G matrix is never built whole.
+    """
+    k = min(k, len(gallery_GD))
+    gallery = torch.from_numpy(np.ascontiguousarray(gallery_GD, np.float32))
+    queries = torch.from_numpy(np.ascontiguousarray(queries_QD, np.float32))
+    columns = max(k, min(len(gallery), BLOCK_COLUMNS))
+    rows = max(1, BLOCK_ENTRIES // max(columns, 1))
+    similarity, index = [], []
+    for block in queries.split(rows):
+        best = _best_of_blocks(block.to(device), gallery, k, columns)
+        similarity.append(best[0].cpu())
+        index.append(best[1].cpu())
+    if not similarity:
+        return Neighbours(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+    return Neighbours(torch.cat(index).numpy(), torch.cat(similarity).numpy())
+
+
+def _best_of_blocks(
+    queries: Tensor, gallery: Tensor, k: int, columns: int
+) -> tuple[Tensor, Tensor]:
+    """Gives similarity and index [q, k] by merging the gallery's blocks one after another."""
+    best_value = torch.empty(len(queries), 0, device=queries.device)
+    best_index = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for first in range(0, len(gallery), columns):
+        block = gallery[first : first + columns].to(queries.device)
+        value = queries @ block.T
+        index = torch.arange(first, first + len(block), device=queries.device)
+        value = torch.cat([best_value, value], 1)
+        index = torch.cat([best_index, index.expand(len(queries), -1)], 1)
+        order = _largest_first(value, min(k, value.shape[1]))
+        best_value, best_index = value.gather(1, order), index.gather(1, order)
+    return best_value, best_index
+
+
+def _largest_first(value_QG: Tensor, k: int) -> Tensor:
+    """Gives the columns [Q, k] of each row's largest values; equal ones by column."""
+    # topk is many times faster than a stable sort, but takes any of several equal values; so the
+    # few rows where the cut falls between equals are sorted.
+    columns = value_QG.topk(k, dim=1).indices.sort(dim=1).values
+    order = value_QG.gather(1, columns).argsort(dim=1, descending=True, stable=True)
+    columns = columns.gather(1, order)
+    last = value_QG.gather(1, columns[:, -1:])
+    tied = ((value_QG >= last).sum(1) > k).nonzero().flatten()
+    if len(tied):
+        sorted_ = value_QG[tied].argsort(dim=1, descending=True, stable=True)
+        columns[tied] = sorted_[:, :k]
+    return columns
+
+
+# ── recall ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Recall:
+    """R@k: the share of queries with a neighbour of their own label among the first k.
+
+    Attributes:
+        k: how many neighbours count.
+        recall: 0 to 1.
+        error: one standard error, sqrt(r(1 − r) / Q).
+        chance: what a random order of the gallery would give on average.
+        queries: Q.
+    """
+
+    k: int
+    recall: float
+    error: float
+    chance: float
+    queries: int
+
+
+def hits_at(
+    neighbour_QK: np.ndarray, query_label_Q: np.ndarray, gallery_label_G: np.ndarray, k: int
+) -> np.ndarray:
+    """Tells for each query whether one of its first k neighbours has its label: bool [Q]."""
+    found = gallery_label_G[neighbour_QK[:, :k]]
+    return (found == query_label_Q[:, None]).any(1)
+
+
+def recall_at(
+    neighbour_QK: np.ndarray,
+    query_label_Q: np.ndarray,
+    gallery_label_G: np.ndarray,
+    ks: Sequence[int] = PUBLISHED_KS,
+) -> list[Recall]:
+    """Gives R@k for every k; a k beyond the gallery's size means all of it."""
+    table = []
+    for k in ks:
+        hits = hits_at(neighbour_QK, query_label_Q, gallery_label_G, k)
+        share = float(hits.mean())
+        chance = chance_at(query_label_Q, gallery_label_G, k)
+        table.append(Recall(k, share, standard_error(share, len(hits)), chance, len(hits)))
+    return table
+
+
+def chance_at(query_label_Q: np.ndarray, gallery_label_G: np.ndarray, k: int) -> float:
+    """Gives the expected R@k of a gallery in random order.
+
+    A query whose label m of G have misses with probability C(G − m, k) / C(G, k).
+    """
+    size = len(gallery_label_G)
+    k = min(k, size)
+    total = 0.0
+    for label, count in zip(*np.unique(query_label_Q, return_counts=True), strict=True):
+        same = int((gallery_label_G == label).sum())
+        total += int(count) * (1 - math.comb(size - same, k) / math.comb(size, k))
+    return total / len(query_label_Q)
+
+
+def standard_error(share: float, n: int) -> float:
+    """Gives one standard error of a share of n independent trials."""
+    return math.sqrt(share * (1 - share) / n) if n else 0.0
