@@ -37,5 +37,5 @@ def window_starts(frames: int, stride: int, length: int, hop: int) -> list[int]:
 
 
 def published_hop(frames: int, stride: int) -> int:
-    """Gives the hop of the published test protocol: 16·stride − 1 for 32 frames (15 at stride 1)."""
+    """Gives the hop of the published test protocol: 16·stride − 1 for clips of 32 frames."""
     return max(1, frames // 2 * stride - 1)

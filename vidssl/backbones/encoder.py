@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,10 +57,16 @@ class Encoder(nn.Module):
         self.backbone = BACKBONES[spec.backbone](spec.channels)
         self.dim: int = self.backbone.dim  # type: ignore[assignment]
         self.head = _projection_head(self.dim, spec.project) if spec.project else None
+        self.half_precision = False
 
     def features(self, x_BCTHW: Tensor) -> Tensor:
-        """Gives the backbone's feature map [B, D, t, h, w]."""
-        return self.backbone(x_BCTHW)
+        """Gives the backbone's feature map [B, D, t, h, w].
+
+        With `half_precision` the backbone alone runs under bf16 autocast: heads, similarities and
+        losses stay in float32.
+        """
+        with torch.autocast(x_BCTHW.device.type, torch.bfloat16, enabled=self.half_precision):
+            return self.backbone(x_BCTHW)
 
     def pool(self, x_BCTHW: Tensor) -> Tensor:
         """Gives the feature map's mean over time and space [B, D], in float32."""

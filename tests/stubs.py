@@ -1,0 +1,38 @@
+"""Small real objects for driving objectives through the engine without video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidssl.backbones import EncoderSpec
+from vidssl.clips import ClipBatch
+
+
+class StubEncoder(nn.Module):
+    """z = normalise(W x) of flattened clips: the encoder of the reference trajectories."""
+
+    def __init__(self, view: str, weight: Tensor) -> None:
+        super().__init__()
+        self.spec = EncoderSpec(view, "stub", 1, 1, 1, 1, project=weight.shape[0])
+        self.weight = nn.Parameter(weight.clone())
+
+    def project(self, x: Tensor) -> Tensor:
+        return F.normalize(x.flatten(1) @ self.weight.T, dim=1)
+
+
+class FixedBatches:
+    """One epoch of batches made by a function of the step; remembers nothing."""
+
+    def __init__(self, steps: int, make: Callable[[int], list[ClipBatch]]) -> None:
+        self.steps_per_epoch, self.make = steps, make
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[ClipBatch]]:
+        for step in range(first_step, self.steps_per_epoch):
+            yield self.make(step)
+
+    def present(self, batch: ClipBatch, device: torch.device) -> ClipBatch:
+        return batch

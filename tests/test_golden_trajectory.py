@@ -1,0 +1,110 @@
+"""Objectives through the production engine, against the published implementations' numbers.
+
+tests/data/trajectory.npz holds inputs and outputs of the published code (CPU, float32, one
+process): 30 steps of a linear encoder under SGD with momentum.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stubs import FixedBatches, StubEncoder
+
+from vidssl.clips import ClipBatch
+from vidssl.engine import Place, fit
+from vidssl.objectives import CoCLR, CoCLRConfig, InfoNCE, InfoNCEConfig, Objective
+from vidssl.optimisation import TrainSpec
+
+GOLDEN = np.load(Path(__file__).parent / "data" / "trajectory.npz")
+META = json.loads(str(GOLDEN["meta"]))
+TOLERANCE = 1e-5
+
+
+def golden(name: str) -> torch.Tensor:
+    return torch.from_numpy(GOLDEN[name])
+
+
+def batch(step: int) -> list[ClipBatch]:
+    def clips(one: str, two: str) -> torch.Tensor:
+        stacked = torch.stack([golden(one)[step], golden(two)[step]], 1)  # [B, N, 24]
+        return stacked[:, :, None, None, None, :]  # [B, N, C, T, H, W]
+
+    source = golden("video_id")[step]
+    return [
+        ClipBatch(
+            clips={"rgb": clips("x1", "x2"), "flow": clips("f1", "f2")},
+            source=source,
+            label=golden("label")[step],
+            index=source,
+        )
+    ]
+
+
+def run(objective: Objective, folder: Path) -> list[float]:
+    """Trains the reference's 30 steps; gives the loss before each."""
+    spec = TrainSpec(
+        epochs=1,
+        batch_size=META["B"],
+        optimizer="sgd",
+        lr=META["lr"],
+        weight_decay=0.0,
+        schedule="constant",
+    )
+    place = Place(torch.device("cpu"), log_every=1)
+    fit(objective, FixedBatches(META["steps"], batch), spec, place, folder)
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows]
+
+
+def assert_close(got, wanted, tolerance=TOLERANCE):
+    got, wanted = np.asarray(got), np.asarray(wanted)
+    assert got.shape == wanted.shape
+    assert np.abs(got - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+def student() -> StubEncoder:
+    return StubEncoder("rgb", golden("encoder_weight"))
+
+
+def shared_config() -> dict:
+    return dict(queue=META["K"], momentum=META["momentum"], temperature=META["temperature"])
+
+
+def test_infonce(tmp_path):
+    objective = InfoNCE(InfoNCEConfig(**shared_config()), student())
+    objective.queue.feature.copy_(golden("queue").T)
+    losses = run(objective, tmp_path)
+    assert_close(losses, GOLDEN["infonce_loss"])
+    assert_close(objective.query.weight.detach(), GOLDEN["infonce_weight"])
+    assert_close(objective.key.weight, GOLDEN["infonce_key_weight"])
+    assert_close(objective.queue.feature.T, GOLDEN["infonce_queue"])
+
+
+def test_coclr(tmp_path, monkeypatch):
+    config = CoCLRConfig(**shared_config(), k=META["topk"], wait_for_full_queue=False)
+    partner = StubEncoder("flow", golden("other_stream_weight"))
+    objective = CoCLR(config, student(), partner)
+    objective.queue.feature.copy_(golden("queue").T)
+    objective.queue.other.copy_(golden("queue_other").T)
+    masks = []
+    found = CoCLR.positives
+    monkeypatch.setattr(
+        CoCLR, "positives", lambda *args: masks.append(found(*args)) or masks[-1]
+    )
+    losses = run(objective, tmp_path)
+    assert_close(losses, GOLDEN["coclr_loss"])
+    assert_close(objective.query.weight.detach(), GOLDEN["coclr_weight"])
+    assert_close(objective.queue.feature.T, GOLDEN["coclr_queue"])
+    assert_close(objective.queue.other.T, GOLDEN["coclr_queue_other"])
+    np.testing.assert_array_equal(torch.stack(masks).numpy(), GOLDEN["coclr_positive_mask"])
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_coclr_waits_for_a_full_queue_only_when_told(tmp_path, wait):
+    config = CoCLRConfig(**shared_config(), k=META["topk"], wait_for_full_queue=wait)
+    objective = CoCLR(config, student(), StubEncoder("flow", golden("other_stream_weight")))
+    losses = run(objective, tmp_path)
+    filling = META["K"] // META["B"]
+    assert [loss is None for loss in losses] == [wait and s < filling for s in range(30)]

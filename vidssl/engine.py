@@ -1,0 +1,315 @@
+"""The one training loop, for every method."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vidssl import distributed
+from vidssl.clips import ClipBatch
+from vidssl.errors import Interrupted
+from vidssl.interrupts import stop_requests
+from vidssl.objectives import Clock, Objective, StepOutput
+from vidssl.optimisation import TrainSpec, learning_rate, make_optimizer, set_learning_rate
+from vidssl.progress import SILENT, Progress, Task
+from vidssl.resume import load_resume, save_resume
+from vidssl.training_log import Row, TrainingLog
+
+COLLAPSED_STD = 0.1
+
+
+class Batches(Protocol):
+    """What the engine needs of a loader."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Sequence[Any]]:
+        """Gives this rank's micro-batches for every optimiser step from `first_step`."""
+
+    def present(self, batch: Any, device: torch.device) -> ClipBatch:
+        """Makes the network's input of a micro-batch, on the device."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how the steps are computed; no part of a run's identity.
+
+    Attributes:
+        half_precision: bf16 autocast in backbones.
+        compile: torch.compile on backbones.
+        log_every: optimiser steps between two rows of the log (epochs end with one, too).
+        save_every: seconds between two writes of resume.pt.
+    """
+
+    device: torch.device
+    half_precision: bool = False
+    compile: bool = False
+    log_every: int = 20
+    save_every: float = 60.0
+
+
+def fit(
+    objective: Objective,
+    batches: Batches,
+    spec: TrainSpec,
+    place: Place,
+    folder: Path,
+    *,
+    seed: int = 0,
+    progress: Progress = SILENT,
+    description: str = "training",
+    epoch_done: Callable[[int], None] = lambda epoch: None,
+) -> Row:
+    """Trains until `spec.epochs`, from resume.pt if the folder has one.
+
+    Args:
+        folder: gets resume.pt, log.jsonl and log.csv.
+        epoch_done: called on rank 0 after every epoch, with their number so far.
+
+    Returns:
+        The last row of the log.
+
+    Raises:
+        Interrupted: a signal came; everything was saved first.
+    """
+    objective.to(place.device).train()
+    if place.device.type == "cuda":
+        objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    _set_precision(objective, place)
+    optimizer = make_optimizer(spec, objective.parameters())
+    resumed = load_resume(folder, objective, optimizer) or {}
+    first_epoch, first_step = resumed.get("epoch", 0), resumed.get("step_in_epoch", 0)
+    model = _over_ranks(objective)
+    total_steps = spec.epochs * batches.steps_per_epoch
+    meter = Meter(place.device)
+    last_save = time.monotonic()
+
+    def save(epoch: int, step: int) -> None:
+        nonlocal last_save
+        if step == batches.steps_per_epoch:
+            epoch, step = epoch + 1, 0
+        save_resume(
+            folder, objective, optimizer, epoch=epoch, step_in_epoch=step, log_rows=log.count
+        )
+        last_save = time.monotonic()
+
+    with (
+        stop_requests() as stop,
+        _log_of_rank_zero(folder, resumed.get("log_rows", 0)) as log,
+        progress.task(
+            description, total_steps, "step", first_epoch * batches.steps_per_epoch + first_step
+        ) as task,
+    ):
+        for epoch in range(first_epoch, spec.epochs):
+            steps = batches.epoch(epoch, first_step)
+            for step_in_epoch in range(first_step, batches.steps_per_epoch):
+                with meter.waiting():
+                    micro_batches = next(steps)
+                clock = Clock(
+                    seed, epoch, epoch * batches.steps_per_epoch + step_in_epoch, total_steps
+                )
+                rate = learning_rate(spec, clock.step / batches.steps_per_epoch)
+                set_learning_rate(optimizer, rate)
+                outputs = train_step(
+                    objective,
+                    model,
+                    optimizer,
+                    [batches.present(b, place.device) for b in micro_batches],
+                    clock,
+                )
+                meter.add(outputs, samples=spec.batch_size)
+                task.advance()
+
+                last_of_epoch = step_in_epoch + 1 == batches.steps_per_epoch
+                # once in a while: fetch the figures (waits for the device) and write them down
+                if last_of_epoch or (clock.step + 1) % place.log_every == 0:
+                    row: Row = {"epoch": epoch + 1, "step": clock.step + 1, "lr": rate}
+                    row |= meter.fetch()
+                    log.append(row)
+                    _show(task, row)
+                # once in a while: save. Ranks must agree, so they ask at the same steps.
+                asks = distributed.world_size() == 1 or last_of_epoch or clock.step % 10 == 0
+                if asks:
+                    stopping = distributed.any_rank(bool(stop))
+                    due = distributed.any_rank(time.monotonic() - last_save >= place.save_every)
+                    finished = last_of_epoch and epoch + 1 == spec.epochs
+                    if stopping or due or finished:
+                        save(epoch, step_in_epoch + 1)
+                    if stopping and not finished:
+                        raise Interrupted(
+                            f"interrupted in epoch {epoch + 1} of {spec.epochs}; all is saved, "
+                            "the same command goes on from here",
+                            stop.signal_number or 15,
+                        )
+            first_step = 0
+            if distributed.rank() == 0:
+                epoch_done(epoch + 1)
+        return log.last
+
+
+def train_step(
+    objective: Objective,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: Sequence[ClipBatch],
+    clock: Clock,
+) -> list[StepOutput]:
+    """Does one optimiser step by the contract of :mod:`vidssl.objectives.contract`.
+
+    Args:
+        model: the objective itself, or the objective under DDP.
+    """
+    objective.before_forward(clock)
+    outputs = []
+    for i, batch in enumerate(micro_batches):
+        last = i + 1 == len(micro_batches)
+        with contextlib.nullcontext() if last else _without_sync(model):
+            output: StepOutput = model(batch, clock)
+            if output.loss is not None:
+                (output.loss / len(micro_batches)).backward()
+        outputs.append(output.detached())
+    if any(output.loss is not None for output in outputs):
+        objective.after_backward(clock)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    objective.after_step(clock, outputs)
+    return outputs
+
+
+def _without_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    if isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return contextlib.nullcontext()
+
+
+def _over_ranks(objective: Objective) -> nn.Module:
+    if distributed.world_size() == 1:
+        return objective
+    # Queues and BatchNorm statistics are each rank's own, hence no broadcast of buffers.
+    return DistributedDataParallel(objective, broadcast_buffers=False)
+
+
+def _set_precision(objective: Objective, place: Place) -> None:
+    from vidssl.backbones import Encoder
+
+    for module in objective.modules():
+        if isinstance(module, Encoder):
+            module.half_precision = place.half_precision
+            if place.compile:
+                module.backbone.compile()
+
+
+# ── figures ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Meter:
+    """Sums figures on the device between two rows of the log, and times the loop."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+        self._features: Tensor | None = None
+        self._samples, self._waited, self._begin = 0, 0.0, time.monotonic()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Times the wait for data."""
+        begin = time.monotonic()
+        yield
+        self._waited += time.monotonic() - begin
+
+    def add(self, outputs: Sequence[StepOutput], samples: int) -> None:
+        """Takes up one optimiser step."""
+        self._samples += samples
+        for output in outputs:
+            nothing = torch.full((), math.nan, device=self.device)
+            values = {"loss": nothing if output.loss is None else output.loss} | output.metrics
+            for name, value in values.items():
+                known = torch.isfinite(value)
+                value = torch.where(known, value, torch.zeros_like(value)).float()
+                self._sums[name] = self._sums.get(name, 0) + value
+                self._counts[name] = self._counts.get(name, 0) + known
+            self._features = output.features
+
+    def fetch(self) -> Row:
+        """Gives the means since the last call, health of features, and speed."""
+        seconds = time.monotonic() - self._begin
+        row: Row = {
+            name: float(total) / count if (count := int(self._counts[name])) else math.nan
+            for name, total in self._sums.items()
+        }
+        if self._features is not None:
+            row |= feature_health(self._features)
+        row["samples_per_second"] = self._samples / max(seconds, 1e-9)
+        row["data_wait"] = self._waited / max(seconds, 1e-9)
+        self._reset()
+        return row
+
+
+def feature_health(features_BP: Tensor) -> Row:
+    """Gives two signs of collapse for unit vectors [B, P].
+
+    `feature_std` is the standard deviation per dimension times √P: 1 for vectors spread over the
+    whole sphere, 0 when all are one. `feature_rank` is the effective rank, the exponential of the
+    entropy of normalised singular values (Roy & Vetterli 2007), at most min(B, P).
+    """
+    centred = features_BP.float() - features_BP.float().mean(0)
+    spread = centred.var(0, unbiased=False).sum().sqrt()
+    singular = torch.linalg.svdvals(centred).clamp(min=1e-12)
+    share = singular / singular.sum()
+    return {
+        "feature_std": float(spread),
+        "feature_rank": float(torch.exp(-(share * share.log()).sum())),
+    }
+
+
+def _show(task: Task, row: Row) -> None:
+    shown = {
+        name: row[name]
+        for name in ("loss", "top1", "knn", "purity")
+        if isinstance(row.get(name), float) and math.isfinite(row[name])  # type: ignore[arg-type]
+    }
+    task.advance(0, epoch=f"{row['epoch']}", **shown)  # type: ignore[arg-type]
+    spread = row.get("feature_std")
+    if isinstance(spread, float) and spread < COLLAPSED_STD:
+        task.note(
+            f"epoch {row['epoch']}: the features have nearly collapsed to one point "
+            f"(std {spread:.3f}, 1 is spread out); a lower --set lr=… may help"
+        )
+
+
+class _Log:
+    """The log on rank 0, and its silent twin on the other ranks."""
+
+    def __init__(self, log: TrainingLog | None) -> None:
+        self._log = log
+        self.count = 0 if log is None else log.count
+        self.last: Row = {} if log is None else log.last
+
+    def append(self, row: Row) -> None:
+        self.last = row
+        self.count += 1
+        if self._log is not None:
+            self._log.append(row)
+
+
+@contextlib.contextmanager
+def _log_of_rank_zero(folder: Path, keep: int) -> Iterator[_Log]:
+    if distributed.rank() == 0:
+        with TrainingLog(folder, keep) as log:
+            yield _Log(log)
+    else:
+        yield _Log(None)

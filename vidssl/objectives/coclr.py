@@ -1,0 +1,119 @@
+"""CoCLR: a frozen encoder of the other stream mines the positives (Han et al. 2020, §3.2).
+
+Legend: as infonce.py; k mined neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vidssl.backbones import Encoder
+from vidssl.clips import ClipBatch
+from vidssl.errors import UsageError
+from vidssl.objectives.contract import Clock, Needs
+from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig, mean_where
+from vidssl.objectives.queue import random_unit_rows
+
+
+@dataclass(frozen=True)
+class CoCLRConfig(InfoNCEConfig):
+    """CoCLR's hyperparameters, beside InfoNCE's.
+
+    Attributes:
+        k: neighbours of the other stream that become positives; 0 mines none.
+        drop_self_prob: with this probability per step the own key is no positive where there are
+            others (it stays in the denominator). 0 in the paper, 0.9 in the later code.
+        wait_for_full_queue: train only once the queue is full, as the published loop does.
+    """
+
+    k: int = 5
+    drop_self_prob: float = 0.0
+    wait_for_full_queue: bool = True
+
+
+class CoCLR(InfoNCE):
+    """InfoNCE whose positives are the own key, keys of the same source, and mined keys.
+
+    Mining compares clip 2 in the *other* stream with what the partner made of queued clips.
+
+    Args:
+        encoder: the student.
+        partner: frozen encoder of the other stream; its BatchNorm is always in eval mode.
+    """
+
+    name = "coclr"
+    Config = CoCLRConfig
+    config: CoCLRConfig
+
+    def __init__(
+        self, config: CoCLRConfig, encoder: Encoder, partner: Encoder, seed: int = 0
+    ) -> None:
+        if partner.spec.project is None:
+            raise UsageError("coclr needs a partner with a projection head: it has none")
+        if config.k > config.queue:
+            raise UsageError(f"k={config.k} neighbours cannot come from a queue of {config.queue}")
+        self._partner_width = partner.spec.project
+        super().__init__(config, encoder, seed)
+        self.partner = partner.requires_grad_(False).eval()
+        self.partner_view = partner.spec.view
+
+    def queue_columns(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
+        columns = super().queue_columns(width, generator)
+        other = random_unit_rows(self.config.queue, self._partner_width, generator)
+        return columns | {"other": other}
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=(self.view, self.partner_view))
+
+    def train(self, mode: bool = True) -> CoCLR:
+        super().train(mode)
+        self.partner.eval()
+        return self
+
+    def trains(self) -> bool:
+        return self.queue.is_full() or not self.config.wait_for_full_queue
+
+    def rows(self, batch: ClipBatch, k_BP: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            other_BP = self.partner.project(batch.clips[self.partner_view][:, 1])
+        return super().rows(batch, k_BP) | {"other": other_BP}
+
+    def positives(self, rows: dict[str, Tensor], clock: Clock) -> Tensor:
+        """Own key ∪ same source ∪ mined, bool [B, 1+K] (Han et al. 2020, eq. 3)."""
+        same_BK = self.same_source(rows)
+        mined_BK = self.mined(rows["other"], same_BK)
+        own_B1 = torch.ones_like(same_BK[:, :1])
+        return self.drop_self(torch.cat([own_B1, same_BK | mined_BK], dim=1), clock)
+
+    def same_source(self, rows: dict[str, Tensor]) -> Tensor:
+        """Gives which queued keys are of the clip's own source video, bool [B, K]."""
+        return self.queue.valid() & (rows["source"][:, None] == self.queue.source)
+
+    def mined(self, other_BP: Tensor, same_BK: Tensor) -> Tensor:
+        """Gives the top k queued clips of other sources in the other stream; none until full."""
+        similarity_BK = (other_BP @ self.queue.other.T).masked_fill(same_BK, float("-inf"))
+        top_Bk = similarity_BK.topk(self.config.k, dim=1).indices
+        mined_BK = torch.zeros_like(same_BK).scatter_(1, top_Bk, True)
+        return mined_BK & self.queue.full() & ~same_BK
+
+    def drop_self(self, positive_BM: Tensor, clock: Clock) -> Tensor:
+        """Takes the own key out of the positives where others remain, by one coin per step."""
+        if torch.rand((), generator=clock.generator()) < self.config.drop_self_prob:
+            positive_BM[:, 0] = positive_BM.sum(1) == 1
+        return positive_BM
+
+    @torch.no_grad()
+    def metrics(
+        self, rows: dict[str, Tensor], score_BM: Tensor, positive_BM: Tensor
+    ) -> dict[str, Tensor]:
+        """As InfoNCE's; positives per clip; purity of the mined ones where labels exist."""
+        mined_BK = positive_BM[:, 1:] & ~self.same_source(rows)
+        known_BK = mined_BK & (rows["label"][:, None] >= 0) & (self.queue.label >= 0)
+        return super().metrics(rows, score_BM, positive_BM) | {
+            "purity": mean_where(rows["label"][:, None] == self.queue.label, known_BK),
+            "positives": positive_BM.sum(1).float().mean(),
+        }

@@ -1,0 +1,104 @@
+"""The contract between a method and the engine.
+
+In one optimiser step the engine calls, in this order:
+
+    before_forward(clock)           key encoder moves, prototype rows renormalise
+    forward(batch, clock)           once per micro-batch → StepOutput
+    after_backward(clock)           frozen prototypes drop their gradient   (only with a loss)
+    after_step(clock, outputs)      queues take up what the step saw
+
+Rules, each held by a test over every method: state changes only in train mode; `forward` changes
+nothing but BatchNorm statistics; `loss=None` means "still filling" and the engine skips the
+optimiser; whenever a loss exists every trainable parameter gets a gradient; queues, prototypes
+and frozen partners are buffers or submodules, so that `state_dict()` is complete; randomness
+comes only from the clock.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vidssl.backbones import Encoder
+from vidssl.clips import ClipBatch
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where training stands. `step` counts optimiser steps from the start of the run."""
+
+    seed: int
+    epoch: int
+    step: int
+    total_steps: int
+
+    def generator(self) -> torch.Generator:
+        """Gives a CPU generator seeded by (seed, step): the same on every rank."""
+        # Any odd multiplier spreads consecutive steps; the modulus is what manual_seed takes.
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.step) % 2**63)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one micro-batch gives.
+
+    Attributes:
+        loss: scalar with gradient, or None while the method is still filling its queues.
+        metrics: detached scalars on the device; NaN where a metric has nothing to say.
+        state: detached rows for `after_step`.
+        features: detached embeddings [B, P] for the health figures.
+    """
+
+    loss: Tensor | None
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
+
+    def detached(self) -> StepOutput:
+        """Gives the same without the graph, so that its memory can go."""
+        loss = None if self.loss is None else self.loss.detach()
+        return StepOutput(loss, self.metrics, self.state, self.features)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method wants in its batches."""
+
+    views: tuple[str, ...]
+    clips: int = 2
+    labels: bool = False
+
+
+class Objective(nn.Module, ABC):
+    """A method: the networks it trains, its state, its loss."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Any]]
+
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What a batch must hold."""
+
+    @property
+    @abstractmethod
+    def encoders(self) -> dict[str, Encoder]:
+        """The trained encoder of each view: what is worth keeping when training ends."""
+
+    @abstractmethod
+    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+        """Computes the loss of one micro-batch."""
+
+    def before_forward(self, clock: Clock) -> None:
+        """Runs once per optimiser step, before its first forward."""
+
+    def after_backward(self, clock: Clock) -> None:
+        """Runs between the last backward and the optimiser, when there was a loss."""
+
+    def after_step(self, clock: Clock, outputs: Sequence[StepOutput]) -> None:
+        """Runs once per optimiser step (also a skipped one), after it."""

@@ -1,0 +1,155 @@
+"""InfoNCE with a momentum encoder and a queue (He et al. 2020, MoCo; Han et al. 2020, §3.1).
+
+Legend: B clips, P projection width, K queue length, M = 1 + K candidates of which the first is
+the clip's own key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vidssl.backbones import Encoder
+from vidssl.clips import ClipBatch
+from vidssl.distributed import gather, with_shuffled_batch
+from vidssl.errors import UsageError
+from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
+from vidssl.objectives.momentum import frozen_copy, move_towards
+from vidssl.objectives.queue import Queue, no_numbers, random_unit_rows
+
+
+@dataclass(frozen=True)
+class InfoNCEConfig:
+    """InfoNCE's hyperparameters; defaults: UCF101 in Han et al. 2020.
+
+    Attributes:
+        queue: K, number of past keys that serve as negatives.
+        momentum: m of the key encoder.
+        temperature: τ.
+    """
+
+    queue: int = 2048
+    momentum: float = 0.999
+    temperature: float = 0.07
+
+
+class InfoNCE(Objective):
+    """Two clips of one video attract each other; the keys of other clips, queued, repel.
+
+    Subclasses say which candidates are positives, and how several positives make one loss.
+    """
+
+    name = "infonce"
+    Config = InfoNCEConfig
+
+    def __init__(self, config: InfoNCEConfig, encoder: Encoder, seed: int = 0) -> None:
+        super().__init__()
+        if encoder.spec.project is None:
+            raise UsageError(f"{self.name} needs a projection head: the encoder has none")
+        self.config = config
+        self.view = encoder.spec.view
+        self.query = encoder
+        self.key = frozen_copy(encoder)
+        generator = torch.Generator().manual_seed(seed)
+        self.queue = Queue(**self.queue_columns(encoder.spec.project, generator))
+
+    def queue_columns(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Gives the queue's columns as they start: random keys, used from the first step on."""
+        rows = self.config.queue
+        return {
+            "feature": random_unit_rows(rows, width, generator),
+            "source": no_numbers(rows),
+            "label": no_numbers(rows),
+        }
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=(self.view,))
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        return {self.view: self.query}
+
+    def before_forward(self, clock: Clock) -> None:
+        move_towards(self.key, self.query, self.config.momentum)
+
+    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+        x1, x2 = batch.clips[self.view].unbind(1)
+        q_BP = self.query.project(x1)
+        rows = self.rows(batch, self.encode_keys(x2, clock))
+        score_BM = self.scores(q_BP, rows["feature"])
+        positive_BM = self.positives(rows, clock)
+        return StepOutput(
+            loss=self.loss(score_BM, positive_BM) if self.trains() else None,
+            metrics=self.metrics(rows, score_BM, positive_BM),
+            state=rows,
+            features=q_BP.detach(),
+        )
+
+    def trains(self) -> bool:
+        """Whether this step has a loss."""
+        return True
+
+    @torch.no_grad()
+    def encode_keys(self, x2: Tensor, clock: Clock) -> Tensor:
+        """k = f_k(x2), with the batch shuffled over ranks so that BatchNorm gives nothing away."""
+        return with_shuffled_batch(self.key.project, x2, clock.generator())
+
+    def scores(self, q_BP: Tensor, k_BP: Tensor) -> Tensor:
+        """[q·k, q·queue] / τ."""
+        own_B1 = (q_BP * k_BP).sum(1, keepdim=True)
+        queued_BK = q_BP @ self.queue.feature.clone().T  # enqueueing must not touch the graph
+        return torch.cat([own_B1, queued_BK], dim=1) / self.config.temperature
+
+    def rows(self, batch: ClipBatch, k_BP: Tensor) -> dict[str, Tensor]:
+        """Gives what the batch adds to the queue after the step, by column."""
+        return {"feature": k_BP, "source": batch.source, "label": batch.label}
+
+    def positives(self, rows: dict[str, Tensor], clock: Clock) -> Tensor:
+        """Gives which candidates are positives, bool [B, 1+K]: here the clip's own key alone."""
+        shape = (len(rows["source"]), 1 + self.config.queue)
+        positive_BM = torch.zeros(shape, dtype=torch.bool, device=rows["source"].device)
+        positive_BM[:, 0] = True
+        return positive_BM
+
+    def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
+        """−log( Σ_{p∈P} exp s_p / Σ_j exp s_j ), mean over the batch (Han et al. 2020, eq. 2)."""
+        numerator = score_BM.masked_fill(~positive_BM, float("-inf")).logsumexp(1)
+        return (score_BM.logsumexp(1) - numerator).mean()
+
+    def after_step(self, clock: Clock, outputs: Sequence[StepOutput]) -> None:
+        for output in outputs:
+            self.queue.enqueue(**{name: gather(rows) for name, rows in output.state.items()})
+
+    # ── health ──
+
+    @torch.no_grad()
+    def metrics(
+        self, rows: dict[str, Tensor], score_BM: Tensor, positive_BM: Tensor
+    ) -> dict[str, Tensor]:
+        """Top-1 of the own key, queue fill, and an online nearest neighbour where labels exist."""
+        return {
+            "top1": (score_BM.argmax(1) == 0).float().mean(),
+            "queue_fill": self.queue.share_filled(),
+            "knn": self.online_neighbour(rows),
+        }
+
+    def online_neighbour(self, rows: dict[str, Tensor]) -> Tensor:
+        """Gives how often the nearest queued key of another source has the clip's label.
+
+        NaN where no clip and no queued key has a label.
+        """
+        other_BK = self.queue.valid() & (rows["source"][:, None] != self.queue.source)
+        usable_BK = other_BK & (self.queue.label >= 0)
+        similarity_BK = rows["feature"] @ self.queue.feature.T
+        nearest_B = similarity_BK.masked_fill(~usable_BK, float("-inf")).argmax(1)
+        known_B = (rows["label"] >= 0) & usable_BK.any(1)
+        return mean_where(self.queue.label[nearest_B] == rows["label"], known_B)
+
+
+def mean_where(value: Tensor, mask: Tensor) -> Tensor:
+    """Gives the mean of `value` where `mask` holds, NaN where it holds nowhere."""
+    return (value.float() * mask).sum() / mask.sum()

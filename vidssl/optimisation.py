@@ -1,0 +1,87 @@
+"""Optimisers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from vidssl.errors import UsageError, nearest_name
+
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("step", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How long and how fast to train. Defaults: InfoNCE on UCF101 (Han et al. 2020).
+
+    Attributes:
+        batch_size: samples in one optimiser step, over all ranks and micro-batches.
+        accumulate: micro-batches per optimiser step.
+        weight_decay: coupled (L2), on all parameters, as published.
+        milestones, gamma: of the step schedule, in epochs.
+        warmup_epochs: the rate rises linearly from 0 over so many epochs.
+        final_lr: where the cosine schedule ends.
+    """
+
+    epochs: int = 300
+    batch_size: int = 64
+    accumulate: int = 1
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    sgd_momentum: float = 0.9
+    schedule: str = "step"
+    milestones: tuple[int, ...] = (250, 280)
+    gamma: float = 0.1
+    warmup_epochs: float = 0.0
+    final_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if value not in known:
+                raise UsageError(
+                    f"there is no {name} {value}{nearest_name(value, known)}; "
+                    f"there are {', '.join(known)}"
+                )
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+def learning_rate(spec: TrainSpec, epoch: float) -> float:
+    """Gives the rate after `epoch` epochs (fractions count steps within one)."""
+    if epoch < spec.warmup_epochs:
+        return spec.lr * epoch / spec.warmup_epochs
+    if spec.schedule == "step":
+        return spec.lr * spec.gamma ** sum(epoch >= m for m in spec.milestones)
+    if spec.schedule == "cosine":
+        done = (epoch - spec.warmup_epochs) / max(spec.epochs - spec.warmup_epochs, 1e-9)
+        return spec.final_lr + (spec.lr - spec.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+    return spec.lr
+
+
+def make_optimizer(spec: TrainSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Gives the optimiser over the trainable ones of `parameters`."""
+    trainable = [p for p in parameters if p.requires_grad]
+    if spec.optimizer == "adam":
+        fused = all(p.is_cuda for p in trainable)
+        return torch.optim.Adam(
+            trainable, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused or None
+        )
+    return torch.optim.SGD(
+        trainable, lr=spec.lr, momentum=spec.sgd_momentum, weight_decay=spec.weight_decay
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

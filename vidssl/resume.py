@@ -1,0 +1,101 @@
+"""resume.pt: all that is needed to go on training as if nothing had happened.
+
+Parameters and optimiser state are the same on every rank and stored once. Buffers (queues,
+BatchNorm statistics) and random states are each rank's own and stored for each.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidssl import distributed
+from vidssl.artifacts import atomic_write
+from vidssl.errors import VidsslError
+
+RESUME_FORMAT = 1
+RESUME_FILE = "resume.pt"
+
+
+def save_resume(
+    folder: Path,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epoch: int,
+    step_in_epoch: int,
+    log_rows: int,
+) -> None:
+    """Writes resume.pt. Every rank must call it; rank 0 writes.
+
+    Args:
+        epoch, step_in_epoch: the next step to be done.
+        log_rows: rows of the log that belong to the steps done.
+    """
+    ranks = distributed.all_ranks(
+        {
+            "buffers": {name: b.detach().cpu() for name, b in objective.named_buffers()},
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if _on_cuda(objective) else None,
+        }
+    )
+    if distributed.rank() != 0:
+        return
+    state = {
+        "format": RESUME_FORMAT,
+        "world_size": distributed.world_size(),
+        "epoch": epoch,
+        "step_in_epoch": step_in_epoch,
+        "log_rows": log_rows,
+        "parameters": {name: p.detach().cpu() for name, p in objective.named_parameters()},
+        "optimizer": optimizer.state_dict(),
+        "ranks": ranks,
+    }
+    file = io.BytesIO()
+    torch.save(state, file)
+    atomic_write(folder / RESUME_FILE, file.getvalue())
+
+
+def load_resume(
+    folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, int] | None:
+    """Restores what :func:`save_resume` saved; gives epoch, step_in_epoch and log_rows, or None.
+
+    Raises:
+        VidsslError: made by another number of processes, of an unknown format, or damaged.
+    """
+    path = folder / RESUME_FILE
+    if not path.exists():
+        return None
+    state = _read(path)
+    if state["world_size"] != distributed.world_size():
+        raise VidsslError(
+            f"{path} was written by {state['world_size']} processes, this run has "
+            f"{distributed.world_size()}: each has queues and BatchNorm statistics of its own, "
+            "so resume with as many"
+        )
+    mine = state["ranks"][distributed.rank()]
+    objective.load_state_dict(state["parameters"] | mine["buffers"], strict=True)
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(mine["torch_rng"])
+    if mine["cuda_rng"] is not None and _on_cuda(objective):
+        torch.cuda.set_rng_state(mine["cuda_rng"])
+    return {name: state[name] for name in ("epoch", "step_in_epoch", "log_rows")}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError) as error:
+        raise VidsslError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if state.get("format") != RESUME_FORMAT:
+        raise VidsslError(f"{path} has resume format {state.get('format')}, not {RESUME_FORMAT}")
+    return state
+
+
+def _on_cuda(module: nn.Module) -> bool:
+    return next(module.parameters()).is_cuda

@@ -1,0 +1,92 @@
+"""What training says of itself: log.jsonl and log.csv always, TensorBoard where installed."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+Row = dict[str, float | int | None]
+
+
+class TrainingLog:
+    """Appends rows of figures; `keep` rows of an earlier attempt stay, later ones go.
+
+    JSON has no NaN: a figure with nothing to say is null there and empty in the CSV.
+    """
+
+    def __init__(self, folder: Path, keep: int = 0, tensorboard: bool = True) -> None:
+        self.path = folder / "log.jsonl"
+        rows = read_log(folder)[:keep]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.count = len(rows)
+        self.last: Row = rows[-1] if rows else {}
+        self._table = (folder / "log.csv").open("w", newline="")
+        self._writer: Any = None
+        self._lines = self.path.open("a")
+        self._board = _tensorboard(folder) if tensorboard else None
+        for row in rows:
+            self._tabulate(row)
+
+    def append(self, row: Row) -> None:
+        """Adds a row and brings it to the file at once, so that it can be watched."""
+        clean = {key: _finite(value) for key, value in row.items()}
+        self._lines.write(json.dumps(clean) + "\n")
+        self._lines.flush()
+        self._tabulate(clean)
+        self.count += 1
+        if self._board is not None:
+            for key, value in clean.items():
+                if value is not None and key != "step":
+                    self._board.add_scalar(key, value, clean["step"])
+
+    def _tabulate(self, row: Row) -> None:
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._table, list(row), extrasaction="ignore")
+            self._writer.writeheader()
+        self._writer.writerow(row)
+        self._table.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lines.close()
+        self._table.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_log(folder: Path) -> list[Row]:
+    """Gives the rows of a checkpoint's log; a half-written last line is left out."""
+    path = folder / "log.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _finite(value: float | int | None) -> float | int | None:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def _tensorboard(folder: Path) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))
