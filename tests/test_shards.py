@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -234,7 +235,7 @@ def test_a_swapped_frame_does_not_match_the_digest(shards: Path):
         blob = np.zeros(high - low, np.uint8)
         blob[: min(len(other), high - low)] = np.frombuffer(other, np.uint8)[: high - low]
         group["blobs"][low:high] = blob
-        group["crc32"][0] = __import__("zlib").crc32(blob.tobytes())
+        group["crc32"][0] = zlib.crc32(blob.tobytes())
     assert ["does not match its digest" in p for p in ShardReader(shards).verify()] == [True]
 
 
@@ -371,6 +372,29 @@ def test_a_full_disk_loses_nothing(
     writer.add(record(2, 7), encoded(pictures(2, 7)))
     writer.close()
     all_there(folder, range(4))
+
+
+def test_a_disk_that_fills_up_under_a_shard_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_room(descriptor: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "full"
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    with pytest.raises(VidsslError, match="the disk is full"):
+        fill(folder, range(3)).finish()
+    monkeypatch.undo()
+    assert not list(folder.glob("*.h5*"))
+    all_there(folder, range(4))
+
+
+def test_a_shard_holds_no_more_than_it_needs(tmp_path: Path):
+    fill(tmp_path, range(30), 1 << 30).finish()
+    blobs = sum(
+        len(b) for n in range(30) for v in encoded(pictures(n, 5 + n % 3)).values() for b in v
+    )
+    assert (tmp_path / "shard-0000.h5").stat().st_size < blobs + 20_000
 
 
 class _OsWith:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -142,10 +143,16 @@ class ShardWriter:
 def _write_shard(path: Path, spool: Spool) -> None:
     """Writes one HDF5 file and makes sure that it is on the disk.
 
-    HDF5 writes the tables and sets room aside for the blobs, which are then copied past it: a disk
-    that fills up shows as an ordinary error, not deep inside the library.
+    All the room is reserved first, because HDF5 does not survive a disk that fills up under it:
+    it prints, keeps the file open and may crash the process at its end. HDF5 then writes the
+    tables and sets room aside for the blobs, which are copied past it.
     """
-    with h5py.File(path, "w") as file:
+    with path.open("wb") as target:
+        target.write(_empty_file())
+        target.flush()
+        if hasattr(os, "posix_fallocate"):  # macOS lacks it
+            os.posix_fallocate(target.fileno(), 0, spool.size + _most_bytes_of_tables(spool))
+    with h5py.File(path, "r+") as file:
         file.attrs["kind"] = SHARD_KIND
         file.attrs["format_version"] = SHARD_FORMAT
         file.attrs["vidssl_version"] = VERSION
@@ -162,6 +169,21 @@ def _write_shard(path: Path, spool: Spool) -> None:
                 _copy(source, target, size)
         target.flush()
         os.fsync(target.fileno())
+
+
+def _empty_file() -> bytes:
+    image = io.BytesIO()
+    h5py.File(image, "w").close()
+    return image.getvalue()
+
+
+def _most_bytes_of_tables(spool: Spool) -> int:
+    """Gives more than HDF5 needs beside the blobs; what is left over is cut off at the end."""
+    ids = [len(entry["video"]["id"].encode()) for entry in spool.entries]
+    per_video = 2 * max(ids) + 64 + 4 * 8 + 8 * len(spool.views)
+    frames = sum(len(entry["lengths"][view]) for entry in spool.entries for view in spool.views)
+    fixed = 64 * 1024 + len(json.dumps(spool.views))
+    return per_video * len(ids) + 12 * frames + fixed
 
 
 def _write_videos(group: h5py.Group, entries: list[Entry]) -> None:
