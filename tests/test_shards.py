@@ -394,7 +394,7 @@ def test_a_shard_holds_no_more_than_it_needs(tmp_path: Path):
     blobs = sum(
         len(b) for n in range(30) for v in encoded(pictures(n, 5 + n % 3)).values() for b in v
     )
-    assert (tmp_path / "shard-0000.h5").stat().st_size < blobs + 20_000
+    assert (tmp_path / "shard-0000.h5").stat().st_size < blobs + 30_000
 
 
 class _OsWith:
