@@ -1,0 +1,190 @@
+"""Labels, groups and splits of a pack: a small artifact beside the shards (docs/formats.md).
+
+    annotations.csv    id,label,group,SPLIT,SPLIT,...    one row per video
+
+Packing does not depend on it, so three splits or a better list of labels never mean packing
+again. V videos; an empty label means none.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidssl.artifacts import atomic_write
+from vidssl.errors import VidsslError, nearest_name
+
+ANNOTATIONS_FILE = "annotations.csv"
+FIXED_COLUMNS = ("id", "label", "group")
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which videos are for training and which for testing.
+
+    Attributes:
+        name: the split column, "80/20" or "all".
+        train, test: positions among the videos [N], ascending; the rest is in neither.
+        note: a phrase for the user.
+    """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+    note: str
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What is known of V videos, in their order.
+
+    Attributes:
+        labels: number of the class, -1 for none: int64 [V].
+        classes: their names, sorted.
+        groups: number of the source the video was cut from: int64 [V].
+        group_names: their names.
+        splits: {column: "train", "test" or another word, for each video [V]}.
+    """
+
+    labels: np.ndarray
+    classes: Sequence[str]
+    groups: np.ndarray
+    group_names: Sequence[str]
+    splits: Mapping[str, np.ndarray]
+
+    @classmethod
+    def load(cls, folder: Path, ids: Sequence[str]) -> Annotations:
+        """Reads an annotation artifact for the videos `ids`; those it lacks have no label.
+
+        Raises:
+            VidsslError: the file is missing or no table of annotations.
+        """
+        path = folder / ANNOTATIONS_FILE
+        header, rows = read_table(path)
+        if tuple(header[:3]) != FIXED_COLUMNS:
+            raise VidsslError(f"{path} is no table of annotations: it begins with {header[:3]}")
+        known = {row["id"]: row for row in rows}
+        found = [known.get(video, {"id": video}) for video in ids]
+        return cls.from_rows(found, header[3:])
+
+    @classmethod
+    def unlabelled(cls, ids: Sequence[str]) -> Annotations:
+        """Gives annotations that say nothing: no label, each video its own group."""
+        return cls.from_rows([{"id": video} for video in ids], [])
+
+    @classmethod
+    def from_rows(
+        cls, rows: Sequence[Mapping[str, str]], split_columns: Sequence[str]
+    ) -> Annotations:
+        """Makes the arrays from rows of id, label, group and split columns."""
+        labels, classes = _number([row.get("label", "") for row in rows])
+        groups, group_names = _number([row.get("group") or row["id"] for row in rows])
+        splits = {name: np.array([row.get(name, "") for row in rows]) for name in split_columns}
+        return cls(labels, classes, groups, group_names, splits)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, split: str | None, seed: int) -> Selection:
+        """Gives the train and test part of a split.
+
+        With no split named it is the first column there is; without a column but with labels
+        a seeded 80/20 split by group, stratified by label; and without labels all for training.
+
+        Raises:
+            VidsslError: there is no split of that name; the sentence lists those there are.
+        """
+        if split is not None and split not in self.splits:
+            listed = f"there are {', '.join(self.splits)}" if self.splits else "there is none"
+            raise VidsslError(
+                f"the annotations have no split named {split!r}"
+                f"{nearest_name(split, self.splits)}: {listed}"
+            )
+        if self.splits:
+            name = split if split is not None else next(iter(self.splits))
+            part = self.splits[name]
+            return _selection(name, part == "train", part == "test", f"split {name}")
+        if np.any(self.labels >= 0):
+            test = self._draw_test(seed)
+            what = f"a seeded 80/20 split by group, seed {seed}"
+            return _selection("80/20", ~test, test, what)
+        note = f"no label and no split: all {len(self)} to train"
+        return Selection("all", np.arange(len(self)), np.array([], np.int64), note)
+
+    def _draw_test(self, seed: int) -> np.ndarray:
+        """Draws whole groups for the test part, about a fifth of each class: bool [V].
+
+        Groups are taken in the order of their names, so the order of the videos does not matter.
+        A class of one group stays in the training part, and so does what has no label.
+        """
+        draw = np.random.default_rng(seed)
+        test = np.zeros(len(self), bool)
+        of_group = [np.flatnonzero(self.groups == g) for g in range(len(self.group_names))]
+        class_of = [_most_common(self.labels[members]) for members in of_group]
+        for label in range(len(self.classes)):
+            mine = [members for members, c in zip(of_group, class_of, strict=True) if c == label]
+            wanted = TEST_SHARE * sum(map(len, mine))
+            taken = 0
+            for i in draw.permutation(len(mine))[: max(0, len(mine) - 1)]:
+                if taken == 0 or taken + len(mine[i]) <= wanted:
+                    test[mine[i]] = True
+                    taken += len(mine[i])
+        return test
+
+
+def write_annotations(
+    folder: Path, rows: Sequence[Mapping[str, str]], split_columns: Sequence[str]
+) -> None:
+    """Writes `annotations.csv`, sorted by id."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [*FIXED_COLUMNS, *split_columns], lineterminator="\n")
+    table.writeheader()
+    table.writerows(sorted(rows, key=lambda row: row["id"]))
+    atomic_write(folder / ANNOTATIONS_FILE, text.getvalue().encode())
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Reads a CSV file with a header; cells are stripped, missing ones are empty.
+
+    Raises:
+        VidsslError: no such file, no text, or no header.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise VidsslError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise VidsslError(f"{path} is no table: it is not UTF-8 text") from None
+    lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if line]
+    if not lines:
+        raise VidsslError(f"{path} is empty")
+    header = lines[0]
+    empty = dict.fromkeys(header, "")
+    # A short line lacks its last cells.
+    return header, [empty | dict(zip(header, line, strict=False)) for line in lines[1:]]
+
+
+def _number(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Numbers names in sorted order; the empty one gets -1."""
+    known = sorted(set(names) - {""})
+    number = {name: i for i, name in enumerate(known)} | {"": -1}
+    return np.array([number[name] for name in names], np.int64), known
+
+
+def _most_common(labels: np.ndarray) -> int:
+    """The commonest label of a group, -1 when none has one."""
+    known = labels[labels >= 0]
+    return int(np.bincount(known).argmax()) if len(known) else -1
+
+
+def _selection(name: str, train: np.ndarray, test: np.ndarray, what: str) -> Selection:
+    left = len(train) - int(train.sum()) - int(test.sum())
+    note = f"{what}: {train.sum()} to train, {test.sum()} to test"
+    note += f", {left} in neither" if left else ""
+    return Selection(name, np.flatnonzero(train), np.flatnonzero(test), note)

@@ -1,0 +1,200 @@
+"""Where labels, groups and splits come from: folder names, a CSV file, the names of the files."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vidssl.annotations import read_table
+from vidssl.errors import VidsslError
+from vidssl.video import Source
+
+Row = dict[str, str]
+
+SPLIT_WORDS = frozenset(("train", "test", "val", "valid", "validation", "unused", "none", "-", ""))
+
+_HMDB51 = (
+    "brush_hair cartwheel catch chew clap climb climb_stairs dive draw_sword dribble drink eat "
+    "fall_floor fencing flic_flac golf handstand hit hug jump kick kick_ball kiss laugh pick pour "
+    "pullup punch push pushup ride_bike ride_horse run shake_hands shoot_ball shoot_bow shoot_gun "
+    "sit situp smile smoke somersault stand swing_baseball sword sword_exercise talk throw turn "
+    "walk wave"
+)
+# What the published data sets' file names say of the video that a clip was cut from.
+GROUP_PATTERNS = {
+    "ucf101": r"(v_\w+_g\d+)_c\d+",
+    "hmdb51": rf"(.+?)_(?:{'|'.join(_HMDB51.split())})"
+    r"_[fhlu]_(?:cm|nm)_np\d+_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+",
+}
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Rows of id, label, group and split columns, and what the user should know about them."""
+
+    rows: list[Row]
+    split_columns: list[str]
+    notes: list[str]
+
+
+def label_videos(
+    sources: Sequence[Source], labels: str | Path = "folders", group_pattern: str | None = None
+) -> Labelling:
+    """Gives labels, groups and splits of videos.
+
+    Args:
+        labels: "folders" (each video's own folder names its class, unless that is the root),
+            "none", or a CSV file: path,label[,group][,any columns of train/test].
+        group_pattern: a name in :data:`GROUP_PATTERNS` or a regular expression for the file's
+            name without suffix, whose first bracket (or whole match) is the group; None tries
+            the known names and falls back to a group per video. A group column goes before it.
+
+    Raises:
+        VidsslError: a CSV that lacks a column or matches no video, or a bad pattern.
+    """
+    rows = [{"id": s.id, "label": "", "group": ""} for s in sources]
+    split_columns: list[str] = []
+    notes: list[str] = []
+    if str(labels) == "folders":
+        notes += _label_by_folder(rows, sources)
+    elif str(labels) != "none":
+        split_columns = _label_by_table(rows, sources, Path(labels), notes)
+    _group_by_name(rows, sources, group_pattern, notes)
+    return Labelling(rows, split_columns, notes)
+
+
+# ── folders
+
+
+def _label_by_folder(rows: list[Row], sources: Sequence[Source]) -> list[str]:
+    folders = [PurePosixPath(source.name).parent.name for source in sources]
+    if len(folders) > 1 and max(Counter(folders).values()) == 1:
+        return ["every folder holds one video, so folder names are not taken as labels"]
+    for row, folder in zip(rows, folders, strict=True):
+        row["label"] = folder
+    return []
+
+
+# ── a table
+
+
+def _label_by_table(
+    rows: list[Row], sources: Sequence[Source], path: Path, notes: list[str]
+) -> list[str]:
+    """Fills rows in from a CSV file and gives its split columns."""
+    header, table = read_table(path)
+    for column in ("path", "label"):
+        if column not in header:
+            raise VidsslError(
+                f"{path} has no column named {column}: its columns are {', '.join(header)}"
+            )
+    split_columns = [
+        c for c in header if c not in ("path", "label", "group") and _is_split(table, c)
+    ]
+    match = _Matcher(sources)
+    filled: dict[int, Row] = {}
+    unmatched = []
+    for line in table:
+        video = match(line["path"])
+        if video is None:
+            unmatched.append(line["path"])
+            continue
+        found = {"label": line["label"], "group": line.get("group", "")}
+        found |= {column: line[column].lower() for column in split_columns}
+        if filled.setdefault(video, found) != found:
+            raise VidsslError(f"{path} says two different things of {sources[video].name}")
+    if not filled:
+        raise VidsslError(
+            f"not one of the {len(table)} paths in {path} is one of the videos: the first is "
+            f"{table[0]['path'] if table else 'missing'}, and a video is {sources[0].name}"
+        )
+    for video, row in enumerate(rows):
+        row |= dict.fromkeys(split_columns, "") | filled.get(video, {})
+    if unmatched:
+        notes.append(
+            f"{len(unmatched)} of {len(table)} rows of {path.name} match no packed video, "
+            f"such as {unmatched[0]}"
+        )
+    if len(filled) < len(rows):
+        notes.append(f"{len(rows) - len(filled)} videos have no row in {path.name}: no label")
+    return split_columns
+
+
+def _is_split(table: Sequence[Row], column: str) -> bool:
+    words = {line[column].lower() for line in table}
+    return "train" in words and words <= SPLIT_WORDS
+
+
+class _Matcher:
+    """Finds the video a path in a table means: as written, absolute, or by a unique file name."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._exact: dict[str, int] = {}
+        stems = Counter(_stem(source.name) for source in sources)
+        self._stem: dict[str, int] = {}
+        for number, source in enumerate(sources):
+            self._exact[source.name] = number
+            self._exact[str(PurePosixPath(source.name).with_suffix(""))] = number
+            self._exact[str(source.path.absolute())] = number
+            if stems[_stem(source.name)] == 1:
+                self._stem[_stem(source.name)] = number
+
+    def __call__(self, path: str) -> int | None:
+        written = str(PurePosixPath(path.replace("\\", "/")))
+        if written in self._exact:
+            return self._exact[written]
+        without = str(PurePosixPath(written).with_suffix("")) if _stem(written) else written
+        return self._exact.get(without, self._stem.get(_stem(written)))
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+# ── groups
+
+
+def _group_by_name(
+    rows: list[Row], sources: Sequence[Source], pattern: str | None, notes: list[str]
+) -> None:
+    """Fills the groups in that are still empty."""
+    missing = [i for i, row in enumerate(rows) if not row["group"]]
+    stems = {i: _stem(sources[i].name) for i in missing}
+    if pattern is None:
+        pattern = next((n for n in GROUP_PATTERNS if _fits_all(n, list(stems.values()))), None)
+        if pattern is not None:
+            notes.append(f"file names look like {pattern}'s: groups are taken from them")
+    found = {i: _group_of(stem, pattern) for i, stem in stems.items()} if pattern else {}
+    for i in missing:
+        rows[i]["group"] = found.get(i) or rows[i]["id"]
+    without = sum(group is None for group in found.values())
+    if without:
+        notes.append(f"{without} names do not fit the group pattern: each is a group of its own")
+
+
+def _fits_all(name: str, stems: Sequence[str]) -> bool:
+    return bool(stems) and all(re.fullmatch(GROUP_PATTERNS[name], stem) for stem in stems)
+
+
+def _group_of(stem: str, pattern: str) -> str | None:
+    """The group that a name tells, None when it does not fit.
+
+    Raises:
+        VidsslError: no regular expression.
+    """
+    try:
+        if pattern in GROUP_PATTERNS:
+            match = re.fullmatch(GROUP_PATTERNS[pattern], stem)
+        else:
+            match = re.search(pattern, stem)
+    except re.error as error:
+        known = ", ".join(GROUP_PATTERNS)
+        raise VidsslError(
+            f"--group-pattern {pattern!r} is no regular expression ({error}) and none of {known}"
+        ) from error
+    if match is None:
+        return None
+    return match[1] if match.re.groups else match[0]
