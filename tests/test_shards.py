@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -67,6 +68,24 @@ def test_reader_gives_back_what_was_written(shards: Path):
             assert reader.frame_count(view)[video] == len(expected)
             every = reader.frames(view, video, range(len(expected)))
             np.testing.assert_array_equal(every, expected)
+
+
+def test_videos_are_sorted_and_found_by_id(tmp_path: Path):
+    fill(tmp_path, range(8, -1, -1)).finish()
+    reader = ShardReader(tmp_path)
+    ids = [reader.video_id(i) for i in range(9)]
+    assert ids == sorted(ids)
+    assert [reader.find(video) for video in ids] == list(range(9))
+    assert reader.find("ä/v9.mp4#00") is reader.find("a") is reader.find("ä/v0.mp4#00x") is None
+
+
+def test_notes_are_kept(tmp_path: Path):
+    with ShardWriter(tmp_path, PARAMS) as writer:
+        for number, note in enumerate(["", "damaged after frame 3"]):
+            video = replace(record(number, 5), note=note)
+            writer.add(video, encoded(pictures(number, 5)))
+        writer.finish()
+    assert ShardReader(tmp_path).notes() == {record(1, 5).id: "damaged after frame 3"}
 
 
 def test_frames_come_in_the_order_asked_for_and_repeats_are_read_once(

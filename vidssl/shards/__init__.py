@@ -3,7 +3,7 @@
 :class:`ShardWriter` and :class:`ShardReader` are siblings: what one writes the other reads.
 
     shard-0000.h5
-      /videos/id path fps frames width height digest       one row per video
+      /videos/id path note fps frames width height digest  one row per video
       /views/VIEW/blobs        uint8, contiguous, unfiltered: the blobs of all frames, end to end
                  /offsets      <i8 [frames + 1]   where each blob begins in blobs
                  /crc32        <u4 [frames]       checksum of each blob

@@ -32,6 +32,7 @@ class VideoRecord:
         fps: frames per second, 0.0 when unknown.
         frames: decoded frames of the source.
         width, height: pixels of the source, upright.
+        note: what the user should know of it, such as damage; usually empty.
     """
 
     id: str
@@ -40,6 +41,7 @@ class VideoRecord:
     frames: int
     width: int
     height: int
+    note: str = ""
 
 
 def shard_files(folder: Path) -> list[Path]:

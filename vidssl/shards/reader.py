@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from vidssl.errors import VidsslError, nearest_name
@@ -40,7 +41,7 @@ class ShardReader:
         source: a folder of shards, or the files.
 
     Attributes:
-        videos: one row per video (:class:`vidssl.shards.VideoTable`).
+        videos: one row per video, sorted by id (:class:`vidssl.shards.VideoTable`).
         views: {view: parameters}.
 
     Raises:
@@ -65,6 +66,23 @@ class ShardReader:
     def video_id(self, video: int) -> str:
         """Gives the id of one video."""
         return str(self.videos.id[video].decode())
+
+    def find(self, video_id: str) -> int | None:
+        """Gives the number of a video, None when it is not here."""
+        wanted = video_id.encode()
+        number = int(np.searchsorted(self.videos.id, wanted))
+        found = number < len(self) and self.videos.id[number] == wanted
+        return number if found else None
+
+    def notes(self) -> dict[str, str]:
+        """Gives what the user should know of some videos: {id: sentence}."""
+        found = {}
+        for shard in self._shards:
+            with h5py.File(shard.path, "r", locking=False) as file:
+                notes = file["videos/note"][()]
+            for row in np.flatnonzero(notes != b""):
+                found[shard.columns["id"][row].decode()] = notes[row].decode()
+        return found
 
     @cached_property
     def digest(self) -> str:
@@ -216,7 +234,7 @@ class ShardReader:
 
     def verify(self, progress: Progress = SILENT) -> Iterator[str]:
         """Reads everything and gives one sentence per problem found."""
-        with progress.task("verify shards", len(self), "videos") as task:
+        with progress.task("verify shards", len(self), "video") as task:
             for video in range(len(self)):
                 yield from self._verify_video(video)
                 task.advance()

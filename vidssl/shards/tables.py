@@ -97,7 +97,7 @@ def _place(group: h5py.Group, videos: int) -> ViewPlace:
 
 @dataclass(frozen=True)
 class VideoTable:
-    """One row per video over all shards, as numpy columns of V rows.
+    """One row per video over all shards, sorted by id, as numpy columns of V rows.
 
     Attributes:
         id, path, digest: UTF-8 bytes; :meth:`vidssl.shards.ShardReader.video_id` gives text.
@@ -124,14 +124,21 @@ class VideoTable:
 
 
 def join_tables(shards: Sequence[ShardTables]) -> VideoTable:
-    """Puts the rows of all shards one after another, in the order of the shards."""
+    """Puts the rows of all shards together, sorted by id.
+
+    So the number of a video does not depend on which process finished it first, nor on how the
+    videos are spread over shards.
+    """
     counts = [len(shard.columns["id"]) for shard in shards]
+    columns = {name: np.concatenate([shard.columns[name] for shard in shards]) for name in COLUMNS}
+    columns["shard"] = np.repeat(np.arange(len(shards)), counts)
+    columns["row"] = np.concatenate([np.arange(count) for count in counts])
+    lengths = {
+        view: np.concatenate([np.diff(shard.places[view].first_frame) for shard in shards])
+        for view in shards[0].views
+    }
+    order = np.argsort(columns["id"], kind="stable")
     return VideoTable(
-        **{name: np.concatenate([shard.columns[name] for shard in shards]) for name in COLUMNS},
-        shard=np.repeat(np.arange(len(shards)), counts),
-        row=np.concatenate([np.arange(count) for count in counts]),
-        length={
-            view: np.concatenate([np.diff(shard.places[view].first_frame) for shard in shards])
-            for view in shards[0].views
-        },
+        **{name: column[order] for name, column in columns.items()},
+        length={view: length[order] for view, length in lengths.items()},
     )

@@ -179,16 +179,17 @@ def _empty_file() -> bytes:
 
 def _most_bytes_of_tables(spool: Spool) -> int:
     """Gives more than HDF5 needs beside the blobs; what is left over is cut off at the end."""
-    ids = [len(entry["video"]["id"].encode()) for entry in spool.entries]
-    per_video = 2 * max(ids) + 64 + 4 * 8 + 8 * len(spool.views)
+    videos = [entry["video"] for entry in spool.entries]
+    texts = [max(len(v[column].encode()) for v in videos) for column in ("id", "path", "note")]
+    per_video = sum(texts) + 1 + 64 + 4 * 8 + 8 * len(spool.views)
     frames = sum(len(entry["lengths"][view]) for entry in spool.entries for view in spool.views)
     fixed = 64 * 1024 + len(json.dumps(spool.views))
-    return per_video * len(ids) + 12 * frames + fixed
+    return per_video * len(videos) + 12 * frames + fixed
 
 
 def _write_videos(group: h5py.Group, entries: list[Entry]) -> None:
     videos = [entry["video"] for entry in entries]
-    for column in ("id", "path"):
+    for column in ("id", "path", "note"):
         group[column] = _strings([video[column] for video in videos])
     group["digest"] = _strings([entry["digest"] for entry in entries])
     group["fps"] = np.array([video["fps"] for video in videos], "<f8")
@@ -199,7 +200,7 @@ def _write_videos(group: h5py.Group, entries: list[Entry]) -> None:
 def _strings(texts: list[str]) -> np.ndarray:
     """Fixed-length UTF-8: a table of 240,000 loads as one block, without a Python object each."""
     encoded = [text.encode() for text in texts]
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(map(len, encoded))))
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def _write_view(group: h5py.Group, view: str, params: Params, entries: list[Entry]) -> int:
