@@ -1,0 +1,40 @@
+"""One small real instance of every method, for the contract suite. A new method adds one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.clips import ClipBatch
+from vidssl.objectives import CoCLR, CoCLRConfig, InfoNCE, InfoNCEConfig, Objective
+
+BATCH, FRAMES, SIZE, QUEUE = 4, 4, 32, 8
+CHANNELS = {"rgb": 3, "flow": 2}
+
+
+def encoder(view: str, seed: int = 0) -> Encoder:
+    torch.manual_seed(seed)
+    return Encoder(EncoderSpec(view, "tiny", CHANNELS[view], FRAMES, 1, SIZE, project=16))
+
+
+METHODS: dict[str, Callable[[], Objective]] = {
+    "infonce": lambda: InfoNCE(InfoNCEConfig(queue=QUEUE, momentum=0.9), encoder("rgb")),
+    "coclr": lambda: CoCLR(
+        CoCLRConfig(queue=QUEUE, momentum=0.9, k=2, drop_self_prob=0.5),
+        encoder("rgb"),
+        encoder("flow", seed=1),
+    ),
+}
+
+
+def batch(step: int, size: int = BATCH) -> list[ClipBatch]:
+    """Gives one micro-batch, a function of the step alone."""
+    draw = torch.Generator().manual_seed(step)
+    index = torch.randint(0, 12, (size,), generator=draw)
+    clips = {
+        view: torch.randn(size, 2, channels, FRAMES, SIZE, SIZE, generator=draw)
+        for view, channels in CHANNELS.items()
+    }
+    return [ClipBatch(clips, source=index // 2, label=index % 3, index=index)]

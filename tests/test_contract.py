@@ -1,0 +1,204 @@
+"""The rules of vidssl/objectives/contract.py, over every method."""
+
+import copy
+import json
+
+import pytest
+import torch
+from methods import METHODS, batch
+from stubs import FixedBatches
+
+from vidssl.engine import Place, fit, train_step
+from vidssl.errors import Interrupted
+from vidssl.objectives import OBJECTIVES, Clock
+from vidssl.optimisation import TrainSpec, make_optimizer
+
+CPU = torch.device("cpu")
+SPEC = TrainSpec(epochs=2, batch_size=4, lr=1e-2, schedule="cosine", warmup_epochs=0.5)
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def clock(step: int) -> Clock:
+    return Clock(seed=3, epoch=0, step=step, total_steps=20)
+
+
+def steps(objective, first: int, last: int, optimizer=None):
+    """Drives optimiser steps first … last-1; gives the losses."""
+    optimizer = optimizer or make_optimizer(SPEC, objective.parameters())
+    losses = []
+    for step in range(first, last):
+        (output,) = train_step(objective, objective, optimizer, batch(step), clock(step))
+        losses.append(None if output.loss is None else output.loss.item())
+    return losses
+
+
+def test_every_method_is_in_the_suite():
+    assert set(METHODS) == set(OBJECTIVES)
+
+
+def test_a_config_is_frozen_and_has_the_papers_defaults():
+    for objective in OBJECTIVES.values():
+        config = objective.Config()
+        assert config.temperature == 0.07
+        with pytest.raises(AttributeError):
+            config.temperature = 1.0
+
+
+@every_method
+def test_forward_changes_nothing_but_batchnorm_statistics(method):
+    objective = METHODS[method]().train()
+    steps(objective, 0, 4)
+    before = copy.deepcopy(objective.state_dict())
+    objective(batch(9)[0], clock(9))
+    changed = {
+        name for name, value in objective.state_dict().items() if not value.equal(before[name])
+    }
+    assert changed, "BatchNorm statistics should have moved"
+    assert all("running_" in n or "num_batches" in n for n in changed), changed
+
+
+@every_method
+def test_eval_mode_changes_nothing(method):
+    objective = METHODS[method]().train()
+    steps(objective, 0, 4)
+    objective.eval()
+    before = copy.deepcopy(objective.state_dict())
+    objective(batch(9)[0], clock(9))
+    assert all(value.equal(before[n]) for n, value in objective.state_dict().items())
+
+
+@every_method
+def test_whenever_there_is_a_loss_every_trainable_parameter_gets_a_gradient(method):
+    objective = METHODS[method]().train()
+    losses = 0
+    for step in range(5):
+        objective.zero_grad(set_to_none=True)
+        objective.before_forward(clock(step))
+        output = objective(batch(step)[0], clock(step))
+        if output.loss is not None:
+            losses += 1
+            output.loss.backward()
+            lacking = [
+                n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None
+            ]
+            assert not lacking
+        objective.after_step(clock(step), [output.detached()])
+    assert losses > 0
+
+
+@every_method
+def test_state_dict_is_complete(method):
+    first = METHODS[method]().train()
+    steps(first, 0, 5)
+    second = METHODS[method]().train()
+    second.load_state_dict(first.state_dict())
+    # Without optimiser state in play: what the methods themselves remember must agree.
+    assert steps(first, 5, 8) == steps(second, 5, 8)
+
+
+@every_method
+def test_chance_comes_from_the_clock_alone(method):
+    objective = METHODS[method]().train()
+    steps(objective, 0, 4)
+    losses = set()
+    for seed in (0, 1):
+        twin = copy.deepcopy(objective)
+        torch.manual_seed(seed)
+        losses.add(twin(batch(5)[0], clock(5)).loss.item())
+    assert len(losses) == 1
+
+
+@every_method
+def test_frozen_parts_stay_and_trained_parts_move(method):
+    objective = METHODS[method]().train()
+    before = copy.deepcopy(dict(objective.named_parameters()))
+    steps(objective, 0, 6)
+    for name, parameter in objective.named_parameters():
+        moved = not parameter.equal(before[name])
+        if name.startswith("partner."):
+            assert not moved, name
+        elif parameter.requires_grad:
+            assert moved, name
+
+
+@every_method
+def test_following_the_gradient_lowers_the_loss(method):
+    """With keys and queue held still, the loss is one that its own gradient can lower."""
+    objective = METHODS[method]().train()
+    steps(objective, 0, 4)
+    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = objective(batch(2)[0], clock(4)).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+class StopAt(FixedBatches):
+    """Asks the process to stop when a step's data is fetched."""
+
+    def __init__(self, steps, make, stop_at):
+        super().__init__(steps, make)
+        self.stop_at = stop_at
+
+    def epoch(self, epoch, first_step=0):
+        for step, batches in enumerate(super().epoch(epoch, first_step), first_step):
+            if epoch * self.steps_per_epoch + step == self.stop_at:
+                import os
+                import signal
+
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batches
+
+
+@every_method
+@pytest.mark.parametrize("stop_at", [2, 5])
+def test_interrupted_and_resumed_training_is_bit_identical(method, stop_at, tmp_path):
+    def train(folder, stop_at=-1):
+        folder.mkdir(exist_ok=True)
+        objective = METHODS[method]()
+        batches = StopAt(6, batch, stop_at)
+        fit(objective, batches, SPEC, Place(CPU, log_every=2), folder, seed=3)
+        return objective
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Interrupted) as caught:
+        train(tmp_path / "parts", stop_at)
+    assert caught.value.exit_code == 143
+    resumed = train(tmp_path / "parts")
+    for name, value in whole.state_dict().items():
+        assert value.equal(resumed.state_dict()[name]), name
+
+    def figures(folder):
+        rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return {row["step"] for row in rows}
+
+    assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
+
+
+def test_accumulated_micro_batches_equal_one_batch(tmp_path):
+    """Without BatchNorm and queue effects: a linear encoder, where both are the same sum."""
+    from stubs import StubEncoder
+
+    from vidssl.clips import ClipBatch
+    from vidssl.objectives import InfoNCE, InfoNCEConfig
+
+    weight = torch.randn(8, 24, generator=torch.Generator().manual_seed(0))
+    clips = torch.randn(8, 2, 1, 1, 1, 24, generator=torch.Generator().manual_seed(1))
+    numbers = torch.arange(8)
+
+    def micro(rows):
+        return ClipBatch({"rgb": clips[rows]}, numbers[rows], numbers[rows], numbers[rows])
+
+    ends = []
+    for parts in ([slice(0, 8)], [slice(0, 4), slice(4, 8)]):
+        objective = InfoNCE(InfoNCEConfig(queue=16), StubEncoder("rgb", weight)).train()
+        optimizer = make_optimizer(TrainSpec(optimizer="sgd", lr=0.5), objective.parameters())
+        for step in range(3):
+            train_step(objective, objective, optimizer, [micro(p) for p in parts], clock(step))
+        ends.append((objective.query.weight.detach(), objective.queue.feature))
+    torch.testing.assert_close(ends[0][0], ends[1][0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(ends[0][1], ends[1][1], atol=1e-6, rtol=1e-5)

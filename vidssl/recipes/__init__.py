@@ -1,0 +1,172 @@
+"""Recipes: every number of a training run, in shipped TOML files and the user's overrides.
+
+A file holds tables for all methods and, under a method's (and view's) name, what differs:
+
+    [clip]            frames, stride, size          [coclr.train]        only for coclr
+    [train]           epochs, lr, …                 [coclr.flow.train]   only its flow stream
+    [coclr.method]    the fields of the method's Config
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Any
+
+from vidssl.augment import AugmentSpec
+from vidssl.clips import ClipSpec
+from vidssl.errors import UsageError, nearest_name
+from vidssl.objectives import OBJECTIVES
+from vidssl.optimisation import TrainSpec
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Which network: an entry of BACKBONES, and the width of its projection head."""
+
+    backbone: str = "s3d"
+    project: int = 128
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe. `explicit` names the fields that the user set, as opposed to defaults."""
+
+    name: str
+    method: str
+    network: NetworkSpec
+    clip: ClipSpec
+    augment: AugmentSpec
+    train: TrainSpec
+    config: Any
+    explicit: frozenset[str] = frozenset()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives what identifies a run: every number, as plain JSON data."""
+        tables = {name: dataclasses.asdict(getattr(self, part)) for name, part in PARTS.items()}
+        tables["train"]["milestones"] = list(self.train.milestones)
+        return {"recipe": self.name, "method_name": self.method, **tables}
+
+    def override(self, part: str, **values: Any) -> Recipe:
+        """Gives the recipe with some fields of one part changed."""
+        return replace(self, **{part: replace(getattr(self, part), **values)})
+
+
+PARTS = {
+    "network": "network",
+    "clip": "clip",
+    "augment": "augment",
+    "train": "train",
+    "method": "config",
+}
+
+
+def recipe_names() -> list[str]:
+    """Gives the names of the shipped recipes."""
+    files = resources.files(__package__).iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def load_recipe(
+    name: str, method: str, stream: str, overrides: Iterable[tuple[str, Any]] = ()
+) -> Recipe:
+    """Resolves a shipped recipe for a method and a stream.
+
+    Args:
+        overrides: (field, value) pairs; a value may be a text, read as TOML where it is any.
+            A field is known by its name, or as PART.NAME.
+
+    Raises:
+        UsageError: an unknown recipe, method or field, or a value of the wrong type.
+    """
+    if method not in OBJECTIVES:
+        raise UsageError(
+            f"there is no method {method}{nearest_name(method, OBJECTIVES)}; "
+            f"there are {', '.join(OBJECTIVES)}"
+        )
+    text = _read(name)
+    recipe = Recipe(
+        name, method, NetworkSpec(), ClipSpec(), AugmentSpec(), TrainSpec(),
+        OBJECTIVES[method].Config(),
+    )  # fmt: skip
+    own = text.get(method, {})
+    for layer in (text, own, own.get(stream, {})):
+        recipe = _apply(recipe, {p: layer[p] for p in PARTS if p in layer})
+    for field, value in overrides:
+        part, field = _locate(recipe, field)
+        recipe = _apply(recipe, {part: {field: _literal(value)}})
+        recipe = replace(recipe, explicit=recipe.explicit | {field})
+    return recipe
+
+
+def recipe_title(name: str) -> str:
+    """Gives the one line a recipe says of itself."""
+    return str(_read(name).get("title", ""))
+
+
+def _read(name: str) -> dict[str, Any]:
+    if name not in recipe_names():
+        raise UsageError(
+            f"there is no recipe {name}{nearest_name(name, recipe_names())}; "
+            f"there are {', '.join(recipe_names())}"
+        )
+    return tomllib.loads(resources.files(__package__).joinpath(f"{name}.toml").read_text())
+
+
+def _apply(recipe: Recipe, tables: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    for part, values in tables.items():
+        current = getattr(recipe, PARTS[part])
+        known = {f.name for f in dataclasses.fields(current)}
+        for field in values:
+            if field not in known:
+                raise UsageError(
+                    f"{part} of {recipe.method} has no field {field}{nearest_name(field, known)}"
+                )
+        typed = {f: _like(f, getattr(current, f), value) for f, value in values.items()}
+        recipe = recipe.override(PARTS[part], **typed)
+    return recipe
+
+
+def _locate(recipe: Recipe, field: str) -> tuple[str, str]:
+    part, _, name = field.rpartition(".")
+    fields = {
+        p: [f.name for f in dataclasses.fields(getattr(recipe, attribute))]
+        for p, attribute in PARTS.items()
+    }
+    homes = [p for p in fields if name in fields[p] and part in ("", p)]
+    if not homes:
+        names = [n for names in fields.values() for n in names]
+        raise UsageError(
+            f"{recipe.method} has no setting {field}{nearest_name(name, names)}; "
+            f"its own are {', '.join(fields['method'])}"
+        )
+    return homes[0], name
+
+
+def _literal(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+def _like(name: str, example: Any, value: Any) -> Any:
+    """Gives `value` in the type of `example`, the field's value so far."""
+    if isinstance(example, bool) or isinstance(value, bool):
+        fits = isinstance(example, bool) and isinstance(value, bool)
+    elif isinstance(example, float):
+        fits = isinstance(value, int | float)
+    elif isinstance(example, tuple):
+        fits = isinstance(value, list | tuple) and all(isinstance(v, int) for v in value)
+    else:
+        fits = isinstance(value, type(example))
+    if not fits:
+        kind = {"tuple": "list, such as [60, 80]", "str": "text", "bool": "true or false"}
+        wanted = kind.get(type(example).__name__, type(example).__name__)
+        raise UsageError(f"{name} takes a {wanted}, not {value!r}")
+    return type(example)(value)

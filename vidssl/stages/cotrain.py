@@ -1,0 +1,203 @@
+"""`vidssl cotrain`: one stream learns from what a frozen encoder of the other one finds alike.
+
+Direction is simply who the student is; several cycles are several runs in a row, each with the
+newest of both streams (Han et al. 2020, §3.2; Toering et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from vidssl.artifacts import Artifact, Workspace
+from vidssl.backbones import Encoder
+from vidssl.checkpoints import checkpoint_encoder
+from vidssl.clips import ClipSpec
+from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.objectives import OBJECTIVES, Objective
+from vidssl.progress import SILENT, Progress
+from vidssl.recipes import NetworkSpec, Recipe
+from vidssl.stages.inputs import find_checkpoint, find_pack, training_data
+from vidssl.stages.result import StageResult
+from vidssl.stages.training import (
+    TrainingOptions,
+    TrainingPlan,
+    carry_out,
+    choose_recipe,
+    fit_to_data,
+    for_stream,
+)
+
+
+@dataclass(frozen=True)
+class CotrainOptions(TrainingOptions):
+    """Options of `vidssl cotrain`.
+
+    Attributes:
+        student, partner: checkpoints; None: the newest of the stream, and of the other one.
+        cycles: 0 trains the one stream once; n trains both streams n times in turn.
+        streams: the two streams, the one that is trained first in every cycle leading.
+    """
+
+    method: str = "coclr"
+    student: str | None = None
+    partner: str | None = None
+    cycles: int = 0
+    streams: tuple[str, str] = ("rgb", "flow")
+
+
+def plan_cycles(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
+    """Gives (student, partner) for every run of `cycles` cycles over two views."""
+    first, second = views
+    return [(first, second), (second, first)] * cycles
+
+
+def run(
+    workspace: Workspace, options: CotrainOptions, progress: Progress = SILENT
+) -> StageResult:
+    """Co-trains `options.stream` once; gives its checkpoint."""
+    pair = find_pair(workspace, options)
+    if not options.new:
+        pair = _as_typed_before(workspace, options, pair)
+    return carry_out(workspace, plan(workspace, options, *pair, progress), progress)
+
+
+def run_cycles(
+    workspace: Workspace, options: CotrainOptions, progress: Progress = SILENT
+) -> Iterator[StageResult]:
+    """Co-trains both streams in turn, from the newest pair that is not co-trained.
+
+    A run that is finished already is taken as it is; gives each run's result as it comes.
+    """
+    if options.student or options.partner:
+        raise UsageError("--cycles chooses students and partners itself: leave --student and "
+                         "--partner away")  # fmt: skip
+    newest = start_of_cycles(workspace, options)
+    for student, partner in plan_cycles(options.cycles, options.streams):
+        turn = for_stream(options, student)
+        result = carry_out(
+            workspace,
+            plan(workspace, turn, newest[student], newest[partner], progress),  # type: ignore[arg-type]
+            progress,
+        )
+        yield result
+        if result.artifact is None:
+            return  # a dry run, or a rank that publishes nothing, knows no further
+        newest[student] = result.artifact
+
+
+def start_of_cycles(workspace: Workspace, options: CotrainOptions) -> dict[str, Artifact]:
+    """Gives the newest pretrained pair of both streams that descends from one pack."""
+    pack = find_pack(workspace, options.pack, list(options.streams)) if options.pack else None
+    first, second = options.streams
+    newest = find_checkpoint(workspace, first, pack=pack, pretrained_only=True)
+    pack = _pack_of(workspace, newest)
+    partner = find_checkpoint(workspace, second, pack=pack, pretrained_only=True)
+    return {first: newest, second: partner}
+
+
+def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, Artifact]:
+    """Gives the student and its partner: the newest of each stream, from one pack."""
+    other = partner_stream(options)
+    pack = find_pack(workspace, options.pack, [options.stream, other]) if options.pack else None
+    student = find_checkpoint(workspace, options.stream, options.student, pack=pack)
+    pack = _pack_of(workspace, student)
+    partner = find_checkpoint(workspace, other, options.partner, pack=pack)
+    if partner.parents.get("pack") != pack.digest:
+        raise VidsslError(
+            f"{student.label} and {partner.label} were trained on different packs: "
+            "their videos cannot be compared"
+        )
+    return student, partner
+
+
+def partner_stream(options: CotrainOptions) -> str:
+    """Gives the stream that is not the student's."""
+    if options.stream not in options.streams:
+        raise UsageError(
+            f"cotrain has streams {' and '.join(options.streams)}, not {options.stream}"
+        )
+    return next(s for s in options.streams if s != options.stream)
+
+
+def _as_typed_before(
+    workspace: Workspace, options: CotrainOptions, pair: tuple[Artifact, Artifact]
+) -> tuple[Artifact, Artifact]:
+    """Keeps a command that is merely typed again from starting another cycle.
+
+    The newest student is then the command's own result. As long as its partner is still the
+    newest, the same pair is meant, and the finished run is found; with a newer partner the next
+    cycle is meant.
+    """
+    student, partner = pair
+    before = workspace.by_digest(student.parents.get("student", ""))
+    repeated = (
+        options.student is None
+        and student.recipe.get("stage") == "cotrain"
+        and student.parents.get("partner") == partner.digest
+        and before is not None
+    )
+    return (before, partner) if repeated and before is not None else pair
+
+
+def plan(
+    workspace: Workspace,
+    options: CotrainOptions,
+    student: Artifact,
+    partner: Artifact,
+    progress: Progress = SILENT,
+) -> TrainingPlan:
+    """Resolves data and recipe for one student and its partner, without doing any work."""
+    pack = _pack_of(workspace, student)
+    split = options.split if options.split is not None else student.recipe.get("split")
+    data = training_data(workspace, pack, split, int(student.recipe.get("seed", options.seed)))
+    encoder = checkpoint_encoder(student, options.stream)
+    recipe = _like_student(choose_recipe(options), encoder)
+    recipe, notes = fit_to_data(recipe, len(data.videos))
+    parents = {"pack": pack, "student": student, "partner": partner}
+    if data.annotations is not None:
+        parents["annotations"] = data.annotations
+    progress.say(
+        f"cotrain: student {student.label}, partner {partner.label}, of {pack.label}, "
+        f"{len(data.videos)} training videos ({data.note}), recipe {recipe.name}"
+    )
+    return TrainingPlan(
+        stage="cotrain",
+        name=options.name or f"{options.stream}-{recipe.method}",
+        options=options,
+        recipe=recipe,
+        data=data,
+        parents=parents,
+        make_objective=lambda: _objective(recipe, encoder, partner, options),
+        notes=notes,
+    )
+
+
+def _like_student(recipe: Recipe, encoder: Encoder) -> Recipe:
+    """Takes network and clip from the student, where the user did not set them."""
+    spec = encoder.spec
+    clip = {"frames": spec.frames, "stride": spec.stride, "size": spec.size}
+    kept = {name: value for name, value in clip.items() if name not in recipe.explicit}
+    return replace(
+        recipe,
+        network=NetworkSpec(spec.backbone, spec.project or 0),
+        clip=ClipSpec(**{**vars(recipe.clip), **kept}),
+    )
+
+
+def _objective(
+    recipe: Recipe, encoder: Encoder, partner: Artifact, options: CotrainOptions
+) -> Objective:
+    clip = recipe.clip
+    encoder.spec = replace(encoder.spec, frames=clip.frames, stride=clip.stride, size=clip.size)
+    frozen = checkpoint_encoder(partner, partner_stream(options))
+    return OBJECTIVES[recipe.method](recipe.config, encoder, frozen, seed=options.seed)  # type: ignore[call-arg]
+
+
+def _pack_of(workspace: Workspace, checkpoint: Artifact) -> Artifact:
+    pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
+    if pack is None or pack.kind != "pack":
+        raise MissingInput(
+            f"the pack that {checkpoint.label} was trained on is not in {workspace.root} any more"
+        )
+    return pack

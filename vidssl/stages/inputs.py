@@ -1,0 +1,131 @@
+"""How training stages find what they start from, by the rules of docs/architecture.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidssl.annotations import Annotations
+from vidssl.artifacts import Artifact, Workspace
+from vidssl.checkpoints import checkpoint_views
+from vidssl.clips import TrainingVideos
+from vidssl.errors import MissingInput, VidsslError
+from vidssl.shards import ShardReader
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A pack with its annotations and the part of it that may be trained on.
+
+    Attributes:
+        split: the split column that was used; None: the seeded 80/20 split, or everything.
+        note: how the part was chosen, in words.
+    """
+
+    pack: Artifact
+    annotations: Artifact | None
+    split: str | None
+    classes: list[str]
+    videos: TrainingVideos
+    note: str
+
+
+def find_pack(workspace: Workspace, text: str | None, views: list[str]) -> Artifact:
+    """Gives the pack the user named, or the newest that holds all of `views`.
+
+    Raises:
+        VidsslError: there is none; the sentence names the command that makes it.
+    """
+    if text is not None:
+        pack = workspace.resolve("pack", text)
+        lacking = [v for v in views if v not in pack.summary["views"]]
+        if lacking:
+            raise VidsslError(f"{pack.label} has no {lacking[0]} view; {_how_to_pack(lacking[0])}")
+        return pack
+    if workspace.newest("pack") is None:
+        raise MissingInput(
+            f"there is no packed video in {workspace.root}; make some with: vidssl pack VIDEOS"
+        )
+    for view in views:
+        missing = f"no pack in {workspace.root} has a {view} view; {_how_to_pack(view)}"
+        workspace.require("pack", missing, lambda a, v=view: v in a.summary["views"])
+    missing = f"no pack in {workspace.root} holds {' and '.join(views)} together"
+    return workspace.require(
+        "pack", missing, lambda a: all(v in a.summary["views"] for v in views)
+    )
+
+
+def _how_to_pack(view: str) -> str:
+    first = "vidssl extract-flow VIDEOS, then " if view == "flow" else ""
+    return f"make it with: {first}vidssl pack VIDEOS"
+
+
+def find_annotations(workspace: Workspace, pack: Artifact) -> Artifact | None:
+    """Gives the newest annotations made for a pack, or None."""
+    return workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
+
+
+def training_data(
+    workspace: Workspace, pack: Artifact, split: str | None, seed: int
+) -> TrainingData:
+    """Opens a pack and selects the train part of a split."""
+    reader = ShardReader(pack.path)
+    artifact = find_annotations(workspace, pack)
+    ids = [reader.video_id(i) for i in range(len(reader))]
+    annotations = (
+        Annotations.load(artifact.path, ids) if artifact else Annotations.unlabelled(ids)
+    )
+    selection = annotations.select(split, seed)
+    train = np.asarray(selection.train)
+    if len(train) == 0:
+        raise VidsslError(f"split {selection.name} of {pack.label} has no training video")
+    videos = TrainingVideos(
+        reader=reader,
+        index=train,
+        source=np.asarray(annotations.groups)[train],
+        label=np.asarray(annotations.labels)[train],
+    )
+    column = selection.name if selection.name in annotations.splits else None
+    return TrainingData(
+        pack, artifact, column, list(annotations.classes), videos, selection.note
+    )
+
+
+def find_checkpoint(
+    workspace: Workspace,
+    stream: str,
+    text: str | None = None,
+    *,
+    pack: Artifact | None = None,
+    pretrained_only: bool = False,
+) -> Artifact:
+    """Gives the checkpoint the user named, or the newest of a stream.
+
+    Args:
+        pack: only checkpoints that descend from it.
+        pretrained_only: only those that were not co-trained.
+
+    Raises:
+        VidsslError: there is none; the sentence names the command that makes it.
+    """
+    if text is not None:
+        checkpoint = workspace.resolve("checkpoint", text)
+        if stream not in checkpoint_views(checkpoint):
+            raise VidsslError(f"{checkpoint.label} has no {stream} encoder")
+        return checkpoint
+
+    def fits(a: Artifact) -> bool:
+        return (
+            stream in checkpoint_views(a)
+            and (pack is None or a.parents.get("pack") == pack.digest)
+            and not (pretrained_only and a.recipe.get("stage") == "cotrain")
+        )
+
+    of_pack = f" from {pack.label}" if pack else ""
+    return workspace.require(
+        "checkpoint",
+        f"there is no {stream} checkpoint{of_pack} in {workspace.root}; "
+        f"make one with: vidssl pretrain --stream {stream}",
+        fits,
+    )

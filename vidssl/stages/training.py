@@ -1,0 +1,270 @@
+"""What pretrain and cotrain share: options, the recipe's fit to the data, and the run itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidssl import distributed
+from vidssl.artifacts import Artifact, Run, Workspace
+from vidssl.checkpoints import encoder_file, save_encoder, weights_digest
+from vidssl.clips import ClipLoader
+from vidssl.engine import Place, fit
+from vidssl.errors import UsageError, VidsslError
+from vidssl.objectives import Objective
+from vidssl.progress import SILENT, Progress
+from vidssl.recipes import Recipe, load_recipe
+from vidssl.stages.inputs import TrainingData
+from vidssl.stages.result import StageResult
+from vidssl.training_log import Row
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What the user may say of a training run.
+
+    Attributes:
+        recipe: a shipped recipe; None: `paper` with CUDA, `cpu` without.
+        settings: (field, value) overrides of the recipe.
+        name: of the artifact; None: STREAM-METHOD.
+        resume: demand an unfinished run to continue.
+        new: repeat a finished run under a new version.
+        snapshot_epochs: also publish the checkpoint after these epochs.
+        save_every: seconds between two writes of resume.pt.
+    """
+
+    stream: str = "rgb"
+    method: str = "infonce"
+    recipe: str | None = None
+    settings: tuple[tuple[str, Any], ...] = ()
+    pack: str | None = None
+    split: str | None = None
+    name: str | None = None
+    seed: int = 0
+    resume: bool = False
+    new: bool = False
+    dry_run: bool = False
+    device: str | None = None
+    compile: bool = False
+    threads: int | None = None
+    snapshot_epochs: tuple[int, ...] = ()
+    save_every: float = 60.0
+
+
+def choose_device(wanted: str | None) -> str:
+    """Gives "cuda" where there is one, else "cpu", unless the user wants one of them.
+
+    Raises:
+        UsageError: CUDA is wanted and absent, or the name is unknown.
+    """
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise UsageError(f"there is no device {wanted}; there are cpu and cuda")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError("this machine has no CUDA device that torch can use; try --device cpu")
+    return wanted
+
+
+def choose_recipe(options: TrainingOptions) -> Recipe:
+    """Loads the recipe the user named, or the machine's default, with the user's settings."""
+    default = "paper" if choose_device(options.device) == "cuda" else "cpu"
+    return load_recipe(
+        options.recipe or default, options.method, options.stream, options.settings
+    )
+
+
+def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
+    """Makes defaults fit a small set; what the user set is left alone.
+
+    A batch larger than the set cannot be filled, and a queue longer than an epoch would hold the
+    same video twice, as its own negative.
+
+    Returns:
+        The recipe, and a sentence for each change.
+    """
+    if videos < 2:
+        raise VidsslError(f"contrastive training needs at least 2 videos, and there is {videos}")
+    notes = []
+    batch = recipe.train.batch_size
+    if batch > videos and "batch_size" not in recipe.explicit:
+        batch = videos
+        notes.append(f"batch size {recipe.train.batch_size} → {batch}: that many training videos")
+        recipe = recipe.override("train", batch_size=batch)
+    queue = getattr(recipe.config, "queue", None)
+    most = max(videos // batch, 1) * batch
+    if queue is not None and queue > most and "queue" not in recipe.explicit:
+        notes.append(f"queue {queue} → {most}: a longer one would hold videos twice")
+        recipe = recipe.override("config", queue=most)
+        if getattr(recipe.config, "k", 0) > most and "k" not in recipe.explicit:
+            recipe = recipe.override("config", k=most)
+    return recipe, notes
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that is decided before the first step.
+
+    Attributes:
+        stage: "pretrain" or "cotrain".
+        make_objective: builds the method with its networks; called only when there is work.
+    """
+
+    stage: str
+    name: str
+    options: TrainingOptions
+    recipe: Recipe
+    data: TrainingData
+    parents: Mapping[str, Artifact]
+    make_objective: Callable[[], Objective]
+    notes: list[str]
+
+    def identity(self) -> dict[str, Any]:
+        """Gives the recipe part of the run's identity."""
+        return self.recipe.as_dict() | {
+            "stage": self.stage,
+            "stream": self.options.stream,
+            "split": self.data.split,
+            "seed": self.options.seed,
+            "precision": "bf16" if self.half_precision else "float32",
+        }
+
+    @property
+    def half_precision(self) -> bool:
+        return choose_device(self.options.device) == "cuda"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the plan as plain data, for --dry-run."""
+        batch = self.recipe.train.batch_size
+        steps = len(self.data.videos) // batch * self.recipe.train.epochs
+        return {
+            "makes": f"checkpoint/{self.name}",
+            "inputs": {role: parent.label for role, parent in self.parents.items()},
+            "training_videos": len(self.data.videos),
+            "optimiser_steps": steps,
+            "device": choose_device(self.options.device),
+            "recipe": self.identity(),
+        }
+
+
+def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> StageResult:
+    """Trains what the plan says, or returns the finished run, or continues an unfinished one.
+
+    Raises:
+        VidsslError: `--resume` without an unfinished run.
+        Interrupted: a signal came; the work folder holds everything.
+    """
+    options = plan.options
+    if options.dry_run:
+        return StageResult(artifact=None, notes=plan.notes, plan=plan.as_dict())
+    if distributed.launched_by_torchrun():
+        distributed.start(choose_device(options.device))
+    if distributed.rank() != 0:
+        return _follow(plan)
+    with workspace.open_run(
+        "checkpoint", plan.name, plan.identity(), plan.parents, options.new
+    ) as run:
+        if options.resume and not run.started:
+            distributed.from_rank_zero(None)
+            raise VidsslError(
+                f"there is no unfinished run of checkpoint/{plan.name} with this recipe and these "
+                "inputs to resume; leave --resume away to start one"
+            )
+        if run.finished is not None:
+            distributed.from_rank_zero(None)
+            return StageResult(artifact=run.finished, reused=True, notes=plan.notes)
+        distributed.from_rank_zero(str(run.folder))
+        for note in plan.notes:
+            progress.say(note)
+        artifact = _train_and_publish(run, plan, progress)
+    return StageResult(artifact=artifact, notes=plan.notes)
+
+
+def _follow(plan: TrainingPlan) -> StageResult:
+    """Trains as one of the ranks that publish nothing."""
+    folder = distributed.from_rank_zero(None)
+    if folder is not None:
+        _train(Path(folder), plan, SILENT, lambda objective, epoch: None)
+    return StageResult(artifact=None)
+
+
+def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Artifact:
+    def snapshot(objective: Objective, epoch: int) -> None:
+        if epoch in plan.options.snapshot_epochs and epoch < plan.recipe.train.epochs:
+            files = _save_encoders(objective, run.folder)
+            run.publish(weights_digest(objective.encoders), {"epochs": epoch}, only=files)
+
+    objective, last = _train(run.folder, plan, progress, snapshot)
+    _save_encoders(objective, run.folder)
+    digest = weights_digest(objective.encoders)
+    kept = ("loss", "knn", "purity", "feature_std", "feature_rank")
+    figures = {name: last[name] for name in kept if last.get(name) is not None}
+    summary = {
+        "method": plan.recipe.method,
+        "backbone": plan.recipe.network.backbone,
+        "epochs": plan.recipe.train.epochs,
+        "training_videos": len(plan.data.videos),
+    }
+    return run.publish(digest, summary | figures)
+
+
+def _save_encoders(objective: Objective, folder: Path) -> list[str]:
+    for encoder in objective.encoders.values():
+        save_encoder(encoder, folder)
+    return [encoder_file(view) for view in objective.encoders]
+
+
+def _train(
+    folder: Path,
+    plan: TrainingPlan,
+    progress: Progress,
+    epoch_done: Callable[[Objective, int], None],
+) -> tuple[Objective, Row]:
+    options, recipe = plan.options, plan.recipe
+    device = distributed.local_device(choose_device(options.device))
+    torch.manual_seed(options.seed)
+    objective = plan.make_objective()
+    loader = ClipLoader(
+        plan.data.videos,
+        objective.needs.views,
+        recipe.clip,
+        recipe.augment,
+        recipe.train.batch_size,
+        clips_per_video=objective.needs.clips,
+        seed=options.seed,
+        accumulate=recipe.train.accumulate,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        threads=options.threads or _decoding_threads(),
+        pin=device.type == "cuda",
+    )
+    place = Place(
+        device, plan.half_precision, compile=options.compile, save_every=options.save_every
+    )
+    last = fit(
+        objective,
+        loader,
+        recipe.train,
+        place,
+        folder,
+        seed=options.seed,
+        progress=progress,
+        description=plan.name,
+        epoch_done=lambda epoch: epoch_done(objective, epoch),
+    )
+    return objective, last
+
+
+def _decoding_threads() -> int:
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // ranks_here)
+
+
+def for_stream(options: TrainingOptions, stream: str) -> TrainingOptions:
+    """Gives the same options for another stream."""
+    return replace(options, stream=stream)
