@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vidssl import synthetic
+from vidssl.errors import VidsslError
 
 
 def decode(path):
@@ -43,6 +44,7 @@ def test_plan_is_balanced_and_every_clip_has_its_own_seed():
         for motion in synthetic.MOTIONS:
             assert abs(sum(p.split == split and p.motion == motion for p in plans) - count) <= 1
     assert len({p.seed for p in plans}) == len({p.path for p in plans}) == 60
+    assert list(synthetic.plan_clips(7, seed=1)) == plans[:7]
     assert {p.seed for p in plans}.isdisjoint(p.seed for p in synthetic.plan_clips(60, seed=2))
 
 
@@ -78,3 +80,17 @@ def test_an_interrupted_call_goes_on_without_redoing(tmp_path):
     assert seen == list(range(1, 9))
     assert {p: p.stat().st_mtime_ns for p in first} == first
     assert len(list(tmp_path.rglob("*.mp4"))) == 8 and not list(tmp_path.rglob("*.part"))
+
+
+def test_a_folder_of_other_clips_is_refused(tmp_path):
+    synthetic.write_clips(tmp_path, 1, seed=1, frames=4, size=(48, 48))
+    with pytest.raises(VidsslError, match="another folder"):
+        synthetic.write_clips(tmp_path, 2, seed=2, frames=4, size=(48, 48))
+
+
+def test_processes_write_the_same_files(tmp_path):
+    for name, workers in (("one", 1), ("two", 2)):
+        synthetic.write_clips(tmp_path / name, 4, frames=4, size=(48, 48), workers=workers)
+    for path in (tmp_path / "one").rglob("*.*"):
+        twin = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert twin.read_bytes() == path.read_bytes()

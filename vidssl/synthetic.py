@@ -11,15 +11,20 @@ Shapes: T frames, H and W pixels, S side of a sprite, N objects.
 
 from __future__ import annotations
 
-import csv
+import json
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from vidssl.errors import VidsslError
 
 SIZE = (128, 128)  # width, height
 FRAMES = 32
@@ -40,53 +45,64 @@ class Pose:
 # ---------------------------------------------------------------- motions: time → Pose
 
 
-def _pose(t: np.ndarray, x=0.0, y=0.0, angle=0.0, scale=1.0) -> Pose:
+def _pose(t, draw, x=0.0, y=0.0, angle=0.0, scale=None) -> Pose:
+    """Fills up what a motion leaves alone.
+
+    What does not pulse is as large as a pulsing object at a random moment, so that
+    the sizes seen in one frame do not tell the motion.
+    """
+    if scale is None:
+        scale = _swell(draw, draw.uniform(0, 2 * np.pi))
     return Pose(*(np.broadcast_to(np.asarray(v, float), t.shape) for v in (x, y, angle, scale)))
 
 
 def _bounce(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
-    """Hops on the spot: a row of parabolas, a little squashed at the ground."""
-    period = draw.uniform(11, 15)
-    phase = (t / period + draw.random()) % 1
+    """Hops on the spot: a row of parabolas."""
+    phase = (t / draw.uniform(11, 15) + draw.random()) % 1
     height = 4 * phase * (1 - phase)
-    return _pose(t, y=draw.uniform(0.9, 1.3) * radius * (0.5 - height))
+    return _pose(t, draw, y=draw.uniform(0.9, 1.3) * radius * (0.5 - height))
 
 
 def _circle(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
     """Goes round a small circle without turning."""
     turn = _turns(t, draw, 15, 20)
     reach = draw.uniform(0.6, 0.85) * radius
-    return _pose(t, x=reach * np.cos(turn), y=reach * np.sin(turn))
+    return _pose(t, draw, x=reach * np.cos(turn), y=reach * np.sin(turn))
 
 
 def _pulse(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
     """Grows and shrinks."""
-    return _pose(t, scale=np.exp(draw.uniform(0.35, 0.5) * np.sin(_turns(t, draw, 13, 18))))
+    return _pose(t, draw, scale=_swell(draw, _turns(t, draw, 13, 18)))
 
 
 def _shake(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
     """Trembles quickly along one line."""
     along = draw.uniform(0, 2 * np.pi)
     reach = draw.uniform(0.2, 0.3) * radius * np.sin(_turns(t, draw, 5, 7))
-    return _pose(t, x=reach * np.cos(along), y=reach * np.sin(along))
+    return _pose(t, draw, x=reach * np.cos(along), y=reach * np.sin(along))
 
 
 def _slide(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
-    """Moves on in a straight line; `_frames` lets it come back at the other side."""
+    """Moves on in a straight line; `_wrap` lets it come back at the other side."""
     along = draw.uniform(0, 2 * np.pi)
-    way = draw.uniform(0.10, 0.15) * radius * (t - t.mean())
-    return _pose(t, x=way * np.cos(along), y=way * np.sin(along))
+    way = draw.uniform(0.08, 0.12) * radius * (t - t.mean())
+    return _pose(t, draw, x=way * np.cos(along), y=way * np.sin(along))
 
 
 def _spin(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
     """Turns about its own middle."""
-    return _pose(t, angle=_turns(t, draw, 16, 24))
+    return _pose(t, draw, angle=_turns(t, draw, 16, 24))
 
 
 def _turns(t: np.ndarray, draw: np.random.Generator, shortest: float, longest: float) -> np.ndarray:
     """Phase in radians of a steady rotation with a random period, start and sense."""
     period = draw.uniform(shortest, longest) * draw.choice((-1, 1))
     return 2 * np.pi * (t / period + draw.random())
+
+
+def _swell(draw: np.random.Generator, turn: np.ndarray | float) -> np.ndarray:
+    """Size factor of a pulsing object at phase `turn`."""
+    return np.exp(draw.uniform(0.35, 0.5) * np.sin(turn))
 
 
 _MOVES: dict[str, Callable[[np.ndarray, np.random.Generator, float], Pose]] = {
@@ -149,11 +165,25 @@ def _sprite(draw: np.random.Generator, bright: bool) -> np.ndarray:
     return np.concatenate([rgb * cover, cover], -1).astype(np.float32)
 
 
-def _background(draw: np.random.Generator, size: tuple[int, int], bright: bool) -> np.ndarray:
-    """A soft picture [H, W, 3] of a few colours that melt into each other."""
-    value = (0.8, 1.0) if bright else (0.1, 0.35)
-    coarse = np.stack([_colour(draw, (0.1, 0.5), value) for _ in range(4)])
-    return cv2.resize(coarse.reshape(2, 2, 3), size, interpolation=cv2.INTER_CUBIC)
+def _background(
+    draw: np.random.Generator, size: tuple[int, int], unit: float, bright: bool
+) -> np.ndarray:
+    """A soft picture [H, W, 3]: colours that melt into each other, under pale discs.
+
+    The discs, some units large and lying still, are there so that two backgrounds differ
+    in more ways than the moving objects do.
+    """
+    value = (0.75, 1.0) if bright else (0.1, 0.35)
+    corners = np.stack([_colour(draw, (0.1, 0.5), value) for _ in range(4)])
+    picture = cv2.resize(corners.reshape(2, 2, 3), size, interpolation=cv2.INTER_CUBIC)
+    y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
+    for _ in range(int(draw.integers(6, 11))):
+        distance = np.hypot(x - draw.uniform(0, size[0]), y - draw.uniform(0, size[1]))
+        cover = np.clip((draw.uniform(0.06, 0.22) * unit - distance) / 3 + 0.5, 0, 1)[..., None]
+        cover *= draw.uniform(0.3, 0.7)
+        tint = _colour(draw, (0.1, 0.6), (0.65, 1.0) if bright else (0.15, 0.55))
+        picture = (1 - cover) * picture + cover * tint
+    return picture.astype(np.float32)
 
 
 def _homes(
@@ -193,7 +223,7 @@ def render(
     t = np.arange(frames, dtype=float)
     poses = [_MOVES[motion](t, draw, radius) for _ in homes]
     margin = int(np.ceil(0.25 * frames)) + 1
-    wide = _background(look, (size[0] + 2 * margin, size[1] + 2 * margin), bright)
+    wide = _background(look, (size[0] + 2 * margin, size[1] + 2 * margin), min(size), bright)
 
     clip = np.empty((frames, size[1], size[0], 3), np.uint8)
     for i in range(frames):
@@ -205,7 +235,7 @@ def render(
             _paint(
                 frame,
                 sprite,
-                _wrap(centre, radius, size),
+                _wrap(centre, radius * pose.scale.max(), size),
                 angle + pose.angle[i],
                 radius * pose.scale[i],
             )
@@ -223,12 +253,18 @@ def _paint(
     frame: np.ndarray, sprite: np.ndarray, centre: np.ndarray, angle: float, radius: float
 ) -> None:
     """Lays a sprite turned by `angle`, `radius` pixels large, over the frame [H, W, 3] in place."""
+    reach = 1.1 * radius + 1  # only the part of the frame that the shape can touch
+    left, top = np.maximum(np.floor(centre - reach), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(centre + reach) + 1, frame.shape[1::-1]).astype(int)
+    if left >= right or top >= bottom:
+        return
     zoom = radius * 2.3 / SPRITE
     turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    shift = centre - turn @ np.full(2, (SPRITE - 1) / 2)
-    layer = cv2.warpAffine(sprite, np.c_[turn, shift], frame.shape[1::-1], flags=cv2.INTER_LINEAR)
-    frame *= 1 - layer[..., 3:]
-    frame += layer[..., :3]
+    shift = centre - (left, top) - turn @ np.full(2, (SPRITE - 1) / 2)
+    layer = cv2.warpAffine(sprite, np.c_[turn, shift], (int(right - left), int(bottom - top)))
+    part = frame[top:bottom, left:right]
+    part *= 1 - layer[..., 3:]
+    part += layer[..., :3]
 
 
 # ---------------------------------------------------------------- files
@@ -244,14 +280,17 @@ class Plan:
     split: str
 
 
-def plan_clips(clips: int, seed: int = 0, test_share: float = 1 / 3) -> Iterator[Plan]:
-    """Which clips a folder gets: motions in turn, so counts differ by one at most."""
-    spread = np.random.default_rng(seed).integers(2**31, size=clips)
-    step = round(1 / test_share)
+def plan_clips(clips: int, seed: int = 0) -> Iterator[Plan]:
+    """Which clips a folder gets; of each motion every third is for testing.
+
+    The motions come in turn, so counts differ by one at most, and the first clips of a
+    larger plan are those of a smaller one.
+    """
     for i in range(clips):
         motion, nth = MOTIONS[i % len(MOTIONS)], i // len(MOTIONS)
-        split = "test" if nth % step == step - 1 else "train"
-        yield Plan(f"{motion}/{motion}_{nth:04d}.mp4", motion, int(spread[i]), split)
+        own = int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
+        split = "test" if nth % 3 == 2 else "train"
+        yield Plan(f"{motion}/{motion}_{nth:04d}.mp4", motion, own, split)
 
 
 def write_clips(
@@ -261,24 +300,55 @@ def write_clips(
     frames: int = FRAMES,
     size: tuple[int, int] = SIZE,
     fps: int = FPS,
+    workers: int = 1,
     on_clip: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Makes `folder/<motion>/<motion>_<nnnn>.mp4` and splits.csv, and gives the folder.
 
-    Finished files are left alone, so an interrupted call can be repeated.
-    `on_clip(done, clips)` is told after each clip.
+    Finished files are left alone, so an interrupted call can be repeated. `on_clip(done,
+    clips)` is told after each clip. More than one of `workers` means processes.
+
+    Raises VidsslError where the folder holds clips made with another seed or shape.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made_with = {"seed": seed, "frames": frames, "size": list(size), "fps": fps}
+    _claim(folder, made_with)
     plans = list(plan_clips(clips, seed))
-    for done, plan in enumerate(plans, 1):
-        path = folder / plan.path
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            encode(path, render(plan.motion, plan.seed, frames, size), fps)
+    make = partial(_write_clip, folder, frames=frames, size=size, fps=fps)
+    for done, _ in enumerate(_in_turn(make, plans, workers), 1):
         if on_clip is not None:
             on_clip(done, clips)
     _write_splits(folder / "splits.csv", plans)
     return folder
+
+
+def _in_turn(make: Callable[[Plan], None], plans: list[Plan], workers: int) -> Iterator[None]:
+    if workers == 1:
+        yield from map(make, plans)
+        return
+    # spawn: a fork would copy the locks of whatever threads the caller runs.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(make, plans, chunksize=4)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_clip(folder: Path, plan: Plan, frames: int, size: tuple[int, int], fps: int) -> None:
+    path = folder / plan.path
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encode(path, render(plan.motion, plan.seed, frames, size), fps)
+
+
+def _claim(folder: Path, made_with: dict[str, object]) -> None:
+    """Notes how the folder's clips are made, or finds that they are made otherwise."""
+    note = folder / "clips.json"
+    if not note.exists():
+        _replace_text(note, json.dumps(made_with))
+    elif json.loads(note.read_text()) != made_with:
+        raise VidsslError(f"{folder} holds clips made with {note.read_text()}: give another folder")
 
 
 def encode(path: Path, clip: np.ndarray, fps: int = FPS) -> None:
@@ -300,9 +370,12 @@ def encode(path: Path, clip: np.ndarray, fps: int = FPS) -> None:
 
 def _write_splits(path: Path, plans: list[Plan]) -> None:
     """splits.csv as `pack --labels` reads it; every clip is a source of its own."""
+    rows = [(p.path, p.motion, Path(p.path).stem, p.split) for p in plans]
+    lines = [",".join(row) for row in [("path", "label", "group", "split1"), *rows]]
+    _replace_text(path, "\n".join(lines) + "\n")
+
+
+def _replace_text(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("path", "label", "group", "split1"))
-        rows.writerows((p.path, p.motion, Path(p.path).stem, p.split) for p in plans)
+    part.write_text(text)
     os.replace(part, path)

@@ -50,7 +50,7 @@ class SpaceTime(nn.Module):
 
 
 class Tiny(nn.Module):
-    """Three space-time blocks, 32 to 128 channels, for any T of 4 or more and any side of 32 or more."""
+    """Three space-time blocks of 32 to 128 channels; T of 4 or more, sides of 32 or more."""
 
     def __init__(self, channels: int = 3):
         super().__init__()
