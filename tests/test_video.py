@@ -1,0 +1,226 @@
+"""Finding, naming and decoding video files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from video_files import moving_square, write_sound, write_video
+
+from vidssl.errors import VidsslError
+from vidssl.video import UnreadableVideo, decode, find_videos, fingerprint, frame_rate, short_side
+
+
+def names(path: Path) -> list[str]:
+    return [source.name for source in find_videos(path)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/two.mp4", "a/one.AVI", "root.mov"):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "videos"
+
+
+# ── finding
+
+
+def test_a_folder_gives_its_videos_at_any_depth_sorted(folder: Path):
+    for name in ("a/notes.txt", "a/splits.csv", ".hidden.mp4", "a/._one.mp4", "b/sound.wav"):
+        (folder / name).write_bytes(b"x")
+    assert names(folder) == ["a/one.AVI", "b/two.mp4", "root.mov"]
+
+
+def test_typescript_is_no_transport_stream(folder: Path):
+    (folder / "code.ts").write_text("export const x = 1;" * 40)
+    (folder / "empty.ts").write_bytes(b"")
+    (folder / "stream.ts").write_bytes((b"G" + bytes(187)) * 3)
+    (folder / "starts_with_G.ts").write_bytes(b"Good morning" * 40)
+    assert [n for n in names(folder) if n.endswith(".ts")] == ["empty.ts", "stream.ts"]
+
+
+def test_ids_do_not_depend_on_where_the_folder_lies(folder: Path, tmp_path: Path):
+    before = [source.id for source in find_videos(folder)]
+    folder.rename(tmp_path / "elsewhere")
+    after = [source.id for source in find_videos(tmp_path / "elsewhere")]
+    assert before == after
+    (tmp_path / "elsewhere/root.mov").write_bytes(b"another video")
+    changed = [source.id for source in find_videos(tmp_path / "elsewhere")]
+    assert changed[:2] == before[:2]
+    assert changed[2] != before[2]
+
+
+@pytest.mark.parametrize("place", [0, 500_000, 999_999])
+def test_fingerprint_sees_start_middle_and_end(tmp_path: Path, place: int):
+    path = tmp_path / "large.mp4"
+    data = bytearray(1_000_000)
+    path.write_bytes(data)
+    before = fingerprint(path)
+    data[place] = 1
+    path.write_bytes(data)
+    assert fingerprint(path) != before
+    assert len(before) == 12
+
+
+def test_a_single_file(folder: Path):
+    (source,) = find_videos(folder / "a/one.AVI")
+    assert source.name == "one.AVI"
+    assert source.id == f"one.AVI#{source.fingerprint}"
+
+
+def test_a_list_of_paths(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    listed = folder / "list.txt"
+    listed.write_text(f"# a comment\n\nb/two.mp4\n{folder / 'root.mov'}\nb/../b/two.mp4\n")
+    assert names(listed) == ["b/two.mp4", "root.mov"]
+    monkeypatch.chdir(folder)
+    elsewhere = folder.parent / "list.txt"
+    elsewhere.write_text("b/two.mp4\na/one.AVI\n")
+    assert names(elsewhere) == ["videos/a/one.AVI", "videos/b/two.mp4"]
+
+
+def test_a_list_elsewhere_names_videos_as_their_folder_does(folder: Path, tmp_path: Path):
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists/all.txt"
+    listed.write_text("\n".join(str(s.path) for s in find_videos(folder)))
+    assert [s.id for s in find_videos(listed)] == [s.id for s in find_videos(folder)]
+
+
+def test_a_link_that_leads_back_up_is_followed_once(folder: Path):
+    (folder / "a/loop").symlink_to(folder, target_is_directory=True)
+    assert names(folder) == ["a/one.AVI", "b/two.mp4", "root.mov"]
+
+
+def test_a_name_that_is_no_utf8(folder: Path):
+    (folder / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    assert "caf\\xe9.mp4" in names(folder)
+    find_videos(folder)[1].id.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nowhere", "there is no such folder or file"),
+        ("empty", "there is no video in"),
+        ("notes.doc", "is no video"),
+        ("list.txt", "names 2 of 3 files that do not exist: gone.mp4, lost.mp4"),
+        ("comments.txt", "there is no video in the list"),
+        ("binary.txt", "it is not text"),
+    ],
+)
+def test_bad_inputs_cost_one_sentence(folder: Path, name: str, text: str):
+    (folder / "empty").mkdir()
+    (folder / "notes.doc").write_bytes(b"")
+    (folder / "list.txt").write_text("gone.mp4\nroot.mov\nlost.mp4\n")
+    (folder / "comments.txt").write_text("# nothing\n")
+    (folder / "binary.txt").write_bytes(b"\xff\xfe\x80")
+    with pytest.raises(VidsslError, match=text) as caught:
+        find_videos(folder / name)
+    assert "\n" not in str(caught.value)
+
+
+# ── decoding
+
+
+def read(path: Path, notes: list[str] | None = None) -> np.ndarray:
+    return np.stack(list(decode(path, notes)))
+
+
+def near(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and float(np.abs(a.astype(int) - b).mean()) < 6
+
+
+def test_frames_are_those_that_were_filmed(tmp_path: Path):
+    clip = moving_square()
+    path = write_video(tmp_path / "v.mp4", clip)
+    assert near(read(path), clip)
+    assert frame_rate(path) == 25
+
+
+def test_odd_sizes(tmp_path: Path):
+    clip = moving_square(4, 51, 37)
+    assert near(read(write_video(tmp_path / "v.mkv", clip)), clip)
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (-90, 3), (180, 2)])
+def test_rotated_video_is_put_upright(tmp_path: Path, degrees: int, turns: int):
+    clip = moving_square(3)
+    path = write_video(tmp_path / "v.mp4", clip, rotation=degrees)
+    assert near(read(path), np.rot90(clip, turns, axes=(1, 2)))
+
+
+def test_mpeg4_in_avi(tmp_path: Path):
+    clip = moving_square(12)
+    assert near(read(write_video(tmp_path / "v.avi", clip, codec="mpeg4")), clip)
+
+
+def test_frames_of_changing_size_take_the_first_ones(tmp_path: Path):
+    small, large = moving_square(3, 64, 48), moving_square(4, 128, 96)
+    one = write_video(tmp_path / "a.ts", small, codec="mpeg2video")
+    two = write_video(tmp_path / "b.ts", large, codec="mpeg2video")
+    both = tmp_path / "both.ts"
+    both.write_bytes(one.read_bytes() + two.read_bytes())
+    notes: list[str] = []
+    frames = read(both, notes)
+    assert frames.shape[1:] == (48, 64, 3)
+    assert len(frames) > 3
+    assert "changed size" in notes[0]
+
+
+def test_damage_ends_the_video_with_a_note(tmp_path: Path):
+    clip = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
+    path = write_video(tmp_path / "v.mp4", clip)
+    data = bytearray(path.read_bytes())
+    start = len(data) // 3
+    data[start : start + len(data) // 3] = b"\xff" * (len(data) // 3)
+    path.write_bytes(data)
+    notes: list[str] = []
+    frames = read(path, notes)
+    assert 0 < len(frames) < 30
+    assert f"damaged after frame {len(frames)}" in notes[0]
+
+
+def test_a_damaged_start_is_skipped(tmp_path: Path):
+    clip = moving_square(10)
+    path = write_video(tmp_path / "v.mp4", clip, key_frames_only=True)
+    data = bytearray(path.read_bytes())
+    first = data.index(b"mdat") + 4
+    data[first : first + 1000] = b"\xff" * 1000
+    path.write_bytes(data)
+    notes: list[str] = []
+    frames = read(path, notes)
+    assert 6 < len(frames) < 10
+    assert near(frames, clip[-len(frames) :])
+    assert "the start is damaged and was skipped" in notes[0]
+
+
+def test_unreadable_files_say_why(tmp_path: Path):
+    whole = write_video(tmp_path / "whole.mp4", moving_square(8))
+    truncated = tmp_path / "truncated.mp4"
+    truncated.write_bytes(whole.read_bytes()[:300])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("not a video at all\n" * 30)
+    write_sound(tmp_path / "sound.mp4")
+    expected = {
+        "empty": "the file is empty",
+        "truncated": "it cannot be opened as video",
+        "text": "it cannot be opened as video",
+        "sound": "it has no moving picture, only audio",
+        "gone": "the file is gone",
+    }
+    for name, reason in expected.items():
+        with pytest.raises(UnreadableVideo, match=reason) as caught:
+            read(tmp_path / f"{name}.mp4")
+        assert "\n" not in str(caught.value)
+
+
+def test_short_side_keeps_the_aspect_and_enlarges_nothing():
+    assert short_side(320, 240, 120) == (160, 120)
+    assert short_side(240, 320, 120) == (120, 160)
+    assert short_side(321, 241, 128) == (170, 128)
+    assert short_side(320, 240, 480) == (320, 240)
+    assert short_side(320, 240, None) == (320, 240)
+    assert short_side(4000, 2, 1) == (2000, 1)

@@ -1,0 +1,72 @@
+"""Small real video files for tests, made with PyAV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+
+def moving_square(
+    frames: int = 8,
+    width: int = 64,
+    height: int = 48,
+    step: tuple[int, int] = (3, 0),
+    seed: int = 0,
+) -> np.ndarray:
+    """A textured square that moves `step` (x, y) pixels per frame over a grey ground.
+
+    uint8 RGB [T, H, W, 3].
+    """
+    draw = np.random.default_rng(seed)
+    noise = draw.integers(0, 256, (8, 8, 3), np.uint8)
+    square = cv2.resize(noise, (20, 20), interpolation=cv2.INTER_CUBIC)
+    clip = np.full((frames, height, width, 3), 100, np.uint8)
+    for t in range(frames):
+        x, y = 4 + step[0] * t, 10 + step[1] * t
+        clip[t, y : y + 20, x : x + 20] = square[: height - y, : width - x]
+    return clip
+
+
+def write_video(
+    path: Path,
+    frames: np.ndarray,
+    codec: str = "libx264",
+    fps: int = 25,
+    rotation: int = 0,
+    key_frames_only: bool = False,
+) -> Path:
+    """Encodes frames uint8 RGB [T, H, W, 3], almost without loss, and gives the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        even = not (stream.width % 2 or stream.height % 2)
+        stream.pix_fmt = "yuv420p" if even else "yuv444p"
+        if codec == "libx264":
+            stream.options = {"crf": "10", "preset": "ultrafast"}
+            stream.options |= {"g": "1"} if key_frames_only else {}
+        else:
+            stream.bit_rate = 4_000_000
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_sound(path: Path) -> Path:
+    """Encodes half a second of silence: a container without a picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        for _ in range(8):
+            silence = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
+            silence.sample_rate = 16000
+            container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    return path

@@ -1,0 +1,271 @@
+"""`vidssl pack`: the views of a folder of video in shards, and what is known of each video.
+
+Makes two artifacts: the pack (frames) and the annotations (labels, groups, splits). Packing the
+same videos with other labels makes new annotations only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from vidssl.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
+from vidssl.artifacts import Artifact, Workspace, file_digest
+from vidssl.errors import MissingInput, UsageError
+from vidssl.labelling import label_videos
+from vidssl.progress import SILENT, Progress
+from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
+from vidssl.stages.result import StageResult
+from vidssl.stages.shard_run import ShardJob, carry_out, read_quarantine, reused, videos_digest
+from vidssl.stages.video_pool import Product, UnusableVideo
+from vidssl.video import Source, decode, find_videos, frame_rate, short_side
+from vidssl.views import get_view
+from vidssl.views.codecs import get_codec
+
+# The centre crop of the published evaluation, 224 of 240 pixels, is 134 of 144: the 128 pixels
+# that a network sees are never enlarged.
+RGB_SIZE = 144
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Options of `vidssl pack`.
+
+    Attributes:
+        videos: a folder, a video file, or a text file of paths.
+        views: those to pack; None: rgb, and flow when there is some.
+        size: short side of RGB frames; None: as the videos are.
+        quality: of RGB's JPEG, 1 to 100.
+        flow: the flow artifact; None: the newest that has these videos.
+        labels: "folders", "none", or a CSV file (path,label[,group][,split columns]).
+        group_pattern: see :func:`vidssl.labelling.label_videos`.
+        name: of both artifacts.
+        workers: processes, each for one video at a time; None: one per core.
+        new: repeat a finished run under a new version.
+        shard_bytes: about how large a shard gets.
+    """
+
+    videos: Path
+    views: tuple[str, ...] | None = None
+    size: int | None = RGB_SIZE
+    quality: int = 90
+    flow: str | None = None
+    labels: str = "folders"
+    group_pattern: str | None = None
+    name: str = "main"
+    workers: int | None = None
+    new: bool = False
+    dry_run: bool = False
+    shard_bytes: int = SHARD_BYTES
+
+
+@dataclass(frozen=True)
+class PackResult(StageResult):
+    """What pack gives back: the pack as `artifact`, and its annotations."""
+
+    annotations: Artifact | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the result as plain data, for --json."""
+        found = super().as_dict()
+        if self.annotations is not None:
+            found["annotations"] = self.annotations.label
+        return found
+
+
+def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> PackResult:
+    """Packs the videos and annotates the pack; goes on where an earlier attempt stopped.
+
+    Raises:
+        VidsslError: no video, not one that can be used, bad labels, or a full disk.
+        MissingInput: flow is asked for and there is none.
+        Interrupted: a signal came; finished videos are kept.
+    """
+    sources = find_videos(config.videos)
+    # Before any work, so that a mistake in the labels costs a second and not an hour.
+    label_videos(sources, config.labels, config.group_pattern)
+    flow = _choose_flow(workspace, config, sources, progress)
+    views = {"rgb": _rgb_params(config)}
+    if flow is not None:
+        views["flow"] = dict(ShardReader(flow.path).views["flow"])
+    recipe = {"stage": "pack", "views": views, "videos": videos_digest(sources)}
+    if config.dry_run:
+        plan = {"stage": "pack", "videos": len(sources), "views": views, "labels": config.labels}
+        return PackResult(artifact=None, plan=plan | {"flow": flow.label if flow else None})
+    packed = _pack(workspace, config, sources, flow, views, recipe, progress)
+    assert packed.artifact is not None
+    annotations, notes = _annotate(workspace, config, sources, packed.artifact)
+    return PackResult(
+        artifact=packed.artifact,
+        reused=packed.reused,
+        quarantined=packed.quarantined,
+        notes=packed.notes + notes,
+        annotations=annotations,
+    )
+
+
+# ── frames
+
+
+def _rgb_params(config: Pack) -> dict[str, Any]:
+    if config.size is not None and config.size < 16:
+        raise UsageError(f"--size {config.size} is too small for a picture: give 16 or more")
+    codec = get_codec(f"jpeg{config.quality}")
+    return {"codec": codec.name, "stored_size": config.size}
+
+
+def _pack(
+    workspace: Workspace,
+    config: Pack,
+    sources: Sequence[Source],
+    flow: Artifact | None,
+    views: Mapping[str, Mapping[str, Any]],
+    recipe: Mapping[str, Any],
+    progress: Progress,
+) -> StageResult:
+    reader = ShardReader(flow.path) if flow is not None else None
+    why_no_flow = {video: reason for video, _, reason in read_quarantine(flow.path)} if flow else {}
+    job = ShardJob(
+        title="pack",
+        views=views,
+        work=partial(pack_video, rgb=views["rgb"], flow=reader, why_no_flow=why_no_flow),
+        shard_bytes=config.shard_bytes,
+        workers=config.workers,
+    )
+    parents = {"flow": flow} if flow is not None else {}
+    with workspace.open_run("pack", config.name, recipe, parents, config.new) as opened:
+        if opened.finished is not None:
+            return reused(opened.finished)
+        return carry_out(opened, job, sources, progress)
+
+
+def pack_video(
+    source: Source,
+    rgb: Mapping[str, Any],
+    flow: ShardReader | None,
+    why_no_flow: Mapping[str, str],
+) -> Product:
+    """Encodes one video's RGB frames and takes its flow over, blob for blob.
+
+    Raises:
+        UnusableVideo: there is no flow for it, or it does not fit the frames.
+        UnreadableVideo: nothing can be decoded.
+    """
+    number = flow.find(source.id) if flow is not None else None
+    if flow is not None and number is None:
+        reason = why_no_flow.get(source.id, "run vidssl extract-flow again to add it")
+        raise UnusableVideo(f"no flow for it: {reason}")
+    notes: list[str] = []
+    view = get_view("rgb")
+    frames, (width, height) = [], (0, 0)
+    for frame in decode(source.path, notes):
+        height, width = frame.shape[:2]
+        stored = short_side(width, height, rgb["stored_size"])
+        if stored != (width, height):
+            frame = cv2.resize(frame, stored, interpolation=cv2.INTER_AREA)
+        frames.append(view.encode(frame, rgb["codec"]))
+    blobs = {view.name: frames}
+    if flow is not None and number is not None:
+        blobs["flow"] = _take_flow(flow, number, len(frames))
+    record = VideoRecord(
+        id=source.id,
+        path=source.name,
+        fps=frame_rate(source.path),
+        frames=len(frames),
+        width=width,
+        height=height,
+        note="; ".join(notes),
+    )
+    return Product(record, blobs)
+
+
+def _take_flow(flow: ShardReader, number: int, frames: int) -> list[bytes]:
+    stored = int(flow.frame_count("flow")[number])
+    if frames - get_view("flow").lag != stored:
+        raise UnusableVideo(
+            f"it has {frames} frames, and its flow {stored}: run vidssl extract-flow --new"
+        )
+    return flow.read("flow", number, range(stored))
+
+
+# ── which flow
+
+
+def _choose_flow(
+    workspace: Workspace, config: Pack, sources: Sequence[Source], progress: Progress
+) -> Artifact | None:
+    """Finds the flow to pack, tells which it took, or why none.
+
+    The newest artifact that knows all the videos comes first, then the newest that has some.
+    """
+    wanted = config.views
+    for name in wanted or ():
+        get_view(name)
+    if wanted is not None and "rgb" not in wanted:
+        raise UsageError("a pack holds at least the rgb view: give --views rgb or rgb,flow")
+    if wanted is not None and "flow" not in wanted:
+        return None
+    make = f"vidssl extract-flow {config.videos}"
+    if config.flow is not None:
+        return workspace.resolve("flow", config.flow)
+    ids = {source.id for source in sources}
+    known = [(a, len(ids & _known_ids(a))) for a in reversed(workspace.artifacts("flow"))]
+    best = max(known, key=lambda pair: pair[1], default=None)  # the first, so the newest, of equals
+    if best is None or best[1] == 0:
+        if wanted is not None:
+            raise MissingInput(f"there is no flow for these videos; make it with: {make}")
+        progress.say(f"no flow for these videos yet: packing rgb only (to have it: {make})")
+        return None
+    progress.say(f"flow: {best[0].label}")
+    return best[0]
+
+
+def _known_ids(flow: Artifact) -> set[str]:
+    """Gives the videos that an artifact has flow for or says why not."""
+    stored = {video.decode() for video in ShardReader(flow.path).videos.id}
+    return stored | {video for video, _, _ in read_quarantine(flow.path)}
+
+
+# ── annotations
+
+
+def _annotate(
+    workspace: Workspace, config: Pack, sources: Sequence[Source], pack: Artifact
+) -> tuple[Artifact, list[str]]:
+    """Publishes what is known of the packed videos, or finds that it was."""
+    reader = ShardReader(pack.path)
+    packed = [source for source in sources if reader.find(source.id) is not None]
+    labelling = label_videos(packed, config.labels, config.group_pattern)
+    table = config.labels not in ("folders", "none")
+    recipe = {
+        "stage": "annotate",
+        "labels": Path(config.labels).name if table else config.labels,
+        "labels_sha256": file_digest(Path(config.labels)) if table else None,
+        "group_pattern": config.group_pattern,
+    }
+    # Labels given again after others must be the newest again, for that is what training takes.
+    newest = workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
+    with workspace.open_run("annotations", config.name, recipe, {"pack": pack}) as opened:
+        if opened.finished is not None and newest == opened.finished:
+            return opened.finished, labelling.notes
+    with workspace.open_run("annotations", config.name, recipe, {"pack": pack}, True) as opened:
+        write_annotations(opened.folder, labelling.rows, labelling.split_columns)
+        found = Annotations.load(opened.folder, [source.id for source in packed])
+        digest = file_digest(opened.folder / ANNOTATIONS_FILE)
+        return opened.publish(digest, _summary(found)), labelling.notes
+
+
+def _summary(found: Annotations) -> dict[str, Any]:
+    return {
+        "videos": len(found),
+        "labelled": int((found.labels >= 0).sum()),
+        "classes": len(found.classes),
+        "groups": len(found.group_names),
+        "splits": {name: dict(Counter(part.tolist())) for name, part in found.splits.items()},
+    }
