@@ -1,0 +1,340 @@
+"""The command line: parse, call one stage, print. Delete this file and the library is whole.
+
+Stages are imported inside the commands, so that `vidssl --help` is instant and training never
+loads a video decoder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vidssl.errors import UsageError
+from vidssl.terminal import Commands, Terminal
+from vidssl.version import VERSION
+
+app = typer.Typer(
+    name="vidssl",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# ── options that several commands share ──────────────────────────────────────────────────────
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option("--workspace", "-w", envvar="VIDSSL_WORKSPACE", help="Folder of all artifacts."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan; do nothing.")]
+NewOption = Annotated[
+    bool, typer.Option("--new", help="Repeat a finished run under a new version.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of all chance in the run.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")
+]
+VideosArgument = Annotated[
+    Path, typer.Argument(help="A folder (searched deeply), a video, or a text file of paths.")
+]
+StreamOption = Annotated[str, typer.Option("--stream", help="The view to train: rgb or flow.")]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A shipped recipe; default: paper with CUDA, cpu without."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the recipe."),
+]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1)]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Videos per step, over all GPUs.")
+]
+PackOption = Annotated[str | None, typer.Option("--pack", help="Default: the newest that fits.")]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="A split column of the annotations.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Demand an unfinished run to continue.")
+]
+CompileOption = Annotated[bool, typer.Option("--compile", help="torch.compile the backbone.")]
+SnapshotOption = Annotated[
+    list[int] | None,
+    typer.Option("--snapshot-epochs", help="Also publish the checkpoint after this epoch."),
+]
+DEFAULT_WORKSPACE = Path("vidssl-workspace")
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Self-supervised learning on folders of raw, unlabelled video.
+
+    [bold]The pipeline:[/bold] extract-flow → pack → pretrain → cotrain → probe, retrieve.
+
+    Each stage finds its input in the workspace and writes a new version of its artifact there.
+
+    Try it without any data:  vidssl demo
+    """
+    if version:
+        typer.echo(f"vidssl {VERSION}")
+        raise typer.Exit
+
+
+# ── data ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command("extract-flow")
+def extract_flow(
+    videos: VideosArgument,
+    method: Annotated[
+        str, typer.Option(help="dis (fast), tvl1 (the papers' reference) or farneback.")
+    ] = "dis",
+    bound: Annotated[
+        float | None, typer.Option(help="Pixels of the working size beyond which flow is clipped.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Short side at which flow is computed; 0: as the videos are.")
+    ] = None,
+    stored_size: Annotated[
+        int | None, typer.Option(help="Short side at which it is stored; 0: as computed.")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="jpeg1 to jpeg100, or png (lossless).")] = "jpeg95",
+    name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
+    workers: WorkersOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compute the optical flow of every video.
+
+    A video that cannot be decoded is left out with its reason, and the exit code is 3.
+
+    Example:  vidssl extract-flow VIDEOS/
+
+    Example:  vidssl extract-flow VIDEOS/ --method tvl1 --codec png
+    """
+    from vidssl.stages import extract_flow as stage
+
+    terminal = Terminal.open(workspace, json, quiet)
+    given = _given(bound=bound, size=size, stored=stored_size)
+    given |= {key: None for key in ("size", "stored") if given.get(key) == 0}
+    config = stage.ExtractFlow(
+        videos, method=method, codec=codec, name=name, workers=workers, new=new, dry_run=dry_run,
+        **given,
+    )  # fmt: skip
+    result = stage.run(terminal.workspace, config, terminal.progress)
+    terminal.finish(result, f"vidssl pack {videos}")
+
+
+@app.command()
+def pack(
+    videos: VideosArgument,
+    size: Annotated[
+        int | None, typer.Option(help="Short side of RGB frames; 256 for the papers' evaluation.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of RGB's JPEG.")] = None,
+    labels: Annotated[
+        str, typer.Option(help="folders, none, or FILE.csv (path,label[,group][,splits]).")
+    ] = "folders",
+    group_pattern: Annotated[
+        str | None, typer.Option(help="ucf101, hmdb51, or a regular expression for groups.")
+    ] = None,
+    flow: Annotated[
+        str | None, typer.Option(help="Flow artifact; default: the newest with these videos.")
+    ] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Such as rgb or rgb,flow; default: all there is.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
+    workers: WorkersOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Pack frames and flow into shards, and note labels, groups and splits.
+
+    Labels are optional: a folder of unlabelled files is fine. Packing again with other labels
+    only writes new annotations.
+
+    Example:  vidssl pack VIDEOS/
+
+    Example:  vidssl pack VIDEOS/ --labels splits.csv --size 256
+    """
+    from vidssl.stages import pack as stage
+
+    terminal = Terminal.open(workspace, json, quiet)
+    given = _given(size=size, quality=quality)
+    if views:
+        given["views"] = tuple(v.strip() for v in views.split(","))
+    config = stage.Pack(
+        videos, flow=flow, labels=labels, group_pattern=group_pattern, name=name, workers=workers,
+        new=new, dry_run=dry_run, **given,
+    )  # fmt: skip
+    result = stage.run(terminal.workspace, config, terminal.progress)
+    terminal.finish(result, "vidssl pretrain --stream rgb")
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def pretrain(
+    stream: StreamOption = "rgb",
+    method: Annotated[str, typer.Option(help="The self-supervised method.")] = "infonce",
+    recipe: RecipeOption = None,
+    backbone: Annotated[str | None, typer.Option(help="tiny or s3d.")] = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    settings: SetOption = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Checkpoint whose encoder is the start.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Default: STREAM-METHOD.")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    compile: CompileOption = False,
+    snapshot_epochs: SnapshotOption = None,
+    resume: ResumeOption = False,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Learn an encoder of one stream, without labels.
+
+    Interrupted, the same command goes on where it stopped; finished, it returns what is there.
+
+    Example:  vidssl pretrain --stream rgb
+
+    Example:  vidssl pretrain --stream flow --epochs 100 --set temperature=0.1
+
+    Example:  torchrun --nproc-per-node 4 -m vidssl pretrain --stream rgb --recipe paper
+    """
+    from vidssl.stages import pretrain as stage
+
+    options = stage.PretrainOptions(
+        stream=stream, method=method, recipe=recipe, pack=pack, split=split, init_from=init_from,
+        settings=_settings(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
+        name=name, seed=seed, device=device, compile=compile, resume=resume, new=new,
+        dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()),
+    )  # fmt: skip
+    terminal = _training_terminal(workspace, json, quiet)
+    result = stage.run(terminal.workspace, options, terminal.progress)
+    if stream == "rgb":
+        terminal.finish(result, "vidssl pretrain --stream flow")
+    else:
+        terminal.finish(result, "vidssl cotrain --stream rgb --k 5")
+
+
+@app.command()
+def cotrain(
+    stream: StreamOption = "rgb",
+    k: Annotated[int | None, typer.Option("--k", min=0, help="Mined positives per clip.")] = None,
+    cycles: Annotated[
+        int, typer.Option(min=0, help="Train both streams in turn, so many times.")
+    ] = 0,
+    method: Annotated[str, typer.Option(help="The co-training method.")] = "coclr",
+    recipe: RecipeOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    settings: SetOption = None,
+    student: Annotated[
+        str | None, typer.Option(help="Checkpoint to train on; default: the stream's newest.")
+    ] = None,
+    partner: Annotated[
+        str | None, typer.Option(help="Frozen checkpoint; default: the other stream's newest.")
+    ] = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    name: Annotated[str | None, typer.Option(help="Default: STREAM-METHOD.")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    compile: CompileOption = False,
+    snapshot_epochs: SnapshotOption = None,
+    resume: ResumeOption = False,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Let one stream learn from what the other one finds alike (CoCLR).
+
+    Example:  vidssl cotrain --stream rgb --k 5
+
+    Example:  vidssl cotrain --cycles 2 --k 5
+    """
+    from vidssl.stages import cotrain as stage
+
+    options = stage.CotrainOptions(
+        stream=stream, method=method, recipe=recipe, pack=pack, split=split,
+        settings=_settings(settings, k=k, epochs=epochs, batch_size=batch_size),
+        student=student, partner=partner, cycles=cycles, name=name, seed=seed, device=device,
+        compile=compile, resume=resume, new=new, dry_run=dry_run,
+        snapshot_epochs=tuple(snapshot_epochs or ()),
+    )  # fmt: skip
+    terminal = _training_terminal(workspace, json, quiet)
+    if not cycles:
+        result = stage.run(terminal.workspace, options, terminal.progress)
+        terminal.finish(result, "vidssl probe")
+        return
+    results = []
+    for result in stage.run_cycles(terminal.workspace, options, terminal.progress):
+        results.append(result)
+        terminal.outline(result)
+    terminal.json_out({"runs": [r.as_dict() for r in results]})
+
+
+def _training_terminal(workspace: Path, json: bool, quiet: bool) -> Terminal:
+    """Gives a terminal that stays silent on all ranks but the first."""
+    import os
+
+    first = os.environ.get("RANK", "0") == "0"
+    return Terminal.open(workspace, json and first, quiet or not first)
+
+
+def _settings(texts: list[str] | None, **named: Any) -> tuple[tuple[str, Any], ...]:
+    """Gives (field, value) pairs from `--set FIELD=VALUE` and from options of their own."""
+    pairs: list[tuple[str, Any]] = list(_given(**named).items())
+    for text in texts or []:
+        field, equals, value = text.partition("=")
+        if not equals or not field:
+            raise UsageError(f"--set takes FIELD=VALUE, such as --set lr=0.01, not {text!r}")
+        pairs.append((field.strip(), value.strip()))
+    return tuple(pairs)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Gives the values that are not None: what is not said is the stage's own default."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()

@@ -1,0 +1,141 @@
+"""What every command shares: where it speaks, how it fails, what it prints at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from vidssl.artifacts import Workspace
+from vidssl.console import make_progress
+from vidssl.errors import VidsslError
+from vidssl.progress import Progress
+from vidssl.stages.result import StageResult
+
+QUARANTINED = 3
+MOST_QUARANTINED_SHOWN = 10
+
+
+class Commands(TyperGroup):
+    """Turns errors meant for the user into one sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VidsslError as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted; the same command goes on where it stopped", 130)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader of a pipe has gone, as with `| head`
+            raise typer.Exit(141) from None
+
+
+def _fail(sentence: str, code: int) -> None:
+    arguments = sys.argv[1:]
+    if "--json" in arguments:
+        print(json.dumps({"error": sentence, "exit_code": code}))
+    if "-v" in arguments or "--verbose" in arguments:
+        traceback.print_exc()
+    line = Text.assemble(("vidssl: ", "bold red"), sentence)
+    Console(stderr=True).print(line, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where one command reads and speaks: results on stdout, the rest on stderr."""
+
+    workspace: Workspace
+    json: bool
+    quiet: bool
+
+    @classmethod
+    def open(cls, workspace: Path, json: bool, quiet: bool) -> Terminal:
+        """Opens the workspace; it is made when its first artifact is."""
+        return cls(Workspace(workspace), json, quiet)
+
+    @property
+    def progress(self) -> Progress:
+        """Where stages report to."""
+        return make_progress(Console(stderr=True), self.quiet)
+
+    def show(self, renderable: RenderableType) -> None:
+        """Prints to stdout, unless the result is wanted as JSON."""
+        if not self.json:
+            Console(soft_wrap=isinstance(renderable, str | Text)).print(renderable)
+
+    def json_out(self, value: Mapping[str, Any] | list[Any]) -> None:
+        """Prints one JSON document, when that is wanted."""
+        if self.json:
+            print(json.dumps(value, indent=1, default=str))
+
+    def finish(self, result: StageResult, next_command: str = "") -> None:
+        """Prints what a stage gave, and exits with 3 when it left videos out."""
+        self.json_out(result.as_dict())
+        self.outline(result)
+        if next_command and result.artifact is not None:
+            self.show(Text.assemble(("next: ", "dim"), next_command))
+        if result.quarantined:
+            raise typer.Exit(QUARANTINED)
+
+    def outline(self, result: StageResult) -> None:
+        """Prints one line on the artifact, and tables of a plan or of quarantined videos."""
+        if result.plan is not None:
+            self.show(plan_table(result.plan))
+        for video, reason in result.quarantined[:MOST_QUARANTINED_SHOWN]:
+            self.show(Text.assemble(("left out: ", "yellow"), f"{video}: {reason}"))
+        more = len(result.quarantined) - MOST_QUARANTINED_SHOWN
+        if more > 0:
+            self.show(Text(f"… and {more} more, listed in quarantine.csv", style="yellow"))
+        if result.artifact is not None:
+            self.show(artifact_line(result))
+
+
+def artifact_line(result: StageResult) -> Text:
+    """Gives one line: the artifact, whether it is new, its figures."""
+    artifact = result.artifact
+    assert artifact is not None
+    what = " (finished before, nothing to do)" if result.reused else ""
+    figures = ", ".join(f"{k} {_short(v)}" for k, v in artifact.summary.items() if _is_plain(v))
+    return Text.assemble(("✓ ", "green"), (artifact.label, "bold"), f"{what}  ", (figures, "dim"))
+
+
+def plan_table(plan: Mapping[str, Any]) -> Table:
+    """Gives a dry run's plan as a table, nested fields with dots."""
+    table = Table("setting", "value", title="plan (nothing was done)", title_justify="left")
+    for name, value in _flat(plan):
+        table.add_row(name, _short(value))
+    return table
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", inner
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float) or (
+        isinstance(value, list) and all(isinstance(v, str) for v in value)
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
