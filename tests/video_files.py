@@ -16,18 +16,24 @@ def moving_square(
     step: tuple[int, int] = (3, 0),
     seed: int = 0,
 ) -> np.ndarray:
-    """A textured square that moves `step` (x, y) pixels per frame over a grey ground.
+    """A textured square that moves `step` (x, y) pixels per frame over a textured ground.
 
-    uint8 RGB [T, H, W, 3].
+    uint8 RGB [T, H, W, 3]. The square is 20 pixels wide and starts at (12, 12).
     """
     draw = np.random.default_rng(seed)
-    noise = draw.integers(0, 256, (8, 8, 3), np.uint8)
-    square = cv2.resize(noise, (20, 20), interpolation=cv2.INTER_CUBIC)
-    clip = np.full((frames, height, width, 3), 100, np.uint8)
+    square = _texture(draw, 20, 20)
+    clip = np.repeat(_texture(draw, width, height)[None] // 2, frames, axis=0)
     for t in range(frames):
-        x, y = 4 + step[0] * t, 10 + step[1] * t
-        clip[t, y : y + 20, x : x + 20] = square[: height - y, : width - x]
+        x, y = 12 + step[0] * t, 12 + step[1] * t
+        clip[t, y : y + 20, x : x + 20] = square[: height - y, : max(0, width - x)]
     return clip
+
+
+def _texture(draw: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Grey noise in one tint: video codecs halve the resolution of colour."""
+    noise = draw.integers(0, 256, (height // 4 + 1, width // 4 + 1)).astype(np.float32)
+    grey = cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
+    return (grey[..., None] * (1.0, 0.7, 0.4)).astype(np.uint8)
 
 
 def write_video(

@@ -109,8 +109,16 @@ FARNEBACK_PARAMS = {
 
 
 def _start_dis() -> Estimate:
-    dis = cv2.DISOpticalFlow_create(_DIS_PRESETS[DIS_PARAMS["preset"]])
-    return lambda before, after: dis.calc(before, after, None)
+    made: dict[tuple[int, ...], cv2.DISOpticalFlow] = {}
+
+    def estimate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        # One for each size: OpenCV's flow changes after pictures of another size.
+        if before.shape not in made:
+            made[before.shape] = cv2.DISOpticalFlow_create(_DIS_PRESETS[DIS_PARAMS["preset"]])
+        flow: np.ndarray = made[before.shape].calc(before, after, None)
+        return flow
+
+    return estimate
 
 
 def _start_tvl1() -> Estimate:

@@ -1,0 +1,234 @@
+"""Views: what is stored is what comes back, and motion keeps its meaning."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from video_files import moving_square
+
+from vidssl.errors import VidsslError
+from vidssl.views import VIEWS, get_view
+from vidssl.views import flow_algorithms as algorithms
+from vidssl.views.flow import quantise, to_pixels
+from vidssl.views.flow_algorithms import FLOW_METHODS, derive_flow, get_flow_method
+
+
+def smooth(channels: int, seed: int = 0, low: int = 1) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    coarse = draw.integers(low, 256, (4, 6, channels)).astype(np.float32)
+    return cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_LINEAR).round().astype(np.uint8)
+
+
+# ── the contract, for every view
+
+
+@pytest.mark.parametrize("name", list(VIEWS))
+def test_every_view_keeps_the_contract(name: str):
+    view = get_view(name)
+    frame = smooth(view.channels)
+    assert view.name == name
+    np.testing.assert_array_equal(view.decode(view.encode(frame, "png"), "png"), frame)
+    default = view.decode(view.encode(frame)).astype(int)
+    assert default.shape == frame.shape
+    assert np.abs(default - frame).mean() < 3
+    odd = frame[:47, :63]
+    np.testing.assert_array_equal(view.decode(view.encode(odd, "png"), "png"), odd)
+    frames = np.stack([frame, smooth(view.channels, 1)])
+    mirrored = view.flip(frames)
+    assert mirrored.dtype == np.uint8
+    assert mirrored.flags.c_contiguous
+    assert not np.array_equal(mirrored, frames)
+    np.testing.assert_array_equal(view.flip(mirrored), frames)
+
+
+@pytest.mark.parametrize("name", list(VIEWS))
+def test_to_float_takes_bytes_or_floats_and_leaves_them_alone(name: str):
+    view = get_view(name)
+    x = torch.randint(0, 256, (2, 3, view.channels, 4, 5, 6), dtype=torch.uint8)
+    y = view.to_float(x)
+    assert y.dtype == torch.float32
+    assert y.shape == x.shape
+    copy = x.float()
+    torch.testing.assert_close(view.to_float(copy), y)
+    torch.testing.assert_close(copy, x.float())
+
+
+def test_a_wrong_name_is_told_the_right_one():
+    with pytest.raises(VidsslError, match=r"no view named 'flwo' \(did you mean flow\?\)"):
+        get_view("flwo")
+    with pytest.raises(VidsslError, match="the views are rgb, flow"):
+        get_view("pose")
+
+
+@pytest.mark.parametrize("name", ["jpeg0", "jpeg101", "jpeg", "jpg", "webp", ""])
+def test_an_unknown_codec_is_one_sentence(name: str):
+    with pytest.raises(VidsslError, match="there is no codec named"):
+        VIEWS["rgb"].encode(smooth(3), name or "none")
+
+
+def test_a_blob_that_is_no_picture_is_refused():
+    with pytest.raises(ValueError, match="no picture"):
+        VIEWS["rgb"].decode(b"nonsense")
+    with pytest.raises(ValueError, match="no u above v"):
+        VIEWS["flow"].decode(VIEWS["rgb"].encode(smooth(3)))
+
+
+def test_views_need_no_flow_algorithm_and_no_decoder():
+    code = (
+        "import sys, vidssl.views, vidssl.shards, vidssl.annotations\n"
+        "heavy = ('av', 'torch', 'vidssl.views.flow_algorithms', 'vidssl.video')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ── rgb
+
+
+def test_rgb_is_normalised_as_imagenet_is():
+    x = torch.zeros(3, 1, 1, 1, dtype=torch.uint8)
+    x[0], x[1] = 255, 128
+    expected = torch.tensor([(1 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, -0.406 / 0.225])
+    torch.testing.assert_close(VIEWS["rgb"].to_float(x).flatten(), expected)
+
+
+def test_rgb_keeps_its_colours_apart():
+    frame = np.zeros((16, 16, 3), np.uint8)
+    frame[..., 0] = 200
+    np.testing.assert_allclose(
+        VIEWS["rgb"].decode(VIEWS["rgb"].encode(frame))[0, 0], [200, 0, 0], atol=3
+    )
+
+
+# ── flow
+
+
+def test_the_map_is_exact_at_zero_and_symmetric():
+    flow = np.array([0, 20, -20, 25, -99, 10.1, -10.1, 20 / 127], np.float32)
+    stored = quantise(flow, 20)
+    np.testing.assert_array_equal(stored, [128, 255, 1, 255, 1, 192, 64, 129])
+    assert to_pixels(stored, 20)[0] == 0
+    values = np.linspace(-20, 20, 4001).astype(np.float32)
+    error = np.abs(to_pixels(quantise(values, 20), 20) - values)
+    assert error.max() <= 20 / 127 / 2 + 1e-5
+    np.testing.assert_array_equal(quantise(-values, 20), 256 - quantise(values, 20).astype(int))
+
+
+def test_flow_reaches_the_network_in_units_of_the_bound():
+    x = torch.tensor([[1, 128, 255], [128, 1, 255]], dtype=torch.uint8).reshape(2, 1, 1, 3)
+    y = VIEWS["flow"].to_float(x)
+    torch.testing.assert_close(y.flatten(1), torch.tensor([[-1.0, 0, 1], [0, -1, 1]]))
+    torch.testing.assert_close(to_pixels(x, 20.0), 20 * y)
+
+
+def test_flip_negates_u_and_only_u():
+    frames = np.zeros((1, 1, 3, 2), np.uint8)
+    frames[0, 0, :, 0] = [1, 128, 200]
+    frames[0, 0, :, 1] = [10, 20, 30]
+    mirrored = VIEWS["flow"].flip(frames)
+    np.testing.assert_array_equal(mirrored[0, 0, :, 0], [56, 128, 255])
+    np.testing.assert_array_equal(mirrored[0, 0, :, 1], [30, 20, 10])
+    assert VIEWS["flow"].flip(np.zeros((1, 1, 1, 2), np.uint8))[0, 0, 0, 0] == 255
+
+
+def test_u_lies_above_v_in_a_grey_picture():
+    frame = smooth(2)
+    image = cv2.imdecode(np.frombuffer(VIEWS["flow"].encode(frame, "png"), np.uint8), -1)
+    np.testing.assert_array_equal(image, np.concatenate([frame[..., 0], frame[..., 1]]))
+
+
+# ── algorithms
+
+
+@pytest.mark.parametrize("name", list(FLOW_METHODS))
+@pytest.mark.parametrize("step", [(3, 0), (0, 2), (-2, 0)])
+def test_a_moving_square_moves_that_way(name: str, step: tuple[int, int]):
+    clip = moving_square(2, 96, 64, step=step)
+    (flow,) = derive_flow(clip, get_flow_method(name).start(), None)
+    assert flow.shape == (64, 96, 2)
+    assert flow.dtype == np.float32
+    inside = np.median(flow[16:28, 16:28].reshape(-1, 2), axis=0)
+    np.testing.assert_allclose(inside, step, atol=0.5)
+    assert np.abs(flow[48:, 60:]).max() < 0.3
+
+
+@pytest.mark.parametrize("name", list(FLOW_METHODS))
+def test_the_mirrored_video_has_the_mirrored_flow(name: str):
+    """Ties the flip of the view to what the algorithm would have seen."""
+    clip = moving_square(2, 96, 64)
+    estimate = get_flow_method(name).start()
+    (flow,) = derive_flow(clip, estimate, None)
+    (other,) = derive_flow(np.ascontiguousarray(clip[:, :, ::-1]), estimate, None)
+    view = VIEWS["flow"]
+    expected = view.flip(quantise(flow, 10)[None])[0].astype(int)
+    assert np.abs(quantise(other, 10) - expected).mean() < 2
+
+
+def test_flow_is_in_pixels_of_the_working_size():
+    wide = moving_square(1, 240, 128)[0].repeat(2, axis=0).repeat(2, axis=1)
+    large = np.stack([wide[:, 32 : 32 + 384], wide[:, 16 : 16 + 384]])  # moves by 16 of 256
+    small = np.stack([cv2.resize(f, (192, 128), interpolation=cv2.INTER_AREA) for f in large])
+    estimate = get_flow_method("dis").start()
+    for video, size, expected in (
+        (large, None, 16),
+        (large, 128, 8),
+        (large, 64, 4),
+        (small, 64, 4),
+        (small, 128, 8),
+        (small, 256, 16),  # not enlarged, and yet in pixels of 256
+    ):
+        (flow,) = derive_flow(video, estimate, size)
+        assert min(flow.shape[:2]) == min(size or 256, video.shape[1])
+        centre = flow[flow.shape[0] // 4 : -flow.shape[0] // 4, flow.shape[1] // 4 :]
+        np.testing.assert_allclose(np.median(centre[..., 0]), expected, rtol=0.05)
+        np.testing.assert_allclose(np.median(centre[..., 1]), 0, atol=0.1)
+
+
+def test_n_frames_have_n_minus_one_of_flow():
+    estimate = get_flow_method("dis").start()
+    clip = moving_square(5)
+    assert len(list(derive_flow(clip, estimate, None))) == 5 - VIEWS["flow"].lag
+    assert list(derive_flow(clip[:1], estimate, None)) == []
+
+
+@pytest.mark.parametrize("name", list(FLOW_METHODS))
+def test_flow_does_not_depend_on_what_was_computed_before(name: str):
+    clip = moving_square(2, 96, 64)
+    estimate = get_flow_method(name).start()
+    (first,) = derive_flow(clip, estimate, None)
+    list(derive_flow(moving_square(3, 40, 30, step=(0, 1)), estimate, None))
+    (again,) = derive_flow(clip, estimate, None)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_tvl1_has_the_published_parameters():
+    tvl1 = cv2.optflow.DualTVL1OpticalFlow_create()
+    p = algorithms.TVL1_PARAMS
+    assert [tvl1.getTau(), tvl1.getLambda(), tvl1.getTheta()] == [p["tau"], p["lambda"], p["theta"]]
+    assert [tvl1.getScalesNumber(), tvl1.getWarpingsNumber()] == [p["nscales"], p["warps"]]
+    assert tvl1.getInnerIterations() == p["inner_iterations"]
+    assert tvl1.getOuterIterations() == p["outer_iterations"]
+    assert [tvl1.getEpsilon(), tvl1.getScaleStep()] == [p["epsilon"], p["scale_step"]]
+    assert [tvl1.getMedianFiltering(), tvl1.getGamma()] == [p["median_filtering"], p["gamma"]]
+    clip = moving_square(2)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip]
+    (flow,) = derive_flow(clip, get_flow_method("tvl1").start(), None)
+    np.testing.assert_array_equal(flow, tvl1.calc(*grey, None))
+
+
+def test_an_opencv_without_tvl1_names_the_right_package(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(cv2, "optflow")
+    with pytest.raises(VidsslError, match="install opencv-contrib-python"):
+        get_flow_method("tvl1")
+    get_flow_method("dis")
+
+
+def test_an_unknown_method_is_one_sentence():
+    with pytest.raises(VidsslError, match=r"no flow method named 'tv-l1' \(did you mean tvl1\?\)"):
+        get_flow_method("tv-l1")
