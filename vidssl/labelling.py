@@ -143,11 +143,17 @@ class _Matcher:
                 self._stem[_stem(source.name)] = number
 
     def __call__(self, path: str) -> int | None:
-        written = str(PurePosixPath(path.replace("\\", "/")))
-        if written in self._exact:
-            return self._exact[written]
-        without = str(PurePosixPath(written).with_suffix("")) if _stem(written) else written
-        return self._exact.get(without, self._stem.get(_stem(written)))
+        written = PurePosixPath(path.replace("\\", "/"))
+        if not written.name:
+            return None
+        for known, names in (
+            (self._exact, (str(written), str(written.with_suffix("")))),
+            (self._stem, (written.name, written.stem)),  # a name can hold a dot: v.4
+        ):
+            for name in names:
+                if name in known:
+                    return known[name]
+        return None
 
 
 def _stem(name: str) -> str:
