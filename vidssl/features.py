@@ -150,7 +150,7 @@ def extract(
     jobs = (_Job(plan.rows[c], plan.starts[c]) for c in chunks)
     encoder = encoder.to(device).eval()
     embedded = []
-    with progress.task(f"embed {spec.view}", len(plan.starts), "windows") as task:
+    with progress.task(f"embed {spec.view}", len(plan.starts), "window") as task:
         for x_BTSSC in _decoded_ahead(jobs, source, spec, protocol, videos):
             embedded.append(_embed(encoder, x_BTSSC, protocol, device))
             task.advance(len(x_BTSSC))

@@ -8,7 +8,8 @@ Legend: N videos, D feature width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,18 +106,46 @@ def train_probe(
     milestones = [round(share * config.epochs) for share in config.decay_at]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=0.1)
     steps = max(1, min(-(-len(x) // batch), len(x) // 2))  # at least two videos in each
-    for _ in range(config.epochs):
-        total = torch.zeros((), device=x.device)
-        # Steps of nearly equal size, so that no video is dropped and none is alone.
-        for rows in torch.randperm(len(x), generator=generator).to(x.device).tensor_split(steps):
-            loss = F.cross_entropy(probe(x[rows]), y[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            total += loss.detach() * len(rows)
-        schedule.step()
-        after_epoch(float(total) / len(x))
+    with _one_thread():
+        for _ in range(config.epochs):
+            after_epoch(_epoch(probe, optimiser, x, y, steps, generator))
+            schedule.step()
     return probe.eval()
+
+
+def _epoch(
+    probe: LinearProbe,
+    optimiser: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    steps: int,
+    generator: torch.Generator,
+) -> float:
+    """Takes one pass over the videos in a drawn order and gives the mean loss."""
+    total = torch.zeros((), device=x.device)
+    # Steps of nearly equal size, so that no video is dropped and none is alone.
+    for rows in torch.randperm(len(x), generator=generator).to(x.device).tensor_split(steps):
+        loss = F.cross_entropy(probe(x[rows]), y[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        total += loss.detach() * len(rows)
+    return float(total) / len(x)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Runs PyTorch's CPU work in one thread.
+
+    Sums then come out the same on any number of cores, and steps this small are no slower: on a
+    busy machine, where threads wait for one another, they are many times faster.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.inference_mode()
@@ -124,5 +153,6 @@ def probabilities(
     probe: LinearProbe, features_ND: np.ndarray, device: torch.device | str = "cpu"
 ) -> np.ndarray:
     """Gives class probabilities, float32 [N, K]."""
-    scores = probe.to(device).eval()(torch.from_numpy(features_ND).to(device))
+    with _one_thread():
+        scores = probe.to(device).eval()(torch.from_numpy(features_ND).to(device))
     return scores.softmax(1).cpu().numpy()

@@ -1,0 +1,235 @@
+"""The linear probe: the classifier alone, then the stage."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
+
+from vidssl.artifacts import Workspace
+from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.linear_probe import (
+    LinearProbe,
+    ProbeConfig,
+    batch_for,
+    probabilities,
+    rate_for,
+    train_probe,
+)
+from vidssl.stages import probe
+from vidssl.stages.probe import ProbeOptions, load_probe
+
+
+def planted(count: int, dim: int = 32, classes: int = 5, seed: int = 0):
+    """Features whose class shifts them a little, and their labels."""
+    draw = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(classes, dim))
+    labels = np.arange(count) % classes
+    return (centres[labels] + draw.normal(0, 0.7, (count, dim))).astype(np.float32), labels
+
+
+# ── the classifier
+
+
+def test_planted_labels_are_found() -> None:
+    x, y = planted(300)
+    made = train_probe(x, y, 5, ProbeConfig(), seed=0)
+    unseen, truth = planted(200, seed=1)
+    assert (probabilities(made, unseen).argmax(1) == truth).mean() > 0.97
+
+
+def test_shuffled_labels_stay_at_chance() -> None:
+    x, y = planted(300)
+    y = np.random.default_rng(2).permutation(y)
+    made = train_probe(x, y, 5, ProbeConfig(), seed=0)
+    unseen, truth = planted(400, seed=1)
+    right = (probabilities(made, unseen).argmax(1) == truth).mean()
+    assert abs(right - 0.2) < 3.5 * (0.16 / 400) ** 0.5
+
+
+def test_scale_and_offset_of_features_do_not_matter() -> None:
+    x, y = planted(100)
+    config = ProbeConfig(epochs=20)
+    one = probabilities(train_probe(x, y, 5, config, 0), x)
+    moved = 1e-3 * x + 7
+    other = probabilities(train_probe(moved, y, 5, config, 0), moved)
+    # BatchNorm's eps of 1e-5 is not nothing beside a variance of 1e-6, so only roughly.
+    assert (one.argmax(1) == other.argmax(1)).mean() > 0.95
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    x, y = planted(90)
+    config = ProbeConfig(epochs=5)
+    states = [train_probe(x, y, 5, config, seed).state_dict() for seed in (3, 3, 4)]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert not torch.equal(states[0]["fc.weight"], states[2]["fc.weight"])
+
+
+def test_first_step_by_hand() -> None:
+    """One full-batch step of SGD from N(0, 0.01): w − lr·(gradient + decay·w)."""
+    x, y = planted(20)
+    config = ProbeConfig(epochs=1, batch=20, decay_at=())
+    made = train_probe(x, y, 5, config, seed=7)
+    generator = torch.Generator().manual_seed(7)
+    start = LinearProbe(32, 5, generator).train()
+    torch.nn.functional.cross_entropy(start(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+    w, grad = start.fc.weight.detach(), start.fc.weight.grad
+    assert start.fc.weight.std().item() == pytest.approx(0.01, rel=0.2)
+    expected = w - (20 / 1024) * (grad + 1e-3 * w)
+    assert torch.allclose(made.fc.weight, expected, atol=1e-6)
+
+
+def test_batch_and_rate() -> None:
+    assert batch_for(9537, ProbeConfig()) == 1024  # UCF101 split 1: as published
+    assert rate_for(1024, ProbeConfig()) == 1.0
+    assert batch_for(350, ProbeConfig()) == 32  # 8 steps an epoch at least
+    assert batch_for(20, ProbeConfig()) == 16
+    assert rate_for(32, ProbeConfig()) == 1 / 32
+    assert batch_for(350, ProbeConfig(batch=100)) == 100
+
+
+def test_no_video_is_ever_alone_in_a_step() -> None:
+    x, y = planted(33)
+    made = train_probe(x, y, 5, ProbeConfig(epochs=2, batch=2), seed=0)
+    assert torch.isfinite(made.fc.weight).all()
+    with pytest.raises(ValueError, match="two videos"):
+        train_probe(x[:1], y[:1], 5, ProbeConfig(), seed=0)
+
+
+# ── the stage
+
+
+def test_stage_reports_what_its_files_say(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws", clips=10)
+    result = probe.run(workspace, ProbeOptions(settings=(("epochs", 20),)))
+    report, artifact = result.report, result.stage.artifact
+    assert artifact is not None and report is not None
+    assert (report.train_clips, report.test_clips, report.split) == (24, 6, "split1")
+    assert report.top5 is None and report.chance == pytest.approx(2 / 6)
+    assert report.top1 > 0.9  # the shade of the noise is the class
+    rows = list(csv.DictReader((artifact.path / "predictions.csv").open()))
+    right = [row["label"] == row["class_1"] for row in rows]
+    assert np.mean(right) == pytest.approx(report.top1)
+    matrix = np.array(report.confusion)
+    assert matrix.sum() == 6 and np.trace(matrix) / 6 == pytest.approx(report.top1)
+    assert json.loads(json.dumps(result.as_dict()))["results"]["top1"] == report.top1
+    assert artifact.recipe["settings"]["epochs"] == 20
+
+
+def test_the_saved_probe_gives_the_same_answers(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    artifact = probe.run(workspace, ProbeOptions()).stage.artifact
+    made, classes = load_probe(artifact.path / "probe.safetensors")
+    from vidssl.stages.embed import load_features
+
+    features = load_features(workspace.by_digest(artifact.parents["features"]))
+    share = probabilities(made, features.video_means())
+    row = next(csv.DictReader((artifact.path / "predictions.csv").open()))
+    video = features.ids.index(row["id"])
+    assert classes[share[video].argmax()] == row["class_1"]
+    assert f"{share[video].max():.4f}" == row["share_1"]
+
+
+def test_a_second_run_is_found_and_a_new_one_has_the_same_bytes(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    first = probe.run(workspace, ProbeOptions())
+    again = probe.run(workspace, ProbeOptions())
+    assert again.stage.reused and again.report == first.report
+    new = probe.run(workspace, ProbeOptions(new=True)).stage.artifact
+    assert new.label == "probe/rgb-infonce/v002"
+    assert new.payload == first.stage.artifact.payload
+
+
+def test_per_class_table_by_hand() -> None:
+    confusion = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 1]])
+    rows = [probe._class_row(confusion, k, ["a", "b", "c"]) for k in range(3)]
+    assert [(r.accuracy, r.confused_with, r.confused) for r in rows] == [
+        (0.75, "b", 1),
+        (None, None, 0),
+        (pytest.approx(1 / 3), "a", 2),
+    ]
+
+
+def test_shuffled_folders_are_not_told_apart(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    pack = make_pack(workspace, [n % 4 for n in range(160)], length=9)
+    draw = np.random.default_rng(1)
+    labels = draw.permutation([f"c{n % 2}" for n in range(160)]).tolist()
+    words = ["test" if n % 2 else "train" for n in range(160)]
+    table = annotate(workspace, pack, labels, {"s": words})
+    make_checkpoint(workspace, pack, table, split="s")
+    report = probe.run(workspace, ProbeOptions()).report
+    assert abs(report.top1 - 0.5) < 3.5 * (0.25 / 80) ** 0.5
+
+
+def test_features_are_shared_and_never_stale(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    probe.run(workspace, ProbeOptions())
+    probe.run(workspace, ProbeOptions(seed=1))
+    assert len(workspace.artifacts("features")) == 1
+    pack, table = workspace.newest("pack"), workspace.newest("annotations")
+    make_checkpoint(workspace, pack, table, split="split1", seed=5)  # another epoch, same name
+    probe.run(workspace, ProbeOptions())
+    old, new = workspace.artifacts("features")
+    assert old.name == new.name and old.digest != new.digest
+
+
+def test_no_labels_is_one_sentence(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    with pytest.raises(MissingInput, match="vidssl pretrain --stream rgb"):
+        probe.run(workspace, ProbeOptions())
+    pack = make_pack(workspace, [0, 1, 2])
+    make_checkpoint(workspace, pack, split="all")
+    with pytest.raises(MissingInput, match=r"vidssl pack VIDEOS --labels FILE\.csv"):
+        probe.run(workspace, ProbeOptions())
+    annotate(workspace, pack, ["", "", ""])
+    with pytest.raises(MissingInput, match="--labels"):
+        probe.run(workspace, ProbeOptions())
+
+
+def test_a_split_that_leaks_is_told(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    pack = make_pack(workspace, [n % 2 for n in range(20)])
+    one = ["test" if n < 4 else "train" for n in range(20)]
+    two = ["test" if 2 <= n < 8 else "train" for n in range(20)]
+    table = annotate(workspace, pack, splits={"one": one, "two": two})
+    make_checkpoint(workspace, pack, table, split="one")
+    assert probe.run(workspace, ProbeOptions()).stage.notes == []
+    (note,) = probe.run(workspace, ProbeOptions(split="two")).stage.notes
+    assert note.startswith("4 of the 6 test videos were in the training set")
+    with pytest.raises(VidsslError, match="did you mean one"):
+        probe.run(workspace, ProbeOptions(split="ones"))
+
+
+def test_training_on_everything_leaks_everything(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    pack = make_pack(workspace, [n % 2 for n in range(20)])
+    make_checkpoint(workspace, pack, split="all")
+    annotate(workspace, pack)
+    result = probe.run(workspace, ProbeOptions())
+    assert result.report.split == "80/20"
+    assert result.stage.notes[0].startswith("4 of the 4 test videos")
+
+
+def test_bad_settings_are_usage_errors(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    with pytest.raises(UsageError, match="did you mean epochs"):
+        probe.run(workspace, ProbeOptions(settings=(("epoch", 3),)))
+    with pytest.raises(UsageError, match="at least one epoch"):
+        probe.run(workspace, ProbeOptions(settings=(("epochs", 0),)))
+
+
+def test_damaged_features_are_refused(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    probe.run(workspace, ProbeOptions())
+    path = workspace.newest("features").path / "features.h5"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(VidsslError, match="damaged"):
+        probe.run(workspace, ProbeOptions(seed=9))

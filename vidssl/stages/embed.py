@@ -1,0 +1,159 @@
+"""Features of a checkpoint over a pack, computed once and kept as an artifact.
+
+The artifact's identity is the protocol plus the digests of checkpoint and pack, so features of
+another epoch or of other videos can never be taken for these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vidssl import features
+from vidssl.artifacts import Artifact, Workspace, canonical_digest, file_digest
+from vidssl.backbones import Encoder
+from vidssl.checkpoints import checkpoint_encoder, encoder_file, read_spec
+from vidssl.errors import Interrupted, VidsslError
+from vidssl.features import Features, Protocol
+from vidssl.progress import SILENT, Progress
+from vidssl.shards import ShardReader
+from vidssl.stages.evaluation import Subject, find_subject
+from vidssl.stages.result import StageResult
+from vidssl.stages.training import choose_device
+
+FEATURES_FILE = "features.h5"
+PART_VIDEOS = 512
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """What to embed, and how.
+
+    Attributes:
+        checkpoint: None: the newest of the stream.
+        stream: None: the checkpoint's own, or rgb.
+        pack: None: the one the checkpoint was trained on.
+        name: of the artifact; None: the checkpoint's.
+    """
+
+    checkpoint: str | None = None
+    stream: str | None = None
+    pack: str | None = None
+    protocol: Protocol = field(default_factory=Protocol)
+    name: str | None = None
+    new: bool = False
+    device: str | None = None
+    dry_run: bool = False
+
+
+def run(workspace: Workspace, options: EmbedOptions, progress: Progress = SILENT) -> StageResult:
+    """Embeds all windows of all videos of a pack, or finds them embedded already.
+
+    Raises:
+        VidsslError: an input is missing or damaged.
+        Interrupted: Ctrl-C; the same command goes on.
+    """
+    subject = find_subject(workspace, options.checkpoint, options.stream, options.pack)
+    if options.dry_run:
+        plan = {
+            "makes": f"features/{options.name or subject.checkpoint.name}",
+            "inputs": {"checkpoint": subject.checkpoint.label, "pack": subject.pack.label},
+            "recipe": recipe_of(subject, options.protocol),
+        }
+        return StageResult(None, plan=plan)
+    return _embed(workspace, subject, options, progress)
+
+
+def features_of(
+    workspace: Workspace,
+    subject: Subject,
+    protocol: Protocol,
+    device: str | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Artifact, Features]:
+    """Gives a checkpoint's features over a pack, from the workspace or computed now."""
+    result = _embed(workspace, subject, EmbedOptions(protocol=protocol, device=device), progress)
+    artifact = result.artifact
+    assert artifact is not None
+    return artifact, load_features(artifact)
+
+
+def load_features(artifact: Artifact) -> Features:
+    """Reads a features artifact after checking its bytes.
+
+    Raises:
+        VidsslError: the file is missing or was changed.
+    """
+    path = artifact.path / FEATURES_FILE
+    if path.exists() and file_digest(path) != artifact.payload[FEATURES_FILE]["sha256"]:
+        raise VidsslError(
+            f"{path} is damaged: its digest is not the one {artifact.label} names; "
+            "remove that folder and run the command again"
+        )
+    return features.load(path)
+
+
+def recipe_of(subject: Subject, protocol: Protocol) -> dict[str, object]:
+    """Gives the recipe of a features artifact."""
+    spec = read_spec(subject.checkpoint.path / encoder_file(subject.stream))
+    return {"stage": "embed", "stream": subject.stream, "protocol": protocol.as_dict(spec)}
+
+
+def _embed(
+    workspace: Workspace, subject: Subject, options: EmbedOptions, progress: Progress
+) -> StageResult:
+    parents = {"checkpoint": subject.checkpoint, "pack": subject.pack}
+    recipe = recipe_of(subject, options.protocol)
+    name = options.name or subject.checkpoint.name
+    with workspace.open_run("features", name, recipe, parents, options.new) as run:
+        if run.finished is not None:
+            return StageResult(run.finished, reused=True)
+        encoder = checkpoint_encoder(subject.checkpoint, subject.stream)
+        device = choose_device(options.device)
+        try:
+            parts = list(
+                _parts(run.folder, encoder, subject.pack, options.protocol, device, progress)
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; the parts that were finished are kept, and the same command goes on"
+            ) from None
+        whole = features.join([part for _, part in parts])
+        features.save(whole, run.folder / FEATURES_FILE)
+        for path, _ in parts:
+            path.unlink()
+        summary = {
+            "videos": len(whole.ids),
+            "windows": len(whole.starts),
+            "width": whole.windows.shape[1],
+        }
+        return StageResult(run.publish(_digest(recipe, parents, run.folder), summary))
+
+
+def _digest(recipe: dict[str, object], parents: dict[str, Artifact], folder: Path) -> str:
+    of_parents = {role: parent.digest for role, parent in parents.items()}
+    content = file_digest(folder / FEATURES_FILE)
+    return canonical_digest({"recipe": recipe, "parents": of_parents, "content": content})
+
+
+def _parts(
+    folder: Path,
+    encoder: Encoder,
+    pack: Artifact,
+    protocol: Protocol,
+    device: str,
+    progress: Progress,
+) -> Iterator[tuple[Path, Features]]:
+    """Embeds a few hundred videos at a time, each part kept until the whole is finished."""
+    with ShardReader(pack.path) as reader:
+        for number, first in enumerate(range(0, len(reader), PART_VIDEOS)):
+            videos = range(first, min(first + PART_VIDEOS, len(reader)))
+            ids = [reader.video_id(v) for v in videos]
+            path = folder / f"part-{number:05d}.h5"
+            if not path.exists():
+                part = features.extract(
+                    encoder, reader, videos, ids, protocol, device, progress=progress
+                )
+                features.save(part, path)
+            yield path, features.load(path)

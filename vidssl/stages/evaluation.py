@@ -1,0 +1,241 @@
+"""What every evaluation starts from: an encoder, packed videos, their labels, and a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from vidssl.annotations import Annotations, Selection
+from vidssl.artifacts import Artifact, Workspace
+from vidssl.checkpoints import checkpoint_views
+from vidssl.errors import MissingInput, VidsslError
+from vidssl.shards import ShardReader
+from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
+
+DEFAULT_STREAM = "rgb"
+SEEDED = "80/20"
+EVERYTHING = "all"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint's encoder of one stream, and the pack it is tried on."""
+
+    checkpoint: Artifact
+    stream: str
+    pack: Artifact
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A pack's videos with what is known of them, and the split that is evaluated.
+
+    Attributes:
+        ids: of all the pack's videos [V]; `annotations` and `selection` are aligned to them.
+        artifact: where the annotations come from.
+        split_seed: the seed of a drawn split.
+        train, test: positions of the labelled videos of either part.
+        notes: sentences the user should see.
+    """
+
+    reader: ShardReader
+    ids: list[str]
+    annotations: Annotations
+    artifact: Artifact
+    selection: Selection
+    split_seed: int
+    train: np.ndarray
+    test: np.ndarray
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self.annotations.classes
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of each video, −1 for none: int64 [V]."""
+        return self.annotations.labels
+
+
+def find_subject(
+    workspace: Workspace,
+    checkpoint: str | None = None,
+    stream: str | None = None,
+    pack: str | None = None,
+) -> Subject:
+    """Finds the encoder to evaluate: the one named, or the newest of the stream (rgb).
+
+    Its pack is the one it was trained on, unless another is named.
+
+    Raises:
+        VidsslError: there is none; the sentence names the command that makes it.
+    """
+    if checkpoint is not None and stream is None:
+        found = workspace.resolve("checkpoint", checkpoint)
+        stream = _main_stream(found)
+    else:
+        stream = stream or DEFAULT_STREAM
+        found = find_checkpoint(workspace, stream, checkpoint)
+    return Subject(found, stream, _pack_for(workspace, found, stream, pack))
+
+
+def _main_stream(checkpoint: Artifact) -> str:
+    views = checkpoint_views(checkpoint)
+    if not views:
+        raise VidsslError(f"{checkpoint.label} holds no encoder")
+    stream = checkpoint.recipe.get("stream")
+    return stream if stream in views else views[0]
+
+
+def _pack_for(
+    workspace: Workspace, checkpoint: Artifact, stream: str, text: str | None
+) -> Artifact:
+    if text is not None:
+        return find_pack(workspace, text, [stream])
+    pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
+    if pack is None or pack.kind != "pack":
+        raise MissingInput(
+            f"the pack that {checkpoint.label} was trained on is not in {workspace.root} any "
+            "more: name another with --pack, or make it again with: vidssl pack VIDEOS"
+        )
+    return pack
+
+
+# ── labels and splits ────────────────────────────────────────────────────────────────────────
+
+
+def find_labels(
+    workspace: Workspace,
+    pack: Artifact,
+    checkpoints: Sequence[Artifact],
+    split: str | None,
+    seed: int = 0,
+) -> Labelled:
+    """Opens a pack with its newest annotations and selects a split.
+
+    Without a split named it is that of the (first) checkpoint's training.
+
+    Args:
+        seed: of a drawn split, where no checkpoint brings one.
+
+    Raises:
+        VidsslError: no labels, no such split, or a part of it without a labelled video.
+    """
+    reader = ShardReader(pack.path)
+    ids = [reader.video_id(v) for v in range(len(reader))]
+    artifact = find_annotations(workspace, pack)
+    if artifact is None:
+        raise MissingInput(_no_labels(pack))
+    annotations = Annotations.load(artifact.path, ids)
+    if not np.any(annotations.labels >= 0):
+        raise MissingInput(_no_labels(pack))
+    if checkpoints:
+        seed = int(checkpoints[0].recipe.get("seed", seed))
+    trained_with = checkpoints[0].recipe.get("split") if checkpoints else None
+    selection = _select(annotations, split, trained_with, seed)
+    train, test = (
+        part[annotations.labels[part] >= 0] for part in (selection.train, selection.test)
+    )
+    for name, part in (("train", train), ("test", test)):
+        if len(part) == 0:
+            raise VidsslError(
+                f"the {name} part of {selection.name} in {artifact.label} has no labelled video"
+            )
+    notes = _without_label(selection, train, test)
+    for checkpoint in checkpoints:
+        notes += leakage(workspace, checkpoint, [ids[v] for v in test])
+    return Labelled(
+        reader, ids, annotations, artifact, selection, seed, train, test, notes
+    )
+
+
+def _no_labels(pack: Artifact) -> str:
+    return (
+        f"{pack.label} has no labels, and this needs them: give each class a folder of its own, "
+        "or name a table of labels with: vidssl pack VIDEOS --labels FILE.csv"
+    )
+
+
+def _select(
+    annotations: Annotations, split: str | None, trained_with: str | None, seed: int
+) -> Selection:
+    if split is not None:
+        return annotations.select(split, seed)
+    if trained_with == SEEDED:
+        # Split columns may have come later; the drawn split is the one that was trained with.
+        return replace(annotations, splits={}).select(None, seed)
+    return annotations.select(trained_with if trained_with in annotations.splits else None, seed)
+
+
+def _without_label(selection: Selection, train: np.ndarray, test: np.ndarray) -> list[str]:
+    left = len(selection.train) + len(selection.test) - len(train) - len(test)
+    return [f"{left} videos of the split have no label and are left out"] if left else []
+
+
+# ── what an encoder has seen ─────────────────────────────────────────────────────────────────
+
+
+def leakage(workspace: Workspace, checkpoint: Artifact, test_ids: Sequence[str]) -> list[str]:
+    """Gives a sentence if an encoder was trained on videos that it is now tested on."""
+    seen = trained_ids(workspace, checkpoint)
+    if seen is None:
+        return [f"what {checkpoint.label} was trained on is not known here any more, so it "
+                "cannot be told whether test videos were among it"]  # fmt: skip
+    both = len(seen & set(test_ids))
+    if not both:
+        return []
+    return [
+        f"{both} of the {len(test_ids)} test videos were in the training set of "
+        f"{checkpoint.label} (without labels), which flatters these figures"
+    ]
+
+
+def trained_ids(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
+    """Gives the ids of the videos a checkpoint and its ancestors were trained on, or None.
+
+    None when an artifact that would tell is not in the workspace any more.
+    """
+    seen: set[str] = set()
+    for ancestor in _ancestors(workspace, checkpoint):
+        own = _ids_of_one(workspace, ancestor) if ancestor is not None else None
+        if own is None:
+            return None
+        seen |= own
+    return seen
+
+
+def _ancestors(workspace: Workspace, checkpoint: Artifact) -> Iterator[Artifact | None]:
+    """Gives a checkpoint and every checkpoint before it; None for one that is gone."""
+    known = {a.digest: a for a in workspace.scan()[0]}
+    frontier: list[Artifact | None] = [checkpoint]
+    while frontier:
+        current = frontier.pop()
+        yield current
+        if current is not None:
+            # A partner only chose among videos, but what it chose by it had learnt from its own.
+            roles = [r for r in ("student", "partner", "init") if r in current.parents]
+            frontier += [known.get(current.parents[role]) for role in roles]
+
+
+def _ids_of_one(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
+    pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
+    if pack is None:
+        return None
+    reader = ShardReader(pack.path)
+    ids = [reader.video_id(v) for v in range(len(reader))]
+    split = checkpoint.recipe.get("split")
+    if split in (None, EVERYTHING):
+        return set(ids)
+    artifact = workspace.by_digest(checkpoint.parents.get("annotations", ""))
+    if artifact is None:
+        return None
+    annotations = Annotations.load(artifact.path, ids)
+    if split != SEEDED and split not in annotations.splits:
+        return None
+    seed = int(checkpoint.recipe.get("seed", 0))
+    selection = _select(annotations, None, split, seed)
+    return {ids[v] for v in selection.train}

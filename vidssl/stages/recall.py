@@ -1,0 +1,129 @@
+"""The retrieval measure, from features to a report and its files: test videos query train videos.
+
+Published protocol (CoCLR and ViCC, §4 of both): each part centred with its own mean, unit length,
+cosine; two streams add their similarities; a hit if one of the first k shares the label.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from vidssl.artifacts import Artifact, Run, atomic_write, canonical_digest, write_json
+from vidssl.neighbours import (
+    PUBLISHED_KS,
+    Neighbours,
+    Recall,
+    centred_unit,
+    recall_at,
+    top_k,
+)
+from vidssl.stages.evaluation import Labelled
+from vidssl.stages.result import StageResult
+
+RESULTS_FILE = "results.json"
+NEIGHBOURS_FILE = "neighbours.csv"
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class RetrievalReport:
+    """How often test videos find their class among the train videos.
+
+    Attributes:
+        features: what was compared: checkpoints' labels, or the name of a baseline.
+        queries, gallery: labelled videos of the test and train part.
+        recall: one row per k.
+    """
+
+    features: str
+    pack: str
+    split: str
+    queries: int
+    gallery: int
+    recall: list[Recall]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RetrievalReport:
+        """Reads what :func:`dataclasses.asdict` wrote."""
+        return cls(**{**data, "recall": [Recall(**row) for row in data["recall"]]})
+
+    def at(self, k: int) -> Recall:
+        """Gives the row of one k."""
+        return next(row for row in self.recall if row.k == k)
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """The retrieval artifact and what is in it."""
+
+    stage: StageResult
+    report: RetrievalReport | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the result as plain data, for --json."""
+        found = {"results": asdict(self.report)} if self.report else {}
+        return self.stage.as_dict() | found
+
+
+def measure(
+    streams_VD: Sequence[np.ndarray],
+    labelled: Labelled,
+    features: str,
+    pack: Artifact,
+    device: str = "cpu",
+    ks: Sequence[int] = PUBLISHED_KS,
+) -> tuple[RetrievalReport, Neighbours]:
+    """Measures R@k of one or more streams' video features.
+
+    Args:
+        streams_VD: for each stream the features of all the pack's videos [V, D].
+    """
+    # Unit rows side by side: their dot product is the sum of the streams' cosines.
+    queries = np.hstack([centred_unit(x[labelled.test]) for x in streams_VD])
+    gallery = np.hstack([centred_unit(x[labelled.train]) for x in streams_VD])
+    found = top_k(queries, gallery, max(ks), device)
+    table = recall_at(
+        found.index, labelled.labels[labelled.test], labelled.labels[labelled.train], ks
+    )
+    report = RetrievalReport(
+        features, pack.label, labelled.selection.name, len(queries), len(gallery), table
+    )
+    return report, found
+
+
+def publish(run: Run, report: RetrievalReport, found: Neighbours, labelled: Labelled) -> Artifact:
+    """Writes results.json and neighbours.csv and publishes the retrieval artifact."""
+    table = _neighbour_table(found, labelled)
+    write_json(run.folder / RESULTS_FILE, asdict(report))
+    atomic_write(run.folder / NEIGHBOURS_FILE, table)
+    digest = canonical_digest(
+        {"run": run.identity, "report": asdict(report), "neighbours": table.decode()}
+    )
+    summary = {f"R@{row.k}": row.recall for row in report.recall}
+    summary |= {"split": report.split, "queries": report.queries, "gallery": report.gallery}
+    return run.publish(digest, summary)
+
+
+def read_report(artifact: Artifact) -> RetrievalReport:
+    """Reads the results of a retrieval artifact."""
+    return RetrievalReport.from_dict(json.loads((artifact.path / RESULTS_FILE).read_text()))
+
+
+def _neighbour_table(found: Neighbours, labelled: Labelled) -> bytes:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["query", "label", "rank", "neighbour", "neighbour_label", "similarity"])
+    for row, video in enumerate(labelled.test):
+        own = [labelled.ids[video], labelled.classes[labelled.labels[video]]]
+        nearest = labelled.train[found.index[row, :LISTED]]
+        for rank, (other, value) in enumerate(zip(nearest, found.similarity[row], strict=False), 1):
+            label = labelled.classes[labelled.labels[other]]
+            table.writerow([*own, rank, labelled.ids[other], label, f"{value:.4f}"])
+    return text.getvalue().encode()
