@@ -25,7 +25,8 @@ def moving_square(
     clip = np.repeat(_texture(draw, width, height)[None] // 2, frames, axis=0)
     for t in range(frames):
         x, y = 12 + step[0] * t, 12 + step[1] * t
-        clip[t, y : y + 20, x : x + 20] = square[: height - y, : max(0, width - x)]
+        place = clip[t, y : y + 20, x : x + 20]
+        place[:] = square[: place.shape[0], : place.shape[1]]
     return clip
 
 
