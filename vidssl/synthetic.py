@@ -102,7 +102,7 @@ def _turns(t: np.ndarray, draw: np.random.Generator, shortest: float, longest: f
 
 def _swell(draw: np.random.Generator, turn: np.ndarray | float) -> np.ndarray:
     """Size factor of a pulsing object at phase `turn`."""
-    return np.exp(draw.uniform(0.35, 0.5) * np.sin(turn))
+    return np.exp(draw.uniform(0.3, 0.45) * np.sin(turn))
 
 
 _MOVES: dict[str, Callable[[np.ndarray, np.random.Generator, float], Pose]] = {
@@ -180,7 +180,7 @@ def _background(
     for _ in range(int(draw.integers(6, 11))):
         distance = np.hypot(x - draw.uniform(0, size[0]), y - draw.uniform(0, size[1]))
         cover = np.clip((draw.uniform(0.06, 0.22) * unit - distance) / 3 + 0.5, 0, 1)[..., None]
-        cover *= draw.uniform(0.3, 0.7)
+        cover *= draw.uniform(0.2, 0.5)
         tint = _colour(draw, (0.1, 0.6), (0.65, 1.0) if bright else (0.15, 0.55))
         picture = (1 - cover) * picture + cover * tint
     return picture.astype(np.float32)
@@ -191,7 +191,7 @@ def _homes(
 ) -> tuple[np.ndarray, float]:
     """Places for `count` objects [N, 2] with room for each, and the largest fitting radius."""
     width, height = size
-    radius = min(width, height) * (0.25, 0.2, 0.17)[count - 1]
+    radius = min(width, height) * (0.27, 0.21, 0.18)[count - 1]
     columns = np.linspace(0, width, count + 1)
     x = draw.uniform(columns[:-1] + 0.3 * width / count, columns[1:] - 0.3 * width / count)
     y = draw.uniform(0.3 * height, 0.7 * height, count)
@@ -214,7 +214,7 @@ def render(
     look = np.random.default_rng([seed, 0])
     bright = bool(look.integers(2))
     homes, radius = _homes(look, int(look.integers(1, 4)), size)
-    radius *= look.uniform(0.75, 1.0)
+    radius *= look.uniform(0.8, 1.0)
     sprites = [_sprite(look, not bright) for _ in homes]
     tilt = look.uniform(0, 2 * np.pi, len(homes))
     drift = look.uniform(-0.25, 0.25, 2)  # pixels per frame, everything together
@@ -357,7 +357,7 @@ def encode(path: Path, clip: np.ndarray, fps: int = FPS) -> None:
 
     part = path.with_name(f".{path.stem}.{os.getpid()}.part")
     with av.open(str(part), "w", format="mp4") as container:
-        # One thread keeps the file's bytes independent of the machine's number of cores.
+        # One thread: such small pictures are better spread over processes.
         options = {"crf": "18", "preset": "veryfast", "threads": "1"}
         stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
         stream.height, stream.width = clip.shape[1:3]
