@@ -91,10 +91,11 @@ class Features:
     starts: np.ndarray
     offsets: np.ndarray
 
-    def unit_windows(self) -> np.ndarray:
-        """Gives the windows [W, D] at unit length."""
-        norm = np.linalg.norm(self.windows, axis=1, keepdims=True)
-        return self.windows / np.maximum(norm, 1e-12)
+    def unit_windows(self, video: int | None = None) -> np.ndarray:
+        """Gives windows at unit length, of one video or of all [W, D]."""
+        windows = self.windows if video is None else self.windows[self.of_video(video)]
+        norm = np.linalg.norm(windows, axis=1, keepdims=True)
+        return windows / np.maximum(norm, 1e-12)
 
     def video_means(self) -> np.ndarray:
         """Gives one row per video [V, D]: windows at unit length, then their mean."""

@@ -1,0 +1,1 @@
+"""Pictures and drawings of results. Stages use it; nothing below does."""

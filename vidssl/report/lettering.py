@@ -1,0 +1,81 @@
+"""Text on pictures: anti-aliased, in any script where OpenCV can.
+
+OpenCV 5 carries a variable Unicode font; OpenCV 4 has only the ASCII strokes of Hershey, so that
+names are first brought to ASCII there (ü becomes u, and what has no such form an underscore).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+Colour = tuple[int, int, int]  # red, green, blue
+
+REGULAR, SEMIBOLD, BOLD = 400, 600, 750
+ELLIPSIS = "…"
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+PLAIN = {DASH: "-", "—": "-", MINUS: "-", ELLIPSIS: "..", "·": "-", "ß": "ss"}
+_HERSHEY = cv2.FONT_HERSHEY_DUPLEX
+_HERSHEY_HEIGHT = 30.0  # pixels of a line at scale 1
+
+
+def text_width(text: str, size: int, weight: int = REGULAR) -> int:
+    """Gives the pixels that a line takes."""
+    face = _unicode_face()
+    if face is None:
+        return int(cv2.getTextSize(to_ascii(text), _HERSHEY, size / _HERSHEY_HEIGHT, 1)[0][0])
+    left, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), face, size, weight)
+    return int(left + width)
+
+
+def draw_text(
+    image: np.ndarray,
+    text: str,
+    at: tuple[int, int],
+    size: int,
+    colour: Colour,
+    weight: int = REGULAR,
+) -> None:
+    """Writes one line into an RGB picture, `at` its left end on the baseline."""
+    face = _unicode_face()
+    if face is not None:
+        cv2.putText(image, text, at, colour, face, size, weight)
+        return
+    thickness = 2 if weight >= BOLD else 1
+    scale = size / _HERSHEY_HEIGHT
+    cv2.putText(image, to_ascii(text), at, _HERSHEY, scale, colour, thickness, cv2.LINE_AA)
+
+
+def fit(text: str, width: int, size: int, weight: int = REGULAR) -> str:
+    """Shortens a line in its middle until it fits; names differ most often at their ends."""
+    if text_width(text, size, weight) <= width:
+        return text
+    low, high = 0, len(text)  # most characters kept that still fit
+    while low < high:
+        kept = (low + high + 1) // 2
+        if text_width(_without_middle(text, kept), size, weight) <= width:
+            low = kept
+        else:
+            high = kept - 1
+    return _without_middle(text, low)
+
+
+def to_ascii(text: str) -> str:
+    """Gives the nearest ASCII: marks dropped, dashes plain, the rest an underscore."""
+    text = "".join(PLAIN.get(letter, letter) for letter in text)
+    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(c if " " <= c <= "~" else "_" for c in letters)
+
+
+def _without_middle(text: str, kept: int) -> str:
+    head = (kept + 1) // 2
+    return text[:head] + ELLIPSIS + text[len(text) - (kept - head) :]
+
+
+@lru_cache(maxsize=1)
+def _unicode_face() -> Any:
+    return cv2.FontFace("sans") if hasattr(cv2, "FontFace") else None

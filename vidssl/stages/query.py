@@ -1,0 +1,189 @@
+"""`vidssl retrieve QUERY`: the videos of a pack that are most like a video file.
+
+Both are centred with the gallery's mean: a lone query has none of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vidssl.artifacts import Workspace
+from vidssl.errors import UsageError, VidsslError
+from vidssl.features import Features, Protocol, extract
+from vidssl.neighbours import centred_unit, top_k
+from vidssl.progress import SILENT, Progress
+from vidssl.report.sheet import check_sheet
+from vidssl.sampling import span
+from vidssl.shards import ShardReader
+from vidssl.stages.gallery import Gallery, Stream, open_gallery
+from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
+from vidssl.stages.query_frames import QueryFrames, flow_note, one_opencv_thread, show_like
+from vidssl.stages.query_sheet import draw_answer
+from vidssl.stages.retrieve import RetrieveOptions, find_subjects
+from vidssl.stages.training import choose_device
+from vidssl.video import Source, find_videos
+
+
+@dataclass(frozen=True)
+class QueryOptions:
+    """What to look for, and with what.
+
+    Attributes:
+        videos: files, folders, or text files of paths.
+        checkpoints, streams, pack: as of :class:`vidssl.stages.retrieve.RetrieveOptions`.
+        k: neighbours to show.
+        keep_self: also show the query itself, when it is in the gallery.
+        sheet: where to draw a contact sheet; several queries get numbered files.
+    """
+
+    videos: tuple[Path, ...]
+    checkpoints: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+    pack: str | None = None
+    k: int = 10
+    keep_self: bool = False
+    sheet: Path | None = None
+    protocol: Protocol = field(default_factory=Protocol)
+    device: str | None = None
+
+
+# ── the stage ────────────────────────────────────────────────────────────────────────────────
+
+
+def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT) -> QueryResult:
+    """Finds each query's nearest neighbours among all videos of a pack.
+
+    Raises:
+        VidsslError: no such file, no checkpoint, or not one query can be decoded.
+    """
+    if options.k < 1:
+        raise UsageError("ask for one neighbour or more")
+    if options.sheet is not None:
+        check_sheet(options.sheet)
+    sources = [source for path in options.videos for source in find_videos(path)]
+    found = RetrieveOptions(options.checkpoints, options.streams, options.pack)
+    subjects = find_subjects(workspace, found)
+    gallery = open_gallery(workspace, subjects, options.protocol, options.device, progress)
+    answers, quarantined = [], []
+    with one_opencv_thread():
+        for number, source in enumerate(sources, 1):
+            try:
+                query = show_like(source, gallery, sheet=options.sheet is not None)
+            except VidsslError as error:
+                quarantined.append((str(source.path), str(error)))
+                continue
+            place = _sheet_path(options.sheet, number, len(sources))
+            answers.append(_answer(source, query, gallery, options, place))
+    if not answers:
+        path, reason = quarantined[0]
+        raise VidsslError(f"{path} cannot be used: {reason}")
+    return QueryResult(
+        checkpoints=[subject.checkpoint.label for subject in subjects],
+        pack=gallery.pack.label,
+        gallery=len(gallery.reader),
+        answers=answers,
+        quarantined=quarantined,
+        notes=flow_note(gallery.reader, gallery.streams) + _notes(answers),
+    )
+
+
+def _notes(answers: Sequence[QueryAnswer]) -> list[str]:
+    notes = []
+    for answer in answers:
+        if answer.left_out:
+            listed = ", ".join(answer.left_out)
+            notes.append(
+                f"{answer.query} is in the gallery itself ({listed}) and was left out; "
+                "--keep-self keeps it"
+            )
+    return notes
+
+
+def _sheet_path(sheet: Path | None, number: int, count: int) -> Path | None:
+    if sheet is None or count == 1:
+        return sheet
+    return sheet.with_stem(f"{sheet.stem}-{number:0{len(str(count))}d}")
+
+
+# ── one query ────────────────────────────────────────────────────────────────────────────────
+
+
+def _answer(
+    source: Source, query: QueryFrames, gallery: Gallery, options: QueryOptions, sheet: Path | None
+) -> QueryAnswer:
+    embedded = [_embed_query(source, query, stream, options) for stream in gallery.streams]
+    rows = [
+        centred_unit(features.video_means(), stream.mean)
+        for stream, features in zip(gallery.streams, embedded, strict=True)
+    ]
+    itself = _itself(source, gallery.reader)
+    wanted = options.k if options.keep_self else options.k + len(itself)
+    found = top_k(np.hstack(rows), gallery.videos, wanted)
+    nearest = [
+        (int(video), float(value) / len(rows))
+        for video, value in zip(found.index[0], found.similarity[0], strict=True)
+        if options.keep_self or int(video) not in itself
+    ][: options.k]
+    answer = QueryAnswer(
+        query=str(source.path),
+        neighbours=[
+            _neighbour(rank, video, value, embedded[0], query, gallery)
+            for rank, (video, value) in enumerate(nearest, 1)
+        ],
+        left_out=[] if options.keep_self else [gallery.name(v) for v in itself],
+        sheet=sheet,
+    )
+    if sheet is not None:
+        label = next((gallery.labels[v] for v in itself), None)
+        draw_answer(answer, label, [video for video, _ in nearest], query, gallery, sheet)
+    return answer
+
+
+def _embed_query(
+    source: Source, query: QueryFrames, stream: Stream, options: QueryOptions
+) -> Features:
+    device = choose_device(options.device)
+    return extract(stream.encoder, query, [0], [source.id], options.protocol, device)
+
+
+def _itself(source: Source, reader: ShardReader) -> list[int]:
+    """Gives the gallery's videos with the query's fingerprint, whatever their names."""
+    return [v for v in range(len(reader)) if reader.video_id(v).endswith(f"#{source.fingerprint}")]
+
+
+def _neighbour(
+    rank: int, video: int, similarity: float, own: Features, query: QueryFrames, gallery: Gallery
+) -> Neighbour:
+    """Describes a neighbour, with its window that is most like one of the query's."""
+    stream = gallery.streams[0]
+    theirs = centred_unit(stream.features.unit_windows(video), stream.mean)
+    ours = centred_unit(own.unit_windows(), stream.mean)
+    mine, its = np.unravel_index(int((ours @ theirs.T).argmax()), (len(ours), len(theirs)))
+    spec = stream.encoder.spec
+    cover = span(spec.frames, spec.stride)
+    first = int(stream.features.starts[stream.features.of_video(video)][its])
+    last = min(first + cover, int(gallery.reader.videos.frames[video])) - 1
+    query_first = int(own.starts[mine])
+    query_last = min(query_first + cover, int(query.frame_count(stream.subject.stream)[0])) - 1
+    fps = float(gallery.reader.videos.fps[video])
+    return Neighbour(
+        rank=rank,
+        similarity=similarity,
+        video=gallery.name(video),
+        id=gallery.reader.video_id(video),
+        label=gallery.labels[video],
+        begin=_seconds(first, fps),
+        end=_seconds(last + 1, fps),
+        first_frame=first,
+        last_frame=last,
+        query_begin=_seconds(query_first, query.fps),
+        query_end=_seconds(query_last + 1, query.fps),
+    )
+
+
+def _seconds(frame: int, fps: float) -> float | None:
+    return round(frame / fps, 3) if fps > 0 else None

@@ -1,0 +1,72 @@
+"""The contact sheet of one query's answer: which frames of which videos go onto it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vidssl.report.lettering import DASH
+from vidssl.report.sheet import Card, draw_sheet
+from vidssl.stages.gallery import Gallery
+from vidssl.stages.query_answer import Neighbour, QueryAnswer
+from vidssl.stages.query_frames import QueryFrames
+
+NEIGHBOUR_FRAMES = 3
+QUERY_FRAMES = 4
+
+
+def draw_answer(
+    answer: QueryAnswer,
+    label: str | None,
+    videos: Sequence[int],
+    query: QueryFrames,
+    gallery: Gallery,
+    path: Path,
+) -> None:
+    """Draws a query beside its neighbours, each by the window that is most like the query.
+
+    Args:
+        label: of the query, where it is known.
+        videos: the neighbours' numbers in the gallery.
+    """
+    head = _query_card(answer, label, query)
+    cards = [
+        _neighbour_card(neighbour, video, gallery)
+        for neighbour, video in zip(answer.neighbours, videos, strict=True)
+    ]
+    streams = " + ".join(stream.subject.checkpoint.label for stream in gallery.streams)
+    draw_sheet(path, head, cards, footer=f"{streams}   gallery of {len(gallery.reader)} videos")
+
+
+def _query_card(answer: QueryAnswer, label: str | None, query: QueryFrames) -> Card:
+    count = int(query.frame_count("rgb")[0])
+    shown = _spread(0, count - 1, min(QUERY_FRAMES, count))
+    length = f"{count / query.fps:.1f} s" if query.fps > 0 else f"{count} frames"
+    frames = list(query.frames("rgb", 0, shown))
+    return Card(frames, Path(answer.query).name, label, length)
+
+
+def _neighbour_card(neighbour: Neighbour, video: int, gallery: Gallery) -> Card:
+    last = min(neighbour.last_frame, int(gallery.reader.frame_count("rgb")[video]) - 1)
+    shown = _spread(neighbour.first_frame, last, NEIGHBOUR_FRAMES)
+    return Card(
+        frames=list(gallery.reader.frames("rgb", video, shown)),
+        name=Path(neighbour.video).name,
+        label=neighbour.label,
+        detail=_range(neighbour),
+        rank=neighbour.rank,
+        similarity=neighbour.similarity,
+    )
+
+
+def _spread(first: int, last: int, count: int) -> np.ndarray:
+    """Gives `count` frame numbers from first to last, evenly."""
+    return np.linspace(first, last, count).round().astype(int)
+
+
+def _range(neighbour: Neighbour) -> str:
+    if neighbour.begin is None or neighbour.end is None:
+        return f"frames {neighbour.first_frame}{DASH}{neighbour.last_frame}"
+    return f"{neighbour.begin:.1f}{DASH}{neighbour.end:.1f} s"
