@@ -49,12 +49,22 @@ def load_encoder(path: Path) -> Encoder:
         VidsslError: no such file, not an encoder, of an unknown format, or damaged.
     """
     spec = read_spec(path)
+    encoder = Encoder(spec)
     try:
         state = safetensors.torch.load_file(path)
-        encoder = Encoder(spec)
-        encoder.load_state_dict(state, strict=True)
-    except (safetensors.SafetensorError, RuntimeError) as error:
+    except safetensors.SafetensorError as error:
         raise VidsslError(f"{path} is damaged: {_first_line(error)}") from error
+    wanted = encoder.state_dict()
+    if different := sorted(
+        name
+        for name in wanted.keys() | state.keys()
+        if name not in wanted or name not in state or wanted[name].shape != state[name].shape
+    ):
+        raise VidsslError(
+            f"{path} does not fit the backbone {spec.backbone} of this vidssl ({VERSION}): "
+            f"{len(different)} tensors differ, such as {different[0]}"
+        )
+    encoder.load_state_dict(state, strict=True)
     return encoder.eval()
 
 

@@ -75,6 +75,9 @@ SnapshotOption = Annotated[
     list[int] | None,
     typer.Option("--snapshot-epochs", help="Also publish the checkpoint after this epoch."),
 ]
+EvaluatedStreamOption = Annotated[
+    str | None, typer.Option("--stream", help="rgb or flow; default: the checkpoint's, or rgb.")
+]
 DEFAULT_WORKSPACE = Path("vidssl-workspace")
 
 
@@ -309,6 +312,135 @@ def cotrain(
         results.append(result)
         terminal.outline(result)
     terminal.json_out({"runs": [r.as_dict() for r in results]})
+
+
+# ── evaluation ───────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def probe(
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", "-c", help="Default: the stream's newest.")
+    ] = None,
+    stream: EvaluatedStreamOption = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the probe."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train a linear classifier on frozen features; needs labels.
+
+    Example:  vidssl probe
+
+    Example:  vidssl probe --stream flow --split split2
+    """
+    from vidssl.stages import probe as stage
+    from vidssl.tables import probe_tables
+
+    options = stage.ProbeOptions(
+        checkpoint=checkpoint, stream=stream, pack=pack, split=split, settings=_settings(settings),
+        name=name, seed=seed, device=device, new=new, dry_run=dry_run,
+    )  # fmt: skip
+    terminal = Terminal.open(workspace, json, quiet)
+    result = stage.run(terminal.workspace, options, terminal.progress)
+    terminal.json_out(result.as_dict())
+    if result.report is not None:
+        terminal.show(probe_tables(result.report))
+    terminal.outline(result.stage)
+
+
+@app.command()
+def retrieve(
+    queries: Annotated[
+        list[Path] | None, typer.Argument(metavar="[QUERY]...", help="Video files to look for.")
+    ] = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Test videos query train videos: R@1 … R@50.")
+    ] = False,
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours to show.")] = 10,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw a contact sheet (PNG) of query and neighbours.")
+    ] = None,
+    keep_self: Annotated[
+        bool, typer.Option("--keep-self", help="Also show the query where it is in the pack.")
+    ] = False,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option("--checkpoint", "-c", help="One, or one of each stream.")
+    ] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="rgb, flow, or rgb,flow (their similarities are added).")
+    ] = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    name: Annotated[str | None, typer.Option(help="Of an evaluation's artifact.")] = None,
+    device: DeviceOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Find the nearest neighbours of a video, or measure how good they are.
+
+    Example:  vidssl retrieve query.mp4 --sheet neighbours.png
+
+    Example:  vidssl retrieve --evaluate --stream rgb,flow
+    """
+    if bool(queries) == evaluate:
+        raise UsageError(
+            "retrieve takes either query videos or --evaluate, such as: vidssl retrieve query.mp4"
+        )
+    terminal = Terminal.open(workspace, json, quiet)
+    found: dict[str, Any] = {
+        "checkpoints": tuple(checkpoint or ()),
+        "streams": tuple(s.strip() for s in stream.split(",")) if stream else (),
+        "pack": pack,
+        "device": device,
+    }
+    if queries:
+        _query(terminal, tuple(queries), k=k, keep_self=keep_self, sheet=sheet, **found)
+    else:
+        _evaluate(terminal, split=split, name=name, new=new, dry_run=dry_run, **found)
+
+
+def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None:
+    from vidssl.stages import query as stage
+    from vidssl.tables import query_tables
+
+    result = stage.run(
+        terminal.workspace, stage.QueryOptions(videos, **options), terminal.progress
+    )
+    terminal.json_out(result.as_dict())
+    terminal.show(query_tables(result))
+    for note in result.notes:
+        terminal.show(note)
+    terminal.left_out(result.quarantined)
+
+
+def _evaluate(terminal: Terminal, **options: Any) -> None:
+    from vidssl.stages import retrieve as stage
+    from vidssl.tables import recall_table
+
+    result = stage.run(terminal.workspace, stage.RetrieveOptions(**options), terminal.progress)
+    terminal.json_out(result.as_dict())
+    if result.report is not None:
+        terminal.show(recall_table([result.report]))
+    terminal.outline(result.stage)
+
+
+# ── shared by commands ───────────────────────────────────────────────────────────────────────
 
 
 def _training_terminal(workspace: Path, json: bool, quiet: bool) -> Terminal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,15 +89,24 @@ class Terminal:
         if result.quarantined:
             raise typer.Exit(QUARANTINED)
 
+    def left_out(self, quarantined: Sequence[tuple[str, str]]) -> None:
+        """Lists videos that could not be used, and exits with 3 if there are any."""
+        self._list_quarantined(quarantined)
+        if quarantined:
+            raise typer.Exit(QUARANTINED)
+
+    def _list_quarantined(self, quarantined: Sequence[tuple[str, str]]) -> None:
+        for video, reason in quarantined[:MOST_QUARANTINED_SHOWN]:
+            self.show(Text.assemble(("left out: ", "yellow"), f"{video}: {reason}"))
+        more = len(quarantined) - MOST_QUARANTINED_SHOWN
+        if more > 0:
+            self.show(Text(f"… and {more} more, listed in quarantine.csv", style="yellow"))
+
     def outline(self, result: StageResult) -> None:
         """Prints one line on the artifact, and tables of a plan or of quarantined videos."""
         if result.plan is not None:
             self.show(plan_table(result.plan))
-        for video, reason in result.quarantined[:MOST_QUARANTINED_SHOWN]:
-            self.show(Text.assemble(("left out: ", "yellow"), f"{video}: {reason}"))
-        more = len(result.quarantined) - MOST_QUARANTINED_SHOWN
-        if more > 0:
-            self.show(Text(f"… and {more} more, listed in quarantine.csv", style="yellow"))
+        self._list_quarantined(result.quarantined)
         if result.artifact is not None:
             self.show(artifact_line(result))
 
