@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -203,7 +204,8 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
     _save_encoders(objective, run.folder)
     digest = weights_digest(objective.encoders)
     kept = ("loss", "knn", "purity", "feature_std", "feature_rank")
-    figures = {name: last[name] for name in kept if last.get(name) is not None}
+    known = {name: last[name] for name in kept if last.get(name) is not None}
+    figures = {name: value for name, value in known.items() if math.isfinite(value)}  # type: ignore[arg-type]
     summary = {
         "method": plan.recipe.method,
         "backbone": plan.recipe.network.backbone,
