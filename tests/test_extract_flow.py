@@ -235,7 +235,7 @@ def start(folder: Path, videos: Path, journaled: int) -> subprocess.Popen:
     script = folder / "run.py"
     script.write_text(RUN)
     command = [sys.executable, str(script), str(folder / "w"), str(videos)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         journals = list((folder / "w").glob("flow/main/.run-*/spool-0000.journal"))
@@ -305,7 +305,7 @@ def _alive(pid: int) -> bool:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_cleanly(tmp_path: Path, long_videos: Path, number: int, code: int):
     process = start(tmp_path, long_videos, 2)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal and batch systems do: parent and workers
     out, _ = process.communicate(timeout=30)
     assert process.returncode == code
     assert "finished videos are kept" in out
@@ -354,6 +354,37 @@ def test_a_crash_or_a_failure_costs_one_video(tmp_path: Path, workers: int):
     }
     assert (tmp_path / "crash1").read_text() == "xx", "tried once more"
     assert (tmp_path / "a").read_text() == "x"
+
+
+SLEEP = """
+import time
+from pathlib import Path
+from vidssl.stages.video_pool import work_on_videos
+from vidssl.video import Source
+
+def sleep(source):
+    print("asleep", flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    list(work_on_videos([Source("a#0", Path("a"), "a", "0")], sleep, 1))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_a_worker_dies_with_its_parent_in_the_middle_of_a_video(tmp_path: Path):
+    script = tmp_path / "sleep.py"
+    script.write_text(SLEEP)
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "asleep\n"
+    workers = children(process)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(_alive(pid) for pid in workers):
+        time.sleep(0.05)
+    process.stdout.close()
+    assert not any(_alive(pid) for pid in workers)
 
 
 def test_no_video_no_process():

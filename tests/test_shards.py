@@ -383,7 +383,7 @@ def test_a_full_disk_loses_nothing(
         left[0] -= 1
         return os.write(descriptor, bytes(data[:100]))
 
-    monkeypatch.setattr(spool_module, "os", _OsWith(write))
+    monkeypatch.setattr(spool_module, "os", _OsWith(write=write))
     with pytest.raises(VidsslError, match="the disk is full"):
         writer.add(record(2, 7), encoded(pictures(2, 7)))
     monkeypatch.undo()
@@ -416,11 +416,37 @@ def test_a_shard_holds_no_more_than_it_needs(tmp_path: Path):
     assert (tmp_path / "shard-0000.h5").stat().st_size < blobs + 30_000
 
 
-class _OsWith:
-    """The os module with another write."""
+def test_blobs_are_on_the_disk_before_the_journal_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    writer = ShardWriter(tmp_path, PARAMS)
+    calls: list[tuple[str, str]] = []
 
-    def __init__(self, write):
-        self.write = write
+    def name(descriptor: int) -> str:
+        return os.readlink(f"/proc/self/fd/{descriptor}").rpartition(".")[2]
+
+    def write(descriptor: int, data: bytes) -> int:
+        calls.append(("write", name(descriptor)))
+        return os.write(descriptor, data)
+
+    def fsync(descriptor: int) -> None:
+        calls.append(("fsync", name(descriptor)))
+
+    monkeypatch.setattr(spool_module, "os", _OsWith(write=write, fsync=fsync))
+    writer.add(record(0, 5), encoded(pictures(0, 5)))
+    assert calls == [
+        ("write", "bin"),
+        ("fsync", "bin"),
+        ("write", "journal"),
+        ("fsync", "journal"),
+    ]
+
+
+class _OsWith:
+    """The os module with some functions of its own."""
+
+    def __init__(self, **functions):
+        vars(self).update(functions)
 
     def __getattr__(self, name: str):
         return getattr(os, name)

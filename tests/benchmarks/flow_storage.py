@@ -33,8 +33,7 @@ STORAGE = [
     *((128, bound, stored) for bound in (3, 5, 10, 20) for stored in (128, 64)),
 ]
 CHOSEN = "dis medium"  # whose storage is measured
-# Magnitude in thousandths of the short side; 4 of them are about one pixel of 240.
-MAGNITUDES = np.array([0.5, 1, 2, 4, 8, 16, 32, 64], np.float32)
+STILL = 0.0005  # of the short side (0.12 px of 240): less is no motion
 ORIENTATIONS = 8
 CELLS = 4  # by as many, so that where something moves counts as well
 
@@ -48,17 +47,16 @@ class Sums:
 
 
 def histogram(flow: np.ndarray, short: float) -> np.ndarray:
-    """Shares of [cell, magnitude, orientation]; the least magnitude has no direction."""
-    flow = cv2.resize(flow, (128, 96), interpolation=cv2.INTER_AREA)
+    """Motion in each [cell, orientation], and what is still in each cell."""
+    flow = cv2.resize(flow, (128, 96), interpolation=cv2.INTER_AREA) / np.float32(short)
     u, v = flow[..., 0], flow[..., 1]
-    level = np.searchsorted(MAGNITUDES, np.hypot(u, v) * np.float32(1000 / short))
+    motion = np.hypot(u, v)
     turn = np.floor((np.arctan2(v, u) / (2 * np.pi) + 0.5) * ORIENTATIONS).astype(int)
-    turn = np.where(level == 0, 0, turn % ORIENTATIONS)
+    turn = np.where(motion < STILL, ORIENTATIONS, turn % ORIENTATIONS)
     y, x = (np.arange(n) * CELLS // n for n in flow.shape[:2])
-    cell = y[:, None] * CELLS + x
-    bins = (cell * (len(MAGNITUDES) + 1) + level) * ORIENTATIONS + turn
-    length = CELLS * CELLS * (len(MAGNITUDES) + 1) * ORIENTATIONS
-    return np.bincount(bins.ravel(), minlength=length) / level.size
+    bins = (y[:, None] * CELLS + x) * (ORIENTATIONS + 1) + turn
+    weight = np.maximum(motion, STILL)
+    return np.bincount(bins.ravel(), weight.ravel(), CELLS * CELLS * (ORIENTATIONS + 1))
 
 
 def estimators() -> dict[str, flow_algorithms.Estimate]:

@@ -146,13 +146,14 @@ class _Worker:
     def end(self) -> None:
         """Stops the process; it holds nothing worth saving."""
         self.pipe.close()
-        self.process.terminate()
+        self.process.kill()
         self.process.join()
 
 
 def _serve(pipe: Connection, work: Work) -> None:
     """A worker's life: one video after another, until the parent hangs up or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # these reach all; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     cv2.setNumThreads(0)
     while True:
