@@ -1,0 +1,104 @@
+"""The contact sheet: what is on it, and that no name or frame can break it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from vidssl.errors import VidsslError
+from vidssl.report import lettering, sheet
+from vidssl.report.sheet import Card, draw_sheet, render
+
+
+def card(colour: tuple[int, int, int], size: tuple[int, int] = (36, 48), **fields) -> Card:
+    frames = [np.full((*size, 3), colour, np.uint8) for _ in range(3)]
+    return Card(frames, fields.pop("name", "clip.mp4"), **fields)
+
+
+def neighbours(count: int) -> list[Card]:
+    return [
+        card((200, 20 * n, 10), rank=n + 1, similarity=1 - n / 5, label="walk", detail="0.0 s")
+        for n in range(count)
+    ]
+
+
+def has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool((np.abs(picture.astype(int) - colour).max(-1) <= 1).any())
+
+
+def test_query_is_left_of_its_neighbours() -> None:
+    picture = render(card((10, 220, 10)), neighbours(4))
+    middle = 400  # the query is 320 wide
+    assert has(picture[:, :middle], (10, 220, 10))
+    for n in range(4):
+        assert has(picture[:, middle:], (200, 20 * n, 10))
+        assert not has(picture[:, :middle], (200, 20 * n, 10))
+
+
+def test_ranks_run_from_left_to_right() -> None:
+    picture = render(card((10, 220, 10)), neighbours(4))
+    first, second, third = (
+        np.argwhere((picture == (200, 20 * n, 10)).all(-1)).mean(0) for n in range(3)
+    )
+    assert first[0] == second[0] and first[1] < second[1] and third[0] > first[0]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 37])
+def test_any_number_of_neighbours(count: int) -> None:
+    picture = render(card((1, 2, 3)), neighbours(count), footer="checkpoint")
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+    assert (picture[:10] == sheet.GROUND).all() and (picture[:, -10:] == sheet.GROUND).all()
+
+
+@pytest.mark.parametrize("size", [(16, 200), (200, 16), (1, 1), (720, 1280)])
+def test_odd_frames(size: tuple[int, int]) -> None:
+    render(card((9, 9, 9), size), [card((99, 9, 9), size, rank=1, similarity=-0.3)])
+
+
+def test_same_label_stands_out_only_when_the_query_has_one() -> None:
+    other = [card((5, 5, 5), rank=1, similarity=0.5, label="walk")]
+    assert has(render(card((1, 1, 1), label="walk"), other), sheet.SAME)
+    assert not has(render(card((1, 1, 1), label="run"), other), sheet.SAME)
+    assert not has(render(card((1, 1, 1)), other), sheet.SAME)
+
+
+def test_the_file_is_a_picture(tmp_path: Path) -> None:
+    for name in ("Übung 日本.png", "b.jpg"):
+        draw_sheet(tmp_path / name, card((10, 220, 10)), neighbours(2), "footer")
+        data = np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
+        read = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        expected = render(card((10, 220, 10)), neighbours(2), "footer")
+        assert np.abs(read.astype(int) - expected).mean() < 3
+    with pytest.raises(VidsslError, match="name it"):
+        draw_sheet(tmp_path / "c.txt", card((1, 1, 1)), [])
+
+
+# ── letters
+
+
+@pytest.mark.parametrize("unicode_font", [True, False])
+def test_names_of_any_script_fit(monkeypatch: pytest.MonkeyPatch, unicode_font: bool) -> None:
+    if not unicode_font:  # OpenCV 4 has none
+        monkeypatch.setattr(lettering, "_unicode_face", lambda: None)
+    elif not hasattr(cv2, "FontFace"):
+        pytest.skip("this OpenCV has no Unicode font")
+    for name in (
+        "Grüße – sehr langer Name einer Datei.mp4",
+        "日本語の動画ファイル名、とても長い.mp4",
+        "x" * 300,
+    ):
+        short = lettering.fit(name, 180, 16)
+        assert lettering.text_width(short, 16) <= 180
+        assert short[0] == name[0] and short[-1] == name[-1] and lettering.ELLIPSIS in short
+        picture = np.zeros((40, 200, 3), np.uint8)
+        lettering.draw_text(picture, short, (4, 28), 16, (255, 255, 255))
+        assert picture.any() and not picture[:, 190:].any()
+    assert lettering.fit("short.mp4", 180, 16) == "short.mp4"
+    render(card((1, 1, 1), name="Привет.mp4", label="día"), neighbours(3), "… – −")
+
+
+def test_ascii_for_opencv_4() -> None:
+    assert lettering.to_ascii("Müßig – 0.5…1 日.mp4") == "Mussig - 0.5..1 _.mp4"

@@ -1,0 +1,271 @@
+"""What needs no learning: hand-made features and an untrained encoder, measured like the others.
+
+They tell how much of a retrieval figure comes from appearance alone or from motion alone. Each is
+a retrieval artifact, so that a table of results can be rebuilt from the workspace.
+
+Legend: V videos, T frames, H and W pixels, F width of a feature.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from vidssl.artifacts import Artifact, Workspace
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.errors import UsageError, nearest_name
+from vidssl.features import Protocol, extract
+from vidssl.progress import SILENT, Progress
+from vidssl.shards import ShardReader
+from vidssl.stages.evaluation import Labelled, find_labels
+from vidssl.stages.inputs import find_pack
+from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
+from vidssl.stages.result import StageResult
+from vidssl.stages.training import choose_device
+from vidssl.views import get_view
+from vidssl.views.flow import to_pixels
+
+FRAMES_LOOKED_AT = 16
+COLOUR_BINS = 8
+MEAN_FRAME_SIDE = 16
+DIRECTIONS, SPEEDS, CELLS = 8, (0.5, 1.0, 2.0, 4.0, 8.0), 3
+
+
+# ── hand-made features ───────────────────────────────────────────────────────────────────────
+
+
+def colour_histogram(frames_THWC: np.ndarray) -> np.ndarray:
+    """Gives the square root of the joint RGB histogram, 8 bins a channel: float32 [512]."""
+    level = frames_THWC.reshape(-1, 3).astype(np.int64) * COLOUR_BINS // 256
+    code = (level[:, 0] * COLOUR_BINS + level[:, 1]) * COLOUR_BINS + level[:, 2]
+    count = np.bincount(code, minlength=COLOUR_BINS**3)
+    # The root makes the cosine of two histograms their Bhattacharyya coefficient.
+    return np.sqrt(count / count.sum()).astype(np.float32)
+
+
+def mean_frame(frames_THWC: np.ndarray) -> np.ndarray:
+    """Gives the mean over time, shrunk to 16×16 pixels: float32 [768]."""
+    mean = frames_THWC.astype(np.float32).mean(0)
+    side = (MEAN_FRAME_SIDE, MEAN_FRAME_SIDE)
+    return cv2.resize(mean, side, interpolation=cv2.INTER_AREA).reshape(-1)
+
+
+def flow_histogram(flow_THW2: np.ndarray) -> np.ndarray:
+    """Gives the root of histograms of direction and speed in 3×3 cells: float32 [9·(1 + 8·5)].
+
+    Args:
+        flow_THW2: in pixels; what moves less than half a pixel is one bin of its own.
+    """
+    u, v = flow_THW2[..., 0], flow_THW2[..., 1]
+    speed = np.digitize(np.hypot(u, v), SPEEDS)  # 0: still
+    turn = np.floor((np.arctan2(v, u) / (2 * np.pi) + 0.5) * DIRECTIONS).astype(np.int64)
+    moving = 1 + (speed - 1) * DIRECTIONS + turn % DIRECTIONS
+    code = np.where(speed == 0, 0, moving)
+    bins = 1 + len(SPEEDS) * DIRECTIONS
+    cells = [
+        np.bincount(cell.reshape(-1), minlength=bins) / max(cell.size, 1)
+        for rows in np.array_split(code, CELLS, axis=1)
+        for cell in np.array_split(rows, CELLS, axis=2)
+    ]
+    return np.sqrt(np.concatenate(cells)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class HandMade:
+    """One hand-made feature: the view it needs, and frames of that view [T, H, W, C] → [F]."""
+
+    view: str
+    describe: Callable[[np.ndarray], np.ndarray]
+    in_pixels: bool = False
+
+
+HAND_MADE: dict[str, HandMade] = {
+    "colour-histogram": HandMade("rgb", colour_histogram),
+    "mean-frame": HandMade("rgb", mean_frame),
+    "flow-histogram": HandMade("flow", flow_histogram, in_pixels=True),
+}
+RANDOM = "random"
+
+
+# ── the stage ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class BaselineOptions:
+    """Which baselines to measure, on which split of which pack.
+
+    Attributes:
+        baselines: of :data:`HAND_MADE`; None: those whose view the pack has.
+        encoders: untrained encoders to measure as well.
+        split, split_seed: as of :meth:`vidssl.annotations.Annotations.select`.
+        seeds: of the untrained encoders' weights; one artifact each.
+    """
+
+    baselines: tuple[str, ...] | None = None
+    encoders: tuple[EncoderSpec, ...] = ()
+    pack: str | None = None
+    split: str | None = None
+    split_seed: int = 0
+    seeds: tuple[int, ...] = (0,)
+    protocol: Protocol = field(default_factory=Protocol)
+    device: str | None = None
+    new: bool = False
+
+
+def run(
+    workspace: Workspace, options: BaselineOptions, progress: Progress = SILENT
+) -> list[RetrievalResult]:
+    """Measures R@k of each baseline: test videos query the train videos of a split.
+
+    Raises:
+        VidsslError: no pack, no labels, no such split, or a view the pack lacks.
+        UsageError: an unknown baseline.
+    """
+    for name in options.baselines or ():
+        if name not in HAND_MADE:
+            raise UsageError(
+                f"there is no baseline {name}{nearest_name(name, HAND_MADE)}; "
+                f"there are {', '.join(HAND_MADE)}"
+            )
+    views = sorted({HAND_MADE[name].view for name in options.baselines or ()} | {"rgb"})
+    pack = find_pack(workspace, options.pack, views)
+    labelled = find_labels(workspace, pack, [], options.split, options.split_seed)
+    names = options.baselines
+    if names is None:
+        names = tuple(n for n, made in HAND_MADE.items() if made.view in labelled.reader.views)
+    results = [_hand_made(workspace, name, pack, labelled, options, progress) for name in names]
+    for spec in options.encoders:
+        for seed in options.seeds:
+            results.append(_untrained(workspace, spec, seed, pack, labelled, options, progress))
+    return results
+
+
+def _hand_made(
+    workspace: Workspace,
+    name: str,
+    pack: Artifact,
+    labelled: Labelled,
+    options: BaselineOptions,
+    progress: Progress,
+) -> RetrievalResult:
+    recipe = {"baseline": name, "frames": FRAMES_LOOKED_AT}
+
+    def features() -> np.ndarray:
+        return hand_made_features(labelled.reader, name, progress)
+
+    return _measure(workspace, name, recipe, features, pack, labelled, options)
+
+
+def hand_made_features(reader: ShardReader, name: str, progress: Progress = SILENT) -> np.ndarray:
+    """Gives a hand-made feature of every video of a pack, from 16 frames each: [V, F]."""
+    made = HAND_MADE[name]
+    lengths = reader.frame_count(made.view)
+    bound = float(reader.views[made.view].get("bound", 1.0))
+
+    def one(video: int) -> np.ndarray:
+        count = min(FRAMES_LOOKED_AT, int(lengths[video]))
+        shown = np.linspace(0, int(lengths[video]) - 1, count).round().astype(int)
+        frames = reader.frames(made.view, video, shown)
+        return made.describe(to_pixels(frames, bound) if made.in_pixels else frames)
+
+    rows = []
+    with (
+        ThreadPoolExecutor(max(1, min(16, os.cpu_count() or 1))) as pool,
+        progress.task(name, len(reader), "video") as task,
+    ):
+        for row in pool.map(one, range(len(reader))):
+            rows.append(row)
+            task.advance()
+    return np.stack(rows)
+
+
+def _untrained(
+    workspace: Workspace,
+    spec: EncoderSpec,
+    seed: int,
+    pack: Artifact,
+    labelled: Labelled,
+    options: BaselineOptions,
+    progress: Progress,
+) -> RetrievalResult:
+    protocol = options.protocol
+    recipe = {
+        "baseline": RANDOM,
+        "spec": vars(spec),
+        "seed": seed,
+        "protocol": protocol.as_dict(spec),
+    }
+
+    def features() -> np.ndarray:
+        encoder = untrained_encoder(spec, seed)
+        device = choose_device(options.device)
+        found = extract(
+            encoder,
+            labelled.reader,
+            range(len(labelled.ids)),
+            labelled.ids,
+            protocol,
+            device,
+            progress=progress,
+        )
+        return found.video_means()
+
+    name = f"{RANDOM}-{spec.view}-{spec.backbone}"
+    return _measure(workspace, name, recipe, features, pack, labelled, options)
+
+
+def untrained_encoder(spec: EncoderSpec, seed: int) -> Encoder:
+    """Gives an encoder with the weights that training with this seed would start from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(spec).eval()
+
+
+def untrained_spec(view: str, backbone: str, frames: int, stride: int, size: int) -> EncoderSpec:
+    """Gives the spec of an untrained encoder without a projection head."""
+    channels = get_view(view).channels
+    return EncoderSpec(view, backbone, channels, frames, stride, size, project=None)
+
+
+def _measure(
+    workspace: Workspace,
+    name: str,
+    recipe: dict[str, Any],
+    features: Callable[[], np.ndarray],
+    pack: Artifact,
+    labelled: Labelled,
+    options: BaselineOptions,
+) -> RetrievalResult:
+    recipe = {
+        "stage": "baseline",
+        "split": labelled.selection.name,
+        "split_seed": labelled.split_seed,
+        **recipe,
+    }
+    parents = {"pack": pack, "annotations": labelled.artifact}
+    with workspace.open_run(
+        "retrieval", f"baseline-{name}", recipe, parents, options.new
+    ) as opened:
+        if opened.finished is not None:
+            stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
+            return RetrievalResult(stage, read_report(opened.finished))
+        report, found = measure([features()], labelled, name, pack)
+        artifact = publish(opened, report, found, labelled)
+    return RetrievalResult(StageResult(artifact, notes=labelled.notes), report)
+
+
+def compare(results: Sequence[RetrievalResult]) -> list[dict[str, Any]]:
+    """Gives one row per result for a table: features, and R@k with its standard error."""
+    rows = []
+    for result in results:
+        if result.report is not None:
+            figures = {f"R@{r.k}": (r.recall, r.error) for r in result.report.recall}
+            rows.append({"features": result.report.features} | figures)
+    return rows
