@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +52,20 @@ def finished(
     result = extract_flow.run(workspace, config)
     assert result.artifact is not None
     return workspace, result.artifact.digest
+
+
+@contextmanager
+def worked_on() -> Iterator[list[str]]:
+    """Gives the names of the videos that workers are given meanwhile."""
+    worked: list[str] = []
+
+    def spy(sources, work, workers):
+        worked.extend(source.name for source in sources)
+        return work_on_videos(sources, work, workers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_run, "work_on_videos", spy)
+        yield worked
 
 
 def test_stored_flow_is_the_flow_of_the_decoded_frames(finished: tuple[Workspace, str]):
@@ -122,6 +139,31 @@ def test_sizes_are_short_sides_and_flow_keeps_its_working_unit(tmp_path: Path):
     params = flow_params(ExtractFlow(path, size=128, stored=None, codec="png"))
     blob = extract_video(source, params).blobs["flow"][0]
     assert extract_flow.get_view("flow").decode(blob).shape == (128, 192, 2)
+
+
+def test_the_bound_follows_the_working_size(config: ExtractFlow):
+    default = ExtractFlow(config.videos)
+    assert flow_params(default)["bound"] == 20, "the published one, at the published size"
+    assert flow_params(replace(default, size=120))["bound"] == 10
+    assert flow_params(replace(default, size=None))["bound"] == 20
+    assert flow_params(replace(default, size=120, bound=7))["bound"] == 7
+
+
+def test_a_grown_folder_is_not_computed_again(
+    tmp_path: Path, config: ExtractFlow, finished: tuple[Workspace, str]
+):
+    grown = tmp_path / "grown"
+    shutil.copytree(config.videos, grown)
+    write_video(grown / "c0/new.mp4", moving_square(5, seed=77))
+    workspace = Workspace(shutil.copytree(finished[0].root, tmp_path / "w"))
+    with worked_on() as worked:
+        result = extract_flow.run(workspace, replace(config, videos=grown))
+    assert worked == ["c0/new.mp4"]
+    anew = extract_flow.run(Workspace(tmp_path / "anew"), replace(config, videos=grown))
+    assert result.artifact.digest == anew.artifact.digest
+    again = extract_flow.run(workspace, replace(config, videos=grown, new=True))
+    assert again.artifact.digest == anew.artifact.digest
+    assert again.artifact.version == 3
 
 
 # ── bad videos
@@ -266,15 +308,7 @@ def undisturbed(long_videos: Path, folder: Path) -> str:
 def go_on(long_videos: Path, folder: Path) -> tuple[str, list[str]]:
     """Runs again what was stopped; gives the digest and which videos were worked on."""
     config = ExtractFlow(long_videos, size=None, stored=None, codec="png", bound=10, workers=2)
-    worked: list[str] = []
-    real = work_on_videos
-
-    def spy(sources, work, workers):
-        worked.extend(source.name for source in sources)
-        return real(sources, work, workers)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_run, "work_on_videos", spy)
+    with worked_on() as worked:
         result = extract_flow.run(Workspace(folder / "w"), config)
     return result.artifact.digest, worked
 

@@ -20,6 +20,7 @@ from vidssl.progress import SILENT, Progress
 from vidssl.shards.layout import (
     DamagedShard,
     Params,
+    VideoRecord,
     check_same_views,
     data_digest,
     shard_files,
@@ -73,6 +74,18 @@ class ShardReader:
         number = int(np.searchsorted(self.videos.id, wanted))
         found = number < len(self) and self.videos.id[number] == wanted
         return number if found else None
+
+    def record(self, video: int) -> VideoRecord:
+        """Gives the row of one video, without its note."""
+        table = self.videos
+        return VideoRecord(
+            id=self.video_id(video),
+            path=table.path[video].decode(),
+            fps=float(table.fps[video]),
+            frames=int(table.frames[video]),
+            width=int(table.width[video]),
+            height=int(table.height[video]),
+        )
 
     def notes(self) -> dict[str, str]:
         """Gives what the user should know of some videos: {id: sentence}."""

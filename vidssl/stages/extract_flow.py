@@ -11,12 +11,12 @@ from typing import Any
 
 import cv2
 
-from vidssl.artifacts import Workspace
+from vidssl.artifacts import Artifact, Workspace
 from vidssl.errors import UsageError
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.result import StageResult
-from vidssl.stages.shard_run import ShardJob, carry_out, reused, videos_digest
+from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, find_videos, frame_rate, short_side
 from vidssl.views import get_view
@@ -26,7 +26,7 @@ from vidssl.views.flow_algorithms import derive_flow, get_flow_method
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".
 WORKING_SIZE = 240
-BOUND = 20.0
+BOUND_SHARE = 1 / 12  # of the working size: the published 20 pixels of 240
 STORED_SIZE = 128
 
 
@@ -37,7 +37,7 @@ class ExtractFlow:
     Attributes:
         videos: a folder, a video file, or a text file of paths.
         method: dis, tvl1 or farneback.
-        bound: pixels of the working size beyond which flow is clipped.
+        bound: pixels of the working size beyond which flow is clipped; None: a twelfth of it.
         size: short side at which flow is computed; None: as the videos are.
         stored: short side at which it is stored; None: as computed.
         codec: jpeg1 to jpeg100, or png (lossless).
@@ -49,7 +49,7 @@ class ExtractFlow:
 
     videos: Path
     method: str = "dis"
-    bound: float = BOUND
+    bound: float | None = None
     size: int | None = WORKING_SIZE
     stored: int | None = STORED_SIZE
     codec: str = "jpeg95"
@@ -79,11 +79,19 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         work=partial(extract_video, params=params),
         shard_bytes=config.shard_bytes,
         workers=config.workers,
+        earlier=None if config.new else _earlier(workspace, params),
     )
     with workspace.open_run("flow", config.name, recipe, {}, config.new) as opened:
         if opened.finished is not None:
             return reused(opened.finished)
-        return carry_out(opened, job, sources, progress)
+        result = carry_out(opened, job, sources, progress)
+    tell(result.notes, progress)
+    return result
+
+
+def _earlier(workspace: Workspace, params: Mapping[str, Any]) -> Artifact | None:
+    """Finds flow of the same parameters, which a grown folder need not compute again."""
+    return workspace.newest("flow", lambda a: a.recipe.get("flow") == params)
 
 
 def flow_params(config: ExtractFlow) -> dict[str, Any]:
@@ -94,8 +102,9 @@ def flow_params(config: ExtractFlow) -> dict[str, Any]:
     """
     method = get_flow_method(config.method)
     get_codec(config.codec)
-    if not 0 < config.bound < float("inf"):
-        raise UsageError(f"--bound {config.bound} makes no sense: give a number of pixels above 0")
+    bound = (config.size or WORKING_SIZE) * BOUND_SHARE if config.bound is None else config.bound
+    if not 0 < bound < float("inf"):
+        raise UsageError(f"--bound {bound} makes no sense: give a number of pixels above 0")
     for option, size in (("--size", config.size), ("--stored-size", config.stored)):
         if size is not None and size < 16:
             raise UsageError(f"{option} {size} is too small for flow: give 16 or more")
@@ -103,7 +112,7 @@ def flow_params(config: ExtractFlow) -> dict[str, Any]:
         "codec": config.codec,
         "method": method.name,
         "method_params": dict(method.params),
-        "bound": float(config.bound),
+        "bound": float(bound),
         "map": MAP_NAME,
         "working_size": config.size,
         "stored_size": config.stored,

@@ -22,7 +22,14 @@ from vidssl.labelling import label_videos
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
 from vidssl.stages.result import StageResult
-from vidssl.stages.shard_run import ShardJob, carry_out, read_quarantine, reused, videos_digest
+from vidssl.stages.shard_run import (
+    ShardJob,
+    carry_out,
+    read_quarantine,
+    reused,
+    tell,
+    videos_digest,
+)
 from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, find_videos, frame_rate, short_side
 from vidssl.views import get_view
@@ -101,6 +108,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     packed = _pack(workspace, config, sources, flow, views, recipe, progress)
     assert packed.artifact is not None
     annotations, notes = _annotate(workspace, config, sources, packed.artifact)
+    tell(([] if packed.reused else packed.notes) + notes, progress)
     return PackResult(
         artifact=packed.artifact,
         reused=packed.reused,

@@ -7,7 +7,7 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class ShardJob:
         work: makes a product of one video, in a worker.
         shard_bytes: blobs that make a shard.
         workers: processes; None: one per core.
+        earlier: an artifact with the same parameters, from which videos are copied.
     """
 
     title: str
@@ -39,6 +40,7 @@ class ShardJob:
     work: Work
     shard_bytes: int
     workers: int | None
+    earlier: Artifact | None = None
 
 
 def videos_digest(sources: Sequence[Source]) -> str:
@@ -63,7 +65,9 @@ def carry_out(
     """
     quarantine: list[tuple[str, str, str]] = []
     with ShardWriter(run.folder, job.views, job.shard_bytes) as writer:
-        left = [source for source in sources if source.id not in writer.finished]
+        if job.earlier is not None:
+            _copy_earlier(job.earlier, writer, sources, progress)
+        left = [source for source in sources if source.id not in writer.digests]
         if len(left) < len(sources):
             progress.say(f"{len(sources) - len(left)} of {len(sources)} videos were done before")
         frames, begin = 0, time.monotonic()
@@ -80,7 +84,7 @@ def carry_out(
                     frames += product.record.frames
                 rate = frames / max(time.monotonic() - begin, 1e-9)
                 task.advance(1, **{"frames/s": rate})
-        if not writer.finished:
+        if not writer.digests:
             run.discard()
             raise VidsslError(_nothing(quarantine))
         digest = writer.finish()
@@ -88,6 +92,31 @@ def carry_out(
     artifact = run.publish(digest, _summary(run.folder, len(quarantine)))
     names = sorted((name, reason) for _, name, reason in quarantine)
     return StageResult(artifact, quarantined=names, notes=_notes(artifact.path))
+
+
+def _copy_earlier(
+    earlier: Artifact, writer: ShardWriter, sources: Sequence[Source], progress: Progress
+) -> None:
+    """Copies what an earlier artifact has of these videos: a folder that has grown is no new one.
+
+    Raises:
+        DamagedShard: the earlier artifact is damaged.
+    """
+    with ShardReader(earlier.path) as reader:
+        known = [(source, reader.find(source.id)) for source in sources]
+        notes = reader.notes()
+        copied = 0
+        for source, number in known:
+            if number is None or source.id in writer.digests:
+                continue
+            blobs = {
+                view: reader.read(view, number, range(reader.frame_count(view)[number]))
+                for view in reader.views
+            }
+            writer.add(replace(reader.record(number), note=notes.get(source.id, "")), blobs)
+            copied += 1
+    if copied:
+        progress.say(f"{copied} videos are copied from {earlier.label}, made with the same options")
 
 
 def _nothing(quarantine: Sequence[tuple[str, str, str]]) -> str:
@@ -108,6 +137,14 @@ def _summary(folder: Path, quarantined: int) -> dict[str, Any]:
         },
         "bytes": sum(path.stat().st_size for path in folder.glob("shard-*.h5")),
     }
+
+
+def tell(notes: Sequence[str], progress: Progress, most: int = 5) -> None:
+    """Says the first few notes."""
+    for note in notes[:most]:
+        progress.say(f"note: {note}")
+    if len(notes) > most:
+        progress.say(f"note: … and {len(notes) - most} more of this kind")
 
 
 def _notes(folder: Path) -> list[str]:
