@@ -1,0 +1,119 @@
+"""Imports run downward only. The floors are those of the table in docs/architecture.md.
+
+A module may import what lies on lower floors, and modules of its own package; nothing imports in
+a circle. Imports inside functions count as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "vidssl").rglob("*.py"))
+}
+
+
+def floors() -> dict[str, int]:
+    """Gives {module or package: floor} from the page's table."""
+    section = PAGE.read_text().partition("\n## Floors\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \|([^|]*)\|", section, flags=re.MULTILINE)
+    return {name: int(floor) for floor, names in rows for name in re.findall(r"`([\w.]+)`", names)}
+
+
+FLOORS = floors()
+
+
+def place(module: str) -> str | None:
+    """Gives the entry of the table that a module falls under: the most exact one."""
+    parts = module.removeprefix("vidssl.").split(".")
+    names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    return next((name for name in names if name in FLOORS), None)
+
+
+def imports(module: str) -> set[str]:
+    """Gives the modules of vidssl that a module imports, anywhere in its file."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in FILES else str(node.module))
+    return {name for name in found if name == "vidssl" or name.startswith("vidssl.")}
+
+
+MODULES = [name for name in FILES if name != "vidssl"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_stands_on_a_floor(module):
+    assert place(module) is not None, f"{module} is missing in the floors of {PAGE.name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_downward(module):
+    own = place(module)
+    for other in imports(module) - {"vidssl"}:
+        there = place(other)
+        below = FLOORS[there] < FLOORS[own]
+        assert below or there == own, (
+            f"{module} (floor {FLOORS[own]}) imports {other} (floor {FLOORS[there]})"
+        )
+
+
+def test_nothing_imports_in_a_circle():
+    # A package's own __init__ gathers its modules; what they import of it is itself gathered.
+    graph = {module: imports(module) - {module, "vidssl"} for module in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" → ".join(error.args[1])) from None
+
+
+def test_the_table_names_nothing_that_is_gone():
+    for name in FLOORS:
+        assert f"vidssl.{name}" in FILES, f"{PAGE.name} has {name}, and vidssl has not"
+
+
+# ── what a training machine needs ────────────────────────────────────────────────────────────
+
+TRAINING = ("pretrain", "cotrain", "embed", "probe", "retrieve")
+CHECK = """
+import sys
+import vidssl.synthetic
+{imports}
+heavy = {{"av", "vidssl.video", "vidssl.views.flow_algorithms"}} & sys.modules.keys()
+assert not heavy, sorted(heavy)
+"""
+
+
+def test_training_and_evaluation_load_neither_a_decoder_nor_a_flow_algorithm():
+    lines = "\n".join(f"import vidssl.stages.{stage}" for stage in TRAINING)
+    run(CHECK.format(imports=lines))
+
+
+def test_training_works_without_av_installed():
+    hidden = "import sys; sys.modules['av'] = None"  # importing it then raises ImportError
+    run("\n".join([hidden, *(f"import vidssl.stages.{stage}" for stage in TRAINING)]))
+
+
+def test_the_help_loads_no_network():
+    """`vidssl --help` must be instant, and PyTorch takes seconds."""
+    run("import sys, vidssl.cli; assert not {'torch', 'cv2', 'h5py', 'av'} & sys.modules.keys()")
+
+
+def run(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,174 @@
+"""The package as it is built and installed, and the habits its source keeps."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vidssl.version import VERSION
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MODULES = sorted((ROOT / "vidssl").rglob("*.py"))
+# What a distribution is imported as, where the two names differ.
+IMPORTED_AS = {"opencv-contrib-python": "cv2", "faiss-cpu": "faiss"}
+COMMAND_LINE = {"cli.py", "terminal.py", "console.py", "tables.py"}
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    for path in MODULES:
+        yield path.relative_to(ROOT), ast.parse(path.read_text())
+
+
+# ── pyproject.toml ───────────────────────────────────────────────────────────────────────────
+
+
+def requirements() -> dict[str, str]:
+    """Gives {distribution: bounds} of the package and all its extras."""
+    listed = list(PROJECT["project"]["dependencies"])
+    for extra in PROJECT["project"]["optional-dependencies"].values():
+        listed += extra
+    parts = [re.fullmatch(r"([\w-]+)(.*)", line.replace(" ", "")) for line in listed]
+    return {match[1]: match[2] for match in parts if match}
+
+
+def test_python_311_is_the_oldest():
+    assert PROJECT["project"]["requires-python"] == ">=3.11"
+    assert PROJECT["tool"]["ruff"]["target-version"] == "py311"
+
+
+@pytest.mark.parametrize("name", requirements())
+def test_every_requirement_has_bounds(name):
+    bounds = requirements()[name]
+    assert ">=" in bounds
+    if name not in ("torch", "torchvision"):  # an upper bound there would hold back drivers
+        assert "<" in bounds, f"{name}{bounds} has no upper bound"
+
+
+def test_torch_is_new_enough():
+    needed = requirements()
+    assert needed["torch"] == ">=2.11" and needed["torchvision"] == ">=0.26"
+
+
+def test_all_that_is_imported_is_required():
+    needed = {IMPORTED_AS.get(name, name).replace("-", "_") for name in requirements()}
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [str(node.module)]
+            for name in names:
+                top = name.partition(".")[0]
+                assert top in needed | sys.stdlib_module_names | {"vidssl"}, f"{path}: {name}"
+
+
+def test_what_is_installed_is_this_version():
+    assert importlib.metadata.version("vidssl") == VERSION
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="vidssl")
+    assert entry.value == "vidssl.cli:main"
+
+
+def test_type_checkers_and_recipes_find_their_files():
+    data = PROJECT["tool"]["setuptools"]["package-data"]["vidssl"]
+    assert "py.typed" in data and (ROOT / "vidssl" / "py.typed").exists()
+    for path in (ROOT / "vidssl").rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            relative = path.relative_to(ROOT / "vidssl")
+            assert any(relative.match(pattern) for pattern in data), f"{relative} is not packaged"
+
+
+def test_every_folder_of_modules_is_a_package():
+    for path in MODULES:
+        assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
+
+
+def test_the_licence_is_apache_2():
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "END OF TERMS AND CONDITIONS" in text
+
+
+# ── running it ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_module_runs_as_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "vidssl", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout == f"vidssl {VERSION}\n" and done.returncode == 0
+
+
+def test_the_console_script_is_there():
+    script = Path(sys.executable).with_name("vidssl")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True)
+    assert done.stdout == f"vidssl {VERSION}\n"
+
+
+# ── habits ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_module_says_what_it_is():
+    for path, tree in trees():
+        if tree.body:  # an empty __init__ has nothing to say
+            assert ast.get_docstring(tree), f"{path} has no docstring"
+
+
+def test_every_public_class_and_function_says_what_it_gives():
+    missing = []
+    for path, tree in trees():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                missing += [] if ast.get_docstring(node) else [f"{path}: {node.name}"]
+    assert not missing
+
+
+def test_every_public_function_has_types():
+    missing = []
+    for path, tree in trees():
+        for owner in (tree, *(n for n in tree.body if isinstance(n, ast.ClassDef))):
+            for node in owner.body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    arguments = [*node.args.args, *node.args.kwonlyargs]
+                    bare = {a.arg for a in arguments if a.annotation is None} - {"self", "cls"}
+                    if bare or node.returns is None:
+                        missing.append(f"{path}: {node.name}")
+    assert not missing
+
+
+def test_nothing_is_printed_below_the_command_line():
+    for path, tree in trees():
+        if path.name in COMMAND_LINE and path.parent.name == "vidssl":
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "print", f"{path}:{node.lineno} prints"
+
+
+def test_errors_are_caught_by_name_and_names_are_imported_one_by_one():
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{path}:{node.lineno} has a bare except"
+            if isinstance(node, ast.ImportFrom):
+                assert all(a.name != "*" for a in node.names), f"{path}:{node.lineno}: star import"
+            assert not isinstance(node, ast.Global), f"{path}:{node.lineno} has a global name"
+
+
+def test_nothing_is_unpickled():
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [a.name for a in node.names] + [getattr(node, "module", None)]
+                assert not {"pickle", "cloudpickle", "dill"} & set(names), f"{path}:{node.lineno}"
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert "weights_only=True" in ast.unparse(node), f"{path}:{node.lineno}"
