@@ -35,19 +35,17 @@ from vidssl.views.flow import to_pixels
 FRAMES_LOOKED_AT = 16
 COLOUR_BINS = 8
 MEAN_FRAME_SIDE = 16
-DIRECTIONS, SPEEDS, CELLS = 8, (0.5, 1.0, 2.0, 4.0, 8.0), 3
+DIRECTIONS, SLOW, CELLS = 8, 0.5, 3
 
 
 # ── hand-made features ───────────────────────────────────────────────────────────────────────
 
 
 def colour_histogram(frames_THWC: np.ndarray) -> np.ndarray:
-    """Gives the square root of the joint RGB histogram, 8 bins a channel: float32 [512]."""
+    """Gives the joint RGB histogram, 8 bins a channel, as shares: float32 [512]."""
     level = frames_THWC.reshape(-1, 3).astype(np.int64) * COLOUR_BINS // 256
     code = (level[:, 0] * COLOUR_BINS + level[:, 1]) * COLOUR_BINS + level[:, 2]
-    count = np.bincount(code, minlength=COLOUR_BINS**3)
-    # The root makes the cosine of two histograms their Bhattacharyya coefficient.
-    return np.sqrt(count / count.sum()).astype(np.float32)
+    return (np.bincount(code, minlength=COLOUR_BINS**3) / len(code)).astype(np.float32)
 
 
 def mean_frame(frames_THWC: np.ndarray) -> np.ndarray:
@@ -58,23 +56,33 @@ def mean_frame(frames_THWC: np.ndarray) -> np.ndarray:
 
 
 def flow_histogram(flow_THW2: np.ndarray) -> np.ndarray:
-    """Gives the root of histograms of direction and speed in 3×3 cells: float32 [9·(1 + 8·5)].
+    """Gives how much motion goes where: 8 directions and "slow" in 3×3 cells: float32 [81].
+
+    Each pixel counts by its speed, as in histograms of optical flow (Laptev et al. 2008), and all
+    bins together make 1.
 
     Args:
-        flow_THW2: in pixels; what moves less than half a pixel is one bin of its own.
+        flow_THW2: in pixels; what moves less than half a pixel is slow, whatever its direction.
     """
     u, v = flow_THW2[..., 0], flow_THW2[..., 1]
-    speed = np.digitize(np.hypot(u, v), SPEEDS)  # 0: still
+    speed = np.hypot(u, v)
     turn = np.floor((np.arctan2(v, u) / (2 * np.pi) + 0.5) * DIRECTIONS).astype(np.int64)
-    moving = 1 + (speed - 1) * DIRECTIONS + turn % DIRECTIONS
-    code = np.where(speed == 0, 0, moving)
-    bins = 1 + len(SPEEDS) * DIRECTIONS
+    code = np.where(speed < SLOW, DIRECTIONS, turn % DIRECTIONS)
     cells = [
-        np.bincount(cell.reshape(-1), minlength=bins) / max(cell.size, 1)
-        for rows in np.array_split(code, CELLS, axis=1)
+        np.bincount(c.reshape(-1), s.reshape(-1), minlength=DIRECTIONS + 1)
+        for c, s in zip(_cells(code), _cells(speed), strict=True)
+    ]
+    moved = np.concatenate(cells)
+    return (moved / max(moved.sum(), 1e-6)).astype(np.float32)
+
+
+def _cells(values_THW: np.ndarray) -> list[np.ndarray]:
+    """Cuts frames into 3×3 cells."""
+    return [
+        cell
+        for rows in np.array_split(values_THW, CELLS, axis=1)
         for cell in np.array_split(rows, CELLS, axis=2)
     ]
-    return np.sqrt(np.concatenate(cells)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,147 @@
+"""The workspace's lineage: parents, what is stale and why, and the tree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
+
+from vidssl.artifacts import MANIFEST, Artifact, Workspace
+from vidssl.stages import probe, status
+from vidssl.stages.probe import ProbeOptions
+from vidssl.stages.status import ArtifactStatus, Node
+
+
+def by_label(found: status.Status) -> dict[str, ArtifactStatus]:
+    return {artifact.label: artifact for artifact in found.artifacts}
+
+
+def labels(nodes: list[Node]) -> list:
+    return [[node.artifact.label, labels(node.children)] for node in nodes]
+
+
+def derive(
+    workspace: Workspace, name: str, parents: dict[str, Artifact], mark: int = 0
+) -> Artifact:
+    """Publishes a checkpoint that is nothing but its parents."""
+    with workspace.open_run("checkpoint", name, {"mark": mark}, parents) as run:
+        return run.publish(f"{name}{mark}{sorted(p.digest for p in parents.values())}", {})
+
+
+def test_an_absent_workspace_is_empty(tmp_path: Path) -> None:
+    found = status.run(Workspace(tmp_path / "none"))
+    assert found.artifacts == found.unfinished == found.unreadable == []
+    assert status.tree(found) == []
+
+
+def test_lineage_and_tree(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    probe.run(workspace, ProbeOptions())
+    found = status.run(workspace)
+    assert [a.sequence for a in found.artifacts] == [1, 2, 3, 4, 5]
+    made = by_label(found)["probe/rgb-infonce/v001"]
+    assert {p.role: p.label for p in made.parents} == {
+        "checkpoint": "checkpoint/rgb-infonce/v001",
+        "features": "features/rgb-infonce/v001",
+        "annotations": "annotations/main/v001",
+    }
+    assert made.summary["split"] == "split1"
+    assert all(not a.stale for a in found.artifacts)
+    assert labels(status.tree(found)) == [
+        [
+            "pack/main/v001",
+            [
+                ["annotations/main/v001", []],
+                [
+                    "checkpoint/rgb-infonce/v001",
+                    [["features/rgb-infonce/v001", []], ["probe/rgb-infonce/v001", []]],
+                ],
+            ],
+        ]
+    ]
+    json.dumps(found.as_dict())
+
+
+def test_new_labels_make_what_was_trained_with_the_old_ones_stale(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    probe.run(workspace, ProbeOptions())
+    annotate(workspace, workspace.newest("pack"), splits={"other": ["train"] * 30})
+    found = by_label(status.run(workspace))
+    reason = "its annotations annotations/main/v001 was overtaken by annotations/main/v002"
+    assert found["checkpoint/rgb-infonce/v001"].stale == [reason]
+    assert "its checkpoint checkpoint/rgb-infonce/v001 is stale" in (
+        found["features/rgb-infonce/v001"].stale
+    )
+    assert found["pack/main/v001"].stale == found["annotations/main/v002"].stale == []
+
+
+def test_a_repeated_pack_of_the_same_content_overtakes_nothing(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    other = Workspace(tmp_path / "other")
+    same = make_pack(other, [n % 3 for n in range(30)])
+    with workspace.open_run("pack", "main", {"again": True}, {}) as run:
+        for file in same.path.glob("*.h5"):
+            shutil.copy(file, run.folder)
+        run.publish(same.digest, same.summary)
+    assert all(not a.stale for a in status.run(workspace).artifacts)
+
+
+def test_a_cotrained_student_does_not_make_its_own_partner_stale(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    rgb0, flow0 = derive(workspace, "rgb-infonce", {}), derive(workspace, "flow-infonce", {})
+    rgb1 = derive(workspace, "rgb-coclr", {"student": rgb0, "partner": flow0})
+    flow1 = derive(workspace, "flow-coclr", {"student": flow0, "partner": rgb1})
+    derive(workspace, "rgb-coclr", {"student": rgb1, "partner": flow1})
+    found = status.run(workspace)
+    assert all(not a.stale for a in found.artifacts)
+    assert labels(status.tree(found)) == [
+        [
+            "checkpoint/rgb-infonce/v001",
+            [["checkpoint/rgb-coclr/v001", [["checkpoint/rgb-coclr/v002", []]]]],
+        ],
+        ["checkpoint/flow-infonce/v001", [["checkpoint/flow-coclr/v001", []]]],
+    ]
+    (cotrained,) = status.tree(found)[0].children
+    assert cotrained.remarks == ["partner checkpoint/flow-infonce/v001"]
+    derive(workspace, "flow-infonce", {}, mark=1)  # trained anew: now it all is
+    stale = {a.label: a.stale for a in status.run(workspace).artifacts if a.stale}
+    assert stale["checkpoint/rgb-coclr/v001"] == [
+        "its partner checkpoint/flow-infonce/v001 was overtaken by checkpoint/flow-infonce/v002"
+    ]
+    assert "checkpoint/rgb-coclr/v002" in stale and "checkpoint/flow-infonce/v002" not in stale
+
+
+def test_a_missing_parent_is_told(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    shutil.rmtree(workspace.newest("pack").path)
+    found = status.run(workspace)
+    made = by_label(found)["checkpoint/rgb-infonce/v001"]
+    assert "its pack is not in the workspace any more" in made.stale
+    assert [p.label for p in made.parents if p.role == "pack"] == [None]
+    assert "checkpoint/rgb-infonce/v001" in str(labels(status.tree(found)))
+
+
+def test_unfinished_and_unreadable(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    recipe = {"stage": "pretrain", "stream": "flow"}
+    with workspace.open_run("checkpoint", "flow-infonce", recipe, {}):
+        pass  # as a kill leaves it
+    path = workspace.newest("checkpoint").path / MANIFEST
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 9'))
+    found = status.run(workspace)
+    (run,) = found.unfinished
+    assert (run.kind, run.name, run.stage) == ("checkpoint", "flow-infonce", "pretrain")
+    (sentence,) = found.unreadable
+    assert "format version 9" in sentence
+    assert [a.kind for a in found.artifacts] == ["pack", "annotations"]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_another_seed_is_another_version(tmp_path: Path, seed: int) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    pack, table = workspace.newest("pack"), workspace.newest("annotations")
+    made = make_checkpoint(workspace, pack, table, split="split1", seed=seed)
+    assert by_label(status.run(workspace))[made.label].version == 2

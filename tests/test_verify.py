@@ -1,0 +1,142 @@
+"""verify finds every flipped byte and says where it lies."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import h5py
+import pytest
+import safetensors.torch
+import torch
+from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
+
+from vidssl.artifacts import MANIFEST, Artifact, Workspace
+from vidssl.errors import VidsslError
+from vidssl.stages import probe, verify
+from vidssl.stages.probe import ProbeOptions
+from vidssl.stages.verify import Finding, VerifyOptions
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path / "ws")
+    pack = make_pack(made, [0, 1, 0, 1, 0, 1], ("rgb", "flow"), length=9)
+    words = ["train", "train", "train", "train", "test", "test"]
+    table = annotate(made, pack, splits={"s": words})
+    make_checkpoint(made, pack, table, split="s")
+    probe.run(made, ProbeOptions(settings=(("epochs", 2),)))
+    return made
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x10
+    path.write_bytes(data)
+
+
+def bad(workspace: Workspace) -> dict[str, Finding]:
+    return {f.artifact: f for f in verify.run(workspace).findings if not f.ok}
+
+
+def test_a_sound_workspace(workspace: Workspace) -> None:
+    result = verify.run(workspace)
+    assert result.ok
+    kinds = [f.kind for f in result.findings]
+    assert kinds == ["pack", "annotations", "checkpoint", "features", "probe"]
+    assert all(f.files and f.bytes for f in result.findings)
+    assert json.loads(json.dumps(result.as_dict()))["ok"] is True
+
+
+def test_a_flipped_frame_is_named(workspace: Workspace) -> None:
+    path = next(workspace.newest("pack").path.glob("*.h5"))
+    with h5py.File(path) as file:
+        group = file["views/flow"]
+        first = int(group["first_frame"][3])
+        place = group["blobs"].id.get_offset() + int(group["offsets"][first + 5]) + 40
+        video = file["videos/id"][3].decode()
+    flip(path, place)
+    (finding,) = bad(workspace).values()
+    assert finding.artifact == "pack/main/v001"
+    assert any("bytes are not those that were written" in p for p in finding.problems)
+    named = [p for p in finding.problems if re.search(r"frame 5 of view flow", p)]
+    assert len(named) == 1 and video in named[0] and str(path) in named[0]
+
+
+def test_every_byte_of_every_file_counts(workspace: Workspace) -> None:
+    for artifact in workspace.scan()[0]:
+        for name, record in artifact.payload.items():
+            path = artifact.path / name
+            for place in {0, record["bytes"] // 3, record["bytes"] - 1}:
+                flip(path, place)
+                assert list(bad(workspace)) == [artifact.label], (name, place)
+                flip(path, place)
+    assert verify.run(workspace).ok
+
+
+def test_files_that_are_missing_cut_or_foreign(workspace: Workspace) -> None:
+    features = workspace.newest("features").path / "features.h5"
+    whole = features.read_bytes()
+    features.write_bytes(whole[:-10])
+    (finding,) = bad(workspace).values()
+    assert f"has {len(whole) - 10} bytes instead of {len(whole)}" in finding.problems[0]
+    features.unlink()
+    assert bad(workspace)["features/rgb-infonce/v001"].problems[0].endswith("is missing")
+    features.write_bytes(whole)
+    (features.parent / "notes.txt").write_text("mine")
+    assert "does not belong" in bad(workspace)["features/rgb-infonce/v001"].problems[0]
+
+
+def republish(artifact: Artifact) -> None:
+    """Makes artifact.json agree with files that were changed, as a careless tool would."""
+    from vidssl.artifacts import canonical_digest, file_digest, write_json
+
+    body = json.loads((artifact.path / MANIFEST).read_text())
+    body.pop("checksum")
+    for name, record in body["payload"].items():
+        path = artifact.path / name
+        record |= {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+    write_json(artifact.path / MANIFEST, body | {"checksum": canonical_digest(body)})
+
+
+def test_contents_are_checked_behind_the_file_digests(workspace: Workspace) -> None:
+    checkpoint = workspace.newest("checkpoint")
+    path = checkpoint.path / "encoder.rgb.safetensors"
+    with safetensors.safe_open(path, "pt") as file:
+        header = file.metadata()
+    state = safetensors.torch.load_file(path)
+    next(value for value in state.values() if value.is_floating_point())[0] = torch.nan
+    safetensors.torch.save_file(state, path, header)
+    pack = workspace.newest("pack")
+    shard = next(pack.path.glob("*.h5"))
+    with h5py.File(shard, "r+") as file:
+        names = file["videos/id"][()]
+        names[0], names[1] = names[1], names[0]  # two videos change names
+        file["videos/id"][...] = names
+    for artifact in (checkpoint, pack):
+        republish(artifact)
+    found = bad(workspace)
+    assert "no numbers" in found["checkpoint/rgb-infonce/v001"].problems[0]
+    assert "not those that its digest names" in found["pack/main/v001"].problems[0]
+
+
+def test_an_unreadable_artifact_is_a_finding(workspace: Workspace) -> None:
+    folder = workspace.newest("probe").path
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text.replace('"epochs": 2', '"epochs": 3'))
+    (finding,) = bad(workspace).values()
+    assert finding.artifact == str(folder)
+    assert "damaged" in finding.problems[0]
+
+
+def test_one_artifact_by_any_of_its_names(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    for text in ("checkpoint/rgb-infonce/v001", "checkpoint/rgb-infonce", "rgb-infonce",
+                 str(workspace.newest("checkpoint").path)):  # fmt: skip
+        (finding,) = verify.run(workspace, VerifyOptions((text,))).findings
+        assert finding.artifact == "checkpoint/rgb-infonce/v001"
+    with pytest.raises(VidsslError, match=r"may mean annotations/main/v001, pack/main/v001"):
+        verify.run(workspace, VerifyOptions(("main",)))
+    with pytest.raises(VidsslError, match="no artifact named nothing"):
+        verify.run(workspace, VerifyOptions(("nothing",)))

@@ -1,0 +1,204 @@
+"""`vidssl verify`: whether every byte of the artifacts is the one that was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vidssl import features
+from vidssl.annotations import Annotations
+from vidssl.artifacts import MANIFEST, Artifact, Workspace, file_digest
+from vidssl.checkpoints import checkpoint_views, encoder_file, load_encoder
+from vidssl.errors import VidsslError
+from vidssl.progress import SILENT, Progress
+from vidssl.shards import ShardReader
+from vidssl.stages.embed import FEATURES_FILE
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one artifact.
+
+    Attributes:
+        artifact: its label, or the folder of one that cannot be read.
+        problems: one sentence each; none means that it is sound.
+    """
+
+    artifact: str
+    kind: str
+    files: int
+    bytes: int
+    problems: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What `vidssl verify` found, artifact by artifact."""
+
+    findings: list[Finding]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong at all."""
+        return all(finding.ok for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the result as plain data, for --json."""
+        return {"ok": self.ok, "artifacts": [vars(f) | {"ok": f.ok} for f in self.findings]}
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Which artifacts to check.
+
+    Attributes:
+        artifacts: labels, names or folders; none: all of the workspace.
+    """
+
+    artifacts: tuple[str, ...] = ()
+
+
+def run(
+    workspace: Workspace, options: VerifyOptions | None = None, progress: Progress = SILENT
+) -> VerifyResult:
+    """Checks payload files, and what is inside them, down to the frame.
+
+    Raises:
+        VidsslError: an artifact that was named is not there.
+    """
+    wanted = options.artifacts if options else ()
+    if wanted:
+        artifacts, unreadable = [find(workspace, text) for text in wanted], []
+    else:
+        artifacts, unreadable = workspace.scan()
+    findings = [Finding(_where(sentence), "", 0, 0, [sentence]) for sentence in unreadable]
+    for artifact in artifacts:
+        findings.append(verify_artifact(artifact, progress))
+    return VerifyResult(findings)
+
+
+def find(workspace: Workspace, text: str) -> Artifact:
+    """Gives the artifact a user means: KIND/NAME/vNNN, KIND/NAME, NAME, or a folder.
+
+    Raises:
+        VidsslError: there is none, or several kinds have one of that name.
+    """
+    if workspace.root.joinpath(text, MANIFEST).exists():
+        return Artifact.load(workspace.root / text)
+    kinds = sorted({artifact.kind for artifact in workspace.scan()[0]})
+    kind, _, rest = text.partition("/")
+    if kind in kinds and rest:
+        return workspace.resolve(kind, rest)
+    found = []
+    for kind in kinds:
+        try:
+            found.append(workspace.resolve(kind, text))
+        except VidsslError:
+            continue
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(artifact.label for artifact in found)
+        raise VidsslError(f"{text} may mean {listed}: name one of them in full")
+    raise VidsslError(f"there is no artifact named {text} in {workspace.root}; see: vidssl status")
+
+
+def verify_artifact(artifact: Artifact, progress: Progress = SILENT) -> Finding:
+    """Checks one artifact."""
+    problems = list(_files(artifact, progress))
+    deep = CHECKS.get(artifact.kind)
+    if deep is not None:
+        try:
+            problems += deep(artifact, progress)
+        except VidsslError as error:
+            problems.append(str(error))
+    size = sum(int(record["bytes"]) for record in artifact.payload.values())
+    unique = list(dict.fromkeys(problems))
+    return Finding(artifact.label, artifact.kind, len(artifact.payload), size, unique)
+
+
+def _where(sentence: str) -> str:
+    """Gives the folder that a sentence about an unreadable artifact begins with."""
+    return sentence.split(" ")[0].removesuffix(f"/{MANIFEST}")
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _files(artifact: Artifact, progress: Progress) -> Iterator[str]:
+    """Compares the payload with what artifact.json says of it."""
+    with progress.task(f"verify {artifact.label}", len(artifact.payload), "file") as task:
+        for name, record in artifact.payload.items():
+            path = artifact.path / name
+            if not path.is_file():
+                yield f"{path} is missing"
+            elif path.stat().st_size != record["bytes"]:
+                yield f"{path} has {path.stat().st_size} bytes instead of {record['bytes']}"
+            elif file_digest(path) != record["sha256"]:
+                yield f"{path} is damaged: its bytes are not those that were written"
+            task.advance()
+    known = set(artifact.payload) | {MANIFEST}
+    for path in sorted(artifact.path.rglob("*")):
+        if path.is_file() and path.relative_to(artifact.path).as_posix() not in known:
+            yield f"{path} does not belong to {artifact.label}"
+
+
+# ── contents ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _shards(artifact: Artifact, progress: Progress) -> Sequence[str]:
+    """Reads every frame of every view, and compares videos and all data with their digests."""
+    paths = [artifact.path / name for name in artifact.payload if name.endswith(".h5")]
+    with ShardReader([path for path in paths if path.exists()]) as reader:
+        problems = list(reader.verify(progress))
+        if reader.digest != artifact.digest:
+            problems.append(f"the videos of {artifact.label} are not those that its digest names")
+    return problems
+
+
+def _checkpoint(artifact: Artifact, progress: Progress) -> Sequence[str]:
+    """Loads every encoder: header, names, shapes and values."""
+    views = checkpoint_views(artifact)
+    if not views:
+        return [f"{artifact.label} holds no encoder"]
+    problems = []
+    for view in views:
+        encoder = load_encoder(artifact.path / encoder_file(view))
+        broken = [
+            name
+            for name, value in encoder.state_dict().items()
+            if value.is_floating_point() and not value.isfinite().all()
+        ]
+        if broken:
+            problems.append(
+                f"the {view} encoder of {artifact.label} has values that are no numbers, "
+                f"such as in {broken[0]}"
+            )
+    return problems
+
+
+def _features(artifact: Artifact, progress: Progress) -> Sequence[str]:
+    found = features.load(artifact.path / FEATURES_FILE)
+    if len(found.offsets) == len(found.ids) + 1 and found.offsets[-1] == len(found.windows):
+        return []
+    return [f"the tables of {artifact.label} do not fit together"]
+
+
+def _annotations(artifact: Artifact, progress: Progress) -> Sequence[str]:
+    Annotations.load(artifact.path, [])
+    return []
+
+
+CHECKS: dict[str, Callable[[Artifact, Progress], Sequence[str]]] = {
+    "flow": _shards,
+    "pack": _shards,
+    "checkpoint": _checkpoint,
+    "features": _features,
+    "annotations": _annotations,
+}
