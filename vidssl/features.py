@@ -11,7 +11,7 @@ C channels, T frames of a clip, S side of the network's input.
 
 from __future__ import annotations
 
-import json
+import io
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 import torch
 
-from vidssl.artifacts import full_disk_is_one_sentence
+from vidssl.artifacts import atomic_write
 from vidssl.augment import centre_square, crop_resize
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.errors import VidsslError
@@ -267,22 +267,15 @@ def save(features: Features, path: Path) -> None:
     Raises:
         VidsslError: the disk is full.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with full_disk_is_one_sentence(path):
-            with h5py.File(aside, "w") as file:
-                file.attrs.update(
-                    kind=FILE_KIND, format_version=FILE_FORMAT, vidssl_version=VERSION
-                )
-                file["ids"] = np.array(features.ids, dtype=h5py.string_dtype())
-                file["windows"] = features.windows.astype("<f4")
-                file["starts"] = features.starts.astype("<i8")
-                file["offsets"] = features.offsets.astype("<i8")
-            with aside.open("rb") as written:
-                os.fsync(written.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    # HDF5 writes into memory: on a full disk it would fail in ways of its own.
+    whole = io.BytesIO()
+    with h5py.File(whole, "w") as file:
+        file.attrs.update(kind=FILE_KIND, format_version=FILE_FORMAT, vidssl_version=VERSION)
+        file["ids"] = np.array(features.ids, dtype=h5py.string_dtype())
+        file["windows"] = features.windows.astype("<f4", copy=False)
+        file["starts"] = features.starts.astype("<i8", copy=False)
+        file["offsets"] = features.offsets.astype("<i8", copy=False)
+    atomic_write(path, whole.getbuffer())
 
 
 def load(path: Path) -> Features:
@@ -314,8 +307,3 @@ def _check_kind(path: Path, file: h5py.File) -> None:
             f"{path} has feature format version {file.attrs.get('format_version')}, and this "
             f"vidssl ({VERSION}) reads version {FILE_FORMAT}"
         )
-
-
-def describe(protocol: Protocol, spec: EncoderSpec) -> str:
-    """Gives the protocol as one line of JSON, for reports."""
-    return json.dumps(protocol.as_dict(spec), sort_keys=True)

@@ -1,0 +1,102 @@
+"""Cached features: keyed by digests, and nothing lost by a kill."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_workspace import make_checkpoint, make_pack, small_workspace
+
+from vidssl.artifacts import Workspace
+from vidssl.errors import Interrupted, VidsslError
+from vidssl.features import Protocol
+from vidssl.progress import SILENT
+from vidssl.shards import ShardReader
+from vidssl.stages import embed
+from vidssl.stages.embed import EmbedOptions, load_features
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return small_workspace(tmp_path / "ws")
+
+
+def test_features_of_all_videos_are_kept(workspace: Workspace) -> None:
+    first = embed.run(workspace, EmbedOptions())
+    assert first.artifact.summary == {"videos": 30, "windows": 30 * 5, "width": 128}
+    assert embed.run(workspace, EmbedOptions()).reused
+    other = embed.run(workspace, EmbedOptions(protocol=Protocol(crop_share=1.0)))
+    assert other.artifact.digest != first.artifact.digest
+    with ShardReader(workspace.newest("pack").path) as reader:
+        ids = tuple(reader.video_id(v) for v in range(len(reader)))
+    assert load_features(first.artifact).ids == ids
+
+
+def test_the_same_command_gives_the_same_bytes(workspace: Workspace) -> None:
+    first = embed.run(workspace, EmbedOptions()).artifact
+    again = embed.run(workspace, EmbedOptions(new=True)).artifact
+    assert again.version == 2 and again.digest == first.digest
+    assert again.payload == first.payload
+
+
+def test_an_interrupted_run_goes_on(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load_features(embed.run(workspace, EmbedOptions()).artifact)
+    monkeypatch.setattr(embed, "PART_VIDEOS", 8)
+    calls = []
+
+    class Stopping:
+        """Progress that presses Ctrl-C when the third part begins."""
+
+        def say(self, text: str) -> None: ...
+
+        def task(self, *arguments, **options):
+            calls.append(arguments)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return SILENT.task(*arguments, **options)
+
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        embed.run(workspace, EmbedOptions(new=True), Stopping())
+    assert len(workspace.unfinished()) == 1
+    result = embed.run(workspace, EmbedOptions(new=True), Stopping())
+    assert len(calls) == 5  # parts 3 and 4 only
+    assert list(result.artifact.payload) == ["features.h5"]
+    assert workspace.unfinished() == []
+    found = load_features(result.artifact)
+    assert found.ids == whole.ids and np.array_equal(found.offsets, whole.offsets)
+    assert np.allclose(found.windows, whole.windows, atol=1e-6)
+
+
+def test_a_full_disk_is_one_sentence(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if ".h5" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "no space")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(VidsslError, match="the disk is full"):
+        embed.run(workspace, EmbedOptions())
+    monkeypatch.undo()
+    assert embed.run(workspace, EmbedOptions()).artifact is not None
+
+
+def test_another_pack_and_another_stream(workspace: Workspace) -> None:
+    make_pack(workspace, [0, 1], ("rgb", "flow"), name="other", seed=3)
+    result = embed.run(workspace, EmbedOptions(pack="other"))
+    assert result.artifact.summary["videos"] == 2
+    make_checkpoint(workspace, workspace.resolve("pack", "other"), stream="flow")
+    flow = embed.run(workspace, EmbedOptions(checkpoint="flow-infonce"))  # its own stream
+    assert flow.artifact.recipe["stream"] == "flow"
+    with pytest.raises(VidsslError, match="no flow view"):
+        embed.run(workspace, EmbedOptions(checkpoint="flow-infonce", pack="main"))
+
+
+def test_a_dry_run_does_nothing(workspace: Workspace) -> None:
+    result = embed.run(workspace, EmbedOptions(dry_run=True))
+    assert result.plan["makes"] == "features/rgb-infonce" and result.artifact is None
+    assert workspace.artifacts("features") == []
