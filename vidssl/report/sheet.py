@@ -158,7 +158,7 @@ def _similarity(panel: np.ndarray, value: float, x: int, y: int) -> int:
     """Writes the similarity with a small bar from 0 to 1; gives where it ends."""
     text = f"{value:.3f}".replace("-", MINUS)
     draw_text(panel, text, (x, y - 2), 20, BRIGHT, SEMIBOLD)
-    x += text_width("0.000", 20, SEMIBOLD) + 14
+    x += max(text_width(text, 20, SEMIBOLD), text_width("0.000", 20, SEMIBOLD)) + 14
     cv2.line(panel, (x, y - 9), (x + BAR_WIDTH, y - 9), OTHER, 4, cv2.LINE_AA)
     filled = round(BAR_WIDTH * min(max(value, 0.0), 1.0))
     if filled:
