@@ -10,6 +10,7 @@ import functools
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_every_command_is_documented_with_an_example_that_parses(name):
     assert command.text, f"vidssl {name} has no help"
     assert command.examples, f"the help of vidssl {name} has no line 'Example:  vidssl {name} …'"
     for line in command.examples:
-        assert line.startswith(f"vidssl {name}")
+        assert f"vidssl {name}" in line
         assert not complaint(line)
     assert f"\n## vidssl {name}\n" in (ROOT / "docs" / "cli.md").read_text()
     assert f"vidssl {name}" in README.read_text(), f"README.md does not know vidssl {name}"
@@ -133,6 +134,18 @@ def test_every_command_named_in_a_sentence_exists(path):
         said = complaint(line)
         # A sentence may leave out what the command needs, but not invent an option.
         assert not said or "Missing argument" in said, f"{path.name}: {said}"
+
+
+def test_the_readmes_python_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    script = tmp_path / "example.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    shape, *neighbours = done.stdout.splitlines()
+    assert "128" in shape and len(neighbours) == 3
 
 
 def test_messages_of_the_program_name_commands_that_exist():
