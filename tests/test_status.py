@@ -10,8 +10,9 @@ import pytest
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl.artifacts import MANIFEST, Artifact, Workspace
-from vidssl.stages import probe, status
+from vidssl.stages import headline, probe, retrieve, status
 from vidssl.stages.probe import ProbeOptions
+from vidssl.stages.retrieve import RetrieveOptions
 from vidssl.stages.status import ArtifactStatus, Node
 
 
@@ -49,6 +50,7 @@ def test_lineage_and_tree(tmp_path: Path) -> None:
         "annotations": "annotations/main/v001",
     }
     assert made.summary["split"] == "split1"
+    assert made.headline == "top-1 100.0 ± 0.0 % on split1"
     assert all(not a.stale for a in found.artifacts)
     assert labels(status.tree(found)) == [
         [
@@ -63,6 +65,21 @@ def test_lineage_and_tree(tmp_path: Path) -> None:
         ]
     ]
     json.dumps(found.as_dict())
+
+
+def test_headlines_of_every_kind(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    retrieve.run(workspace, RetrieveOptions())
+    found = {a.kind: a.headline for a in status.run(workspace).artifacts}
+    assert found == {
+        "pack": "30 videos, rgb",
+        "annotations": "no labels",  # the fixture's summary does not tell
+        "checkpoint": "infonce, tiny, 1 epochs",
+        "features": "150 windows of 30 videos, width 128",
+        "retrieval": "R@1 100.0 %, R@5 100.0 %, R@10 100.0 % on split1",
+    }
+    assert set(found) | {"flow", "probe"} == set(headline.PHRASES)
+    assert [headline.size(n) for n in (12, 4_200, 198_009_826)] == ["12 B", "4.2 kB", "198 MB"]
 
 
 def test_new_labels_make_what_was_trained_with_the_old_ones_stale(tmp_path: Path) -> None:

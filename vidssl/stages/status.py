@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vidssl.artifacts import Artifact, Workspace
+from vidssl.stages.headline import headline
 
 # Parents in the order in which they say where an artifact comes from: the first one that is there
 # is the branch it hangs on.
@@ -39,6 +40,7 @@ class ArtifactStatus:
     """One artifact and how it stands.
 
     Attributes:
+        headline: what is most worth knowing of it, in one phrase.
         stale: why it has been overtaken, one sentence each; none means that it is current.
     """
 
@@ -48,6 +50,7 @@ class ArtifactStatus:
     version: int
     sequence: int
     digest: str
+    headline: str
     summary: Mapping[str, Any]
     parents: list[Parent]
     stale: list[str]
@@ -131,6 +134,7 @@ def _status(artifact: Artifact, known: Mapping[str, Artifact], stale: list[str])
         version=artifact.version,
         sequence=artifact.sequence,
         digest=artifact.digest,
+        headline=headline(artifact),
         summary=dict(artifact.summary),
         parents=parents,
         stale=stale,
@@ -208,8 +212,12 @@ def _remarks(artifact: ArtifactStatus) -> list[str]:
     """Names the parents that the tree's branches do not show."""
     main = _main_parent(artifact)
     shown = ("partner", "annotations", "checkpoint2")
-    return [
-        f"{parent.role.rstrip('2')} {parent.label or 'gone'}"
-        for parent in artifact.parents
-        if parent.role in shown and parent is not main
-    ]
+    others = [p for p in artifact.parents if p.role in shown and p is not main]
+    return [_remark(parent) for parent in others]
+
+
+def _remark(parent: Parent) -> str:
+    kind = parent.role.rstrip("2")
+    if parent.label is None:
+        return f"{kind} gone"
+    return parent.label if parent.label.startswith(f"{kind}/") else f"{kind} {parent.label}"

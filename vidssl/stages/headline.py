@@ -1,0 +1,94 @@
+"""One short phrase per artifact: what `vidssl status` shows beside its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vidssl.artifacts import Artifact
+
+Summary = Mapping[str, Any]
+
+
+def headline(artifact: Artifact) -> str:
+    """Gives what is most worth knowing of an artifact, empty where its summary says nothing."""
+    phrase = PHRASES.get(artifact.kind)
+    return phrase(artifact.summary) if phrase is not None else ""
+
+
+def percent(share: float, error: float | None = None) -> str:
+    """Gives a share in per cent, with its standard error."""
+    return f"{100 * share:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"
+
+
+def size(count: float) -> str:
+    """Gives a number of bytes in the unit that fits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _shards(s: Summary) -> str:
+    parts = [f"{s.get('videos', 0)} videos", "+".join(s.get("views", {}))]
+    if "bytes" in s:
+        parts.append(size(s["bytes"]))
+    if s.get("quarantined"):
+        parts.append(f"{s['quarantined']} left out")
+    return ", ".join(part for part in parts if part)
+
+
+def _flow(s: Summary) -> str:
+    method = s.get("views", {}).get("flow", {}).get("method")
+    rest = _shards({**s, "views": {}})
+    return f"{rest}, {method}" if method else rest
+
+
+def _annotations(s: Summary) -> str:
+    if not s.get("labelled"):
+        return "no labels"
+    splits = f", splits {', '.join(s['splits'])}" if s.get("splits") else ""
+    return f"{s['labelled']} of {s['videos']} labelled, {s.get('classes')} classes{splits}"
+
+
+def _checkpoint(s: Summary) -> str:
+    parts = [str(s[name]) for name in ("method", "backbone") if name in s]
+    if "epochs" in s:
+        parts.append(f"{s['epochs']} epochs")
+    for name, shown in (
+        ("loss", "loss {:.2f}"),
+        ("purity", "purity {:.2f}"),
+        ("knn", "kNN {:.2f}"),
+    ):
+        if s.get(name) is not None:
+            parts.append(shown.format(s[name]))
+    return ", ".join(parts)
+
+
+def _features(s: Summary) -> str:
+    return f"{s.get('windows')} windows of {s.get('videos')} videos, width {s.get('width')}"
+
+
+def _probe(s: Summary) -> str:
+    return f"top-1 {percent(s['top1'], s.get('error'))}{_split(s)}" if "top1" in s else ""
+
+
+def _retrieval(s: Summary) -> str:
+    ks = [k for k in (1, 5, 10) if f"R@{k}" in s]
+    return ", ".join(f"R@{k} {percent(s[f'R@{k}'])}" for k in ks) + _split(s)
+
+
+def _split(s: Summary) -> str:
+    return f" on {s['split']}" if "split" in s else ""
+
+
+PHRASES: dict[str, Callable[[Summary], str]] = {
+    "flow": _flow,
+    "pack": _shards,
+    "annotations": _annotations,
+    "checkpoint": _checkpoint,
+    "features": _features,
+    "probe": _probe,
+    "retrieval": _retrieval,
+}
