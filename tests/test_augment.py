@@ -90,8 +90,8 @@ def test_drawn_boxes_lie_in_the_frame_and_keep_area_and_ratio(aspect):
     spec = AugmentSpec(crop_area_min=0.2, crop_area_max=0.4)
     for _ in range(200):
         box = draw_clip(spec, draw, aspect).box
-        assert 0 <= box.left and box.left + box.width <= 1 + 1e-9
-        assert 0 <= box.top and box.top + box.height <= 1 + 1e-9
+        assert box.left >= 0 and box.left + box.width <= 1 + 1e-9
+        assert box.top >= 0 and box.top + box.height <= 1 + 1e-9
         assert 0.2 - 1e-9 <= box.width * box.height <= 0.4 + 1e-9
         assert 3 / 4 - 1e-9 <= box.width / box.height * aspect <= 4 / 3 + 1e-9
 

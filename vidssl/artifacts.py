@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidssl.errors import MissingInput, VidsslError, nearest_name
+from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
 from vidssl.version import VERSION
 
 WORKSPACE_FORMAT = 1
@@ -370,7 +370,7 @@ class Workspace:
             labels = (artifact.label, artifact.label.removeprefix(f"{kind}/"), artifact.name)
             if text.rstrip("/") in labels:
                 return artifact
-        names = [a.label.removeprefix(f"{kind}/") for a in candidates]
+        names = {n for a in candidates for n in (a.name, a.label.removeprefix(f"{kind}/"))}
         raise VidsslError(
             f"there is no {kind} named {text} in {self.root}{nearest_name(text, names)}"
         )
@@ -407,10 +407,10 @@ class Workspace:
         """Opens the run that this recipe and these parents make (see :class:`Run`).
 
         Raises:
-            VidsslError: the name cannot be a folder's name.
+            UsageError: the name cannot be a folder's name.
         """
         if not NAME_PATTERN.fullmatch(name):
-            raise VidsslError(f"{name!r} is no artifact name: use letters, digits, . _ and -")
+            raise UsageError(f"{name!r} is no artifact name: use letters, digits, . _ and -")
         digests = {role: parent.digest for role, parent in parents.items()}
         return Run(self, kind, name, recipe, digests, new)
 

@@ -6,6 +6,7 @@ loads a video decoder.
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,9 @@ PackOption = Annotated[str | None, typer.Option("--pack", help="Default: the new
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="A split column of the annotations.")
 ]
+SaveEveryOption = Annotated[
+    float, typer.Option("--save-every", min=0, help="Seconds between two saves of resume.pt.")
+]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Demand an unfinished run to continue.")
 ]
@@ -79,6 +83,7 @@ EvaluatedStreamOption = Annotated[
     str | None, typer.Option("--stream", help="rgb or flow; default: the checkpoint's, or rgb.")
 ]
 DEFAULT_WORKSPACE = Path("vidssl-workspace")
+DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newest of yours
 
 
 @app.callback(invoke_without_command=True)
@@ -220,6 +225,7 @@ def pretrain(
     device: DeviceOption = None,
     compile: CompileOption = False,
     snapshot_epochs: SnapshotOption = None,
+    save_every: SaveEveryOption = 60.0,
     resume: ResumeOption = False,
     new: NewOption = False,
     dry_run: DryRunOption = False,
@@ -244,7 +250,7 @@ def pretrain(
         stream=stream, method=method, recipe=recipe, pack=pack, split=split, init_from=init_from,
         settings=_settings(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
         name=name, seed=seed, device=device, compile=compile, resume=resume, new=new,
-        dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()),
+        dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
     terminal = _training_terminal(workspace, json, quiet)
     result = stage.run(terminal.workspace, options, terminal.progress)
@@ -279,6 +285,7 @@ def cotrain(
     device: DeviceOption = None,
     compile: CompileOption = False,
     snapshot_epochs: SnapshotOption = None,
+    save_every: SaveEveryOption = 60.0,
     resume: ResumeOption = False,
     new: NewOption = False,
     dry_run: DryRunOption = False,
@@ -300,7 +307,7 @@ def cotrain(
         settings=_settings(settings, k=k, epochs=epochs, batch_size=batch_size),
         student=student, partner=partner, cycles=cycles, name=name, seed=seed, device=device,
         compile=compile, resume=resume, new=new, dry_run=dry_run,
-        snapshot_epochs=tuple(snapshot_epochs or ()),
+        snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
     terminal = _training_terminal(workspace, json, quiet)
     if not cycles:
@@ -438,6 +445,141 @@ def _evaluate(terminal: Terminal, **options: Any) -> None:
     if result.report is not None:
         terminal.show(recall_table([result.report]))
     terminal.outline(result.stage)
+
+
+@app.command()
+def baselines(
+    backbone: Annotated[
+        str | None, typer.Option(help="Also measure this backbone untrained, rgb and flow.")
+    ] = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    new: NewOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Measure what needs no learning: colour histogram, mean frame, flow histogram.
+
+    A number means something only beside these.
+
+    Example:  vidssl baselines --backbone tiny
+    """
+    from vidssl.stages import baselines as stage
+    from vidssl.tables import recall_table
+
+    options = stage.BaselineOptions(
+        encoders=stage.untrained_specs(backbone) if backbone else (),
+        pack=pack, split=split, split_seed=seed, seeds=(seed,), device=device, new=new,
+    )  # fmt: skip
+    terminal = Terminal.open(workspace, json, quiet)
+    results = stage.run(terminal.workspace, options, terminal.progress)
+    terminal.json_out([result.as_dict() for result in results])
+    terminal.show(recall_table([r.report for r in results if r.report is not None]))
+
+
+# ── the workspace ────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def status(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show what is in the workspace, what came of what, and what has been overtaken.
+
+    Example:  vidssl status
+    """
+    from vidssl.stages import status as stage
+    from vidssl.tables import status_tree
+
+    terminal = Terminal.open(workspace, json, quiet)
+    result = stage.run(terminal.workspace)
+    terminal.json_out(result.as_dict())
+    terminal.show(status_tree(result))
+
+
+@app.command()
+def verify(
+    artifacts: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="Default: all.")
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Check every byte of the artifacts against what was written, down to the frame.
+
+    Example:  vidssl verify
+
+    Example:  vidssl verify pack/main/v001
+    """
+    from vidssl.stages import verify as stage
+    from vidssl.tables import verify_table
+
+    terminal = Terminal.open(workspace, json, quiet)
+    options = stage.VerifyOptions(tuple(artifacts or ()))
+    result = stage.run(terminal.workspace, options, terminal.progress)
+    terminal.json_out(result.as_dict())
+    terminal.show(verify_table(result))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def recipes(json: JsonOption = False) -> None:
+    """List the shipped recipes.
+
+    Example:  vidssl recipes
+    """
+    from vidssl.recipes import recipe_names, recipe_title
+
+    titles = {name: recipe_title(name) for name in recipe_names()}
+    if json:
+        typer.echo(dumps(titles, indent=1))
+        return
+    for name, title in titles.items():
+        typer.echo(f"{name:<8} {title}")
+
+
+@app.command()
+def demo(
+    clips: Annotated[
+        int | None, typer.Option(min=60, help="How many clips to make, test clips included.")
+    ] = None,
+    seed: SeedOption = 0,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    settings: SetOption = None,
+    workspace: WorkspaceOption = DEMO_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make a few hundred clips, run the whole pipeline on them, and show what was learned.
+
+    In the clips the class is the motion, and appearance is random: only what sees motion can
+    tell them apart. Takes a few minutes on two CPU cores, and leaves a workspace to go on with.
+
+    Example:  vidssl demo
+    """
+    from vidssl.stages import demo as stage
+    from vidssl.tables import demo_tables
+
+    options = stage.DemoOptions(
+        seed=seed, workers=workers, device=device, settings=_settings(settings),
+        **_given(clips=clips),
+    )  # fmt: skip
+    terminal = Terminal.open(workspace, json, quiet)
+    result = stage.run(terminal.workspace, options, terminal.progress)
+    terminal.json_out(result.as_dict())
+    terminal.show(demo_tables(result, workspace))
 
 
 # ── shared by commands ───────────────────────────────────────────────────────────────────────

@@ -7,10 +7,14 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
+from vidssl.stages.demo import DemoResult
 from vidssl.stages.probe import ProbeReport
 from vidssl.stages.query import Neighbour, QueryAnswer, QueryResult
 from vidssl.stages.recall import RetrievalReport
+from vidssl.stages.status import Node, Status, tree
+from vidssl.stages.verify import VerifyResult
 
 
 def percent(share: float | None, error: float | None = None) -> str:
@@ -51,11 +55,15 @@ def recall_table(reports: list[RetrievalReport]) -> Table:
     """Gives R@k of one or several features."""
     first = reports[0]
     title = f"nearest neighbour, {first.queries} test videos in {first.gallery} train videos"
-    table = Table("features", title=f"{title}, split {first.split}", title_justify="left")
+    table = Table(title=f"{title}, split {first.split}", title_justify="left")
+    table.add_column("features", overflow="fold")
     for row in first.recall:
-        table.add_column(f"R@{row.k} %", justify="right")
+        table.add_column(f"R@{row.k} %", justify="right", no_wrap=True)
     for report in reports:
-        cells = [percent(row.recall, row.error) for row in report.recall]
+        # One standard error, beside the figure that is quoted most; the table stays narrow.
+        nearest = report.recall[0]
+        cells = [percent(nearest.recall, nearest.error)]
+        cells += [percent(row.recall) for row in report.recall[1:]]
         table.add_row(Text(report.features), *cells)
     return table
 
@@ -81,6 +89,72 @@ def _answer_table(answer: QueryAnswer, result: QueryResult) -> RenderableType:
     if answer.sheet is None:
         return table
     return Group(table, Text(f"contact sheet: {answer.sheet}", style="dim"))
+
+
+def status_tree(status: Status) -> RenderableType:
+    """Gives the lineage of a workspace as a tree, stale artifacts marked."""
+    drawn = Tree(Text(status.workspace, style="bold"))
+    if not status.artifacts:
+        drawn.add(Text("empty; begin with: vidssl extract-flow VIDEOS/, or vidssl demo"))
+    for node in tree(status):
+        _grow(drawn, node)
+    for run in status.unfinished:
+        drawn.add(Text(f"unfinished: {run.kind}/{run.name}; the same command goes on", "yellow"))
+    for sentence in status.unreadable:
+        drawn.add(Text(f"unreadable: {sentence}", style="red"))
+    return drawn
+
+
+def _grow(parent: Tree, node: Node) -> None:
+    artifact = node.artifact
+    line = Text.assemble((artifact.label, "yellow" if artifact.stale else "green"))
+    line.append(f"  {artifact.headline}", style="dim")
+    for remark in node.remarks:
+        line.append(f"  + {remark}", style="cyan")
+    for reason in artifact.stale:
+        line.append(f"  stale: {reason}", style="yellow")
+    branch = parent.add(line)
+    for child in node.children:
+        _grow(branch, child)
+
+
+def verify_table(result: VerifyResult) -> RenderableType:
+    """Gives one row per artifact and, below, a line per problem."""
+    table = Table("artifact", "files", "bytes", "found")
+    for finding in result.findings:
+        found = Text("sound", "green") if finding.ok else Text("damaged", "bold red")
+        table.add_row(Text(finding.artifact), str(finding.files), f"{finding.bytes:,}", found)
+    problems = [
+        Text(f"{finding.artifact}: {problem}", style="red")
+        for finding in result.findings
+        for problem in finding.problems
+    ]
+    return Group(table, *problems)
+
+
+def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
+    """Gives what the demo learned as one table, what it says, and what to type next."""
+    first = result.rows[0].recall
+    table = Table("features", title="what was learned", title_justify="left")
+    table.add_column("nearest neighbour R@1 %", justify="right")
+    table.add_column("linear probe top-1 %", justify="right")
+    table.add_row("chance", percent(first.at(1).chance), percent(1 / len(result.classes)))
+    for row in result.rows:
+        at1 = row.recall.at(1)
+        probed = percent(row.probe.top1, row.probe.error) if row.probe else "–"
+        table.add_row(row.features, percent(at1.recall, at1.error), probed)
+    seconds = sum(result.seconds.values())
+    query = next(iter(sorted(result.videos.rglob("*.mp4"))))
+    said = [
+        Text(f"{first.queries} test and {first.gallery} training clips of "
+             f"{len(result.classes)} motions, {seconds:.0f} s in all"),
+        *map(Text, result.findings()),
+        Text("\nGo on with this workspace:", style="bold"),
+        Text(f"  vidssl retrieve {query} --sheet neighbours.png -w {workspace}"),
+        Text(f"  vidssl cotrain --stream flow -w {workspace}"),
+        Text(f"  vidssl status -w {workspace}"),
+    ]  # fmt: skip
+    return Group(table, *said)
 
 
 def _times(n: Neighbour) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import traceback
@@ -20,6 +21,7 @@ from vidssl.artifacts import Workspace
 from vidssl.console import make_progress
 from vidssl.errors import VidsslError
 from vidssl.progress import Progress
+from vidssl.stages.headline import headline
 from vidssl.stages.result import StageResult
 
 QUARANTINED = 3
@@ -29,20 +31,28 @@ MOST_QUARANTINED_SHOWN = 10
 class Commands(TyperGroup):
     """Turns errors meant for the user into one sentence and an exit code."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta["arguments"] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
+        arguments = ctx.meta["arguments"]
         try:
             return super().invoke(ctx)
         except VidsslError as error:
-            _fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted; the same command goes on where it stopped", 130)
+            _fail(arguments, str(error), error.exit_code)
         except BrokenPipeError:
             sys.stderr.close()  # the reader of a pipe has gone, as with `| head`
             raise typer.Exit(141) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _fail(arguments, f"the disk is full ({error}); free some space and run it again", 1)
+        except KeyboardInterrupt:
+            _fail(arguments, "interrupted; the same command goes on where it stopped", 130)
 
 
-def _fail(sentence: str, code: int) -> None:
-    arguments = sys.argv[1:]
+def _fail(arguments: list[str], sentence: str, code: int) -> None:
     if "--json" in arguments:
         print(json.dumps({"error": sentence, "exit_code": code}))
     if "-v" in arguments or "--verbose" in arguments:
@@ -116,7 +126,7 @@ def artifact_line(result: StageResult) -> Text:
     artifact = result.artifact
     assert artifact is not None
     what = " (finished before, nothing to do)" if result.reused else ""
-    figures = ", ".join(f"{k} {_short(v)}" for k, v in artifact.summary.items() if _is_plain(v))
+    figures = headline(artifact)
     return Text.assemble(("✓ ", "green"), (artifact.label, "bold"), f"{what}  ", (figures, "dim"))
 
 
@@ -136,13 +146,8 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield f"{before}{name}", inner
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float) or (
-        isinstance(value, list) and all(isinstance(v, str) for v in value)
-    )
-
-
 def _short(value: Any) -> str:
+    """Gives a value as a few characters."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):

@@ -13,7 +13,7 @@ from torch import Tensor
 from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
 from vidssl.errors import UsageError
-from vidssl.objectives.contract import Clock, Needs
+from vidssl.objectives.contract import Clock, Needs, require
 from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig, mean_where
 from vidssl.objectives.queue import random_unit_rows
 
@@ -32,6 +32,12 @@ class CoCLRConfig(InfoNCEConfig):
     k: int = 5
     drop_self_prob: float = 0.0
     wait_for_full_queue: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("k", self.k, 0 <= self.k <= self.queue, f"from 0 to the queue's {self.queue}")
+        chance = self.drop_self_prob
+        require("drop_self_prob", chance, 0 <= chance <= 1, "in [0, 1]")
 
 
 class CoCLR(InfoNCE):
@@ -53,8 +59,6 @@ class CoCLR(InfoNCE):
     ) -> None:
         if partner.spec.project is None:
             raise UsageError("coclr needs a partner with a projection head: it has none")
-        if config.k > config.queue:
-            raise UsageError(f"k={config.k} neighbours cannot come from a queue of {config.queue}")
         self._partner_width = partner.spec.project
         super().__init__(config, encoder, seed)
         self.partner = partner.requires_grad_(False).eval()

@@ -26,6 +26,13 @@ from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
+from vidssl.errors import UsageError
+
+
+def require(name: str, value: object, holds: bool, what: str) -> None:
+    """Raises a :class:`UsageError` that says what a hyperparameter must be, unless it holds."""
+    if not holds:
+        raise UsageError(f"{name} must be {what}, not {value}")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
 from vidssl.distributed import gather, with_shuffled_batch
 from vidssl.errors import UsageError
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
+from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
 from vidssl.objectives.momentum import frozen_copy, move_towards
 from vidssl.objectives.queue import Queue, no_numbers, random_unit_rows
 
@@ -34,6 +34,11 @@ class InfoNCEConfig:
     queue: int = 2048
     momentum: float = 0.999
     temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        require("queue", self.queue, self.queue >= 1, "at least 1")
+        require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        require("temperature", self.temperature, self.temperature > 0, "above 0")
 
 
 class InfoNCE(Objective):

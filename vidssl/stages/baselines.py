@@ -23,12 +23,13 @@ from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.errors import UsageError, nearest_name
 from vidssl.features import Protocol, extract
 from vidssl.progress import SILENT, Progress
+from vidssl.recipes import load_recipe
 from vidssl.shards import ShardReader
 from vidssl.stages.evaluation import Labelled, find_labels
 from vidssl.stages.inputs import find_pack
 from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
 from vidssl.stages.result import StageResult
-from vidssl.stages.training import choose_device
+from vidssl.stages.training import choose_device, default_recipe
 from vidssl.views import get_view
 from vidssl.views.flow import to_pixels
 
@@ -240,6 +241,15 @@ def untrained_spec(view: str, backbone: str, frames: int, stride: int, size: int
     """Gives the spec of an untrained encoder without a projection head."""
     channels = get_view(view).channels
     return EncoderSpec(view, backbone, channels, frames, stride, size, project=None)
+
+
+def untrained_specs(backbone: str, device: str | None = None) -> tuple[EncoderSpec, ...]:
+    """Gives untrained encoders of RGB and flow that eat the clips of the machine's recipe."""
+    clip = load_recipe(default_recipe(device), "infonce", "rgb").clip
+    return tuple(
+        untrained_spec(view, backbone, clip.frames, clip.stride, clip.size)
+        for view in ("rgb", "flow")
+    )
 
 
 def _measure(

@@ -74,10 +74,13 @@ def choose_device(wanted: str | None) -> str:
 
 def choose_recipe(options: TrainingOptions) -> Recipe:
     """Loads the recipe the user named, or the machine's default, with the user's settings."""
-    default = "paper" if choose_device(options.device) == "cuda" else "cpu"
-    return load_recipe(
-        options.recipe or default, options.method, options.stream, options.settings
-    )
+    name = options.recipe or default_recipe(options.device)
+    return load_recipe(name, options.method, options.stream, options.settings)
+
+
+def default_recipe(device: str | None) -> str:
+    """Gives `paper` with CUDA and `cpu` without."""
+    return "paper" if choose_device(device) == "cuda" else "cpu"
 
 
 def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
@@ -101,9 +104,8 @@ def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
     most = max(videos // batch, 1) * batch
     if queue is not None and queue > most and "queue" not in recipe.explicit:
         notes.append(f"queue {queue} → {most}: a longer one would hold videos twice")
-        recipe = recipe.override("config", queue=most)
-        if getattr(recipe.config, "k", 0) > most and "k" not in recipe.explicit:
-            recipe = recipe.override("config", k=most)
+        fewer = {"k": most} if 0 < most < getattr(recipe.config, "k", 0) else {}
+        recipe = recipe.override("config", queue=most, **fewer)
     return recipe, notes
 
 
@@ -167,15 +169,16 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
         distributed.start(choose_device(options.device))
     if distributed.rank() != 0:
         return _follow(plan)
-    with workspace.open_run(
+    opened = workspace.open_run(
         "checkpoint", plan.name, plan.identity(), plan.parents, options.new
-    ) as run:
-        if options.resume and not run.started:
-            distributed.from_rank_zero(None)
-            raise VidsslError(
-                f"there is no unfinished run of checkpoint/{plan.name} with this recipe and these "
-                "inputs to resume; leave --resume away to start one"
-            )
+    )
+    if options.resume and not opened.started:
+        distributed.from_rank_zero(None)
+        raise VidsslError(
+            f"there is no unfinished run of checkpoint/{plan.name} with this recipe and these "
+            "inputs to resume; leave --resume away to start one"
+        )
+    with opened as run:
         if run.finished is not None:
             distributed.from_rank_zero(None)
             return StageResult(artifact=run.finished, reused=True, notes=plan.notes)

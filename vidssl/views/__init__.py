@@ -7,7 +7,7 @@ machine that only trains needs neither.
 
 from __future__ import annotations
 
-from vidssl.errors import VidsslError, nearest_name
+from vidssl.errors import UsageError, nearest_name
 from vidssl.views.flow import FlowView
 from vidssl.views.rgb import RgbView
 from vidssl.views.view import View
@@ -21,11 +21,11 @@ def get_view(name: str) -> View:
     """Gives the view called `name`.
 
     Raises:
-        VidsslError: there is none; the sentence names the nearest and lists all.
+        UsageError: there is none; the sentence names the nearest and lists all.
     """
     if name not in VIEWS:
         listed = ", ".join(VIEWS)
-        raise VidsslError(
+        raise UsageError(
             f"there is no view named {name!r}{nearest_name(name, VIEWS)}: the views are {listed}"
         )
     return VIEWS[name]

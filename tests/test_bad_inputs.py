@@ -1,0 +1,206 @@
+"""A bad input costs the user one sentence and the right exit code, and loses nothing."""
+
+import errno
+import json
+import shutil
+
+import pytest
+from cli_workspace import SMALL, make_videos, vidssl
+from video_files import write_sound
+
+from vidssl.artifacts import Workspace, canonical_digest
+
+
+def sentence(result) -> str:
+    """Gives what was said of the error, and checks that it is one line without a traceback."""
+    assert "Traceback" not in result.err + result.out
+    lines = [line for line in result.err.splitlines() if line.startswith("vidssl: ")]
+    assert len(lines) == 1, result.err
+    return lines[0]
+
+
+def refused(*arguments, workspace, code=1) -> str:
+    return sentence(vidssl(*arguments, workspace=workspace, code=code))
+
+
+def test_no_such_folder(tmp_path):
+    said = refused("extract-flow", tmp_path / "nowhere", workspace=tmp_path / "w")
+    assert "nowhere" in said
+    assert not (tmp_path / "w").exists()
+
+
+def test_folder_without_video(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").write_text("no video")
+    for command in ("extract-flow", "pack"):
+        assert "photos" in refused(command, tmp_path / "photos", workspace=tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("command", "makes_it"),
+    [
+        (["pretrain"], "vidssl pack"),
+        (["cotrain"], "vidssl pretrain --stream rgb"),
+        (["probe"], "vidssl pretrain"),
+        (["retrieve", "--evaluate"], "vidssl pretrain"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_workspace_that_lacks_the_input_names_the_command_that_makes_it(
+    tmp_path, command, makes_it
+):
+    assert makes_it in refused(*command, workspace=tmp_path / "empty")
+
+
+def test_cotrain_without_a_partner_names_the_command(copied):
+    shutil.rmtree(copied["workspace"] / "checkpoint" / "flow-infonce")
+    said = refused("cotrain", "--stream", "rgb", workspace=copied["workspace"])
+    assert "vidssl pretrain --stream flow" in said
+
+
+def test_a_stream_that_was_not_packed(tmp_path):
+    videos = make_videos(tmp_path / "videos", clips=1)
+    vidssl("pack", videos, workspace=tmp_path / "w")
+    said = refused("pretrain", "--stream", "flow", *SMALL, workspace=tmp_path / "w")
+    assert "vidssl extract-flow VIDEOS" in said
+
+
+def test_broken_files_are_left_out_with_their_reason_and_exit_code_3(tmp_path):
+    videos = make_videos(tmp_path / "videos", clips=2)
+    good = sorted(videos.rglob("*.mp4"))
+    (videos / "empty.mp4").touch()
+    (videos / "cut.mp4").write_bytes(good[0].read_bytes()[:200])
+    write_sound(videos / "sound.mp4")
+    (videos / "text.mp4").write_text("this is no video")
+    result = vidssl("extract-flow", videos, "--json", workspace=tmp_path / "w", code=3).json
+    assert {row["video"] for row in result["quarantined"]} == {
+        "empty.mp4", "cut.mp4", "sound.mp4", "text.mp4",
+    }  # fmt: skip
+    assert all(row["reason"] for row in result["quarantined"])
+    assert result["summary"]["videos"] == len(good)
+
+
+def test_nothing_but_broken_files_makes_no_artifact(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "empty.mp4").touch()
+    refused("extract-flow", tmp_path / "videos", workspace=tmp_path / "w")
+    assert Workspace(tmp_path / "w").artifacts() == []
+
+
+def test_a_clip_longer_than_the_videos_is_padded_not_dropped(copied):
+    arguments = ["pretrain", "--name", "long", *SMALL, "--set", "frames=16", "--json"]
+    result = vidssl(*arguments, workspace=copied["workspace"]).json
+    assert result["summary"]["training_videos"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["pretrain", "--set", "temprature=0.1"], "did you mean temperature"),
+        (["pretrain", "--set", "temperature=warm"], "float"),
+        (["pretrain", "--set", "temperature"], "FIELD=VALUE"),
+        (["pretrain", "--recipe", "papr"], "did you mean paper"),
+        (["pretrain", "--method", "infonse"], "did you mean infonce"),
+        (["pretrain", "--backbone", "tyni"], "did you mean tiny"),
+        (["pretrain", "--device", "tpu"], "cpu and cuda"),
+        (["pretrain", "--stream", "flw"], "did you mean flow"),
+        (["pretrain", "--name", "../x"], "letters"),
+        (["pretrain", "--set", "optimizer=adm"], "did you mean adam"),
+        (["pretrain", "--set", "momentum=1.5"], "momentum"),
+        (["pretrain", "--set", "temperature=0"], "temperature must be above 0"),
+        (["cotrain", "--k", "99", "--set", "queue=8"], "queue"),
+        (["retrieve"], "--evaluate"),
+        (["retrieve", "x.mp4", "--evaluate"], "either"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_make_no_sense_exit_with_2(finished, arguments, hint):
+    small = SMALL if arguments[0] in ("pretrain", "cotrain") else []
+    said = refused(*[arguments[0], *small, *arguments[1:]], workspace=finished["workspace"], code=2)
+    assert hint in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["pretrain", "--split", "split9"], "split9"),
+        (["pretrain", "--pack", "mian"], "did you mean main"),
+        (["pretrain", "--batch-size", "500"], "--batch-size"),
+        (["pretrain", "--resume", "--name", "fresh"], "no unfinished run"),
+        (["cotrain", "--student", "rgb-infonse"], "did you mean rgb-infonce"),
+        (["probe", "--checkpoint", "flow-infonce", "--stream", "rgb"], "no rgb encoder"),
+        (["retrieve", "no-such-file.mp4"], "no-such-file.mp4"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_things_that_are_not_there_exit_with_1(finished, arguments, hint):
+    small = SMALL if arguments[0] in ("pretrain", "cotrain") else []
+    said = refused(*[arguments[0], *small, *arguments[1:]], workspace=finished["workspace"])
+    assert hint in said
+
+
+def test_an_artifact_of_an_unknown_version_is_refused_by_name(copied):
+    path = copied["workspace"] / "pack" / "main" / "v001" / "artifact.json"
+    text = json.loads(path.read_text()) | {"format_version": 99}
+    body = {key: value for key, value in text.items() if key != "checksum"}
+    path.write_text(json.dumps(body | {"checksum": canonical_digest(body)}))
+    said = refused("pretrain", *SMALL, workspace=copied["workspace"])
+    assert "version 99" in said and "pack/main/v001" in said
+
+
+def test_an_artifact_edited_by_hand_is_refused(copied):
+    path = copied["workspace"] / "pack" / "main" / "v001" / "artifact.json"
+    path.write_text(path.read_text().replace('"rgb"', '"rbg"', 1))
+    assert "damaged" in refused("pretrain", *SMALL, workspace=copied["workspace"])
+
+
+def flip_a_byte_of_a_frame(workspace) -> str:
+    """Damages one frame of the pack; gives the shard's name."""
+    import h5py
+
+    (shard,) = (workspace / "pack" / "main" / "v001").glob("*.h5")
+    with h5py.File(shard) as file:
+        blobs = file["views/rgb/blobs"]
+        place = blobs.id.get_offset() + blobs.shape[0] // 2
+    with shard.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 0xFF]))
+    return shard.name
+
+
+def test_a_flipped_byte_is_found_by_verify_and_refused_by_training(copied):
+    name = flip_a_byte_of_a_frame(copied["workspace"])
+    found = vidssl("verify", workspace=copied["workspace"], code=1)
+    assert name in found.out + found.err and "rgb" in found.out + found.err
+    arguments = ["pretrain", "--name", "after", *SMALL, "--set", "frames=12", "--set", "stride=1"]
+    said = refused(*arguments, workspace=copied["workspace"])
+    assert name in said and "vidssl verify" in said
+    assert Workspace(copied["workspace"]).artifacts("checkpoint", "after") == []
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(copied, monkeypatch):
+    workspace, arguments = copied["workspace"], ["pretrain", "--name", "late", *SMALL]
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vidssl.artifacts.os.fsync", full)
+        assert "disk is full" in refused(*arguments, workspace=workspace)
+    vidssl(*arguments, workspace=workspace)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(copied):
+    path = copied["workspace"] / "checkpoint/rgb-coclr/v001/encoder.rgb.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-10] ^= 0xFF
+    path.write_bytes(data)
+    said = refused("probe", workspace=copied["workspace"])
+    assert "encoder.rgb.safetensors" in said and "damaged" in said
+
+
+def test_errors_as_json(tmp_path):
+    result = vidssl("pretrain", "--json", workspace=tmp_path / "w", code=1)
+    assert result.json["exit_code"] == 1 and "vidssl pack" in result.json["error"]

@@ -1,0 +1,206 @@
+"""`vidssl demo`: the whole pipeline on video it makes itself, and what was learned as one table.
+
+Nothing here is special: every step is a public stage, run as the user would run it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidssl.artifacts import Artifact, Workspace
+from vidssl.progress import SILENT, Progress
+from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
+from vidssl.stages.probe import ProbeReport
+from vidssl.stages.recall import RetrievalReport
+from vidssl.synthetic import MOTIONS, write_clips
+
+RECIPE = "demo"
+APPEARANCE = ("colour-histogram", "mean-frame")
+CLIPS = 480
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Options of `vidssl demo`.
+
+    Attributes:
+        clips: how many to make; a quarter of them is for testing.
+        seed: of the clips and of all training.
+        settings: (field, value) overrides of the demo's recipe, for all trainings.
+    """
+
+    clips: int = CLIPS
+    seed: int = 0
+    workers: int | None = None
+    device: str | None = None
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class DemoRow:
+    """What one kind of feature reaches; `probe` is None for what is not learned."""
+
+    features: str
+    recall: RetrievalReport
+    probe: ProbeReport | None = None
+
+    @property
+    def within_chance(self) -> bool:
+        """Whether R@1 lies within two standard errors of chance."""
+        first = self.recall.at(1)
+        error = (first.chance * (1 - first.chance) / first.queries) ** 0.5
+        return abs(first.recall - first.chance) <= 2 * error
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo learned.
+
+    Attributes:
+        videos: the folder of made-up clips, with splits.csv in it.
+        seconds: time per step; steps that were finished before take none.
+    """
+
+    videos: Path
+    classes: list[str]
+    rows: list[DemoRow]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def row(self, features: str) -> DemoRow:
+        """Gives the row of one kind of feature."""
+        return next(row for row in self.rows if row.features == features)
+
+    def findings(self) -> list[str]:
+        """Gives, in sentences, what the figures show and what they do not."""
+        appearance = [row for row in self.rows if row.probe is None]
+        blind = all(row.within_chance for row in appearance)
+        before, after = (self.row(n).recall.at(1) for n in ("InfoNCE RGB", "CoCLR RGB"))
+        gain = after.recall - before.recall
+        error = (before.error**2 + after.error**2) ** 0.5
+        verdict = (
+            "CoCLR lifts RGB above InfoNCE"
+            if gain > 2 * error
+            else "which is within two standard errors: these clips do not show a difference"
+        )
+        return [
+            "Appearance alone is at chance: what is found, motion tells."
+            if blind
+            else "Appearance alone is off chance here: part of what is found may be appearance.",
+            f"CoCLR minus InfoNCE on RGB: {100 * gain:+.1f} ± {100 * error:.1f} points; {verdict}.",
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the result as plain data, for --json."""
+        return {
+            "videos": str(self.videos),
+            "classes": self.classes,
+            "rows": [asdict(row) for row in self.rows],
+            "seconds": dict(self.seconds),
+        }
+
+
+def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT) -> DemoResult:
+    """Makes clips and runs every stage on them; what is finished already is not done again."""
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(step: str):  # type: ignore[no-untyped-def]
+        begin = time.monotonic()
+        yield
+        seconds[step] = round(time.monotonic() - begin, 1)
+
+    with timed("make clips"):
+        videos = make_clips(workspace, options, progress)
+    with timed("extract-flow"):
+        flow_config = extract_flow.ExtractFlow(videos, workers=options.workers)
+        extract_flow.run(workspace, flow_config, progress)
+    with timed("pack"):
+        pack_config = pack.Pack(
+            videos, labels=str(videos / "splits.csv"), workers=options.workers
+        )
+        pack.run(workspace, pack_config, progress)
+    checkpoints: dict[str, Artifact | None] = {}
+    for name, train in trainings(workspace, options, progress).items():
+        with timed(name):
+            checkpoints[name] = train()
+    with timed("evaluate"):
+        measured = baselines.run(
+            workspace, baselines.BaselineOptions(baselines=APPEARANCE), progress
+        )
+        rows = [DemoRow(_named(r.report.features), r.report) for r in measured if r.report]
+        rows += [
+            evaluate(workspace, name, checkpoint, options, progress)
+            for name, checkpoint in checkpoints.items()
+            if checkpoint is not None
+        ]
+    return DemoResult(videos, list(MOTIONS), rows, seconds)
+
+
+def _named(baseline: str) -> str:
+    return baseline.replace("-", " ")
+
+
+def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -> Path:
+    """Writes the made-up clips into the workspace; those that are there stay."""
+    folder = workspace.root / "demo-videos"
+    with progress.task("make clips", options.clips, "clip") as task:
+        write_clips(
+            folder,
+            options.clips,
+            options.seed,
+            workers=options.workers or len(os.sched_getaffinity(0)),
+            on_clip=lambda done, of: task.advance(),
+        )
+    return folder
+
+
+def trainings(
+    workspace: Workspace, options: DemoOptions, progress: Progress
+) -> dict[str, Callable[[], Artifact | None]]:
+    """Gives the demo's trainings in their order; each gives its checkpoint."""
+    common: dict[str, Any] = {
+        "recipe": RECIPE,
+        "seed": options.seed,
+        "device": options.device,
+        "settings": options.settings,
+    }
+
+    def first(stream: str) -> Callable[[], Artifact | None]:
+        return lambda: pretrain.run(
+            workspace, pretrain.PretrainOptions(stream=stream, **common), progress
+        ).artifact
+
+    def together() -> Artifact | None:
+        # Named, since after a finished demo the newest are the co-trained ones.
+        pair = {"student": "rgb-infonce", "partner": "flow-infonce"}
+        return cotrain.run(
+            workspace, cotrain.CotrainOptions(stream="rgb", **pair, **common), progress
+        ).artifact
+
+    return {
+        "InfoNCE RGB": first("rgb"),
+        "InfoNCE flow": first("flow"),
+        "CoCLR RGB": together,
+    }
+
+
+def evaluate(
+    workspace: Workspace, name: str, checkpoint: Artifact, options: DemoOptions, progress: Progress
+) -> DemoRow:
+    """Measures one checkpoint: nearest neighbours and linear probe."""
+    recall = retrieve.run(
+        workspace,
+        retrieve.RetrieveOptions((checkpoint.label,), device=options.device),
+        progress,
+    )
+    probed = probe.run(
+        workspace, probe.ProbeOptions(checkpoint.label, device=options.device), progress
+    )
+    assert recall.report is not None
+    return DemoRow(name, recall.report, probed.report)
