@@ -262,7 +262,7 @@ def tree_of_readme() -> str:
 # ── the author's machine ─────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("path", SOURCES + [README], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*SOURCES, README], ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_names_a_path_of_one_machine(path):
     places = "home|root|work|tmp|Users|mnt|scratch"
     found = re.findall(rf"(?<![\w.}}>/])/(?:{places})/\w+", path.read_text(errors="replace"))
