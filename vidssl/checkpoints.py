@@ -20,7 +20,7 @@ from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.errors import VidsslError
 from vidssl.version import VERSION
 
-ENCODER_FORMAT = "1"
+ENCODER_FORMAT = 1
 
 
 def encoder_file(view: str) -> str:
@@ -30,12 +30,15 @@ def encoder_file(view: str) -> str:
 
 def save_encoder(encoder: Encoder, folder: Path) -> Path:
     """Writes an encoder's weights and spec, atomically."""
-    header = {
-        "vidssl": "encoder",
+    about = {
+        "kind": "encoder",
         "format": ENCODER_FORMAT,
         "vidssl_version": VERSION,
-        "spec": json.dumps(asdict(encoder.spec), sort_keys=True),
+        "spec": asdict(encoder.spec),
     }
+    # safetensors writes several keys of metadata in no fixed order, so there is one: the same
+    # encoder always gives the same bytes.
+    header = {"vidssl": json.dumps(about, sort_keys=True)}
     state = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
     path = folder / encoder_file(encoder.spec.view)
     atomic_write(path, safetensors.torch.save(state, header))
@@ -78,17 +81,17 @@ def read_spec(path: Path) -> EncoderSpec:
         raise VidsslError(f"there is no encoder file {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("vidssl", "{}"))
     except safetensors.SafetensorError as error:
         raise VidsslError(f"{path} is damaged: {_first_line(error)}") from error
-    if header.get("vidssl") != "encoder":
+    if about.get("kind") != "encoder":
         raise VidsslError(f"{path} is no vidssl encoder: its header does not say so")
-    if header.get("format") != ENCODER_FORMAT:
+    if about.get("format") != ENCODER_FORMAT:
         raise VidsslError(
-            f"{path} has encoder format {header.get('format')}, and this vidssl ({VERSION}) "
+            f"{path} has encoder format {about.get('format')}, and this vidssl ({VERSION}) "
             f"reads format {ENCODER_FORMAT}"
         )
-    return EncoderSpec(**json.loads(header["spec"]))
+    return EncoderSpec(**about["spec"])
 
 
 def checkpoint_views(checkpoint: Artifact) -> list[str]:

@@ -6,6 +6,7 @@ loads a video decoder.
 
 from __future__ import annotations
 
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from vidssl.errors import UsageError
-from vidssl.terminal import Commands, Terminal
+from vidssl.terminal import Commands, JsonOption, Terminal, terminal_command
 from vidssl.version import VERSION
 
 app = typer.Typer(
@@ -26,17 +27,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+command = partial(terminal_command, app)
+
 # ── options that several commands share ──────────────────────────────────────────────────────
 
-WorkspaceOption = Annotated[
-    Path,
-    typer.Option("--workspace", "-w", envvar="VIDSSL_WORKSPACE", help="Folder of all artifacts."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")
-]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan; do nothing.")]
 NewOption = Annotated[
     bool, typer.Option("--new", help="Repeat a finished run under a new version.")
@@ -82,7 +76,6 @@ SnapshotOption = Annotated[
 EvaluatedStreamOption = Annotated[
     str | None, typer.Option("--stream", help="rgb or flow; default: the checkpoint's, or rgb.")
 ]
-DEFAULT_WORKSPACE = Path("vidssl-workspace")
 DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newest of yours
 
 
@@ -106,8 +99,9 @@ def main_options(
 # ── data ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@app.command("extract-flow")
+@command("extract-flow")
 def extract_flow(
+    terminal: Terminal,
     videos: VideosArgument,
     method: Annotated[
         str, typer.Option(help="dis (fast), tvl1 (the papers' reference) or farneback.")
@@ -126,10 +120,6 @@ def extract_flow(
     workers: WorkersOption = None,
     new: NewOption = False,
     dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Compute the optical flow of every video.
 
@@ -141,7 +131,6 @@ def extract_flow(
     """
     from vidssl.stages import extract_flow as stage
 
-    terminal = Terminal.open(workspace, json, quiet)
     given = _given(bound=bound, size=size, stored=stored_size)
     given |= {key: None for key in ("size", "stored") if given.get(key) == 0}
     config = stage.ExtractFlow(
@@ -152,8 +141,9 @@ def extract_flow(
     terminal.finish(result, f"vidssl pack {videos}")
 
 
-@app.command()
+@command()
 def pack(
+    terminal: Terminal,
     videos: VideosArgument,
     size: Annotated[
         int | None, typer.Option(help="Short side of RGB frames; 256 for the papers' evaluation.")
@@ -175,10 +165,6 @@ def pack(
     workers: WorkersOption = None,
     new: NewOption = False,
     dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Pack frames and flow into shards, and note labels, groups and splits.
 
@@ -191,7 +177,6 @@ def pack(
     """
     from vidssl.stages import pack as stage
 
-    terminal = Terminal.open(workspace, json, quiet)
     given = _given(size=size, quality=quality)
     if views:
         given["views"] = tuple(v.strip() for v in views.split(","))
@@ -206,8 +191,9 @@ def pack(
 # ── training ─────────────────────────────────────────────────────────────────────────────────
 
 
-@app.command()
+@command()
 def pretrain(
+    terminal: Terminal,
     stream: StreamOption = "rgb",
     method: Annotated[str, typer.Option(help="The self-supervised method.")] = "infonce",
     recipe: RecipeOption = None,
@@ -229,10 +215,6 @@ def pretrain(
     resume: ResumeOption = False,
     new: NewOption = False,
     dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Learn an encoder of one stream, without labels.
 
@@ -252,7 +234,6 @@ def pretrain(
         name=name, seed=seed, device=device, compile=compile, resume=resume, new=new,
         dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
-    terminal = _training_terminal(workspace, json, quiet)
     result = stage.run(terminal.workspace, options, terminal.progress)
     if stream == "rgb":
         terminal.finish(result, "vidssl pretrain --stream flow")
@@ -260,8 +241,9 @@ def pretrain(
         terminal.finish(result, "vidssl cotrain --stream rgb --k 5")
 
 
-@app.command()
+@command()
 def cotrain(
+    terminal: Terminal,
     stream: StreamOption = "rgb",
     k: Annotated[int | None, typer.Option("--k", min=0, help="Mined positives per clip.")] = None,
     cycles: Annotated[
@@ -289,10 +271,6 @@ def cotrain(
     resume: ResumeOption = False,
     new: NewOption = False,
     dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Let one stream learn from what the other one finds alike (CoCLR).
 
@@ -309,7 +287,6 @@ def cotrain(
         compile=compile, resume=resume, new=new, dry_run=dry_run,
         snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
-    terminal = _training_terminal(workspace, json, quiet)
     if not cycles:
         result = stage.run(terminal.workspace, options, terminal.progress)
         terminal.finish(result, "vidssl probe")
@@ -324,8 +301,9 @@ def cotrain(
 # ── evaluation ───────────────────────────────────────────────────────────────────────────────
 
 
-@app.command()
+@command()
 def probe(
+    terminal: Terminal,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", "-c", help="Default: the stream's newest.")
     ] = None,
@@ -341,10 +319,6 @@ def probe(
     device: DeviceOption = None,
     new: NewOption = False,
     dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Train a linear classifier on frozen features; needs labels.
 
@@ -359,7 +333,6 @@ def probe(
         checkpoint=checkpoint, stream=stream, pack=pack, split=split, settings=_settings(settings),
         name=name, seed=seed, device=device, new=new, dry_run=dry_run,
     )  # fmt: skip
-    terminal = Terminal.open(workspace, json, quiet)
     result = stage.run(terminal.workspace, options, terminal.progress)
     terminal.json_out(result.as_dict())
     if result.report is not None:
@@ -367,8 +340,9 @@ def probe(
     terminal.outline(result.stage)
 
 
-@app.command()
+@command()
 def retrieve(
+    terminal: Terminal,
     queries: Annotated[
         list[Path] | None, typer.Argument(metavar="[QUERY]...", help="Video files to look for.")
     ] = None,
@@ -394,10 +368,6 @@ def retrieve(
     device: DeviceOption = None,
     new: NewOption = False,
     dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Find the nearest neighbours of a video, or measure how good they are.
 
@@ -409,7 +379,6 @@ def retrieve(
         raise UsageError(
             "retrieve takes either query videos or --evaluate, such as: vidssl retrieve query.mp4"
         )
-    terminal = Terminal.open(workspace, json, quiet)
     found: dict[str, Any] = {
         "checkpoints": tuple(checkpoint or ()),
         "streams": tuple(s.strip() for s in stream.split(",")) if stream else (),
@@ -447,8 +416,9 @@ def _evaluate(terminal: Terminal, **options: Any) -> None:
     terminal.outline(result.stage)
 
 
-@app.command()
+@command()
 def baselines(
+    terminal: Terminal,
     backbone: Annotated[
         str | None, typer.Option(help="Also measure this backbone untrained, rgb and flow.")
     ] = None,
@@ -457,10 +427,6 @@ def baselines(
     seed: SeedOption = 0,
     device: DeviceOption = None,
     new: NewOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Measure what needs no learning: colour histogram, mean frame, flow histogram.
 
@@ -475,7 +441,6 @@ def baselines(
         encoders=stage.untrained_specs(backbone) if backbone else (),
         pack=pack, split=split, split_seed=seed, seeds=(seed,), device=device, new=new,
     )  # fmt: skip
-    terminal = Terminal.open(workspace, json, quiet)
     results = stage.run(terminal.workspace, options, terminal.progress)
     terminal.json_out([result.as_dict() for result in results])
     terminal.show(recall_table([r.report for r in results if r.report is not None]))
@@ -484,13 +449,8 @@ def baselines(
 # ── the workspace ────────────────────────────────────────────────────────────────────────────
 
 
-@app.command()
-def status(
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-) -> None:
+@command()
+def status(terminal: Terminal) -> None:
     """Show what is in the workspace, what came of what, and what has been overtaken.
 
     Example:  vidssl status
@@ -498,21 +458,17 @@ def status(
     from vidssl.stages import status as stage
     from vidssl.tables import status_tree
 
-    terminal = Terminal.open(workspace, json, quiet)
     result = stage.run(terminal.workspace)
     terminal.json_out(result.as_dict())
-    terminal.show(status_tree(result))
+    terminal.show(status_tree(result, stage.tree(result)))
 
 
-@app.command()
+@command()
 def verify(
+    terminal: Terminal,
     artifacts: Annotated[
         list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="Default: all.")
     ] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Check every byte of the artifacts against what was written, down to the frame.
 
@@ -523,7 +479,6 @@ def verify(
     from vidssl.stages import verify as stage
     from vidssl.tables import verify_table
 
-    terminal = Terminal.open(workspace, json, quiet)
     options = stage.VerifyOptions(tuple(artifacts or ()))
     result = stage.run(terminal.workspace, options, terminal.progress)
     terminal.json_out(result.as_dict())
@@ -548,8 +503,9 @@ def recipes(json: JsonOption = False) -> None:
         typer.echo(f"{name:<8} {title}")
 
 
-@app.command()
+@command(workspace=DEMO_WORKSPACE)
 def demo(
+    terminal: Terminal,
     clips: Annotated[
         int | None, typer.Option(min=60, help="How many clips to make, test clips included.")
     ] = None,
@@ -557,10 +513,6 @@ def demo(
     workers: WorkersOption = None,
     device: DeviceOption = None,
     settings: SetOption = None,
-    workspace: WorkspaceOption = DEMO_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Make a few hundred clips, run the whole pipeline on them, and show what was learned.
 
@@ -576,21 +528,12 @@ def demo(
         seed=seed, workers=workers, device=device, settings=_settings(settings),
         **_given(clips=clips),
     )  # fmt: skip
-    terminal = Terminal.open(workspace, json, quiet)
     result = stage.run(terminal.workspace, options, terminal.progress)
     terminal.json_out(result.as_dict())
-    terminal.show(demo_tables(result, workspace))
+    terminal.show(demo_tables(result, terminal.workspace.root))
 
 
 # ── shared by commands ───────────────────────────────────────────────────────────────────────
-
-
-def _training_terminal(workspace: Path, json: bool, quiet: bool) -> Terminal:
-    """Gives a terminal that stays silent on all ranks but the first."""
-    import os
-
-    first = os.environ.get("RANK", "0") == "0"
-    return Terminal.open(workspace, json and first, quiet or not first)
 
 
 def _settings(texts: list[str] | None, **named: Any) -> tuple[tuple[str, Any], ...]:

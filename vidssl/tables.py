@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from vidssl.stages.demo import DemoResult
-from vidssl.stages.probe import ProbeReport
-from vidssl.stages.query import Neighbour, QueryAnswer, QueryResult
-from vidssl.stages.recall import RetrievalReport
-from vidssl.stages.status import Node, Status, tree
-from vidssl.stages.verify import VerifyResult
+if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing more is imported
+    from vidssl.stages.demo import DemoResult
+    from vidssl.stages.probe import ProbeReport
+    from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
+    from vidssl.stages.recall import RetrievalReport
+    from vidssl.stages.status import Node, Status
+    from vidssl.stages.verify import VerifyResult
 
 
 def percent(share: float | None, error: float | None = None) -> str:
@@ -91,12 +94,12 @@ def _answer_table(answer: QueryAnswer, result: QueryResult) -> RenderableType:
     return Group(table, Text(f"contact sheet: {answer.sheet}", style="dim"))
 
 
-def status_tree(status: Status) -> RenderableType:
+def status_tree(status: Status, nodes: Sequence[Node]) -> RenderableType:
     """Gives the lineage of a workspace as a tree, stale artifacts marked."""
     drawn = Tree(Text(status.workspace, style="bold"))
     if not status.artifacts:
         drawn.add(Text("empty; begin with: vidssl extract-flow VIDEOS/, or vidssl demo"))
-    for node in tree(status):
+    for node in nodes:
         _grow(drawn, node)
     for run in status.unfinished:
         drawn.add(Text(f"unfinished: {run.kind}/{run.name}; the same command goes on", "yellow"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import json
+import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
@@ -72,8 +74,9 @@ class Terminal:
 
     @classmethod
     def open(cls, workspace: Path, json: bool, quiet: bool) -> Terminal:
-        """Opens the workspace; it is made when its first artifact is."""
-        return cls(Workspace(workspace), json, quiet)
+        """Opens the workspace (made with its first artifact); only the first rank speaks."""
+        first = os.environ.get("RANK", "0") == "0"
+        return cls(Workspace(workspace), json and first, quiet or not first)
 
     @property
     def progress(self) -> Progress:
@@ -119,6 +122,59 @@ class Terminal:
         self._list_quarantined(result.quarantined)
         if result.artifact is not None:
             self.show(artifact_line(result))
+
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option("--workspace", "-w", envvar="VIDSSL_WORKSPACE", help="Folder of all artifacts."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")
+]
+SHARED: dict[str, Any] = {
+    "workspace": WorkspaceOption,
+    "json": JsonOption,
+    "quiet": QuietOption,
+    "verbose": VerboseOption,
+}
+
+
+def terminal_command(
+    app: typer.Typer, name: str | None = None, workspace: Path = Path("vidssl-workspace")
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as a command that also takes the options every command has.
+
+    The function gets them as its first argument, a :class:`Terminal`.
+
+    Args:
+        workspace: where the command works unless it is told otherwise.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        defaults = {"workspace": workspace, "json": False, "quiet": False, "verbose": False}
+        shared = [
+            inspect.Parameter(
+                option, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=defaults[option]
+            )
+            for option, kind in SHARED.items()
+        ]
+
+        def run(**given: Any) -> None:
+            place, json, quiet, _ = (given.pop(option) for option in SHARED)
+            function(Terminal.open(place, json, quiet), **given)
+
+        # typer reads options from the signature, help from the docstring.
+        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        app.command(name)(run)
+        return function
+
+    return register
 
 
 def artifact_line(result: StageResult) -> Text:
