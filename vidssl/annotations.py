@@ -125,7 +125,9 @@ class Annotations:
         """
         draw = np.random.default_rng(seed)
         test = np.zeros(len(self), bool)
-        of_group = [np.flatnonzero(self.groups == g) for g in range(len(self.group_names))]
+        by_group = np.argsort(self.groups, kind="stable")
+        first = np.searchsorted(self.groups[by_group], np.arange(1, len(self.group_names)))
+        of_group = np.split(by_group, first)
         class_of = [_most_common(self.labels[members]) for members in of_group]
         for label in range(len(self.classes)):
             mine = [members for members, c in zip(of_group, class_of, strict=True) if c == label]

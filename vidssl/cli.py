@@ -14,7 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from vidssl.errors import UsageError
-from vidssl.terminal import Commands, JsonOption, Terminal, terminal_command
+from vidssl.terminal import (
+    Commands,
+    JsonOption,
+    Terminal,
+    stop_on_sigterm,
+    terminal_command,
+)
 from vidssl.version import VERSION
 
 app = typer.Typer(
@@ -554,4 +560,5 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the command line."""
+    stop_on_sigterm()
     app()

@@ -6,11 +6,13 @@ import errno
 import inspect
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -21,13 +23,22 @@ from typer.core import TyperGroup
 
 from vidssl.artifacts import Workspace
 from vidssl.console import make_progress
-from vidssl.errors import VidsslError
+from vidssl.errors import Interrupted, VidsslError
 from vidssl.progress import Progress
 from vidssl.stages.headline import headline
 from vidssl.stages.result import StageResult
 
 QUARANTINED = 3
 MOST_QUARANTINED_SHOWN = 10
+
+
+def stop_on_sigterm() -> None:
+    """Lets SIGTERM end a command as Ctrl-C does: after cleaning up, with a sentence."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("stopped; the same command goes on from what is finished", number)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 class Commands(TyperGroup):
@@ -102,6 +113,18 @@ class Terminal:
         if result.quarantined:
             raise typer.Exit(QUARANTINED)
 
+    def _warn_of_newer(self, result: StageResult) -> None:
+        """Says so where what was found again is not what later stages take."""
+        artifact = result.artifact
+        if not result.reused or artifact is None or artifact.kind == "checkpoint":
+            return
+        newest = self.workspace.newest(artifact.kind)
+        if newest is not None and newest.digest != artifact.digest:
+            self.show(Text(
+                f"{newest.label} is newer, and later stages take it unless told otherwise; "
+                "--new makes this one the newest again", style="yellow"
+            ))  # fmt: skip
+
     def left_out(self, quarantined: Sequence[tuple[str, str]]) -> None:
         """Lists videos that could not be used, and exits with 3 if there are any."""
         self._list_quarantined(quarantined)
@@ -122,6 +145,7 @@ class Terminal:
         self._list_quarantined(result.quarantined)
         if result.artifact is not None:
             self.show(artifact_line(result))
+            self._warn_of_newer(result)
 
 
 WorkspaceOption = Annotated[
