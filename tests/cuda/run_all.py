@@ -1,0 +1,401 @@
+"""Trains and evaluates on a GPU at the papers' clip size, and measures how fast.
+
+    python tests/cuda/run_all.py --out DIR
+
+For a machine with a GPU and without PyAV: clips are rendered, their flow computed, and both
+packed straight into shards; no video file is written or decoded. Then, through the public stages,
+pretrain rgb and flow, cotrain, probe and retrieve. DIR gets results.json, results.md and the
+workspace. On a CPU, to see that it works:
+
+    python tests/cuda/run_all.py --out DIR --device cpu --backbone tiny \
+        --frames 8 --size 64 --videos 24 --epochs 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
+from vidssl.artifacts import Artifact, Workspace, file_digest
+from vidssl.augment import AugmentSpec
+from vidssl.clips import ClipLoader
+from vidssl.engine import Place, fit
+from vidssl.shards import ShardWriter, VideoRecord
+from vidssl.stages import cotrain, pretrain, probe, retrieve
+from vidssl.stages.training import TrainingPlan
+from vidssl.synthetic import FPS, MOTIONS, render
+from vidssl.training_log import read_log
+from vidssl.version import VERSION
+from vidssl.views import get_view
+from vidssl.views.flow import MAP_NAME, quantise
+
+BOUND = 12.0  # pixels at 144: in proportion to the published 20 of 240
+RECIPE = "paper"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How one piece of work went.
+
+    Attributes:
+        samples_per_second: videos a second, once warm; None where there is no such figure.
+        data_wait: share of the time in which the device waited for data.
+        peak_gib: most device memory that was allocated.
+        figures: what else is worth knowing.
+    """
+
+    name: str
+    seconds: float
+    samples_per_second: float | None
+    data_wait: float | None
+    peak_gib: float | None
+    figures: dict[str, float | str | None]
+
+
+# ── the set ──────────────────────────────────────────────────────────────────────────────────
+
+
+def make_pack(workspace: Workspace, arguments: argparse.Namespace) -> Artifact:
+    """Renders clips and packs RGB and flow, with a test split of every third clip of a class."""
+    views = {
+        "rgb": {"codec": "jpeg90", "stored_size": arguments.stored},
+        "flow": {
+            "codec": "jpeg95",
+            "method": "dis",
+            "method_params": {"preset": "medium"},
+            "bound": BOUND * arguments.stored / 144,
+            "map": MAP_NAME,
+            "working_size": arguments.stored,
+            "stored_size": None,
+        },
+    }
+    recipe = {"stage": "pack", "views": views, "videos": f"{arguments.videos} rendered"}
+    make = partial(render_video, views=views, length=arguments.length)
+    with workspace.open_run("pack", "main", recipe | {"length": arguments.length}, {}) as run:
+        if run.finished is not None:
+            return run.finished
+        with ShardWriter(run.folder, views) as writer:
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(arguments.workers, spawn) as pool:
+                for record, blobs in pool.map(make, range(arguments.videos), chunksize=4):
+                    if record.id not in writer.digests:
+                        writer.add(record, blobs)
+            digest = writer.finish()
+        shown = {view: {"frames": arguments.videos * arguments.length} for view in views}
+        pack = run.publish(digest, {"videos": arguments.videos, "views": shown})
+    annotate(workspace, pack, arguments.videos)
+    return pack
+
+
+def render_video(
+    number: int, views: dict[str, dict[str, Any]], length: int
+) -> tuple[VideoRecord, dict[str, list[bytes]]]:
+    """Gives one clip's record and the encoded frames of both views."""
+    cv2.setNumThreads(0)
+    stored = views["rgb"]["stored_size"]
+    width, height = stored * 4 // 3, stored
+    frames = render(MOTIONS[number % len(MOTIONS)], number, length, (width, height))
+    flow = [quantise(f, views["flow"]["bound"]) for f in dis_flow(frames)]
+    blobs = {
+        view: [get_view(view).encode(picture, views[view]["codec"]) for picture in pictures]
+        for view, pictures in (("rgb", list(frames)), ("flow", flow))
+    }
+    name = video_name(number)
+    record = VideoRecord(f"{name}#{number:012x}", name, FPS, length, width, height)
+    return record, blobs
+
+
+def dis_flow(frames_THWC: np.ndarray) -> list[np.ndarray]:
+    """Gives DIS flow between consecutive frames, float32 [H, W, 2] each."""
+    # Not vidssl.views.flow_algorithms: that reads video files and wants PyAV.
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_THWC]
+    return [dis.calc(a, b, None) for a, b in pairwise(grey)]
+
+
+def video_name(number: int) -> str:
+    motion = MOTIONS[number % len(MOTIONS)]
+    return f"{motion}/{motion}_{number // len(MOTIONS):04d}.mp4"
+
+
+def annotate(workspace: Workspace, pack: Artifact, videos: int) -> None:
+    rows = [
+        {
+            "id": f"{video_name(n)}#{n:012x}",
+            "label": MOTIONS[n % len(MOTIONS)],
+            "group": str(n),
+            "split1": "test" if n // len(MOTIONS) % 3 == 2 else "train",
+        }
+        for n in range(videos)
+    ]
+    recipe = {"stage": "annotate", "labels": "rendered"}
+    with workspace.open_run("annotations", "main", recipe, {"pack": pack}) as run:
+        write_annotations(run.folder, rows, ["split1"])
+        run.publish(file_digest(run.folder / ANNOTATIONS_FILE), {"videos": videos})
+
+
+# ── measuring ────────────────────────────────────────────────────────────────────────────────
+
+
+def measured(
+    name: str, cuda: bool, work: Callable[[], tuple[Path | None, dict[str, Any]]]
+) -> Measured:
+    """Runs `work`, which gives the folder of a training log (or None) and figures."""
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    begin = time.monotonic()
+    folder, figures = work()
+    if cuda:
+        torch.cuda.synchronize()
+    seconds = time.monotonic() - begin
+    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
+    speed, wait = speed_of(folder) if folder is not None else (None, None)
+    found = Measured(name, round(seconds, 2), speed, wait, peak, figures)
+    print(line(found), flush=True)
+    return found
+
+
+def speed_of(folder: Path) -> tuple[float, float]:
+    """Gives samples per second and data wait of a training, without its first epoch."""
+    rows = read_log(folder)
+    warm = [row for row in rows if int(row["epoch"] or 0) > 1] or rows
+    # Rows are means over their steps; the median is not thrown off by one slow row.
+    return tuple(  # type: ignore[return-value]
+        float(np.median([float(row[field] or 0) for row in warm]))
+        for field in ("samples_per_second", "data_wait")
+    )
+
+
+def last_row(folder: Path) -> dict[str, Any]:
+    row = read_log(folder)[-1]
+    return {name: row.get(name) for name in ("loss", "top1", "knn", "purity", "feature_std")}
+
+
+def train_directly(
+    plan: TrainingPlan, folder: Path, device: str, half: bool, compiled: bool, threads: int
+) -> tuple[Path, dict[str, Any]]:
+    """Trains a plan's objective by the engine alone: the stages leave precision no choice."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    objective = plan.make_objective()
+    batches = loader(plan, objective.needs.views, device, threads)
+    place = Place(torch.device(device), half_precision=half, compile=compiled, log_every=10)
+    fit(objective, batches, plan.recipe.train, place, folder)
+    return folder, last_row(folder)
+
+
+def loader(plan: TrainingPlan, views: Sequence[str], device: str, threads: int) -> ClipLoader:
+    return ClipLoader(
+        plan.data.videos,
+        views,
+        plan.recipe.clip,
+        AugmentSpec(),
+        plan.recipe.train.batch_size,
+        threads=threads,
+        pin=device == "cuda",
+    )
+
+
+def load_only(plan: TrainingPlan, device: str, threads: int) -> tuple[None, dict[str, Any]]:
+    """Reads and augments two epochs of both views without any network."""
+    batches = loader(plan, ("rgb", "flow"), device, threads)
+    begin, samples = time.monotonic(), 0
+    for epoch in range(2):
+        for (micro,) in batches.epoch(epoch):
+            batches.present(micro, torch.device(device))
+            samples += len(micro.index)
+    seconds = time.monotonic() - begin
+    return None, {"samples_per_second, both views": samples / seconds}
+
+
+# ── the whole run ────────────────────────────────────────────────────────────────────────────
+
+
+def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
+    out: Path = arguments.out
+    cuda = arguments.device == "cuda"
+    workspace = Workspace(out / "workspace")
+    found: list[Measured] = []
+
+    def step(name: str, work: Callable[[], tuple[Path | None, dict[str, Any]]]) -> None:
+        found.append(measured(name, cuda, work))
+
+    def packed() -> tuple[None, dict[str, Any]]:
+        pack = make_pack(workspace, arguments)
+        size = sum(int(p["bytes"]) for p in pack.payload.values())
+        return None, {"videos": arguments.videos, "MB": size / 1e6}
+
+    settings = (
+        ("backbone", arguments.backbone),
+        ("frames", arguments.frames),
+        ("size", arguments.size),
+        ("epochs", arguments.epochs),
+        ("batch_size", arguments.batch_size),
+    )
+    common: dict[str, Any] = {
+        "recipe": RECIPE,
+        "settings": settings,
+        "device": arguments.device,
+        "threads": arguments.threads,
+    }
+
+    def first(stream: str) -> pretrain.PretrainOptions:
+        return pretrain.PretrainOptions(stream=stream, **common)
+
+    def pretrained(stream: str) -> tuple[Path, dict[str, Any]]:
+        return finished(pretrain.run(workspace, first(stream)).artifact)
+
+    def cotrained() -> tuple[Path, dict[str, Any]]:
+        return finished(cotrain.run(workspace, cotrain.CotrainOptions(**common)).artifact)
+
+    def probed() -> tuple[None, dict[str, Any]]:
+        report = probe.run(workspace, probe.ProbeOptions(device=arguments.device)).report
+        assert report is not None
+        return None, {"top1": report.top1, "error": report.error, "chance": report.chance}
+
+    def retrieved() -> tuple[None, dict[str, Any]]:
+        options = retrieve.RetrieveOptions(device=arguments.device)
+        report = retrieve.run(workspace, options).report
+        assert report is not None
+        first_row = report.at(1)
+        return None, {
+            "R@1": first_row.recall,
+            "error": first_row.error,
+            "chance": first_row.chance,
+        }
+
+    step("pack", packed)
+    plan = pretrain.plan(workspace, first("rgb"))
+    step("load only", lambda: load_only(plan, arguments.device, arguments.threads))
+    precisions = [("fp32", False, False)]
+    precisions += [("bf16", True, False)] if cuda else []
+    precisions += [("bf16 compiled", True, True)] if cuda and arguments.compile else []
+    for name, half, compiled in precisions:
+        step(
+            f"infonce rgb, {name}",
+            partial(
+                train_directly,
+                plan,
+                out / "direct" / name.replace(" ", "-"),
+                arguments.device,
+                half,
+                compiled,
+                arguments.threads,
+            ),
+        )
+    step("pretrain rgb", lambda: pretrained("rgb"))
+    step("pretrain flow", lambda: pretrained("flow"))
+    step("cotrain rgb", cotrained)
+    step("probe", probed)
+    step("retrieve --evaluate", retrieved)
+    return {
+        "machine": machine(cuda),
+        "settings": {k: str(v) for k, v in vars(arguments).items() if k != "out"},
+        "recipe": plan.as_dict()["recipe"],
+        "measured": [asdict(m) for m in found],
+    }
+
+
+def finished(checkpoint: Artifact | None) -> tuple[Path, dict[str, Any]]:
+    assert checkpoint is not None
+    return checkpoint.path, last_row(checkpoint.path)
+
+
+def machine(cuda: bool) -> dict[str, Any]:
+    return {
+        "vidssl": VERSION,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cv2": cv2.__version__,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "cores": len(os.sched_getaffinity(0)),
+        "av loaded": "av" in sys.modules,
+    }
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────
+
+
+def line(found: Measured) -> str:
+    parts = [f"{found.name}: {found.seconds} s"]
+    if found.samples_per_second is not None and found.data_wait is not None:
+        parts.append(f"{found.samples_per_second:.1f} samples/s, wait {found.data_wait:.0%}")
+    parts += [f"{name} {shown(value)}" for name, value in found.figures.items()]
+    return ", ".join(parts)
+
+
+def shown(value: float | str | None) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}"
+    return "–" if value is None else str(value)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Gives the results as a table."""
+    where = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
+    rows = [
+        "| work | seconds | samples/s | data wait | peak GiB | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in results["measured"]:
+        fields = ("seconds", "samples_per_second", "data_wait", "peak_gib")
+        figures = ", ".join(f"{name} {shown(value)}" for name, value in one["figures"].items())
+        cells = [one["name"], *(shown(one[field]) for field in fields), figures]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([where, "", *rows, ""])
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="an empty or new folder")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--backbone", default="s3d")
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--videos", type=int, default=600)
+    parser.add_argument("--length", type=int, default=64, help="frames of each video")
+    parser.add_argument("--stored", type=int, default=144, help="short side of packed frames")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=None, help="default: 64, or all")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=cores, help="that decode")
+    parser.add_argument("--workers", type=int, default=cores, help="processes that render")
+    arguments = parser.parse_args(words)
+    if arguments.batch_size is None:
+        training = sum(n // len(MOTIONS) % 3 != 2 for n in range(arguments.videos))
+        arguments.batch_size = min(64, training // 2)
+    return arguments
+
+
+def main(words: Sequence[str] | None = None) -> dict[str, Any]:
+    arguments = parse(words)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    results = run_all(arguments)
+    (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (arguments.out / "results.md").write_text(markdown(results))
+    print(markdown(results))
+    return results
+
+
+if __name__ == "__main__":
+    main()

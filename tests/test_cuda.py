@@ -1,0 +1,197 @@
+"""What only a GPU can show (run with -m cuda), and that its script works at all, on a CPU.
+
+python -m pytest -m cuda tests/test_cuda.py
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from methods import METHODS, batch
+from stubs import FixedBatches
+
+from vidssl.augment import ColourDraw, apply_colour
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.engine import Place, fit
+from vidssl.errors import Interrupted
+from vidssl.features import Protocol, extract
+from vidssl.optimisation import TrainSpec
+
+SCRIPT = Path(__file__).parent / "cuda" / "run_all.py"
+SMALL = ["--backbone", "tiny", "--frames", "8", "--size", "64", "--videos", "24", "--epochs", "1"]
+STEPS = [
+    "pack",
+    "load only",
+    "infonce rgb, fp32",
+    "pretrain rgb",
+    "pretrain flow",
+    "cotrain rgb",
+    "probe",
+    "retrieve --evaluate",
+]
+without_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def exact():
+    """cuDNN without TF32, whose products have ten bits."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def run_script(tmp_path: Path, *words: str) -> dict:
+    """Runs the script where importing PyAV fails, in all of its processes."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "av.py").write_text("raise ImportError('this machine has no PyAV')\n")
+    path = os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--out", out, *words],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (out / "results.md").read_text() in done.stdout
+    return json.loads((out / "results.json").read_text())
+
+
+def test_the_script_runs_without_a_gpu_and_without_av(tmp_path):
+    results = run_script(tmp_path, "--device", "cpu", *SMALL)
+    assert [one["name"] for one in results["measured"]] == STEPS
+    for one in results["measured"]:
+        if one["name"].startswith(("infonce", "pretrain", "cotrain")):
+            assert one["samples_per_second"] > 0 and 0 <= one["data_wait"] <= 1
+
+
+@pytest.mark.cuda
+@without_cuda
+def test_the_script_runs_with_a_gpu(tmp_path):
+    results = run_script(tmp_path, "--device", "cuda", *SMALL, "--epochs", "3")
+    names = [one["name"] for one in results["measured"]]
+    assert names == [*STEPS[:3], "infonce rgb, bf16", *STEPS[3:]]
+    assert all(one["peak_gib"] is not None for one in results["measured"])
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize(
+    ("backbone", "shape"), [("tiny", (2, 3, 8, 64, 64)), ("s3d", (2, 3, 16, 64, 64))]
+)
+def test_a_network_gives_the_same_on_both_devices(backbone, shape):
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderSpec("rgb", backbone, 3, shape[2], 1, shape[3])).eval()
+    x = torch.randn(shape)
+    with torch.inference_mode(), exact():
+        here = encoder.project(x)
+        there = encoder.cuda().project(x.cuda()).cpu()
+        encoder.half_precision = True
+        half = encoder.project(x.cuda()).cpu()
+    torch.testing.assert_close(there, here, atol=1e-4, rtol=1e-3)
+    assert (half * here).sum(1).min() > 0.99, "bf16 turned an embedding round"
+
+
+@pytest.mark.cuda
+@without_cuda
+def test_colour_is_the_same_on_both_devices():
+    draws = [
+        ColourDraw(order=(3, 1, 0, 2), brightness=1.3, contrast=0.7, saturation=1.2, hue=0.08),
+        ColourDraw(gray_channel=1),
+        ColourDraw(sigma=1.5),
+        ColourDraw(channels=(2, 0, 1)),
+    ]
+    clips = 255 * torch.rand(4, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    here = apply_colour(clips.clone(), draws)
+    there = apply_colour(clips.cuda(), draws).cpu()
+    # A blur's tail is cut at six pixels on the device and at three sigma on the host.
+    torch.testing.assert_close(there, here, atol=0.5, rtol=1e-3)
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize("method", METHODS)
+def test_a_training_step_is_the_same_on_both_devices(method, tmp_path):
+    """Also holds that no method leaves a tensor on the host."""
+    losses = []
+    for device in ("cpu", "cuda"):
+        objective = METHODS[method]()
+        batches = OnDevice(6, batch)
+        spec = TrainSpec(epochs=1, batch_size=4, optimizer="sgd", lr=1e-3, weight_decay=0.0)
+        folder = tmp_path / device
+        folder.mkdir()
+        with exact():
+            fit(objective, batches, spec, Place(torch.device(device), log_every=1), folder)
+        rows = [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
+        losses.append([np.nan if row["loss"] is None else row["loss"] for row in rows])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-2, equal_nan=True)
+
+
+class OnDevice(FixedBatches):
+    """Takes batches to the device, and asks for a stop when told."""
+
+    stop_at = -1
+
+    def present(self, batch, device):
+        import signal
+
+        from vidssl.clips import ClipBatch
+
+        self.seen = getattr(self, "seen", 0) + 1
+        if self.seen == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        clips = {view: x.to(device) for view, x in batch.clips.items()}
+        rest = (t.to(device) for t in (batch.source, batch.label, batch.index))
+        return ClipBatch(clips, *rest)
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_training_goes_on_from_where_it_stopped(method, tmp_path):
+    spec = TrainSpec(epochs=2, batch_size=4, lr=1e-3)
+    ends = []
+    for stop_at in (-1, 5):
+        folder = tmp_path / str(stop_at)
+        folder.mkdir()
+        start = METHODS[method]()
+        batches = OnDevice(6, batch)
+        batches.stop_at = stop_at
+        place = Place(torch.device("cuda"), half_precision=True)
+        if stop_at > 0:
+            with pytest.raises(Interrupted):
+                fit(copy.deepcopy(start), batches, spec, place, folder, seed=3)
+        fit(start, batches, spec, place, folder, seed=3)
+        ends.append(torch.cat([p.detach().flatten() for p in start.parameters()]).cpu())
+    # Not to the bit: some of cuDNN's backward kernels add in an order of their own.
+    assert torch.nn.functional.cosine_similarity(ends[0], ends[1], dim=0) > 0.999
+
+
+class Noise:
+    """Frames for feature extraction."""
+
+    def frame_count(self, view):
+        return np.array([20, 33])
+
+    def frames(self, view, video, frames):
+        draw = np.random.default_rng(video)
+        return draw.integers(0, 256, (40, 48, 64, 3), np.uint8)[np.asarray(frames)]
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize("backbone", ["tiny", "s3d"])
+def test_features_are_the_same_bytes_each_time_and_close_to_the_cpus(backbone):
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderSpec("rgb", backbone, 3, 16, 1, 64)).eval()
+    here = extract(encoder, Noise(), [0, 1], ["a", "b"], Protocol(), "cpu")
+    once, again = (
+        extract(encoder, Noise(), [0, 1], ["a", "b"], Protocol(), "cuda") for _ in range(2)
+    )
+    np.testing.assert_array_equal(once.windows, again.windows)
+    scale = np.abs(here.windows).max()
+    assert np.abs(once.windows - here.windows).max() < 1e-3 * scale
