@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -81,9 +82,10 @@ def read_spec(path: Path) -> EncoderSpec:
         raise VidsslError(f"there is no encoder file {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("vidssl", "{}"))
+            text = (file.metadata() or {}).get("vidssl", "")
     except safetensors.SafetensorError as error:
         raise VidsslError(f"{path} is damaged: {_first_line(error)}") from error
+    about = _json_object(text)
     if about.get("kind") != "encoder":
         raise VidsslError(f"{path} is no vidssl encoder: its header does not say so")
     if about.get("format") != ENCODER_FORMAT:
@@ -92,6 +94,15 @@ def read_spec(path: Path) -> EncoderSpec:
             f"reads format {ENCODER_FORMAT}"
         )
     return EncoderSpec(**about["spec"])
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """Gives a JSON object, empty where the text is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def checkpoint_views(checkpoint: Artifact) -> list[str]:

@@ -7,6 +7,7 @@ BatchNorm statistics) and random states are each rank's own and stored for each.
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from vidssl import distributed
 from vidssl.artifacts import atomic_write
 from vidssl.errors import VidsslError
+from vidssl.version import VERSION
 
 RESUME_FORMAT = 1
 RESUME_FILE = "resume.pt"
@@ -90,10 +92,15 @@ def load_resume(
 def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError) as error:
-        raise VidsslError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    if state.get("format") != RESUME_FORMAT:
-        raise VidsslError(f"{path} has resume format {state.get('format')}, not {RESUME_FORMAT}")
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise VidsslError(f"{path} is damaged: {first_line}") from error
+    if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
+        found = state.get("format") if isinstance(state, dict) else None
+        raise VidsslError(
+            f"{path} has resume format {found}, and this vidssl ({VERSION}) reads format "
+            f"{RESUME_FORMAT}"
+        )
     return state
 
 
