@@ -248,7 +248,8 @@ def test_a_shard_of_an_unknown_version(workspace):
 def test_an_encoder_of_an_unknown_version(workspace):
     path = only(workspace, "checkpoint").path / "encoder.rgb.safetensors"
     with safetensors.safe_open(path, framework="pt") as file:
-        header = file.metadata() | {"format": str(OTHER)}
+        about = json.loads(file.metadata()["vidssl"]) | {"format": OTHER}
+    header = {"vidssl": json.dumps(about)}
     safetensors.torch.save_file(safetensors.torch.load_file(path), path, header)
     refused(lambda: load_encoder(path))
 
