@@ -87,6 +87,24 @@ def test_the_table_names_nothing_that_is_gone():
         assert f"vidssl.{name}" in FILES, f"{PAGE.name} has {name}, and vidssl has not"
 
 
+def third_parties(module: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).partition(".")[0])
+    return found
+
+
+def test_only_video_files_need_av_and_only_the_command_line_needs_typer_and_rich():
+    for module in MODULES:
+        if module not in ("vidssl.video", "vidssl.synthetic"):
+            assert "av" not in third_parties(module), module
+        if FLOORS[place(module)] < FLOORS["console"]:
+            assert not third_parties(module) & {"typer", "rich", "click"}, module
+
+
 # ── what a training machine needs ────────────────────────────────────────────────────────────
 
 TRAINING = ("pretrain", "cotrain", "embed", "probe", "retrieve")
