@@ -35,7 +35,6 @@ import torch
 
 from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace, file_digest
-from vidssl.augment import AugmentSpec
 from vidssl.clips import ClipLoader
 from vidssl.engine import Place, fit
 from vidssl.shards import ShardWriter, VideoRecord
@@ -208,7 +207,7 @@ def loader(plan: TrainingPlan, views: Sequence[str], device: str, threads: int) 
         plan.data.videos,
         views,
         plan.recipe.clip,
-        AugmentSpec(),
+        plan.recipe.augment,
         plan.recipe.train.batch_size,
         threads=threads,
         pin=device == "cuda",
