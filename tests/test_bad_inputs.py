@@ -97,7 +97,7 @@ def test_a_clip_longer_than_the_videos_is_padded_not_dropped(copied):
     ("arguments", "hint"),
     [
         (["pretrain", "--set", "temprature=0.1"], "did you mean temperature"),
-        (["pretrain", "--set", "temperature=warm"], "float"),
+        (["pretrain", "--set", "temperature=warm"], "takes a number"),
         (["pretrain", "--set", "temperature"], "FIELD=VALUE"),
         (["pretrain", "--recipe", "papr"], "did you mean paper"),
         (["pretrain", "--method", "infonse"], "did you mean infonce"),
@@ -111,6 +111,7 @@ def test_a_clip_longer_than_the_videos_is_padded_not_dropped(copied):
         (["cotrain", "--k", "99", "--set", "queue=8"], "queue"),
         (["retrieve"], "--evaluate"),
         (["retrieve", "x.mp4", "--evaluate"], "either"),
+        (["retrieve", "x.mp4", "--split", "split1"], "--evaluate"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -91,7 +91,9 @@ def test_cycles_begin_with_the_pretrained_pair_and_repeat_nothing(copied):
 
 
 def test_probe_reports_every_class(copied):
-    result = vidssl("probe", "--json", workspace=copied["workspace"]).json["results"]
+    result = vidssl("probe", "--json", workspace=copied["workspace"]).json
+    assert not any("training" in note for note in result["notes"]), "no test clip was trained on"
+    result = result["results"]
     assert result["checkpoint"] == "checkpoint/rgb-coclr/v001"
     assert [row["name"] for row in result["classes"]] == sorted(STEPS)
     assert result["train_clips"] + result["test_clips"] == CLIPS
@@ -215,12 +217,28 @@ def test_module_runs_as_a_program(finished):
     assert done.returncode == 0 and "finished before" in done.stdout
 
 
-def test_torchrun_trains_and_publishes_once(copied):
+def torchrun(*arguments, workspace):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2,
-        "-m", "vidssl", "pretrain", "--name", "two", *SMALL, "--json", "-w", copied["workspace"],
+        "-m", "vidssl", *arguments, *SMALL, "-w", workspace,
     ]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["artifact"] == "checkpoint/two/v001"
-    assert len(Workspace(copied["workspace"]).artifacts("checkpoint", "two")) == 1
+    return done.stdout
+
+
+def test_torchrun_trains_and_publishes_once(copied):
+    workspace = copied["workspace"]
+    said = torchrun("pretrain", "--name", "two", "--json", workspace=workspace)
+    assert json.loads(said)["artifact"] == "checkpoint/two/v001"
+    assert len(Workspace(workspace).artifacts("checkpoint", "two")) == 1
+    again = torchrun("pretrain", "--name", "two", workspace=workspace)
+    assert again.count("checkpoint/two/v001") == 1 and "finished before" in again
+
+
+def test_torchrun_goes_through_cycles(copied):
+    said = torchrun("cotrain", "--cycles", 1, "--k", 2, "--json", workspace=copied["workspace"])
+    assert [run["artifact"] for run in json.loads(said)["runs"]] == [
+        "checkpoint/rgb-coclr/v001",
+        "checkpoint/flow-coclr/v001",
+    ]

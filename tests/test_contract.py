@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from methods import METHODS, batch
 from stubs import FixedBatches
 
 from vidssl.engine import Place, fit, train_step
-from vidssl.errors import Interrupted
+from vidssl.errors import Interrupted, VidsslError
 from vidssl.objectives import OBJECTIVES, Clock
 from vidssl.optimisation import TrainSpec, make_optimizer
 
@@ -135,6 +136,15 @@ def test_following_the_gradient_lowers_the_loss(method):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_a_diverged_run_is_one_sentence(tmp_path):
+    def broken(step):
+        (made,) = batch(step)
+        return [replace(made, clips={view: x * float("nan") for view, x in made.clips.items()})]
+
+    with pytest.raises(VidsslError, match="diverged"):
+        fit(METHODS["infonce"](), FixedBatches(6, broken), SPEC, Place(CPU, log_every=2), tmp_path)
 
 
 class StopAt(FixedBatches):

@@ -21,6 +21,7 @@ from vidssl.errors import VidsslError, nearest_name
 
 ANNOTATIONS_FILE = "annotations.csv"
 FIXED_COLUMNS = ("id", "label", "group")
+SEEDED, EVERYTHING = "80/20", "all"  # splits that need no column
 TEST_SHARE = 0.2
 
 
@@ -92,7 +93,7 @@ class Annotations:
         return len(self.labels)
 
     def select(self, split: str | None, seed: int) -> Selection:
-        """Gives the train and test part of a split.
+        """Gives the train and test part of a split: a column, "80/20" or "all".
 
         With no split named it is the first column there is; without a column but with labels
         a seeded 80/20 split by group, stratified by label; and without labels all for training.
@@ -100,22 +101,23 @@ class Annotations:
         Raises:
             VidsslError: there is no split of that name; the sentence lists those there are.
         """
-        if split is not None and split not in self.splits:
+        if split is None:
+            split = next(iter(self.splits), SEEDED if np.any(self.labels >= 0) else EVERYTHING)
+        if split in self.splits:
+            part = self.splits[split]
+            return _selection(split, part == "train", part == "test", f"split {split}")
+        if split == SEEDED:
+            test = self._draw_test(seed)
+            what = f"a seeded 80/20 split by group, seed {seed}"
+            return _selection(SEEDED, ~test, test, what)
+        if split != EVERYTHING:
             listed = f"there are {', '.join(self.splits)}" if self.splits else "there is none"
             raise VidsslError(
                 f"the annotations have no split named {split!r}"
                 f"{nearest_name(split, self.splits)}: {listed}"
             )
-        if self.splits:
-            name = split if split is not None else next(iter(self.splits))
-            part = self.splits[name]
-            return _selection(name, part == "train", part == "test", f"split {name}")
-        if np.any(self.labels >= 0):
-            test = self._draw_test(seed)
-            what = f"a seeded 80/20 split by group, seed {seed}"
-            return _selection("80/20", ~test, test, what)
         note = f"no label and no split: all {len(self)} to train"
-        return Selection("all", np.arange(len(self)), np.array([], np.int64), note)
+        return Selection(EVERYTHING, np.arange(len(self)), np.array([], np.int64), note)
 
     def _draw_test(self, seed: int) -> np.ndarray:
         """Draws whole groups for the test part, about a fifth of each class: bool [V].

@@ -60,7 +60,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the recipe."),
 ]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1)]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Passes over the training videos.")
+]
 BatchOption = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Videos per step, over all GPUs.")
 ]
@@ -113,13 +115,15 @@ def extract_flow(
         str, typer.Option(help="dis (fast), tvl1 (the papers' reference) or farneback.")
     ] = "dis",
     bound: Annotated[
-        float | None, typer.Option(help="Pixels of the working size beyond which flow is clipped.")
+        float | None,
+        typer.Option(help="Pixels beyond which flow is clipped; default: a twelfth of --size."),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Short side at which flow is computed; 0: as the videos are.")
+        int | None,
+        typer.Option(help="Short side at which flow is computed (240; 0: as the videos are)."),
     ] = None,
     stored_size: Annotated[
-        int | None, typer.Option(help="Short side at which it is stored; 0: as computed.")
+        int | None, typer.Option(help="Short side at which it is stored (128; 0: as computed).")
     ] = None,
     codec: Annotated[str, typer.Option(help="jpeg1 to jpeg100, or png (lossless).")] = "jpeg95",
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
@@ -152,9 +156,10 @@ def pack(
     terminal: Terminal,
     videos: VideosArgument,
     size: Annotated[
-        int | None, typer.Option(help="Short side of RGB frames; 256 for the papers' evaluation.")
+        int | None,
+        typer.Option(help="Short side of RGB frames (144); 256 for the papers' evaluation."),
     ] = None,
-    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of RGB's JPEG.")] = None,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of RGB's JPEG (90).")] = None,
     labels: Annotated[
         str, typer.Option(help="folders, none, or FILE.csv (path,label[,group][,splits]).")
     ] = "folders",
@@ -357,7 +362,7 @@ def retrieve(
     ] = False,
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours to show.")] = 10,
     sheet: Annotated[
-        Path | None, typer.Option(help="Draw a contact sheet (PNG) of query and neighbours.")
+        Path | None, typer.Option(help="Draw query and neighbours as a picture (.png or .jpg).")
     ] = None,
     keep_self: Annotated[
         bool, typer.Option("--keep-self", help="Also show the query where it is in the pack.")
@@ -392,6 +397,9 @@ def retrieve(
         "device": device,
     }
     if queries:
+        evaluating = {"--split": split, "--name": name, "--new": new, "--dry-run": dry_run}
+        if given := [option for option, value in evaluating.items() if value]:
+            raise UsageError(f"{given[0]} belongs to retrieve --evaluate, not to a query")
         _query(terminal, tuple(queries), k=k, keep_self=keep_self, sheet=sheet, **found)
     else:
         _evaluate(terminal, split=split, name=name, new=new, dry_run=dry_run, **found)

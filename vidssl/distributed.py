@@ -22,6 +22,8 @@ def launched_by_torchrun() -> bool:
 def start(device_type: str) -> None:
     """Joins the process group that torchrun describes (NCCL on CUDA, gloo on CPU), once."""
     if launched_by_torchrun() and not dist.is_initialized():
+        if device_type == "cuda":  # before NCCL, which would put every rank on the first device
+            torch.cuda.set_device(local_device(device_type))
         dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
 
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidssl import distributed
 from vidssl.clips import ClipBatch
-from vidssl.errors import Interrupted
+from vidssl.errors import Interrupted, VidsslError
 from vidssl.interrupts import stop_requests
 from vidssl.objectives import Clock, Objective, StepOutput
 from vidssl.optimisation import TrainSpec, learning_rate, make_optimizer, set_learning_rate
@@ -222,6 +222,7 @@ class Meter:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
         self._features: Tensor | None = None
+        self._diverged = torch.zeros((), dtype=torch.bool, device=self.device)
         self._samples, self._waited, self._begin = 0, 0.0, time.monotonic()
 
     @contextlib.contextmanager
@@ -235,6 +236,8 @@ class Meter:
         """Takes up one optimiser step."""
         self._samples += samples
         for output in outputs:
+            if output.loss is not None:
+                self._diverged = self._diverged | ~torch.isfinite(output.loss)
             nothing = torch.full((), math.nan, device=self.device)
             values = {"loss": nothing if output.loss is None else output.loss} | output.metrics
             for name, value in values.items():
@@ -245,7 +248,16 @@ class Meter:
             self._features = output.features
 
     def fetch(self) -> Row:
-        """Gives the means since the last call, health of features, and speed."""
+        """Gives the means since the last call, health of features, and speed.
+
+        Raises:
+            VidsslError: a loss was not a finite number.
+        """
+        if bool(self._diverged):
+            raise VidsslError(
+                "training has diverged: the loss is no finite number any more; a lower rate "
+                "(--set lr=…) or a warm-up (--set warmup_epochs=…) usually helps"
+            )
         seconds = time.monotonic() - self._begin
         row: Row = {
             name: float(total) / count if (count := int(self._counts[name])) else math.nan
@@ -268,7 +280,7 @@ def feature_health(features_BP: Tensor) -> Row:
     """
     centred = features_BP.float() - features_BP.float().mean(0)
     spread = centred.var(0, unbiased=False).sum().sqrt()
-    singular = torch.linalg.svdvals(centred).clamp(min=1e-12)
+    singular = torch.linalg.svdvals(centred.nan_to_num()).clamp(min=1e-12)
     share = singular / singular.sum()
     return {
         "feature_std": float(spread),

@@ -186,6 +186,25 @@ def _background(
     return picture.astype(np.float32)
 
 
+def _still_life(
+    draw: np.random.Generator, size: tuple[int, int], radius: float, bright: bool
+) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
+    """Smaller shapes that lie still behind the moving ones: place, sprite, angle, radius of each.
+
+    How much a moving shape smears the mean over time depends on its motion. Sharp shapes in
+    random places, of the moving ones' kind, outweigh that.
+    """
+    return [
+        (
+            draw.uniform(0, 1, 2) * size,
+            _sprite(draw, bright),
+            draw.uniform(0, 2 * np.pi),
+            draw.uniform(0.4, 0.75) * radius,
+        )
+        for _ in range(int(draw.integers(3, 6)))
+    ]
+
+
 def _homes(
     draw: np.random.Generator, count: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, float]:
@@ -218,6 +237,7 @@ def render(
     sprites = [_sprite(look, not bright) for _ in homes]
     tilt = look.uniform(0, 2 * np.pi, len(homes))
     drift = look.uniform(-0.25, 0.25, 2)  # pixels per frame, everything together
+    still = _still_life(look, size, radius, not bright)
 
     draw = np.random.default_rng([seed, 1 + MOTIONS.index(motion)])
     t = np.arange(frames, dtype=float)
@@ -230,6 +250,8 @@ def render(
         way = drift * (i - frames / 2)
         view = np.array([[1, 0, margin - way[0]], [0, 1, margin - way[1]]])
         frame = cv2.warpAffine(wide, view, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        for place, sprite, angle, reach in still:
+            _paint(frame, sprite, place + way, angle, reach)
         for home, sprite, angle, pose in zip(homes, sprites, tilt, poses, strict=True):
             centre = home + way + (pose.x[i], pose.y[i])
             _paint(

@@ -82,12 +82,13 @@ class Terminal:
     workspace: Workspace
     json: bool
     quiet: bool
+    silent: bool = False
 
     @classmethod
     def open(cls, workspace: Path, json: bool, quiet: bool) -> Terminal:
         """Opens the workspace (made with its first artifact); only the first rank speaks."""
         first = os.environ.get("RANK", "0") == "0"
-        return cls(Workspace(workspace), json and first, quiet or not first)
+        return cls(Workspace(workspace), json and first, quiet or not first, silent=not first)
 
     @property
     def progress(self) -> Progress:
@@ -96,7 +97,7 @@ class Terminal:
 
     def show(self, renderable: RenderableType) -> None:
         """Prints to stdout, unless the result is wanted as JSON."""
-        if not self.json:
+        if not self.json and not self.silent:
             Console(soft_wrap=isinstance(renderable, str | Text)).print(renderable)
 
     def json_out(self, value: Mapping[str, Any] | list[Any]) -> None:

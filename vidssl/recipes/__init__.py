@@ -166,7 +166,12 @@ def _like(name: str, example: Any, value: Any) -> Any:
     else:
         fits = isinstance(value, type(example))
     if not fits:
-        kind = {"tuple": "list, such as [60, 80]", "str": "text", "bool": "true or false"}
-        wanted = kind.get(type(example).__name__, type(example).__name__)
-        raise UsageError(f"{name} takes a {wanted}, not {value!r}")
+        kinds = {
+            "tuple": "a list of whole numbers, such as [60, 80]",
+            "str": "a text",
+            "bool": "true or false",
+            "int": "a whole number",
+            "float": "a number",
+        }
+        raise UsageError(f"{name} takes {kinds[type(example).__name__]}, not {value!r}")
     return type(example)(value)

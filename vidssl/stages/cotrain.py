@@ -82,7 +82,7 @@ def run_cycles(
         )
         yield result
         if result.artifact is None:
-            return  # a dry run, or a rank that publishes nothing, knows no further
+            return  # a dry run knows no further
         newest[student] = result.artifact
 
 

@@ -5,7 +5,6 @@ Nothing here is special: every step is a public stage, run as the user would run
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.artifacts import Artifact, Workspace
+from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.stages.probe import ProbeReport
@@ -30,7 +30,7 @@ class DemoOptions:
     """Options of `vidssl demo`.
 
     Attributes:
-        clips: how many to make; a quarter of them is for testing.
+        clips: how many to make; a third of them is for testing.
         seed: of the clips and of all training.
         settings: (field, value) overrides of the demo's recipe, for all trainings.
     """
@@ -154,7 +154,7 @@ def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -
             folder,
             options.clips,
             options.seed,
-            workers=options.workers or len(os.sched_getaffinity(0)),
+            workers=options.workers or cores(),
             on_clip=lambda done, of: task.advance(),
         )
     return folder

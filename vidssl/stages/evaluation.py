@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from vidssl.annotations import Annotations, Selection
+from vidssl.annotations import EVERYTHING, SEEDED, Annotations, Selection
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.checkpoints import checkpoint_views
 from vidssl.errors import MissingInput, VidsslError
@@ -15,8 +15,6 @@ from vidssl.shards import ShardReader
 from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
 
 DEFAULT_STREAM = "rgb"
-SEEDED = "80/20"
-EVERYTHING = "all"
 
 
 @dataclass(frozen=True)
@@ -163,12 +161,10 @@ def _no_labels(pack: Artifact) -> str:
 def _select(
     annotations: Annotations, split: str | None, trained_with: str | None, seed: int
 ) -> Selection:
-    if split is not None:
-        return annotations.select(split, seed)
-    if trained_with == SEEDED:
-        # Split columns may have come later; the drawn split is the one that was trained with.
-        return replace(annotations, splits={}).select(None, seed)
-    return annotations.select(trained_with if trained_with in annotations.splits else None, seed)
+    # A drawn split that was trained with stays, also where split columns have come since.
+    if split is None and (trained_with == SEEDED or trained_with in annotations.splits):
+        split = trained_with
+    return annotations.select(split, seed)
 
 
 def _without_label(selection: Selection, train: np.ndarray, test: np.ndarray) -> list[str]:

@@ -19,13 +19,13 @@ class TrainingData:
     """A pack with its annotations and the part of it that may be trained on.
 
     Attributes:
-        split: the split column that was used; None: the seeded 80/20 split, or everything.
+        split: the split that was used: a column, "80/20" or "all".
         note: how the part was chosen, in words.
     """
 
     pack: Artifact
     annotations: Artifact | None
-    split: str | None
+    split: str
     classes: list[str]
     videos: TrainingVideos
     note: str
@@ -86,9 +86,8 @@ def training_data(
         source=np.asarray(annotations.groups)[train],
         label=np.asarray(annotations.labels)[train],
     )
-    column = selection.name if selection.name in annotations.splits else None
     return TrainingData(
-        pack, artifact, column, list(annotations.classes), videos, selection.note
+        pack, artifact, selection.name, list(annotations.classes), videos, selection.note
     )
 
 

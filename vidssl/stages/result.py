@@ -14,7 +14,7 @@ class StageResult:
     """The artifact a stage made or found.
 
     Attributes:
-        artifact: None for a dry run (and on ranks that publish nothing).
+        artifact: None for a dry run.
         reused: the artifact was finished before; nothing was done.
         quarantined: (video, reason) for each video left out.
         notes: sentences the user should see.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from vidssl.checkpoints import encoder_file, save_encoder, weights_digest
 from vidssl.clips import ClipLoader
 from vidssl.engine import Place, fit
 from vidssl.errors import UsageError, VidsslError
+from vidssl.machine import cores
 from vidssl.objectives import Objective
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import Recipe, load_recipe
@@ -165,36 +165,35 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
     options = plan.options
     if options.dry_run:
         return StageResult(artifact=None, notes=plan.notes, plan=plan.as_dict())
-    if distributed.launched_by_torchrun():
-        distributed.start(choose_device(options.device))
+    distributed.start(choose_device(options.device))
     if distributed.rank() != 0:
-        return _follow(plan)
+        return _follow(workspace, plan)
     opened = workspace.open_run(
         "checkpoint", plan.name, plan.identity(), plan.parents, options.new
     )
     if options.resume and not opened.started:
-        distributed.from_rank_zero(None)
         raise VidsslError(
             f"there is no unfinished run of checkpoint/{plan.name} with this recipe and these "
             "inputs to resume; leave --resume away to start one"
         )
     with opened as run:
-        if run.finished is not None:
-            distributed.from_rank_zero(None)
-            return StageResult(artifact=run.finished, reused=True, notes=plan.notes)
-        distributed.from_rank_zero(str(run.folder))
-        for note in plan.notes:
-            progress.say(note)
-        artifact = _train_and_publish(run, plan, progress)
-    return StageResult(artifact=artifact, notes=plan.notes)
+        artifact = run.finished
+        distributed.from_rank_zero(None if artifact is not None else str(run.folder))
+        if artifact is None:
+            for note in plan.notes:
+                progress.say(note)
+            artifact = _train_and_publish(run, plan, progress)
+    distributed.from_rank_zero(artifact.label)
+    return StageResult(artifact=artifact, reused=run.finished is not None, notes=plan.notes)
 
 
-def _follow(plan: TrainingPlan) -> StageResult:
-    """Trains as one of the ranks that publish nothing."""
+def _follow(workspace: Workspace, plan: TrainingPlan) -> StageResult:
+    """Trains as one of the ranks that publish nothing; waits for what rank 0 publishes."""
     folder = distributed.from_rank_zero(None)
     if folder is not None:
         _train(Path(folder), plan, SILENT, lambda objective, epoch: None)
-    return StageResult(artifact=None)
+    label = distributed.from_rank_zero(None)
+    return StageResult(artifact=workspace.resolve("checkpoint", label), reused=folder is None)
 
 
 def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Artifact:
@@ -245,7 +244,7 @@ def _train(
         accumulate=recipe.train.accumulate,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
-        threads=options.threads or _decoding_threads(),
+        threads=options.threads or cores(),
         pin=device.type == "cuda",
     )
     place = Place(
@@ -263,11 +262,6 @@ def _train(
         epoch_done=lambda epoch: epoch_done(objective, epoch),
     )
     return objective, last
-
-
-def _decoding_threads() -> int:
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, len(os.sched_getaffinity(0)) // ranks_here)
 
 
 def for_stream(options: TrainingOptions, stream: str) -> TrainingOptions:

@@ -21,6 +21,7 @@ import cv2
 
 from vidssl.errors import Interrupted, VidsslError
 from vidssl.interrupts import StopRequest, stop_requests
+from vidssl.machine import cores
 from vidssl.shards import VideoRecord
 from vidssl.video import Source
 
@@ -43,12 +44,6 @@ class UnusableVideo(VidsslError):
     """A video that cannot be used; the text is the reason."""
 
 
-def default_workers() -> int:
-    """Gives the cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # macOS lacks it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def work_on_videos(
     sources: Sequence[Source], work: Work, workers: int | None = None
 ) -> Iterator[tuple[Source, Product]]:
@@ -62,7 +57,7 @@ def work_on_videos(
         Interrupted: SIGINT or SIGTERM came; nothing is lost that was given before.
         VidsslError: workers cannot be started.
     """
-    count = max(1, min(workers or default_workers(), len(sources)))
+    count = max(1, min(workers or cores(), len(sources)))
     left = list(reversed(sources))
     pool: list[_Worker] = []
     crashed: set[str] = set()
