@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
+from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.stages.probe import ProbeReport
 from vidssl.stages.recall import RetrievalReport
@@ -22,6 +23,7 @@ from vidssl.synthetic import MOTIONS, write_clips
 
 RECIPE = "demo"
 APPEARANCE = ("colour-histogram", "mean-frame")
+CONTROL = "InfoNCE RGB, as long"
 CLIPS = 480
 
 
@@ -78,9 +80,8 @@ class DemoResult:
 
     def findings(self) -> list[str]:
         """Gives, in sentences, what the figures show and what they do not."""
-        appearance = [row for row in self.rows if row.probe is None]
-        blind = all(row.within_chance for row in appearance)
-        before, after = (self.row(n).recall.at(1) for n in ("InfoNCE RGB", "CoCLR RGB"))
+        blind = all(self.row(_named(name)).within_chance for name in APPEARANCE)
+        before, after = (self.row(n).recall.at(1) for n in (CONTROL, "CoCLR RGB"))
         gain = after.recall - before.recall
         error = (before.error**2 + after.error**2) ** 0.5
         verdict = (
@@ -92,7 +93,8 @@ class DemoResult:
             "Appearance alone is at chance: what is found, motion tells."
             if blind
             else "Appearance alone is off chance here: part of what is found may be appearance.",
-            f"CoCLR minus InfoNCE on RGB: {100 * gain:+.1f} ± {100 * error:.1f} points; {verdict}.",
+            f"CoCLR minus InfoNCE of as many epochs, on RGB: {100 * gain:+.1f} ± "
+            f"{100 * error:.1f} points; {verdict}.",
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -130,10 +132,7 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
         with timed(name):
             checkpoints[name] = train()
     with timed("evaluate"):
-        measured = baselines.run(
-            workspace, baselines.BaselineOptions(baselines=APPEARANCE), progress
-        )
-        rows = [DemoRow(_named(r.report.features), r.report) for r in measured if r.report]
+        rows = evaluate_unlearned(workspace, options, progress)
         rows += [
             evaluate(workspace, name, checkpoint, options, progress)
             for name, checkpoint in checkpoints.items()
@@ -163,7 +162,11 @@ def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -
 def trainings(
     workspace: Workspace, options: DemoOptions, progress: Progress
 ) -> dict[str, Callable[[], Artifact | None]]:
-    """Gives the demo's trainings in their order; each gives its checkpoint."""
+    """Gives the demo's trainings in their order; each gives its checkpoint.
+
+    The control, InfoNCE for as long as InfoNCE and CoCLR together, comes first: then the newest
+    checkpoints are those the user would go on with.
+    """
     common: dict[str, Any] = {
         "recipe": RECIPE,
         "seed": options.seed,
@@ -171,10 +174,13 @@ def trainings(
         "settings": options.settings,
     }
 
-    def first(stream: str) -> Callable[[], Artifact | None]:
+    def alone(stream: str, **own: Any) -> Callable[[], Artifact | None]:
         return lambda: pretrain.run(
-            workspace, pretrain.PretrainOptions(stream=stream, **common), progress
+            workspace, pretrain.PretrainOptions(stream=stream, **(common | own)), progress
         ).artifact
+
+    epochs = {method: _epochs(method, options) for method in ("infonce", "coclr")}
+    longer = (*options.settings, ("epochs", sum(epochs.values())))
 
     def together() -> Artifact | None:
         # Named, since after a finished demo the newest are the co-trained ones.
@@ -184,10 +190,37 @@ def trainings(
         ).artifact
 
     return {
-        "InfoNCE RGB": first("rgb"),
-        "InfoNCE flow": first("flow"),
+        CONTROL: alone("rgb", name="rgb-infonce-long", settings=longer),
+        "InfoNCE RGB": alone("rgb"),
+        "InfoNCE flow": alone("flow"),
         "CoCLR RGB": together,
     }
+
+
+def _epochs(method: str, options: DemoOptions) -> int:
+    return load_recipe(RECIPE, method, "rgb", options.settings).train.epochs
+
+
+def evaluate_unlearned(
+    workspace: Workspace, options: DemoOptions, progress: Progress
+) -> list[DemoRow]:
+    """Measures appearance, and the networks before any training."""
+    recipe = load_recipe(RECIPE, "infonce", "rgb", options.settings)
+    untrained = tuple(
+        baselines.untrained_spec(view, recipe.network.backbone, *astuple(recipe.clip))
+        for view in ("rgb", "flow")
+    )
+    measured = baselines.run(
+        workspace,
+        baselines.BaselineOptions(APPEARANCE, untrained, device=options.device),
+        progress,
+    )
+    names = (*map(_named, APPEARANCE), "untrained RGB", "untrained flow")
+    return [
+        DemoRow(name, result.report)
+        for name, result in zip(names, measured, strict=True)
+        if result.report is not None
+    ]
 
 
 def evaluate(
