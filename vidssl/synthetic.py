@@ -60,13 +60,13 @@ def _bounce(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
     """Hops on the spot: a row of parabolas."""
     phase = (t / draw.uniform(11, 15) + draw.random()) % 1
     height = 4 * phase * (1 - phase)
-    return _pose(t, draw, y=draw.uniform(0.9, 1.3) * radius * (0.5 - height))
+    return _pose(t, draw, y=draw.uniform(0.8, 1.1) * radius * (0.5 - height))
 
 
 def _circle(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
     """Goes round a small circle without turning."""
     turn = _turns(t, draw, 15, 20)
-    reach = draw.uniform(0.4, 0.6) * radius
+    reach = draw.uniform(0.55, 0.75) * radius
     return _pose(t, draw, x=reach * np.cos(turn), y=reach * np.sin(turn))
 
 
@@ -85,7 +85,7 @@ def _shake(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
 def _slide(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
     """Moves on in a straight line; `_wrap` lets it come back at the other side."""
     along = draw.uniform(0, 2 * np.pi)
-    way = draw.uniform(0.06, 0.09) * radius * (t - t.mean())
+    way = draw.uniform(0.08, 0.12) * radius * (t - t.mean())
     return _pose(t, draw, x=way * np.cos(along), y=way * np.sin(along))
 
 
@@ -173,14 +173,14 @@ def _background(
     The discs, some units large and lying still, are there so that two backgrounds differ
     in more ways than the moving objects do.
     """
-    value = (0.65, 1.0) if bright else (0.05, 0.4)
-    corners = np.stack([_colour(draw, (0.1, 0.6), value) for _ in range(4)])
+    value = (0.75, 1.0) if bright else (0.1, 0.35)
+    corners = np.stack([_colour(draw, (0.1, 0.5), value) for _ in range(4)])
     picture = cv2.resize(corners.reshape(2, 2, 3), size, interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
-    for _ in range(int(draw.integers(8, 13))):
+    for _ in range(int(draw.integers(6, 11))):
         distance = np.hypot(x - draw.uniform(0, size[0]), y - draw.uniform(0, size[1]))
         cover = np.clip((draw.uniform(0.06, 0.22) * unit - distance) / 3 + 0.5, 0, 1)[..., None]
-        cover *= draw.uniform(0.35, 0.75)
+        cover *= draw.uniform(0.2, 0.5)
         tint = _colour(draw, (0.1, 0.6), (0.65, 1.0) if bright else (0.15, 0.55))
         picture = (1 - cover) * picture + cover * tint
     return picture.astype(np.float32)
@@ -199,7 +199,7 @@ def _still_life(
             draw.uniform(0, 1, 2) * size,
             _sprite(draw, bright),
             draw.uniform(0, 2 * np.pi),
-            draw.uniform(0.4, 0.75) * radius,
+            draw.uniform(0.45, 0.75) * radius,
         )
         for _ in range(int(draw.integers(3, 6)))
     ]
@@ -210,7 +210,7 @@ def _homes(
 ) -> tuple[np.ndarray, float]:
     """Places for `count` objects [N, 2] with room for each, and the largest fitting radius."""
     width, height = size
-    radius = min(width, height) * (0.25, 0.2, 0.17)[count - 1]
+    radius = min(width, height) * (0.26, 0.2, 0.17)[count - 1]
     columns = np.linspace(0, width, count + 1)
     x = draw.uniform(columns[:-1] + 0.3 * width / count, columns[1:] - 0.3 * width / count)
     y = draw.uniform(0.3 * height, 0.7 * height, count)
