@@ -115,9 +115,13 @@ def fit(
                 with meter.waiting():
                     micro_batches = next(steps)
                 clock = Clock(
-                    seed, epoch, epoch * batches.steps_per_epoch + step_in_epoch, total_steps
+                    seed,
+                    epoch,
+                    epoch * batches.steps_per_epoch + step_in_epoch,
+                    total_steps,
+                    batches.steps_per_epoch,
                 )
-                rate = learning_rate(spec, clock.step / batches.steps_per_epoch)
+                rate = learning_rate(spec, clock.epochs)
                 set_learning_rate(optimizer, rate)
                 outputs = train_step(
                     objective,
