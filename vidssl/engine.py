@@ -295,7 +295,7 @@ def feature_health(features_BP: Tensor) -> Row:
 def _show(task: Task, row: Row) -> None:
     shown = {
         name: row[name]
-        for name in ("loss", "top1", "knn", "purity")
+        for name in ("loss", "top1", "knn", "purity", "prototype_entropy")
         if isinstance(row.get(name), float) and math.isfinite(row[name])  # type: ignore[arg-type]
     }
     task.advance(0, epoch=f"{row['epoch']}", **shown)  # type: ignore[arg-type]

@@ -135,6 +135,14 @@ class Objective(nn.Module, ABC):
     def encoders(self) -> dict[str, Encoder]:
         """The trained encoder of each view: what is worth keeping when training ends."""
 
+    @property
+    def bequest(self) -> dict[str, Tensor]:
+        """What a later run may start from beside the encoders; empty for most methods."""
+        return {}
+
+    def inherit(self, bequest: Mapping[str, Tensor]) -> None:
+        """Takes up what it can use of an earlier run's :attr:`bequest`, of whatever method."""
+
     @abstractmethod
     def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
         """Computes the loss of one micro-batch."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
 from vidssl.distributed import with_shuffled_batch, world_size
+from vidssl.errors import UsageError
 from vidssl.objectives.contract import (
     Clock,
     Needs,
@@ -37,7 +38,8 @@ class ViCCConfig:
         prototypes: C.
         temperature: τ of the predictions; at least 0.025, so that a softmax of cosines stays
             above float32's smallest number.
-        epsilon: ε of Sinkhorn-Knopp.
+        epsilon: ε of Sinkhorn-Knopp; at least 0.003, so that exp of a cosine over ε is within
+            float64's range.
         sinkhorn_iterations: of Sinkhorn-Knopp.
         queue: past features per view, over all ranks, that share in the codes; 0: none.
         queue_from_epoch: since when features are remembered; fractions count steps.
@@ -58,7 +60,7 @@ class ViCCConfig:
     def __post_init__(self) -> None:
         require("prototypes", self.prototypes, self.prototypes >= 2, "at least 2")
         require("temperature", self.temperature, self.temperature >= 0.025, "at least 0.025")
-        require("epsilon", self.epsilon, self.epsilon > 0, "above 0")
+        require("epsilon", self.epsilon, self.epsilon >= 0.003, "at least 0.003")
         iterations = self.sinkhorn_iterations
         require("sinkhorn_iterations", iterations, iterations >= 1, "at least 1")
         require("queue", self.queue, self.queue >= 0, "at least 0")
@@ -93,6 +95,24 @@ class ViCC(Objective):
     @property
     def encoders(self) -> dict[str, Encoder]:
         return {self.view: self.encoder}
+
+    @property
+    def bequest(self) -> dict[str, Tensor]:
+        """The prototypes: across streams the student goes on with its own."""
+        return {"prototypes": self.prototypes.weight.detach()}
+
+    @torch.no_grad()
+    def inherit(self, bequest: Mapping[str, Tensor]) -> None:
+        prototypes_CP = bequest.get("prototypes")
+        if prototypes_CP is None:
+            return
+        if prototypes_CP.shape != self.prototypes.weight.shape:
+            count, width = prototypes_CP.shape
+            raise UsageError(
+                f"{self.name} would start from {count} prototypes of width {width}, and has "
+                f"{tuple(self.prototypes.weight.shape)}: give --set prototypes={count}"
+            )
+        self.prototypes.weight.copy_(prototypes_CP)
 
     @torch.no_grad()
     def before_forward(self, clock: Clock) -> None:
