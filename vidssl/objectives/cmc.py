@@ -85,7 +85,7 @@ class CMC(Objective):
             for v, w in (self.views, self.views[::-1])
         }
         return StepOutput(
-            loss=sum(map(self.loss, score.values())),  # L_vw + L_wv (Tian et al. 2020, eq. 4)
+            loss=sum(map(self.loss, score.values())),  # L_vw + L_wv (Tian et al. 2020)
             metrics=self.metrics(batch, k, score),
             state={**k, "source": batch.source, "label": batch.label},
             features=q[self.views[0]].detach(),

@@ -189,7 +189,7 @@ class ViCC(Objective):
 
 
 def swapped_prediction(code_VBC: Tensor, log_p_VBC: Tensor) -> Tensor:
-    """1/V Σ_i 1/(V−1) Σ_{j≠i} −mean_b Σ_c q_ibc log p_jbc (Toering et al. 2022, eq. 3)."""
+    """1/V Σ_i 1/(V−1) Σ_{j≠i} −mean_b Σ_c q_ibc log p_jbc (Toering et al. 2022)."""
     views, clips = code_VBC.shape[:2]
     cross_entropy_VV = -torch.einsum("ibc,jbc->ij", code_VBC, log_p_VBC) / clips
     other_VV = 1 - torch.eye(views, device=code_VBC.device)
