@@ -3,23 +3,27 @@
     python -m torch.distributed.run --nproc-per-node 2 tests/ddp_worker.py METHOD FOLDER [STOP]
 """
 
+import dataclasses
 import os
 import signal
 import sys
 from pathlib import Path
 
 import torch
-from methods import METHODS, batch
+from methods import CHANNELS, FRAMES, METHODS, SIZE, batch
 from stubs import FixedBatches, StubEncoder
 
 from vidssl import distributed
 from vidssl.clips import ClipBatch
 from vidssl.engine import Place, fit
 from vidssl.errors import Interrupted
-from vidssl.objectives import InfoNCE, InfoNCEConfig
+from vidssl.objectives import METHODS as METHODS_OF
+from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.optimisation import TrainSpec
 
 GLOBAL_BATCH, STEPS = 8, 12
+# Enough steps to fill what methods wait for, and k that a queue of 16 has.
+FEW = {"queue": 16, "momentum": 0.9, "k": 2, "prototypes": 6, "freeze_prototypes_epochs": 0}
 
 
 def share(step: int) -> list[ClipBatch]:
@@ -41,16 +45,30 @@ class Stopping(FixedBatches):
             yield batches
 
 
-def linear_infonce() -> InfoNCE:
-    size = 3 * 4 * 32 * 32
-    weight = torch.randn(8, size, generator=torch.Generator().manual_seed(0)) / size**0.5
-    return InfoNCE(InfoNCEConfig(queue=16, momentum=0.9), StubEncoder("rgb", weight))
+def linear_encoder(view: str, seed: int) -> StubEncoder:
+    size = CHANNELS[view] * FRAMES * SIZE * SIZE
+    weight = torch.randn(8, size, generator=torch.Generator().manual_seed(seed)) / size**0.5
+    return StubEncoder(view, weight)
+
+
+def linear(method: str) -> Objective:
+    """Gives a method with encoders without BatchNorm, where ranks can equal one process."""
+    objective = OBJECTIVES[method]
+    fields = dataclasses.fields(objective.Config)
+    few = {name: v for name, v in FEW.items() if name in {field.name for field in fields}}
+    if objective.name.startswith("vicc"):
+        few["queue"] = 0
+    encoders = {view: linear_encoder(view, seed) for seed, view in enumerate(CHANNELS)}
+    if method in METHODS_OF["pretrain"]:
+        del encoders["flow"]
+    return objective.build(objective.Config(**few), encoders, seed=0)
 
 
 def main(method: str, folder: Path, stop_at: int = -1) -> None:
     torch.set_num_threads(1)
     distributed.start("cpu")
-    objective = linear_infonce() if method == "linear" else METHODS[method]()
+    plain = method.removeprefix("linear-")
+    objective = METHODS[method]() if method == plain else linear(plain)
     spec = TrainSpec(epochs=1, batch_size=GLOBAL_BATCH, optimizer="sgd", lr=0.05, weight_decay=0.0)
     batches = Stopping(STEPS, share)
     batches.stop_at = stop_at
@@ -62,7 +80,6 @@ def main(method: str, folder: Path, stop_at: int = -1) -> None:
         return
     state = {
         "parameters": {n: p.detach() for n, p in objective.named_parameters()},
-        "queue": objective.queue.feature,
         "buffers": dict(objective.named_buffers()),
     }
     torch.save(state, folder / f"rank{distributed.rank()}.pt")

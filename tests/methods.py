@@ -8,9 +8,25 @@ import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips import ClipBatch
-from vidssl.objectives import CoCLR, CoCLRConfig, InfoNCE, InfoNCEConfig, Objective
+from vidssl.objectives import (
+    CMC,
+    CMCConfig,
+    CoCLR,
+    CoCLRConfig,
+    InfoNCE,
+    InfoNCEConfig,
+    Objective,
+    UberNCE,
+    UberNCEConfig,
+    ViCC,
+    ViCCConfig,
+    ViCCCross,
+    ViCCCrossConfig,
+)
 
 BATCH, FRAMES, SIZE, QUEUE = 4, 4, 32, 8
+# Prototypes few, trained at once, and remembered features in use within the suite's few steps.
+CLUSTERS = dict(prototypes=6, queue=QUEUE, queue_from_epoch=0, freeze_prototypes_epochs=0)
 CHANNELS = {"rgb": 3, "flow": 2}
 
 
@@ -25,6 +41,15 @@ METHODS: dict[str, Callable[[], Objective]] = {
         CoCLRConfig(queue=QUEUE, momentum=0.9, k=2, drop_self_prob=0.5),
         encoder("rgb"),
         encoder("flow", seed=1),
+    ),
+    "ubernce": lambda: UberNCE(UberNCEConfig(queue=QUEUE, momentum=0.9), encoder("rgb")),
+    "vicc": lambda: ViCC(ViCCConfig(**CLUSTERS), encoder("rgb")),
+    "vicc-cross": lambda: ViCCCross(
+        ViCCCrossConfig(**CLUSTERS), encoder("rgb"), encoder("flow", seed=1)
+    ),
+    "cmc": lambda: CMC(
+        CMCConfig(queue=QUEUE, momentum=0.9),
+        {"rgb": encoder("rgb"), "flow": encoder("flow", seed=1)},
     ),
 }
 

@@ -11,6 +11,7 @@ from stubs import FixedBatches
 
 from vidssl.engine import Place, fit, train_step
 from vidssl.errors import Interrupted, VidsslError
+from vidssl.objectives import METHODS as METHODS_OF
 from vidssl.objectives import OBJECTIVES, Clock
 from vidssl.optimisation import TrainSpec, make_optimizer
 
@@ -37,10 +38,17 @@ def test_every_method_is_in_the_suite():
     assert set(METHODS) == set(OBJECTIVES)
 
 
+def test_every_method_is_trained_by_one_command():
+    for name, objective in OBJECTIVES.items():
+        assert objective.name == name
+        assert sum(objective in methods.values() for methods in METHODS_OF.values()) == 1
+
+
 def test_a_config_is_frozen_and_has_the_papers_defaults():
-    for objective in OBJECTIVES.values():
+    temperatures = {"vicc": 0.1, "vicc-cross": 0.1}  # SwAV's; the others have MoCo's
+    for name, objective in OBJECTIVES.items():
         config = objective.Config()
-        assert config.temperature == 0.07
+        assert config.temperature == temperatures.get(name, 0.07)
         with pytest.raises(AttributeError):
             config.temperature = 1.0
 

@@ -34,9 +34,9 @@ def test_two_processes_stay_in_sync_and_resume_exactly(method, tmp_path):
     first, second = launch(2, method, tmp_path / "whole")
     for name, value in first["parameters"].items():
         assert value.equal(second["parameters"][name]), name
-    assert first["queue"].equal(second["queue"])
     own = [n for n, b in first["buffers"].items() if not b.equal(second["buffers"][n])]
-    assert any("query" in n and "running_mean" in n for n in own), "BatchNorm is each rank's own"
+    assert not any(n.startswith("queue.") for n in own), "queues of keys are common to all ranks"
+    assert any("running_mean" in n for n in own), "BatchNorm is each rank's own"
 
     assert launch(2, method, tmp_path / "parts", stop_at=5) == []
     assert (tmp_path / "parts" / "interrupted.0").exists()
@@ -48,14 +48,16 @@ def test_two_processes_stay_in_sync_and_resume_exactly(method, tmp_path):
                 assert value.equal(resumed[group][name]), (rank, name)
 
 
-def test_without_batchnorm_two_processes_equal_one_with_the_global_batch(tmp_path):
-    (one,) = launch(1, "linear", tmp_path / "one")
-    two, _ = launch(2, "linear", tmp_path / "two")
-    torch.testing.assert_close(one["parameters"], two["parameters"], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(one["queue"], two["queue"], atol=1e-6, rtol=1e-5)
+@pytest.mark.parametrize("method", ["infonce", "ubernce", "coclr", "cmc", "vicc", "vicc-cross"])
+def test_without_batchnorm_two_processes_equal_one_with_the_global_batch(method, tmp_path):
+    """ViCC without remembered features, which are each rank's own by design."""
+    (one,) = launch(1, f"linear-{method}", tmp_path / "one")
+    two, _ = launch(2, f"linear-{method}", tmp_path / "two")
+    torch.testing.assert_close(one["parameters"], two["parameters"], atol=5e-6, rtol=1e-4)
+    torch.testing.assert_close(one["buffers"], two["buffers"], atol=5e-6, rtol=1e-4)
 
 
 def test_another_number_of_processes_is_refused(tmp_path):
-    launch(2, "linear", tmp_path / "run", stop_at=5)
+    launch(2, "linear-infonce", tmp_path / "run", stop_at=5)
     with pytest.raises(AssertionError, match="was written by 2 processes"):
-        launch(1, "linear", tmp_path / "run")
+        launch(1, "linear-infonce", tmp_path / "run")

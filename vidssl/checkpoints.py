@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from vidssl.errors import VidsslError
 from vidssl.version import VERSION
 
 ENCODER_FORMAT = 1
+TENSORS_FORMAT = 1
+TENSORS_FILE = "method.safetensors"
 
 
 def encoder_file(view: str) -> str:
@@ -80,12 +83,7 @@ def read_spec(path: Path) -> EncoderSpec:
     """
     if not path.exists():
         raise VidsslError(f"there is no encoder file {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("vidssl", "")
-    except safetensors.SafetensorError as error:
-        raise VidsslError(f"{path} is damaged: {_first_line(error)}") from error
-    about = _json_object(text)
+    about = _header(path)
     if about.get("kind") != "encoder":
         raise VidsslError(f"{path} is no vidssl encoder: its header does not say so")
     if about.get("format") != ENCODER_FORMAT:
@@ -96,6 +94,15 @@ def read_spec(path: Path) -> EncoderSpec:
     return EncoderSpec(**about["spec"])
 
 
+def _header(path: Path) -> dict[str, Any]:
+    """Gives what a safetensors file says of itself, empty where it says nothing of ours."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return _json_object((file.metadata() or {}).get("vidssl", ""))
+    except safetensors.SafetensorError as error:
+        raise VidsslError(f"{path} is damaged: {_first_line(error)}") from error
+
+
 def _json_object(text: str) -> dict[str, Any]:
     """Gives a JSON object, empty where the text is none."""
     try:
@@ -103,6 +110,34 @@ def _json_object(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path) -> Path:
+    """Writes what a method leaves to later runs beside its encoders, atomically."""
+    about = {"kind": "method", "format": TENSORS_FORMAT, "vidssl_version": VERSION}
+    header = {"vidssl": json.dumps(about, sort_keys=True)}
+    state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    atomic_write(folder / TENSORS_FILE, safetensors.torch.save(state, header))
+    return folder / TENSORS_FILE
+
+
+def checkpoint_tensors(checkpoint: Artifact) -> dict[str, torch.Tensor]:
+    """Loads what :func:`save_tensors` wrote; empty for a checkpoint without it.
+
+    Raises:
+        VidsslError: the file was changed, or is of an unknown format.
+    """
+    if TENSORS_FILE not in checkpoint.payload:
+        return {}
+    path = checkpoint.path / TENSORS_FILE
+    _check_bytes(path, checkpoint)
+    about = _header(path)
+    if about.get("kind") != "method" or about.get("format") != TENSORS_FORMAT:
+        raise VidsslError(
+            f"{path} has tensors of format {about.get('format')}, and this vidssl ({VERSION}) "
+            f"reads format {TENSORS_FORMAT}"
+        )
+    return safetensors.torch.load_file(path)
 
 
 def checkpoint_views(checkpoint: Artifact) -> list[str]:
@@ -122,21 +157,37 @@ def checkpoint_encoder(checkpoint: Artifact, view: str) -> Encoder:
         have = ", ".join(checkpoint_views(checkpoint)) or "none"
         raise VidsslError(f"{checkpoint.label} has no {view} encoder; it has {have}")
     path = checkpoint.path / name
-    if path.exists() and file_digest(path) != checkpoint.payload[name]["sha256"]:
-        raise VidsslError(f"{path} is damaged: its digest is not the one {checkpoint.label} names")
+    _check_bytes(path, checkpoint)
     return load_encoder(path)
 
 
-def weights_digest(encoders: dict[str, Encoder]) -> str:
-    """Gives one digest of the encoders' specs and tensors, whatever file they lie in."""
-    parts = {}
+def _check_bytes(path: Path, checkpoint: Artifact) -> None:
+    if path.exists() and file_digest(path) != checkpoint.payload[path.name]["sha256"]:
+        raise VidsslError(f"{path} is damaged: its digest is not the one {checkpoint.label} names")
+
+
+def weights_digest(
+    encoders: Mapping[str, Encoder], tensors: Mapping[str, torch.Tensor] | None = None
+) -> str:
+    """Gives one digest of the encoders' specs and tensors, whatever file they lie in.
+
+    Args:
+        tensors: what the method leaves beside them.
+    """
+    parts: dict[str, Any] = {}
     for view, encoder in encoders.items():
-        content = hashlib.sha256()
-        for key, value in sorted(encoder.state_dict().items()):
-            content.update(key.encode())
-            content.update(_tensor_bytes(value))
-        parts[view] = [asdict(encoder.spec), content.hexdigest()]
+        parts[view] = [asdict(encoder.spec), _digest_of(encoder.state_dict())]
+    if tensors:
+        parts["method"] = _digest_of(tensors)
     return canonical_digest(parts)
+
+
+def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    content = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        content.update(name.encode())
+        content.update(_tensor_bytes(value))
+    return content.hexdigest()
 
 
 def _tensor_bytes(value: torch.Tensor) -> bytes:

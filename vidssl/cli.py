@@ -206,7 +206,10 @@ def pack(
 def pretrain(
     terminal: Terminal,
     stream: StreamOption = "rgb",
-    method: Annotated[str, typer.Option(help="The self-supervised method.")] = "infonce",
+    method: Annotated[
+        str | None,
+        typer.Option(help="infonce (default), ubernce (needs labels), vicc, or the recipe's."),
+    ] = None,
     recipe: RecipeOption = None,
     backbone: Annotated[str | None, typer.Option(help="tiny or s3d.")] = None,
     epochs: EpochsOption = None,
@@ -227,13 +230,15 @@ def pretrain(
     new: NewOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Learn an encoder of one stream, without labels.
+    """Learn an encoder of one stream, without labels (but for ubernce).
 
     Interrupted, the same command goes on where it stopped; finished, it returns what is there.
 
     Example:  vidssl pretrain --stream rgb
 
     Example:  vidssl pretrain --stream flow --epochs 100 --set temperature=0.1
+
+    Example:  vidssl pretrain --method vicc --snapshot-epochs 20
 
     Example:  torchrun --nproc-per-node 4 -m vidssl pretrain --stream rgb --recipe paper
     """
@@ -260,7 +265,10 @@ def cotrain(
     cycles: Annotated[
         int, typer.Option(min=0, help="Train both streams in turn, so many times.")
     ] = 0,
-    method: Annotated[str, typer.Option(help="The co-training method.")] = "coclr",
+    method: Annotated[
+        str | None,
+        typer.Option(help="coclr (default), vicc, cmc (both streams at once), or the recipe's."),
+    ] = None,
     recipe: RecipeOption = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
@@ -270,6 +278,10 @@ def cotrain(
     ] = None,
     partner: Annotated[
         str | None, typer.Option(help="Frozen checkpoint; default: the other stream's newest.")
+    ] = None,
+    init_from: Annotated[
+        list[str] | None,
+        typer.Option(help="Of cmc: checkpoint to start from, or newest; default: from scratch."),
     ] = None,
     pack: PackOption = None,
     split: SplitOption = None,
@@ -283,20 +295,24 @@ def cotrain(
     new: NewOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Let one stream learn from what the other one finds alike (CoCLR).
+    """Let one stream learn from what the other one finds alike (CoCLR, ViCC), or both (CMC).
 
     Example:  vidssl cotrain --stream rgb --k 5
 
     Example:  vidssl cotrain --cycles 2 --k 5
+
+    Example:  vidssl cotrain --method vicc --stream flow
+
+    Example:  vidssl cotrain --method cmc --init-from newest
     """
     from vidssl.stages import cotrain as stage
 
     options = stage.CotrainOptions(
         stream=stream, method=method, recipe=recipe, pack=pack, split=split,
         settings=_settings(settings, k=k, epochs=epochs, batch_size=batch_size),
-        student=student, partner=partner, cycles=cycles, name=name, seed=seed, device=device,
-        compile=compile, resume=resume, new=new, dry_run=dry_run,
-        snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
+        student=student, partner=partner, cycles=cycles, init_from=tuple(init_from or ()),
+        name=name, seed=seed, device=device, compile=compile, resume=resume, new=new,
+        dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
     if not cycles:
         result = stage.run(terminal.workspace, options, terminal.progress)
@@ -503,18 +519,23 @@ def verify(
 
 @app.command()
 def recipes(json: JsonOption = False) -> None:
-    """List the shipped recipes.
+    """List the shipped recipes, and what the papers report of theirs.
 
     Example:  vidssl recipes
     """
-    from vidssl.recipes import recipe_names, recipe_title
+    from dataclasses import asdict
 
-    titles = {name: recipe_title(name) for name in recipe_names()}
+    from vidssl.recipes import recipe_card, recipe_names
+
+    cards = {name: recipe_card(name) for name in recipe_names()}
     if json:
-        typer.echo(dumps(titles, indent=1))
+        typer.echo(dumps({name: asdict(card) for name, card in cards.items()}, indent=1))
         return
-    for name, title in titles.items():
-        typer.echo(f"{name:<8} {title}")
+    width = max(map(len, cards))
+    for name, card in cards.items():
+        typer.echo(f"{name:<{width}}  {card.title}")
+        if card.reports:
+            typer.echo(f"{'':<{width}}  reports {card.reports}")
 
 
 @command(workspace=DEMO_WORKSPACE)

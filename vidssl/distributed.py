@@ -80,6 +80,22 @@ def gather_with_gradient(rows_B: Tensor) -> Tensor:
     return rows_B if world_size() == 1 else _GatherWithGradient.apply(rows_B)
 
 
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """Gives the sum of `value` over all ranks, without gradient."""
+    if world_size() > 1:
+        value = value.detach().clone()
+        dist.all_reduce(value)
+    return value
+
+
+def max_over_ranks(value: Tensor) -> Tensor:
+    """Gives the elementwise maximum of `value` over all ranks, without gradient."""
+    if world_size() > 1:
+        value = value.detach().clone()
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
+
+
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Gives the mean of `value` over all ranks."""
     if world_size() > 1:

@@ -115,9 +115,13 @@ def fit(
                 with meter.waiting():
                     micro_batches = next(steps)
                 clock = Clock(
-                    seed, epoch, epoch * batches.steps_per_epoch + step_in_epoch, total_steps
+                    seed,
+                    epoch,
+                    epoch * batches.steps_per_epoch + step_in_epoch,
+                    total_steps,
+                    batches.steps_per_epoch,
                 )
-                rate = learning_rate(spec, clock.step / batches.steps_per_epoch)
+                rate = learning_rate(spec, clock.epochs)
                 set_learning_rate(optimizer, rate)
                 outputs = train_step(
                     objective,
@@ -291,7 +295,7 @@ def feature_health(features_BP: Tensor) -> Row:
 def _show(task: Task, row: Row) -> None:
     shown = {
         name: row[name]
-        for name in ("loss", "top1", "knn", "purity")
+        for name in ("loss", "top1", "knn", "purity", "prototype_entropy")
         if isinstance(row.get(name), float) and math.isfinite(row[name])  # type: ignore[arg-type]
     }
     task.advance(0, epoch=f"{row['epoch']}", **shown)  # type: ignore[arg-type]

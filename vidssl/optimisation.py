@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from vidssl.errors import UsageError, nearest_name
+from vidssl.larc import LARC
 
-OPTIMIZERS = ("adam", "sgd")
+OPTIMIZERS = ("adam", "sgd", "larc")
 SCHEDULES = ("step", "cosine", "constant")
 
 
@@ -22,6 +23,7 @@ class TrainSpec:
     Attributes:
         batch_size: samples in one optimiser step, over all ranks and micro-batches.
         accumulate: micro-batches per optimiser step.
+        optimizer: adam, sgd, or larc (:class:`vidssl.larc.LARC`: SGD with layer-wise rates).
         weight_decay: coupled (L2), on all parameters, as published.
         milestones, gamma: of the step schedule, in epochs.
         warmup_epochs: the rate rises linearly from 0 over so many epochs.
@@ -76,6 +78,8 @@ def make_optimizer(spec: TrainSpec, parameters: Iterable[nn.Parameter]) -> torch
         return torch.optim.Adam(
             trainable, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused or None
         )
+    if spec.optimizer == "larc":
+        return LARC(trainable, spec.lr, spec.sgd_momentum, spec.weight_decay)
     return torch.optim.SGD(
         trainable, lr=spec.lr, momentum=spec.sgd_momentum, weight_decay=spec.weight_decay
     )

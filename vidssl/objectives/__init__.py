@@ -1,16 +1,28 @@
 """Methods: one file each, all under one contract (:mod:`vidssl.objectives.contract`)."""
 
+from vidssl.objectives.cmc import CMC, CMCConfig
 from vidssl.objectives.coclr import CoCLR, CoCLRConfig
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig
+from vidssl.objectives.ubernce import UberNCE, UberNCEConfig
+from vidssl.objectives.vicc import ViCC, ViCCConfig
+from vidssl.objectives.vicc_cross import ViCCCross, ViCCCrossConfig
 
+# By the stage that trains with them and the name they have there; the first is its default. One
+# word may mean two methods: ViCC on one stream, and ViCC across streams.
+METHODS: dict[str, dict[str, type[Objective]]] = {
+    "pretrain": {"infonce": InfoNCE, "ubernce": UberNCE, "vicc": ViCC},
+    "cotrain": {"coclr": CoCLR, "vicc": ViCCCross, "cmc": CMC},
+}
 OBJECTIVES: dict[str, type[Objective]] = {
-    "infonce": InfoNCE,
-    "coclr": CoCLR,
+    objective.name: objective for methods in METHODS.values() for objective in methods.values()
 }
 
 __all__ = [
+    "CMC",
+    "METHODS",
     "OBJECTIVES",
+    "CMCConfig",
     "Clock",
     "CoCLR",
     "CoCLRConfig",
@@ -19,4 +31,10 @@ __all__ = [
     "Needs",
     "Objective",
     "StepOutput",
+    "UberNCE",
+    "UberNCEConfig",
+    "ViCC",
+    "ViCCConfig",
+    "ViCCCross",
+    "ViCCCrossConfig",
 ]

@@ -5,6 +5,7 @@ Legend: as infonce.py; k mined neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
-from vidssl.errors import UsageError
-from vidssl.objectives.contract import Clock, Needs, require
-from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig, mean_where
+from vidssl.objectives.contract import Clock, Needs, projection_width, require
+from vidssl.objectives.health import mean_where
+from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig
 from vidssl.objectives.queue import random_unit_rows
 
 
@@ -57,12 +58,15 @@ class CoCLR(InfoNCE):
     def __init__(
         self, config: CoCLRConfig, encoder: Encoder, partner: Encoder, seed: int = 0
     ) -> None:
-        if partner.spec.project is None:
-            raise UsageError("coclr needs a partner with a projection head: it has none")
-        self._partner_width = partner.spec.project
+        self._partner_width = projection_width(self.name, partner)
         super().__init__(config, encoder, seed)
         self.partner = partner.requires_grad_(False).eval()
         self.partner_view = partner.spec.view
+
+    @classmethod
+    def build(cls, config: CoCLRConfig, encoders: Mapping[str, Encoder], seed: int) -> CoCLR:
+        student, partner = encoders.values()
+        return cls(config, student, partner, seed)
 
     def queue_columns(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
         columns = super().queue_columns(width, generator)

@@ -17,7 +17,7 @@ comes only from the clock.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -35,6 +35,18 @@ def require(name: str, value: object, holds: bool, what: str) -> None:
         raise UsageError(f"{name} must be {what}, not {value}")
 
 
+def projection_width(method: str, encoder: Encoder) -> int:
+    """Gives P of an encoder.
+
+    Raises:
+        UsageError: it has no projection head.
+    """
+    if encoder.spec.project is None:
+        view = encoder.spec.view
+        raise UsageError(f"{method} needs projection heads: the {view} encoder has none")
+    return encoder.spec.project
+
+
 @dataclass(frozen=True)
 class Clock:
     """Where training stands. `step` counts optimiser steps from the start of the run."""
@@ -43,6 +55,12 @@ class Clock:
     epoch: int
     step: int
     total_steps: int
+    steps_per_epoch: int = 1
+
+    @property
+    def epochs(self) -> float:
+        """Epochs done so far; fractions count steps within one."""
+        return self.step / self.steps_per_epoch
 
     def generator(self) -> torch.Generator:
         """Gives a CPU generator seeded by (seed, step): the same on every rank."""
@@ -82,10 +100,30 @@ class Needs:
 
 
 class Objective(nn.Module, ABC):
-    """A method: the networks it trains, its state, its loss."""
+    """A method: the networks it trains, its state, its loss.
+
+    Attributes:
+        name: of the method, as recipes and checkpoints know it.
+        joint: it trains the encoders of all its streams; else that of the first stream alone,
+            and what it is given of others are frozen partners.
+        supervised: it learns from labels.
+    """
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
+    joint: ClassVar[bool] = False
+    supervised: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, encoders: Mapping[str, Encoder], seed: int) -> Objective:
+        """Makes the method with its networks.
+
+        Args:
+            config: a :attr:`Config`.
+            encoders: of each stream, the trained one first.
+            seed: of what the method itself starts from, such as queues and prototypes.
+        """
 
     @property
     @abstractmethod
@@ -96,6 +134,14 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def encoders(self) -> dict[str, Encoder]:
         """The trained encoder of each view: what is worth keeping when training ends."""
+
+    @property
+    def bequest(self) -> dict[str, Tensor]:
+        """What a later run may start from beside the encoders; empty for most methods."""
+        return {}
+
+    def inherit(self, bequest: Mapping[str, Tensor]) -> None:
+        """Takes up what it can use of an earlier run's :attr:`bequest`, of whatever method."""
 
     @abstractmethod
     def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:

@@ -6,7 +6,7 @@ the clip's own key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,17 @@ from torch import Tensor
 from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
 from vidssl.distributed import gather, with_shuffled_batch
-from vidssl.errors import UsageError
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
+from vidssl.objectives.contract import (
+    Clock,
+    Needs,
+    Objective,
+    StepOutput,
+    projection_width,
+    require,
+)
+from vidssl.objectives.health import nearest_has_same_label
 from vidssl.objectives.momentum import frozen_copy, move_towards
+from vidssl.objectives.nce import contrast_scores, log_of_share, own_key_alone
 from vidssl.objectives.queue import Queue, no_numbers, random_unit_rows
 
 
@@ -52,14 +60,20 @@ class InfoNCE(Objective):
 
     def __init__(self, config: InfoNCEConfig, encoder: Encoder, seed: int = 0) -> None:
         super().__init__()
-        if encoder.spec.project is None:
-            raise UsageError(f"{self.name} needs a projection head: the encoder has none")
+        width = projection_width(self.name, encoder)
         self.config = config
         self.view = encoder.spec.view
         self.query = encoder
         self.key = frozen_copy(encoder)
         generator = torch.Generator().manual_seed(seed)
-        self.queue = Queue(**self.queue_columns(encoder.spec.project, generator))
+        self.queue = Queue(**self.queue_columns(width, generator))
+
+    @classmethod
+    def build(
+        cls, config: InfoNCEConfig, encoders: Mapping[str, Encoder], seed: int
+    ) -> InfoNCE:
+        (encoder,) = encoders.values()
+        return cls(config, encoder, seed)
 
     def queue_columns(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Gives the queue's columns as they start: random keys, used from the first step on."""
@@ -72,7 +86,7 @@ class InfoNCE(Objective):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=(self.view,))
+        return Needs(views=(self.view,), labels=self.supervised)
 
     @property
     def encoders(self) -> dict[str, Encoder]:
@@ -105,9 +119,7 @@ class InfoNCE(Objective):
 
     def scores(self, q_BP: Tensor, k_BP: Tensor) -> Tensor:
         """[q·k, q·queue] / τ."""
-        own_B1 = (q_BP * k_BP).sum(1, keepdim=True)
-        queued_BK = q_BP @ self.queue.feature.clone().T  # enqueueing must not touch the graph
-        return torch.cat([own_B1, queued_BK], dim=1) / self.config.temperature
+        return contrast_scores(q_BP, k_BP, self.queue.feature, self.config.temperature)
 
     def rows(self, batch: ClipBatch, k_BP: Tensor) -> dict[str, Tensor]:
         """Gives what the batch adds to the queue after the step, by column."""
@@ -115,15 +127,13 @@ class InfoNCE(Objective):
 
     def positives(self, rows: dict[str, Tensor], clock: Clock) -> Tensor:
         """Gives which candidates are positives, bool [B, 1+K]: here the clip's own key alone."""
-        shape = (len(rows["source"]), 1 + self.config.queue)
-        positive_BM = torch.zeros(shape, dtype=torch.bool, device=rows["source"].device)
-        positive_BM[:, 0] = True
-        return positive_BM
+        return own_key_alone(
+            len(rows["source"]), 1 + self.config.queue, device=rows["source"].device
+        )
 
     def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
-        """−log( Σ_{p∈P} exp s_p / Σ_j exp s_j ), mean over the batch (Han et al. 2020, eq. 2)."""
-        numerator = score_BM.masked_fill(~positive_BM, float("-inf")).logsumexp(1)
-        return (score_BM.logsumexp(1) - numerator).mean()
+        """−log of the positives' share, mean over the batch (Han et al. 2020, eq. 2)."""
+        return log_of_share(score_BM, positive_BM)
 
     def after_step(self, clock: Clock, outputs: Sequence[StepOutput]) -> None:
         for output in outputs:
@@ -148,13 +158,6 @@ class InfoNCE(Objective):
         NaN where no clip and no queued key has a label.
         """
         other_BK = self.queue.valid() & (rows["source"][:, None] != self.queue.source)
-        usable_BK = other_BK & (self.queue.label >= 0)
-        similarity_BK = rows["feature"] @ self.queue.feature.T
-        nearest_B = similarity_BK.masked_fill(~usable_BK, float("-inf")).argmax(1)
-        known_B = (rows["label"] >= 0) & usable_BK.any(1)
-        return mean_where(self.queue.label[nearest_B] == rows["label"], known_B)
-
-
-def mean_where(value: Tensor, mask: Tensor) -> Tensor:
-    """Gives the mean of `value` where `mask` holds, NaN where it holds nowhere."""
-    return (value.float() * mask).sum() / mask.sum()
+        return nearest_has_same_label(
+            rows["feature"], rows["label"], self.queue.feature, self.queue.label, other_BK
+        )

@@ -5,6 +5,9 @@ A file holds tables for all methods and, under a method's (and view's) name, wha
     [clip]            frames, stride, size          [coclr.train]        only for coclr
     [train]           epochs, lr, …                 [coclr.flow.train]   only its flow stream
     [coclr.method]    the fields of the method's Config
+
+Beside them a file says `title`; one of a published run also the method it is `of`, what the paper
+`reports`, and the recipe that is its `base`, of which it then holds only the differences.
 """
 
 from __future__ import annotations
@@ -55,6 +58,20 @@ class Recipe:
         return replace(self, **{part: replace(getattr(self, part), **values)})
 
 
+@dataclass(frozen=True)
+class RecipeCard:
+    """What a recipe says of itself.
+
+    Attributes:
+        method: the one it is of; None: it has numbers for all.
+        reports: what the paper reports of the run, empty where there is no paper.
+    """
+
+    title: str
+    method: str | None = None
+    reports: str = ""
+
+
 PARTS = {
     "network": "network",
     "clip": "clip",
@@ -87,14 +104,14 @@ def load_recipe(
             f"there is no method {method}{nearest_name(method, OBJECTIVES)}; "
             f"there are {', '.join(OBJECTIVES)}"
         )
-    text = _read(name)
     recipe = Recipe(
         name, method, NetworkSpec(), ClipSpec(), AugmentSpec(), TrainSpec(),
         OBJECTIVES[method].Config(),
     )  # fmt: skip
-    own = text.get(method, {})
-    for layer in (text, own, own.get(stream, {})):
-        recipe = _apply(recipe, {p: layer[p] for p in PARTS if p in layer})
+    for text in _with_bases(name):
+        own = text.get(method, {})
+        for layer in (text, own, own.get(stream, {})):
+            recipe = _apply(recipe, {p: layer[p] for p in PARTS if p in layer})
     for field, value in overrides:
         part, field = _locate(recipe, field)
         recipe = _apply(recipe, {part: {field: _literal(value)}})
@@ -102,9 +119,16 @@ def load_recipe(
     return recipe
 
 
-def recipe_title(name: str) -> str:
-    """Gives the one line a recipe says of itself."""
-    return str(_read(name).get("title", ""))
+def recipe_card(name: str) -> RecipeCard:
+    """Gives what a recipe says of itself."""
+    text = _read(name)
+    return RecipeCard(text["title"], text.get("of"), text.get("reports", ""))
+
+
+def _with_bases(name: str) -> list[dict[str, Any]]:
+    """Gives a recipe's text after the texts of those it is based on, the deepest first."""
+    text = _read(name)
+    return [*(_with_bases(text["base"]) if "base" in text else []), text]
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """`vidssl cotrain`: one stream learns from what a frozen encoder of the other one finds alike.
 
 Direction is simply who the student is; several cycles are several runs in a row, each with the
-newest of both streams (Han et al. 2020, §3.2; Toering et al. 2022).
+newest of both streams (Han et al. 2020, §3.2; Toering et al. 2022). Methods that train all streams
+at once are planned by :mod:`vidssl.stages.joint`.
 """
 
 from __future__ import annotations
@@ -12,20 +13,25 @@ from dataclasses import dataclass, replace
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
 from vidssl.checkpoints import checkpoint_encoder
-from vidssl.clips import ClipSpec
-from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
-from vidssl.recipes import NetworkSpec, Recipe
-from vidssl.stages.inputs import find_checkpoint, find_pack, training_data
+from vidssl.recipes import Recipe
+from vidssl.stages import joint
+from vidssl.stages.inputs import find_checkpoint, find_pack, pack_of, training_data
 from vidssl.stages.result import StageResult
 from vidssl.stages.training import (
     TrainingOptions,
     TrainingPlan,
     carry_out,
+    choose_method,
     choose_recipe,
+    default_recipe,
     fit_to_data,
     for_stream,
+    inherit,
+    like_encoder,
+    require_labels,
 )
 
 
@@ -37,13 +43,15 @@ class CotrainOptions(TrainingOptions):
         student, partner: checkpoints; None: the newest of the stream, and of the other one.
         cycles: 0 trains the one stream once; n trains both streams n times in turn.
         streams: the two streams, the one that is trained first in every cycle leading.
+        init_from: for methods that train all streams at once: checkpoints whose encoders are the
+            start, or "newest"; none: from scratch.
     """
 
-    method: str = "coclr"
     student: str | None = None
     partner: str | None = None
     cycles: int = 0
     streams: tuple[str, str] = ("rgb", "flow")
+    init_from: tuple[str, ...] = ()
 
 
 def plan_cycles(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
@@ -55,7 +63,11 @@ def plan_cycles(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
 def run(
     workspace: Workspace, options: CotrainOptions, progress: Progress = SILENT
 ) -> StageResult:
-    """Co-trains `options.stream` once; gives its checkpoint."""
+    """Co-trains `options.stream` once, or all streams at once; gives the checkpoint."""
+    if objective_of(options).joint:
+        return carry_out(workspace, plan_together(workspace, options, progress), progress)
+    if options.init_from:
+        raise UsageError(f"{objective_of(options).name} starts from its student: use --student")
     pair = find_pair(workspace, options)
     if not options.new:
         pair = _as_typed_before(workspace, options, pair)
@@ -72,6 +84,9 @@ def run_cycles(
     if options.student or options.partner:
         raise UsageError("--cycles chooses students and partners itself: leave --student and "
                          "--partner away")  # fmt: skip
+    if objective_of(options).joint:
+        raise UsageError(f"{objective_of(options).name} trains all streams at once: "
+                         "leave --cycles away")  # fmt: skip
     newest = start_of_cycles(workspace, options)
     for student, partner in plan_cycles(options.cycles, options.streams):
         turn = for_stream(options, student)
@@ -86,12 +101,33 @@ def run_cycles(
         newest[student] = result.artifact
 
 
+def objective_of(options: CotrainOptions) -> type[Objective]:
+    """Gives the method that the options mean."""
+    recipe = options.recipe or default_recipe(options.device)
+    return choose_method("cotrain", options.method, recipe)
+
+
+def plan_together(
+    workspace: Workspace, options: CotrainOptions, progress: Progress
+) -> TrainingPlan:
+    """Plans a run that trains all streams at once."""
+    if options.student or options.partner:
+        raise UsageError(
+            f"{objective_of(options).name} trains all streams at once, without student and "
+            "partner: give --init-from to start from checkpoints"
+        )
+    starts = list(options.init_from)
+    if starts == ["newest"]:
+        starts = [start.label for start in start_of_cycles(workspace, options).values()]
+    return joint.plan(workspace, options, options.streams, starts, progress)
+
+
 def start_of_cycles(workspace: Workspace, options: CotrainOptions) -> dict[str, Artifact]:
     """Gives the newest pretrained pair of both streams that descends from one pack."""
     pack = find_pack(workspace, options.pack, list(options.streams)) if options.pack else None
     first, second = options.streams
     newest = find_checkpoint(workspace, first, pack=pack, pretrained_only=True)
-    pack = _pack_of(workspace, newest)
+    pack = pack_of(workspace, newest)
     partner = find_checkpoint(workspace, second, pack=pack, pretrained_only=True)
     return {first: newest, second: partner}
 
@@ -101,7 +137,7 @@ def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, 
     other = partner_stream(options)
     pack = find_pack(workspace, options.pack, [options.stream, other]) if options.pack else None
     student = find_checkpoint(workspace, options.stream, options.student, pack=pack)
-    pack = _pack_of(workspace, student)
+    pack = pack_of(workspace, student)
     partner = find_checkpoint(workspace, other, options.partner, pack=pack)
     if partner.parents.get("pack") != pack.digest:
         raise VidsslError(
@@ -134,6 +170,7 @@ def _as_typed_before(
     repeated = (
         options.student is None
         and student.recipe.get("stage") == "cotrain"
+        and student.recipe.get("method_name") == objective_of(options).name
         and student.parents.get("partner") == partner.digest
         and before is not None
     )
@@ -148,12 +185,13 @@ def plan(
     progress: Progress = SILENT,
 ) -> TrainingPlan:
     """Resolves data and recipe for one student and its partner, without doing any work."""
-    pack = _pack_of(workspace, student)
+    pack = pack_of(workspace, student)
     split = options.split if options.split is not None else student.recipe.get("split")
     data = training_data(workspace, pack, split, int(student.recipe.get("seed", options.seed)))
     encoder = checkpoint_encoder(student, options.stream)
-    recipe = _like_student(choose_recipe(options), encoder)
+    recipe = like_encoder(choose_recipe(options, "cotrain"), encoder.spec)
     recipe, notes = fit_to_data(recipe, len(data.videos))
+    require_labels(recipe, data)
     parents = {"pack": pack, "student": student, "partner": partner}
     if data.annotations is not None:
         parents["annotations"] = data.annotations
@@ -168,36 +206,21 @@ def plan(
         recipe=recipe,
         data=data,
         parents=parents,
-        make_objective=lambda: _objective(recipe, encoder, partner, options),
+        make_objective=lambda: _objective(recipe, student, encoder, partner, options),
         notes=notes,
     )
 
 
-def _like_student(recipe: Recipe, encoder: Encoder) -> Recipe:
-    """Takes network and clip from the student, where the user did not set them."""
-    spec = encoder.spec
-    clip = {"frames": spec.frames, "stride": spec.stride, "size": spec.size}
-    kept = {name: value for name, value in clip.items() if name not in recipe.explicit}
-    return replace(
-        recipe,
-        network=NetworkSpec(spec.backbone, spec.project or 0),
-        clip=ClipSpec(**{**vars(recipe.clip), **kept}),
-    )
-
-
 def _objective(
-    recipe: Recipe, encoder: Encoder, partner: Artifact, options: CotrainOptions
+    recipe: Recipe,
+    student: Artifact,
+    encoder: Encoder,
+    partner: Artifact,
+    options: CotrainOptions,
 ) -> Objective:
     clip = recipe.clip
     encoder.spec = replace(encoder.spec, frames=clip.frames, stride=clip.stride, size=clip.size)
-    frozen = checkpoint_encoder(partner, partner_stream(options))
-    return OBJECTIVES[recipe.method](recipe.config, encoder, frozen, seed=options.seed)  # type: ignore[call-arg]
-
-
-def _pack_of(workspace: Workspace, checkpoint: Artifact) -> Artifact:
-    pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
-    if pack is None or pack.kind != "pack":
-        raise MissingInput(
-            f"the pack that {checkpoint.label} was trained on is not in {workspace.root} any more"
-        )
-    return pack
+    other = partner_stream(options)
+    encoders = {options.stream: encoder, other: checkpoint_encoder(partner, other)}
+    objective = OBJECTIVES[recipe.method].build(recipe.config, encoders, options.seed)
+    return inherit(objective, student)

@@ -11,6 +11,7 @@ from vidssl.annotations import EVERYTHING, SEEDED, Annotations, Selection
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.checkpoints import checkpoint_views
 from vidssl.errors import MissingInput, VidsslError
+from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardReader
 from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
 
@@ -186,8 +187,13 @@ def leakage(workspace: Workspace, checkpoint: Artifact, test_ids: Sequence[str])
         return []
     return [
         f"{both} of the {len(test_ids)} test videos were in the training set of "
-        f"{checkpoint.label} (without labels), which flatters these figures"
+        f"{checkpoint.label}{_unlabelled(checkpoint)}, which flatters these figures"
     ]
+
+
+def _unlabelled(checkpoint: Artifact) -> str:
+    method = OBJECTIVES.get(checkpoint.recipe.get("method_name", ""))
+    return "" if method is not None and method.supervised else " (without labels)"
 
 
 def trained_ids(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
@@ -213,7 +219,8 @@ def _ancestors(workspace: Workspace, checkpoint: Artifact) -> Iterator[Artifact 
         yield current
         if current is not None:
             # A partner only chose among videos, but what it chose by it had learnt from its own.
-            roles = [r for r in ("student", "partner", "init") if r in current.parents]
+            trained = ("student", "partner", "init", "init2")
+            roles = [r for r in trained if r in current.parents]
             frontier += [known.get(current.parents[role]) for role in roles]
 
 

@@ -128,3 +128,17 @@ def find_checkpoint(
         f"make one with: vidssl pretrain --stream {stream}",
         fits,
     )
+
+
+def pack_of(workspace: Workspace, checkpoint: Artifact) -> Artifact:
+    """Gives the pack a checkpoint was trained on.
+
+    Raises:
+        MissingInput: it is not in the workspace any more.
+    """
+    pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
+    if pack is None or pack.kind != "pack":
+        raise MissingInput(
+            f"the pack that {checkpoint.label} was trained on is not in {workspace.root} any more"
+        )
+    return pack

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.checkpoints import checkpoint_encoder
 from vidssl.errors import VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
@@ -19,6 +18,9 @@ from vidssl.stages.training import (
     carry_out,
     choose_recipe,
     fit_to_data,
+    inherit,
+    new_encoder,
+    require_labels,
 )
 from vidssl.views import get_view
 
@@ -48,7 +50,8 @@ def plan(
     view = get_view(options.stream)
     pack = find_pack(workspace, options.pack, [view.name])
     data = training_data(workspace, pack, options.split, options.seed)
-    recipe, notes = fit_to_data(choose_recipe(options), len(data.videos))
+    recipe, notes = fit_to_data(choose_recipe(options, "pretrain"), len(data.videos))
+    require_labels(recipe, data)
     parents = {"pack": pack}
     if data.annotations is not None:
         parents["annotations"] = data.annotations
@@ -71,21 +74,8 @@ def plan(
     )
 
 
-def encoder_spec(recipe: Recipe, stream: str) -> EncoderSpec:
-    """Gives the spec of the encoder that a recipe describes for a stream."""
-    return EncoderSpec(
-        view=stream,
-        backbone=recipe.network.backbone,
-        channels=get_view(stream).channels,
-        frames=recipe.clip.frames,
-        stride=recipe.clip.stride,
-        size=recipe.clip.size,
-        project=recipe.network.project,
-    )
-
-
 def _objective(recipe: Recipe, stream: str, start: Artifact | None, seed: int) -> Objective:
-    encoder = Encoder(encoder_spec(recipe, stream))
+    encoder = new_encoder(recipe, stream)
     if start is not None:
         try:
             encoder.load_state_dict(checkpoint_encoder(start, stream).state_dict(), strict=True)
@@ -94,4 +84,5 @@ def _objective(recipe: Recipe, stream: str, start: Artifact | None, seed: int) -
                 f"{start.label} does not fit a {recipe.network.backbone} encoder of {stream}: "
                 f"{str(error).splitlines()[-1].strip()}"
             ) from error
-    return OBJECTIVES[recipe.method](recipe.config, encoder, seed=seed)  # type: ignore[call-arg]
+    objective = OBJECTIVES[recipe.method].build(recipe.config, {stream: encoder}, seed)
+    return objective if start is None else inherit(objective, start)

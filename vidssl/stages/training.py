@@ -12,17 +12,24 @@ import torch
 
 from vidssl import distributed
 from vidssl.artifacts import Artifact, Run, Workspace
-from vidssl.checkpoints import encoder_file, save_encoder, weights_digest
-from vidssl.clips import ClipLoader
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.checkpoints import (
+    checkpoint_tensors,
+    save_encoder,
+    save_tensors,
+    weights_digest,
+)
+from vidssl.clips import ClipLoader, ClipSpec
 from vidssl.engine import Place, fit
-from vidssl.errors import UsageError, VidsslError
+from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
 from vidssl.machine import cores
-from vidssl.objectives import Objective
+from vidssl.objectives import METHODS, OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
-from vidssl.recipes import Recipe, load_recipe
+from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
 from vidssl.stages.inputs import TrainingData
 from vidssl.stages.result import StageResult
 from vidssl.training_log import Row
+from vidssl.views import get_view
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class TrainingOptions:
     """What the user may say of a training run.
 
     Attributes:
+        method: one of the stage's; None: the recipe's, or else the stage's first.
         recipe: a shipped recipe; None: `paper` with CUDA, `cpu` without.
         settings: (field, value) overrides of the recipe.
         name: of the artifact; None: STREAM-METHOD.
@@ -40,7 +48,7 @@ class TrainingOptions:
     """
 
     stream: str = "rgb"
-    method: str = "infonce"
+    method: str | None = None
     recipe: str | None = None
     settings: tuple[tuple[str, Any], ...] = ()
     pack: str | None = None
@@ -72,10 +80,89 @@ def choose_device(wanted: str | None) -> str:
     return wanted
 
 
-def choose_recipe(options: TrainingOptions) -> Recipe:
+def choose_recipe(options: TrainingOptions, stage: str) -> Recipe:
     """Loads the recipe the user named, or the machine's default, with the user's settings."""
     name = options.recipe or default_recipe(options.device)
-    return load_recipe(name, options.method, options.stream, options.settings)
+    method = choose_method(stage, options.method, name)
+    return load_recipe(name, method.name, options.stream, options.settings)
+
+
+def choose_method(stage: str, wanted: str | None, recipe: str) -> type[Objective]:
+    """Gives the method a stage trains with: the one named, the recipe's, or the stage's first.
+
+    Raises:
+        UsageError: the stage has no such method, or the recipe is of another one.
+    """
+    methods = METHODS[stage]
+    # Also by the name that checkpoints and recipes bear, where that is another word.
+    by_name = {method.name: method for method in methods.values()} | methods
+    own = recipe_card(recipe).method
+    if own is not None and OBJECTIVES[own] not in methods.values():
+        raise UsageError(
+            f"recipe {recipe} is of {own}; try: vidssl {_stage_of(own)} --recipe {recipe}"
+        )
+    if wanted is None:
+        return OBJECTIVES[own] if own is not None else next(iter(methods.values()))
+    if wanted not in by_name:
+        elsewhere = f"; {wanted} is of vidssl {_stage_of(wanted)}" if wanted in OBJECTIVES else ""
+        raise UsageError(
+            f"{stage} has no method {wanted}{nearest_name(wanted, methods)}; "
+            f"it has {', '.join(methods)}{elsewhere}"
+        )
+    if own is not None and by_name[wanted].name != own:
+        raise UsageError(f"recipe {recipe} is of {own}, not of {wanted}: leave --method away")
+    return by_name[wanted]
+
+
+def _stage_of(method: str) -> str:
+    return next(s for s, methods in METHODS.items() if OBJECTIVES[method] in methods.values())
+
+
+def require_labels(recipe: Recipe, data: TrainingData) -> None:
+    """Refuses a set with unlabelled videos where the method learns from labels.
+
+    Raises:
+        MissingInput: the sentence says how labels are given.
+    """
+    lacking = int((data.videos.label < 0).sum())
+    if OBJECTIVES[recipe.method].supervised and lacking:
+        raise MissingInput(
+            f"{recipe.method} learns from labels, and {lacking} of the {len(data.videos)} training "
+            f"videos of {data.pack.label} have none: give each class a folder of its own, or name "
+            "a table of labels with: vidssl pack VIDEOS --labels FILE.csv"
+        )
+
+
+def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
+    """Takes network and clip from an encoder to start from, where the user did not set them."""
+    clip = {"frames": spec.frames, "stride": spec.stride, "size": spec.size}
+    kept = {name: value for name, value in clip.items() if name not in recipe.explicit}
+    return replace(
+        recipe,
+        network=NetworkSpec(spec.backbone, spec.project or 0),
+        clip=ClipSpec(**{**vars(recipe.clip), **kept}),
+    )
+
+
+def new_encoder(recipe: Recipe, stream: str) -> Encoder:
+    """Makes the encoder that a recipe describes for a stream."""
+    return Encoder(
+        EncoderSpec(
+            view=stream,
+            backbone=recipe.network.backbone,
+            channels=get_view(stream).channels,
+            frames=recipe.clip.frames,
+            stride=recipe.clip.stride,
+            size=recipe.clip.size,
+            project=recipe.network.project,
+        )
+    )
+
+
+def inherit(objective: Objective, start: Artifact) -> Objective:
+    """Lets a method take up what a run before it left beside its encoder, such as prototypes."""
+    objective.inherit(checkpoint_tensors(start))
+    return objective
 
 
 def default_recipe(device: str | None) -> str:
@@ -116,6 +203,7 @@ class TrainingPlan:
     Attributes:
         stage: "pretrain" or "cotrain".
         make_objective: builds the method with its networks; called only when there is work.
+        streams: all that are trained at once, where it is more than the one of the options.
     """
 
     stage: str
@@ -126,10 +214,12 @@ class TrainingPlan:
     parents: Mapping[str, Artifact]
     make_objective: Callable[[], Objective]
     notes: list[str]
+    streams: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Gives the recipe part of the run's identity."""
-        return self.recipe.as_dict() | {
+        together = {"streams": list(self.streams)} if self.streams else {}
+        return self.recipe.as_dict() | together | {
             "stage": self.stage,
             "stream": self.options.stream,
             "split": self.data.split,
@@ -199,13 +289,13 @@ def _follow(workspace: Workspace, plan: TrainingPlan) -> StageResult:
 def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Artifact:
     def snapshot(objective: Objective, epoch: int) -> None:
         if epoch in plan.options.snapshot_epochs and epoch < plan.recipe.train.epochs:
-            files = _save_encoders(objective, run.folder)
-            run.publish(weights_digest(objective.encoders), {"epochs": epoch}, only=files)
+            files = _save_weights(objective, run.folder)
+            run.publish(_digest(objective), {"epochs": epoch}, only=files)
 
     objective, last = _train(run.folder, plan, progress, snapshot)
-    _save_encoders(objective, run.folder)
-    digest = weights_digest(objective.encoders)
-    kept = ("loss", "knn", "purity", "feature_std", "feature_rank")
+    _save_weights(objective, run.folder)
+    digest = _digest(objective)
+    kept = ("loss", "knn", "purity", "prototype_entropy", "feature_std", "feature_rank")
     known = {name: last[name] for name in kept if last.get(name) is not None}
     figures = {name: value for name, value in known.items() if math.isfinite(value)}  # type: ignore[arg-type]
     summary = {
@@ -217,10 +307,15 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
     return run.publish(digest, summary | figures)
 
 
-def _save_encoders(objective: Objective, folder: Path) -> list[str]:
-    for encoder in objective.encoders.values():
-        save_encoder(encoder, folder)
-    return [encoder_file(view) for view in objective.encoders]
+def _save_weights(objective: Objective, folder: Path) -> list[str]:
+    files = [save_encoder(encoder, folder) for encoder in objective.encoders.values()]
+    if objective.bequest:
+        files.append(save_tensors(objective.bequest, folder))
+    return [file.name for file in files]
+
+
+def _digest(objective: Objective) -> str:
+    return weights_digest(objective.encoders, objective.bequest)
 
 
 def _train(

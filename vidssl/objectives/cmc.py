@@ -1,0 +1,127 @@
+"""CMC: two streams of one clip attract each other, both are trained (Tian et al. 2020).
+
+Contrastive multiview coding in MoCo's form, the cross-view baseline to CoCLR. Legend: as
+infonce.py; v and w the two streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vidssl.backbones import Encoder
+from vidssl.clips import ClipBatch
+from vidssl.distributed import gather, with_shuffled_batch
+from vidssl.errors import UsageError
+from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, projection_width
+from vidssl.objectives.health import nearest_has_same_label
+from vidssl.objectives.infonce import InfoNCEConfig
+from vidssl.objectives.momentum import frozen_copy, move_towards
+from vidssl.objectives.nce import contrast_scores, log_of_share, own_key_alone
+from vidssl.objectives.queue import Queue, no_numbers, random_unit_rows
+
+
+@dataclass(frozen=True)
+class CMCConfig(InfoNCEConfig):
+    """CMC's hyperparameters, beside InfoNCE's.
+
+    Attributes:
+        same_moment: query and key show the same moment, as in Tian et al.; else two clips of one
+            video, as InfoNCE has them.
+    """
+
+    same_moment: bool = True
+
+
+class CMC(Objective):
+    """Each stream's query is to find the other stream's key of the same clip among queued keys.
+
+    Args:
+        encoders: two, of one stream each, both trained.
+    """
+
+    name = "cmc"
+    Config = CMCConfig
+    joint = True
+
+    def __init__(self, config: CMCConfig, encoders: Mapping[str, Encoder], seed: int = 0) -> None:
+        super().__init__()
+        widths = {projection_width(self.name, encoder) for encoder in encoders.values()}
+        if len(encoders) != 2 or len(widths) != 1:
+            raise UsageError(f"{self.name} compares two streams, with projections equally wide")
+        self.config = config
+        self.views = tuple(encoders)
+        self.query = nn.ModuleDict(encoders)
+        self.key = nn.ModuleDict({view: frozen_copy(e) for view, e in encoders.items()})
+        generator = torch.Generator().manual_seed(seed)
+        (width,) = widths
+        keys = {view: random_unit_rows(config.queue, width, generator) for view in self.views}
+        numbers = {name: no_numbers(config.queue) for name in ("source", "label")}
+        self.queue = Queue(**keys, **numbers)
+
+    @classmethod
+    def build(cls, config: CMCConfig, encoders: Mapping[str, Encoder], seed: int) -> CMC:
+        return cls(config, encoders, seed)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=self.views, clips=1 if self.config.same_moment else 2)
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        return dict(self.query.items())  # type: ignore[arg-type]
+
+    def before_forward(self, clock: Clock) -> None:
+        move_towards(self.key, self.query, self.config.momentum)
+
+    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+        q = {view: self.query[view].project(batch.clips[view][:, 0]) for view in self.views}
+        k = self.encode_keys(batch, clock)
+        score = {
+            v: contrast_scores(q[v], k[w], getattr(self.queue, w), self.config.temperature)
+            for v, w in (self.views, self.views[::-1])
+        }
+        return StepOutput(
+            loss=sum(map(self.loss, score.values())),  # L_vw + L_wv (Tian et al. 2020)
+            metrics=self.metrics(batch, k, score),
+            state={**k, "source": batch.source, "label": batch.label},
+            features=q[self.views[0]].detach(),
+        )
+
+    @torch.no_grad()
+    def encode_keys(self, batch: ClipBatch, clock: Clock) -> dict[str, Tensor]:
+        """Gives each stream's keys [B, P], from a batch shuffled over ranks."""
+        moment = 0 if self.config.same_moment else 1
+        return {
+            view: with_shuffled_batch(
+                self.key[view].project, batch.clips[view][:, moment], clock.generator()
+            )
+            for view in self.views
+        }
+
+    def loss(self, score_BM: Tensor) -> Tensor:
+        """InfoNCE of one stream's queries against the other one's keys."""
+        return log_of_share(score_BM, own_key_alone(*score_BM.shape, device=score_BM.device))
+
+    def after_step(self, clock: Clock, outputs: Sequence[StepOutput]) -> None:
+        for output in outputs:
+            self.queue.enqueue(**{name: gather(rows) for name, rows in output.state.items()})
+
+    @torch.no_grad()
+    def metrics(
+        self, batch: ClipBatch, k: dict[str, Tensor], score: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Top-1 of the own key over both directions, queue fill, the first stream's neighbour."""
+        first = self.views[0]
+        top1 = [(s.argmax(1) == 0).float().mean() for s in score.values()]
+        other_BK = self.queue.valid() & (batch.source[:, None] != self.queue.source)
+        return {
+            "top1": torch.stack(top1).mean(),
+            "queue_fill": self.queue.share_filled(),
+            "knn": nearest_has_same_label(
+                k[first], batch.label, getattr(self.queue, first), self.queue.label, other_BK
+            ),
+        }

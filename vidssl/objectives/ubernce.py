@@ -1,0 +1,56 @@
+"""UberNCE: InfoNCE whose positives are all clips of the same class, a supervised oracle.
+
+Han et al. 2020, §3.1. Legend: as infonce.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vidssl.objectives.contract import Clock
+from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig
+from vidssl.objectives.nce import log_of_share, mean_of_logs
+
+
+@dataclass(frozen=True)
+class UberNCEConfig(InfoNCEConfig):
+    """UberNCE's hyperparameters, beside InfoNCE's.
+
+    Attributes:
+        log_of_sum: the paper's loss, −log of the positives' common share; else the published
+            code's, the mean over positives of −log of each one's share.
+    """
+
+    log_of_sum: bool = False
+
+
+class UberNCE(InfoNCE):
+    """Own key ∪ queued keys of the same label attract; all others repel."""
+
+    name = "ubernce"
+    supervised = True
+    Config = UberNCEConfig
+    config: UberNCEConfig
+
+    def positives(self, rows: dict[str, Tensor], clock: Clock) -> Tensor:
+        """Own key ∪ same label, bool [B, 1+K]."""
+        label_B1 = rows["label"][:, None]
+        same_BK = self.queue.valid() & (label_B1 >= 0) & (label_B1 == self.queue.label)
+        return torch.cat([torch.ones_like(same_BK[:, :1]), same_BK], dim=1)
+
+    def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
+        """The average outside the log as in the published code, or inside as in the paper."""
+        loss = log_of_share if self.config.log_of_sum else mean_of_logs
+        return loss(score_BM, positive_BM)
+
+    @torch.no_grad()
+    def metrics(
+        self, rows: dict[str, Tensor], score_BM: Tensor, positive_BM: Tensor
+    ) -> dict[str, Tensor]:
+        """As InfoNCE's, and positives per clip."""
+        return super().metrics(rows, score_BM, positive_BM) | {
+            "positives": positive_BM.sum(1).float().mean()
+        }

@@ -1,0 +1,204 @@
+"""ViCC: two clips of one video predict each other's cluster assignment (Toering et al. 2022).
+
+Legend: V views (two clips; with a partner also its two), B clips, P projection width,
+C prototypes, K remembered clips per rank and view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidssl.backbones import Encoder
+from vidssl.clips import ClipBatch
+from vidssl.distributed import with_shuffled_batch, world_size
+from vidssl.errors import UsageError
+from vidssl.objectives.contract import (
+    Clock,
+    Needs,
+    Objective,
+    StepOutput,
+    projection_width,
+    require,
+)
+from vidssl.objectives.health import nearest_has_same_label
+from vidssl.objectives.recent import RecentFeatures
+from vidssl.objectives.sinkhorn import sinkhorn
+
+
+@dataclass(frozen=True)
+class ViCCConfig:
+    """ViCC's hyperparameters; defaults: one stream on UCF101 in Toering et al. 2022.
+
+    Attributes:
+        prototypes: C.
+        temperature: τ of the predictions; at least 0.025, so that a softmax of cosines stays
+            above float32's smallest number.
+        epsilon: ε of Sinkhorn-Knopp; at least 0.003, so that exp of a cosine over ε is within
+            float64's range.
+        sinkhorn_iterations: of Sinkhorn-Knopp.
+        queue: past features per view, over all ranks, that share in the codes; 0: none.
+        queue_from_epoch: since when features are remembered; fractions count steps.
+        freeze_prototypes_epochs: so many epochs prototypes stay as they are.
+        published_gradient: no gradient but through the first clip, as the published code does;
+            else through both, as SwAV does.
+    """
+
+    prototypes: int = 300
+    temperature: float = 0.1
+    epsilon: float = 0.05
+    sinkhorn_iterations: int = 3
+    queue: int = 1920
+    queue_from_epoch: float = 200.0
+    freeze_prototypes_epochs: float = 100.0
+    published_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        require("prototypes", self.prototypes, self.prototypes >= 2, "at least 2")
+        require("temperature", self.temperature, self.temperature >= 0.025, "at least 0.025")
+        require("epsilon", self.epsilon, self.epsilon >= 0.003, "at least 0.003")
+        iterations = self.sinkhorn_iterations
+        require("sinkhorn_iterations", iterations, iterations >= 1, "at least 1")
+        require("queue", self.queue, self.queue >= 0, "at least 0")
+
+
+class ViCC(Objective):
+    """Clips of one video get codes from common prototypes, and each predicts the other's code."""
+
+    name = "vicc"
+    Config = ViCCConfig
+    config: ViCCConfig
+    count = 2  # V
+
+    def __init__(self, config: ViCCConfig, encoder: Encoder, seed: int = 0) -> None:
+        super().__init__()
+        width = projection_width(self.name, encoder)
+        self.config = config
+        self.view = encoder.spec.view
+        self.encoder = encoder
+        self.prototypes = _prototypes(width, config.prototypes, seed)
+        self.recent = RecentFeatures(self.count, config.queue // world_size(), width)
+
+    @classmethod
+    def build(cls, config: ViCCConfig, encoders: Mapping[str, Encoder], seed: int) -> ViCC:
+        (encoder,) = encoders.values()
+        return cls(config, encoder, seed)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=(self.view,))
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        return {self.view: self.encoder}
+
+    @property
+    def bequest(self) -> dict[str, Tensor]:
+        """The prototypes: across streams the student goes on with its own."""
+        return {"prototypes": self.prototypes.weight.detach()}
+
+    @torch.no_grad()
+    def inherit(self, bequest: Mapping[str, Tensor]) -> None:
+        prototypes_CP = bequest.get("prototypes")
+        if prototypes_CP is None:
+            return
+        if prototypes_CP.shape != self.prototypes.weight.shape:
+            count, width = prototypes_CP.shape
+            raise UsageError(
+                f"{self.name} would start from {count} prototypes of width {width}, and has "
+                f"{tuple(self.prototypes.weight.shape)}: give --set prototypes={count}"
+            )
+        self.prototypes.weight.copy_(prototypes_CP)
+
+    @torch.no_grad()
+    def before_forward(self, clock: Clock) -> None:
+        """Rows of C to unit length, so that scores are cosines."""
+        weight_CP = self.prototypes.weight
+        weight_CP.copy_(F.normalize(weight_CP, dim=1))
+
+    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+        views = self.embeddings(batch, clock)
+        score_VBC = torch.stack([self.prototypes(z_BP) for z_BP in views])
+        code_VBC = self.codes(score_VBC)
+        # Not log_softmax: rounding as in the published code keeps agreement with it longer.
+        log_p_VBC = (score_VBC / self.config.temperature).softmax(2).log()
+        z_VBP = torch.stack(views).detach()
+        return StepOutput(
+            loss=swapped_prediction(code_VBC, log_p_VBC),
+            metrics=self.metrics(batch, z_VBP, code_VBC, log_p_VBC),
+            state={"views": z_VBP},
+            features=z_VBP[0],
+        )
+
+    def embeddings(self, batch: ClipBatch, clock: Clock) -> list[Tensor]:
+        """z_0 = f(x_1), z_1 = f(x_2), each [B, P]."""
+        x1, x2 = batch.clips[self.view].unbind(1)
+        return [self.encoder.project(x1), self.second_clip(x2, clock)]
+
+    def second_clip(self, x2: Tensor, clock: Clock) -> Tensor:
+        """f(x_2); the published code takes no gradient, and shuffles the batch as for MoCo."""
+        if not self.config.published_gradient:
+            return self.encoder.project(x2)
+        with torch.no_grad():
+            return with_shuffled_batch(self.encoder.project, x2, clock.generator())
+
+    @torch.no_grad()
+    def codes(self, score_VBC: Tensor) -> Tensor:
+        """q_v = Sinkhorn(S_v / ε), over the batch and, once there are K, remembered features."""
+        config, clips = self.config, score_VBC.shape[1]
+        if self.recent.is_full():
+            # Scored anew: prototypes have moved since these features were made.
+            score_VBC = torch.cat([self.prototypes(self.recent.rows), score_VBC], dim=1)
+        return sinkhorn(score_VBC, config.epsilon, config.sinkhorn_iterations)[:, -clips:]
+
+    def after_backward(self, clock: Clock) -> None:
+        """Frozen prototypes have a gradient, which DDP wants, and lose it here."""
+        if clock.epochs < self.config.freeze_prototypes_epochs:
+            self.prototypes.weight.grad = None
+
+    def after_step(self, clock: Clock, outputs: Sequence[StepOutput]) -> None:
+        if clock.epochs >= self.config.queue_from_epoch:
+            for output in outputs:
+                self.recent.push(output.state["views"])
+
+    # ── health ──
+
+    @torch.no_grad()
+    def metrics(
+        self, batch: ClipBatch, z_VBP: Tensor, code_VBC: Tensor, log_p_VBC: Tensor
+    ) -> dict[str, Tensor]:
+        """Usage of prototypes, how often the code is met, and a nearest neighbour in the batch.
+
+        `prototype_entropy` is the entropy of the batch's mean prediction over log C: 1 where all
+        prototypes are used alike, 0 where it is always the same one.
+        """
+        usage_C = log_p_VBC.exp().mean(dim=(0, 1))
+        entropy = -torch.xlogy(usage_C, usage_C).sum()
+        other_BB = batch.source[:, None] != batch.source
+        return {
+            "top1": (code_VBC[0].argmax(1) == log_p_VBC[1].argmax(1)).float().mean(),
+            "prototype_entropy": entropy / usage_C.new_tensor(len(usage_C)).log(),
+            "knn": nearest_has_same_label(
+                z_VBP[0], batch.label, z_VBP[0], batch.label, other_BB
+            ),
+        }
+
+
+def swapped_prediction(code_VBC: Tensor, log_p_VBC: Tensor) -> Tensor:
+    """1/V Σ_i 1/(V−1) Σ_{j≠i} −mean_b Σ_c q_ibc log p_jbc (Toering et al. 2022)."""
+    views, clips = code_VBC.shape[:2]
+    cross_entropy_VV = -torch.einsum("ibc,jbc->ij", code_VBC, log_p_VBC) / clips
+    other_VV = 1 - torch.eye(views, device=code_VBC.device)
+    return (cross_entropy_VV * other_VV).sum() / (views * (views - 1))
+
+
+def _prototypes(width: int, count: int, seed: int) -> nn.Linear:
+    """Gives C, without bias, from nn.Linear's own distribution but a seed of its own."""
+    prototypes = nn.Linear(width, count, bias=False)
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.kaiming_uniform_(prototypes.weight, a=5**0.5, generator=generator)
+    return prototypes

@@ -1,0 +1,119 @@
+"""Plans of `vidssl cotrain` for methods that train the encoders of all streams in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from vidssl.artifacts import Artifact, Workspace
+from vidssl.backbones import Encoder
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_views
+from vidssl.errors import UsageError, VidsslError
+from vidssl.objectives import OBJECTIVES, Objective
+from vidssl.progress import SILENT, Progress
+from vidssl.recipes import Recipe
+from vidssl.stages.inputs import find_pack, pack_of, training_data
+from vidssl.stages.training import (
+    TrainingOptions,
+    TrainingPlan,
+    choose_recipe,
+    fit_to_data,
+    for_stream,
+    like_encoder,
+    new_encoder,
+    require_labels,
+)
+
+
+def plan(
+    workspace: Workspace,
+    options: TrainingOptions,
+    streams: Sequence[str],
+    init_from: Sequence[str],
+    progress: Progress = SILENT,
+) -> TrainingPlan:
+    """Resolves inputs and recipe of a run over all `streams`, without doing any work.
+
+    Args:
+        init_from: checkpoints whose encoders are the start; streams that none of them has, and
+            all streams where there are none, start from scratch.
+    """
+    options = for_stream(options, streams[0])  # the whole of them has one recipe: the first's
+    starts = find_starts(workspace, streams, init_from)
+    pack = find_pack(workspace, options.pack, list(streams))
+    for start in starts.values():
+        pack = _same_pack(workspace, start, starts, pack if options.pack else None)
+    data = training_data(workspace, pack, options.split, options.seed)
+    recipe = choose_recipe(options, "cotrain")
+    for stream, start in starts.items():
+        recipe = like_encoder(recipe, checkpoint_encoder(start, stream).spec)
+    recipe, notes = fit_to_data(recipe, len(data.videos))
+    require_labels(recipe, data)
+    parents = {"pack": pack} | _roles(starts)
+    if data.annotations is not None:
+        parents["annotations"] = data.annotations
+    begin = ", ".join(f"{s} from {a.label}" for s, a in starts.items()) or "from scratch"
+    progress.say(
+        f"cotrain: {' and '.join(streams)} of {pack.label} together, {begin}, "
+        f"{len(data.videos)} training videos ({data.note}), recipe {recipe.name}"
+    )
+    return TrainingPlan(
+        stage="cotrain",
+        name=options.name or f"{'-'.join(streams)}-{recipe.method}",
+        options=options,
+        recipe=recipe,
+        data=data,
+        parents=parents,
+        make_objective=lambda: _objective(recipe, streams, starts, options.seed),
+        notes=notes,
+        streams=tuple(streams),
+    )
+
+
+def find_starts(
+    workspace: Workspace, streams: Sequence[str], init_from: Sequence[str]
+) -> dict[str, Artifact]:
+    """Gives the checkpoint each stream starts from, of those named; the first that has it.
+
+    Raises:
+        VidsslError: there is no such checkpoint, or it has an encoder of none of the streams.
+    """
+    named = [workspace.resolve("checkpoint", text) for text in init_from]
+    for start in named:
+        if not set(checkpoint_views(start)) & set(streams):
+            raise VidsslError(f"{start.label} has no encoder of {' or '.join(streams)}")
+    found = {s: [a for a in named if s in checkpoint_views(a)] for s in streams}
+    return {stream: starts[0] for stream, starts in found.items() if starts}
+
+
+def _same_pack(
+    workspace: Workspace, start: Artifact, starts: Mapping[str, Artifact], named: Artifact | None
+) -> Artifact:
+    pack = pack_of(workspace, start)
+    wanted = named or pack_of(workspace, next(iter(starts.values())))
+    if pack.digest != wanted.digest:
+        raise UsageError(f"{start.label} was trained on {pack.label}, not on {wanted.label}")
+    return pack
+
+
+def _roles(starts: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """Gives the checkpoints as parents, each once: init, init2 and so on."""
+    once = list({start.digest: start for start in starts.values()}.values())
+    return {f"init{n}" if n > 1 else "init": start for n, start in enumerate(once, 1)}
+
+
+def _objective(
+    recipe: Recipe, streams: Sequence[str], starts: Mapping[str, Artifact], seed: int
+) -> Objective:
+    clip = recipe.clip
+    encoders: dict[str, Encoder] = {}
+    for stream in streams:
+        if stream in starts:
+            encoder = checkpoint_encoder(starts[stream], stream)
+            encoder.spec = replace(
+                encoder.spec, frames=clip.frames, stride=clip.stride, size=clip.size
+            )
+        else:
+            encoder = new_encoder(recipe, stream)
+        encoders[stream] = encoder
+    return OBJECTIVES[recipe.method].build(recipe.config, encoders, seed)
