@@ -8,15 +8,28 @@ import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips import ClipBatch
-from vidssl.objectives import CoCLR, CoCLRConfig, InfoNCE, InfoNCEConfig, Objective
+from vidssl.objectives import (
+    CPC,
+    CoCLR,
+    CoCLRConfig,
+    CoCon,
+    CoConConfig,
+    CPCConfig,
+    InfoNCE,
+    InfoNCEConfig,
+    Objective,
+)
 
-BATCH, FRAMES, SIZE, QUEUE = 4, 4, 32, 8
+BATCH, FRAMES, SIZE, QUEUE, BLOCKS = 4, 4, 32, 8, 3
 CHANNELS = {"rgb": 3, "flow": 2}
 
 
-def encoder(view: str, seed: int = 0) -> Encoder:
+def encoder(view: str, seed: int = 0, blocks: int = 1) -> Encoder:
+    """Gives a projection head for one block, a context for several."""
     torch.manual_seed(seed)
-    return Encoder(EncoderSpec(view, "tiny", CHANNELS[view], FRAMES, 1, SIZE, project=16))
+    head = {"project": 16} if blocks == 1 else {"project": None, "context": "gru"}
+    spec = EncoderSpec(view, "tiny", CHANNELS[view], FRAMES, 1, SIZE, blocks=blocks, **head)
+    return Encoder(spec)
 
 
 METHODS: dict[str, Callable[[], Objective]] = {
@@ -26,15 +39,25 @@ METHODS: dict[str, Callable[[], Objective]] = {
         encoder("rgb"),
         encoder("flow", seed=1),
     ),
+    "cpc": lambda: CPC(CPCConfig(predict=1, temperature=0.1), encoder("rgb", blocks=BLOCKS)),
+    "cocon": lambda: CoCon(
+        CoConConfig(predict=1, temperature=0.1),
+        [encoder("rgb", blocks=BLOCKS), encoder("flow", seed=1, blocks=BLOCKS)],
+    ),
 }
 
 
-def batch(step: int, size: int = BATCH) -> list[ClipBatch]:
+def blocks_of(method: str) -> int:
+    """Gives what a method's batches hold along N: blocks of one clip, or two clips."""
+    return BLOCKS if method in ("cpc", "cocon") else 2
+
+
+def batch(step: int, size: int = BATCH, blocks: int = 2) -> list[ClipBatch]:
     """Gives one micro-batch, a function of the step alone."""
     draw = torch.Generator().manual_seed(step)
     index = torch.randint(0, 12, (size,), generator=draw)
     clips = {
-        view: torch.randn(size, 2, channels, FRAMES, SIZE, SIZE, generator=draw)
+        view: torch.randn(size, blocks, channels, FRAMES, SIZE, SIZE, generator=draw)
         for view, channels in CHANNELS.items()
     }
     return [ClipBatch(clips, source=index // 2, label=index % 3, index=index)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def save_encoder(encoder: Encoder, folder: Path) -> Path:
         "kind": "encoder",
         "format": ENCODER_FORMAT,
         "vidssl_version": VERSION,
-        "spec": asdict(encoder.spec),
+        "spec": encoder.spec.as_dict(),
     }
     # safetensors writes several keys of metadata in no fixed order, so there is one: the same
     # encoder always gives the same bytes.
@@ -135,7 +134,7 @@ def weights_digest(encoders: dict[str, Encoder]) -> str:
         for key, value in sorted(encoder.state_dict().items()):
             content.update(key.encode())
             content.update(_tensor_bytes(value))
-        parts[view] = [asdict(encoder.spec), content.hexdigest()]
+        parts[view] = [encoder.spec.as_dict(), content.hexdigest()]
     return canonical_digest(parts)
 
 

@@ -309,6 +309,51 @@ def cotrain(
     terminal.json_out({"runs": [r.as_dict() for r in results]})
 
 
+@command("import")
+def import_checkpoint(
+    terminal: Terminal,
+    file: Annotated[Path, typer.Argument(help="A published .pth.tar.")],
+    method: Annotated[
+        str, typer.Option(help="infonce, ubernce, coclr, vicc, dpc or cocon.")
+    ],
+    view: Annotated[str, typer.Option(help="What the network saw: rgb or flow.")] = "rgb",
+    backbone: Annotated[
+        str | None, typer.Option(help="Default: of the published runs, s3d or r2d3d_18.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Of a clip, or of a block of dpc and cocon.")
+    ] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Between two frames.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of the input; default 128.")] = None,
+    blocks: Annotated[int | None, typer.Option(min=1, help="In a clip of dpc and cocon.")] = None,
+    pack: Annotated[
+        str | None,
+        typer.Option(help="Where BatchNorm statistics are measured if the file has none."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Default: VIEW-METHOD-published.")] = None,
+    seed: SeedOption = 0,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Turn a checkpoint that a paper's authors published into one of ours.
+
+    No code of the file is run. A missing or left-over tensor is an error that names it. What was
+    trained on another form of the input, such as flow in three channels, is shown that form.
+
+    Example:  vidssl import CoCLR-ucf101-rgb.pth.tar --method coclr
+
+    Example:  vidssl import vicc-flow.pth.tar --method vicc --view flow --backbone r2plus1d
+    """
+    from vidssl.stages import import_checkpoint as stage
+
+    options = stage.ImportOptions(
+        file, method=method, view=view, backbone=backbone, frames=frames, stride=stride, size=size,
+        blocks=blocks, pack=pack, name=name, seed=seed, new=new, dry_run=dry_run,
+    )  # fmt: skip
+    result = stage.run(terminal.workspace, options, terminal.progress)
+    terminal.finish(result, f"vidssl probe --stream {view}")
+
+
 # ── evaluation ───────────────────────────────────────────────────────────────────────────────
 
 

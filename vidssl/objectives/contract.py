@@ -74,18 +74,32 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method wants in its batches."""
+    """What a method wants in its batches.
+
+    Attributes:
+        clips: drawn apart from one video.
+        blocks: consecutive ones that each clip is cut into.
+    """
 
     views: tuple[str, ...]
     clips: int = 2
     labels: bool = False
+    blocks: int = 1
 
 
 class Objective(nn.Module, ABC):
-    """A method: the networks it trains, its state, its loss."""
+    """A method: the networks it trains, its state, its loss.
+
+    Attributes:
+        context: what its encoders need above the backbone instead of a projection head
+            (:attr:`vidssl.backbones.EncoderSpec.context`); None: the head.
+        together: whether it trains the encoders of several views at once.
+    """
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
+    context: ClassVar[str | None] = None
+    together: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -67,7 +67,8 @@ def find_subject(
 ) -> Subject:
     """Finds the encoder to evaluate: the one named, or the newest of the stream (rgb).
 
-    Its pack is the one it was trained on, unless another is named.
+    Its pack is the one it was trained on, unless another is named; that of imported weights is the
+    newest with the stream.
 
     Raises:
         VidsslError: there is none; the sentence names the command that makes it.
@@ -92,9 +93,9 @@ def _main_stream(checkpoint: Artifact) -> str:
 def _pack_for(
     workspace: Workspace, checkpoint: Artifact, stream: str, text: str | None
 ) -> Artifact:
-    if text is not None:
+    if text is not None or "pack" not in checkpoint.parents:  # imported weights descend from none
         return find_pack(workspace, text, [stream])
-    pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
+    pack = workspace.by_digest(checkpoint.parents["pack"])
     if pack is None or pack.kind != "pack":
         raise MissingInput(
             f"the pack that {checkpoint.label} was trained on is not in {workspace.root} any "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
@@ -73,6 +73,7 @@ def plan(
 
 def encoder_spec(recipe: Recipe, stream: str) -> EncoderSpec:
     """Gives the spec of the encoder that a recipe describes for a stream."""
+    context = OBJECTIVES[recipe.method].context
     return EncoderSpec(
         view=stream,
         backbone=recipe.network.backbone,
@@ -80,15 +81,22 @@ def encoder_spec(recipe: Recipe, stream: str) -> EncoderSpec:
         frames=recipe.clip.frames,
         stride=recipe.clip.stride,
         size=recipe.clip.size,
-        project=recipe.network.project,
+        project=None if context else recipe.network.project,
+        blocks=recipe.clip.blocks,
+        context=context,
     )
 
 
 def _objective(recipe: Recipe, stream: str, start: Artifact | None, seed: int) -> Objective:
-    encoder = Encoder(encoder_spec(recipe, stream))
-    if start is not None:
+    spec = encoder_spec(recipe, stream)
+    if start is None:
+        encoder = Encoder(spec)
+    else:
+        given = checkpoint_encoder(start, stream)
+        shown = {"presentation": given.spec.presentation, "channels": given.spec.channels}
+        encoder = Encoder(replace(spec, **shown))  # type: ignore[arg-type]
         try:
-            encoder.load_state_dict(checkpoint_encoder(start, stream).state_dict(), strict=True)
+            encoder.load_state_dict(given.state_dict(), strict=True)
         except RuntimeError as error:
             raise VidsslError(
                 f"{start.label} does not fit a {recipe.network.backbone} encoder of {stream}: "

@@ -12,6 +12,7 @@ import torch
 
 from vidssl import distributed
 from vidssl.artifacts import Artifact, Run, Workspace
+from vidssl.backbones import Encoder
 from vidssl.checkpoints import encoder_file, save_encoder, weights_digest
 from vidssl.clips import ClipLoader
 from vidssl.engine import Place, fit
@@ -233,6 +234,11 @@ def _train(
     device = distributed.local_device(choose_device(options.device))
     torch.manual_seed(options.seed)
     objective = plan.make_objective()
+    if objective.needs.blocks != recipe.clip.blocks:
+        raise UsageError(
+            f"{recipe.method} takes clips of {objective.needs.blocks} block: "
+            f"leave --set blocks={recipe.clip.blocks} away"
+        )
     loader = ClipLoader(
         plan.data.videos,
         objective.needs.views,
@@ -246,6 +252,11 @@ def _train(
         world_size=distributed.world_size(),
         threads=options.threads or cores(),
         pin=device.type == "cuda",
+        presentations={
+            part.spec.view: part.spec.presentation
+            for part in objective.modules()
+            if isinstance(part, Encoder)
+        },
     )
     place = Place(
         device, plan.half_precision, compile=options.compile, save_every=options.save_every
