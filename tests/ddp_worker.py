@@ -10,20 +10,20 @@ from pathlib import Path
 
 import torch
 from methods import METHODS, batch
-from stubs import FixedBatches, StubEncoder
+from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
 from vidssl import distributed
 from vidssl.clips import ClipBatch
 from vidssl.engine import Place, fit
 from vidssl.errors import Interrupted
-from vidssl.objectives import InfoNCE, InfoNCEConfig
+from vidssl.objectives import CPC, CPCConfig, InfoNCE, InfoNCEConfig, Objective
 from vidssl.optimisation import TrainSpec
 
 GLOBAL_BATCH, STEPS = 8, 12
 
 
-def share(step: int) -> list[ClipBatch]:
-    (whole,) = batch(step, GLOBAL_BATCH)
+def share(step: int, objective: Objective) -> list[ClipBatch]:
+    (whole,) = batch(step, objective, GLOBAL_BATCH)
     rows = GLOBAL_BATCH // distributed.world_size()
     mine = slice(distributed.rank() * rows, (distributed.rank() + 1) * rows)
     clips = {view: x[mine] for view, x in whole.clips.items()}
@@ -47,12 +47,20 @@ def linear_infonce() -> InfoNCE:
     return InfoNCE(InfoNCEConfig(queue=16, momentum=0.9), StubEncoder("rgb", weight))
 
 
+def linear_cpc() -> CPC:
+    # Dropout's masks are each rank's own, and would be others in one process.
+    return CPC(CPCConfig(predict=1, temperature=0.1, dropout=0.0), StubBlockEncoder("rgb", 3))
+
+
+LINEAR = {"linear": linear_infonce, "linear_cpc": linear_cpc}
+
+
 def main(method: str, folder: Path, stop_at: int = -1) -> None:
     torch.set_num_threads(1)
     distributed.start("cpu")
-    objective = linear_infonce() if method == "linear" else METHODS[method]()
+    objective = (LINEAR | METHODS)[method]()
     spec = TrainSpec(epochs=1, batch_size=GLOBAL_BATCH, optimizer="sgd", lr=0.05, weight_decay=0.0)
-    batches = Stopping(STEPS, share)
+    batches = Stopping(STEPS, lambda step: share(step, objective))
     batches.stop_at = stop_at
     try:
         fit(objective, batches, spec, Place(torch.device("cpu")), folder, seed=3)
@@ -62,7 +70,6 @@ def main(method: str, folder: Path, stop_at: int = -1) -> None:
         return
     state = {
         "parameters": {n: p.detach() for n, p in objective.named_parameters()},
-        "queue": objective.queue.feature,
         "buffers": dict(objective.named_buffers()),
     }
     torch.save(state, folder / f"rank{distributed.rank()}.pt")

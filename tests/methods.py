@@ -47,17 +47,13 @@ METHODS: dict[str, Callable[[], Objective]] = {
 }
 
 
-def blocks_of(method: str) -> int:
-    """Gives what a method's batches hold along N: blocks of one clip, or two clips."""
-    return BLOCKS if method in ("cpc", "cocon") else 2
-
-
-def batch(step: int, size: int = BATCH, blocks: int = 2) -> list[ClipBatch]:
-    """Gives one micro-batch, a function of the step alone."""
+def batch(step: int, objective: Objective, size: int = BATCH) -> list[ClipBatch]:
+    """Gives one micro-batch of what a method needs, else a function of the step alone."""
     draw = torch.Generator().manual_seed(step)
     index = torch.randint(0, 12, (size,), generator=draw)
+    entries = objective.needs.clips * objective.needs.blocks
     clips = {
-        view: torch.randn(size, blocks, channels, FRAMES, SIZE, SIZE, generator=draw)
+        view: torch.randn(size, entries, channels, FRAMES, SIZE, SIZE, generator=draw)
         for view, channels in CHANNELS.items()
     }
     return [ClipBatch(clips, source=index // 2, label=index % 3, index=index)]
