@@ -208,7 +208,7 @@ def pretrain(
     stream: StreamOption = "rgb",
     method: Annotated[str, typer.Option(help="The self-supervised method.")] = "infonce",
     recipe: RecipeOption = None,
-    backbone: Annotated[str | None, typer.Option(help="tiny or s3d.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Such as tiny, s3d or r2d3d_18.")] = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
     settings: SetOption = None,
@@ -261,7 +261,13 @@ def cotrain(
         int, typer.Option(min=0, help="Train both streams in turn, so many times.")
     ] = 0,
     method: Annotated[str, typer.Option(help="The co-training method.")] = "coclr",
+    views: Annotated[
+        str | None, typer.Option(help="Of methods that train several views at once.")
+    ] = None,
     recipe: RecipeOption = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Where there is a student: its own, and no other.")
+    ] = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
     settings: SetOption = None,
@@ -283,18 +289,25 @@ def cotrain(
     new: NewOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Let one stream learn from what the other one finds alike (CoCLR).
+    """Let one stream learn from what the other one finds alike (CoCLR), or train all together.
+
+    CoCLR has a student and a frozen partner. CoCon trains the networks of several views at once.
 
     Example:  vidssl cotrain --stream rgb --k 5
 
     Example:  vidssl cotrain --cycles 2 --k 5
+
+    Example:  vidssl cotrain --method cocon --views rgb,flow
     """
     from vidssl.stages import cotrain as stage
 
     options = stage.CotrainOptions(
         stream=stream, method=method, recipe=recipe, pack=pack, split=split,
-        settings=_settings(settings, k=k, epochs=epochs, batch_size=batch_size),
-        student=student, partner=partner, cycles=cycles, name=name, seed=seed, device=device,
+        settings=_settings(
+            settings, k=k, backbone=backbone, epochs=epochs, batch_size=batch_size
+        ),
+        student=student, partner=partner, cycles=cycles, views=_names(views), name=name,
+        seed=seed, device=device,
         compile=compile, resume=resume, new=new, dry_run=dry_run,
         snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
@@ -604,6 +617,11 @@ def _settings(texts: list[str] | None, **named: Any) -> tuple[tuple[str, Any], .
             raise UsageError(f"--set takes FIELD=VALUE, such as --set lr=0.01, not {text!r}")
         pairs.append((field.strip(), value.strip()))
     return tuple(pairs)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Gives the names in a text such as `rgb,flow`."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vidssl.errors import MissingInput, UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import NetworkSpec, Recipe
+from vidssl.stages import cotrain_together
 from vidssl.stages.inputs import find_checkpoint, find_pack, training_data
 from vidssl.stages.result import StageResult
 from vidssl.stages.training import (
@@ -37,6 +38,7 @@ class CotrainOptions(TrainingOptions):
         student, partner: checkpoints; None: the newest of the stream, and of the other one.
         cycles: 0 trains the one stream once; n trains both streams n times in turn.
         streams: the two streams, the one that is trained first in every cycle leading.
+        views: those that a method trains at once; others have a student and a partner.
     """
 
     method: str = "coclr"
@@ -44,6 +46,7 @@ class CotrainOptions(TrainingOptions):
     partner: str | None = None
     cycles: int = 0
     streams: tuple[str, str] = ("rgb", "flow")
+    views: tuple[str, ...] = ()
 
 
 def plan_cycles(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
@@ -55,11 +58,31 @@ def plan_cycles(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
 def run(
     workspace: Workspace, options: CotrainOptions, progress: Progress = SILENT
 ) -> StageResult:
-    """Co-trains `options.stream` once; gives its checkpoint."""
+    """Co-trains `options.stream` once, or several views at once; gives the checkpoint."""
+    if cotrain_together.trains_together(options.method):
+        return _run_together(workspace, options, progress)
+    if options.views:
+        raise UsageError(
+            f"{options.method} has one student: --stream says which, and --views is for methods "
+            "that train several views at once, such as cocon"
+        )
     pair = find_pair(workspace, options)
     if not options.new:
         pair = _as_typed_before(workspace, options, pair)
     return carry_out(workspace, plan(workspace, options, *pair, progress), progress)
+
+
+def _run_together(
+    workspace: Workspace, options: CotrainOptions, progress: Progress
+) -> StageResult:
+    if options.student or options.partner:
+        raise UsageError(
+            f"{options.method} trains all its views from the start: it has no --student and no "
+            "--partner"
+        )
+    views = options.views or options.streams
+    made = cotrain_together.plan(workspace, options, views, progress)
+    return carry_out(workspace, made, progress)
 
 
 def run_cycles(
@@ -69,6 +92,8 @@ def run_cycles(
 
     A run that is finished already is taken as it is; gives each run's result as it comes.
     """
+    if cotrain_together.trains_together(options.method):
+        raise UsageError(f"{options.method} trains all its views at once: leave --cycles away")
     if options.student or options.partner:
         raise UsageError("--cycles chooses students and partners itself: leave --student and "
                          "--partner away")  # fmt: skip
@@ -174,8 +199,12 @@ def plan(
 
 
 def _like_student(recipe: Recipe, encoder: Encoder) -> Recipe:
-    """Takes network and clip from the student, where the user did not set them."""
+    """Takes the network, and the clip where the user did not set it, from the student."""
     spec = encoder.spec
+    if "backbone" in recipe.explicit and recipe.network.backbone != spec.backbone:
+        raise UsageError(
+            f"the student is a {spec.backbone}: leave --backbone {recipe.network.backbone} away"
+        )
     clip = {"frames": spec.frames, "stride": spec.stride, "size": spec.size}
     kept = {name: value for name, value in clip.items() if name not in recipe.explicit}
     return replace(

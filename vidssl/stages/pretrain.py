@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.checkpoints import checkpoint_encoder
-from vidssl.errors import VidsslError
+from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import Recipe
@@ -46,6 +46,11 @@ def plan(
 ) -> TrainingPlan:
     """Resolves inputs and recipe without doing any work."""
     view = get_view(options.stream)
+    if options.method in OBJECTIVES and OBJECTIVES[options.method].together:
+        raise UsageError(
+            f"{options.method} trains several views at once: "
+            f"vidssl cotrain --method {options.method} --views rgb,flow"
+        )
     pack = find_pack(workspace, options.pack, [view.name])
     data = training_data(workspace, pack, options.split, options.seed)
     recipe, notes = fit_to_data(choose_recipe(options), len(data.videos))

@@ -117,6 +117,7 @@ class TrainingPlan:
     Attributes:
         stage: "pretrain" or "cotrain".
         make_objective: builds the method with its networks; called only when there is work.
+        views: those trained at once, where there are several; empty: the options' stream.
     """
 
     stage: str
@@ -127,10 +128,12 @@ class TrainingPlan:
     parents: Mapping[str, Artifact]
     make_objective: Callable[[], Objective]
     notes: list[str]
+    views: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Gives the recipe part of the run's identity."""
-        return self.recipe.as_dict() | {
+        several = {"views": list(self.views)} if self.views else {}
+        return self.recipe.as_dict() | several | {
             "stage": self.stage,
             "stream": self.options.stream,
             "split": self.data.split,
@@ -236,8 +239,8 @@ def _train(
     objective = plan.make_objective()
     if objective.needs.blocks != recipe.clip.blocks:
         raise UsageError(
-            f"{recipe.method} takes clips of {objective.needs.blocks} block: "
-            f"leave --set blocks={recipe.clip.blocks} away"
+            f"{recipe.method} takes clips whole, and here they are cut into {recipe.clip.blocks} "
+            "blocks: choose --method cpc, or --set blocks=1"
         )
     loader = ClipLoader(
         plan.data.videos,
