@@ -518,6 +518,35 @@ def baselines(
     terminal.show(recall_table([r.report for r in results if r.report is not None]))
 
 
+@command()
+def export(
+    terminal: Terminal,
+    checkpoint: Annotated[
+        str | None, typer.Argument(metavar="[CHECKPOINT]", help="Default: the stream's newest.")
+    ] = None,
+    stream: EvaluatedStreamOption = None,
+    format: Annotated[
+        str, typer.Option(help="safetensors, onnx or torch-export.")
+    ] = "safetensors",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; default: named by the checkpoint.")
+    ] = None,
+) -> None:
+    """Write an encoder for other programs, with a card that says how to feed it.
+
+    Example:  vidssl export --format onnx
+
+    Example:  vidssl export rgb-coclr/v001 --format torch-export --out encoder
+    """
+    from vidssl.stages import export as stage
+
+    options = stage.ExportOptions(format, checkpoint, stream, out)
+    result = stage.run(terminal.workspace, options, terminal.progress)
+    terminal.json_out(result.as_dict())
+    for path in result.files:
+        terminal.show(str(path))
+
+
 # ── the workspace ────────────────────────────────────────────────────────────────────────────
 
 

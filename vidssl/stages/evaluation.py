@@ -73,13 +73,23 @@ def find_subject(
     Raises:
         VidsslError: there is none; the sentence names the command that makes it.
     """
+    found, stream = find_encoder(workspace, checkpoint, stream)
+    return Subject(found, stream, _pack_for(workspace, found, stream, pack))
+
+
+def find_encoder(
+    workspace: Workspace, checkpoint: str | None, stream: str | None
+) -> tuple[Artifact, str]:
+    """Gives the checkpoint that is meant, and its stream: the named one's, or the newest of rgb.
+
+    Raises:
+        VidsslError: there is none; the sentence names the command that makes it.
+    """
     if checkpoint is not None and stream is None:
         found = workspace.resolve("checkpoint", checkpoint)
-        stream = _main_stream(found)
-    else:
-        stream = stream or DEFAULT_STREAM
-        found = find_checkpoint(workspace, stream, checkpoint)
-    return Subject(found, stream, _pack_for(workspace, found, stream, pack))
+        return found, _main_stream(found)
+    stream = stream or DEFAULT_STREAM
+    return find_checkpoint(workspace, stream, checkpoint), stream
 
 
 def _main_stream(checkpoint: Artifact) -> str:

@@ -85,9 +85,19 @@ class FlowView(View):
     lag: ClassVar[int] = 1
     default_codec: ClassVar[str] = "jpeg95"
     published: ClassVar[Mapping[str, Presentation]] = {
-        "coclr": Presentation(3, as_coclr),
-        "cocon": Presentation(2, as_cocon),
+        "coclr": Presentation(
+            3,
+            "p = round(((x − 128)/127 + 1)·127.5); channels (128, v, u) of p; "
+            "(p/255 − mean)/std with ImageNet's mean and std",
+            as_coclr,
+        ),
+        "cocon": Presentation(
+            2, "p = round(((x − 128)/127 + 1)·127.5); channels (u, v) of p; p/255 − 0.5", as_cocon
+        ),
     }
+    native: ClassVar[str] = (
+        "channels (u, v); (x − 128)/127 with x stored as round(flow·127/bound) + 128"
+    )
 
     def to_image(self, frame: np.ndarray) -> np.ndarray:
         """Lays [H, W, 2] out as one grey picture [2H, W], u above v.

@@ -28,10 +28,12 @@ class Presentation:
 
     Attributes:
         channels: of the network's input.
+        normalisation: what `show` does, in words.
         show: as :meth:`View.to_float`, with that many channels.
     """
 
     channels: int
+    normalisation: str
     show: Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -44,6 +46,7 @@ class View(ABC):
         lag: frames lost when the view is derived from N decoded frames; it has N - lag.
         colour: whether colour augmentation may touch it.
         default_codec: a name that :func:`vidssl.views.codecs.get_codec` knows.
+        native: what `to_float` does, in words.
         published: what imported weights were trained with, where that is not `to_float`.
     """
 
@@ -52,6 +55,7 @@ class View(ABC):
     lag: ClassVar[int] = 0
     colour: ClassVar[bool] = False
     default_codec: ClassVar[str]
+    native: ClassVar[str]
     published: ClassVar[Mapping[str, Presentation]] = {}
 
     def encode(self, frame: np.ndarray, codec: str | None = None) -> bytes:
@@ -102,6 +106,10 @@ class View(ABC):
             UsageError: the view knows no such presentation.
         """
         return self.channels if presentation == NATIVE else self._published(presentation).channels
+
+    def normalisation(self, presentation: str = NATIVE) -> str:
+        """Gives in words how stored values become the network's input."""
+        return self.native if presentation == NATIVE else self._published(presentation).normalisation
 
     def _published(self, presentation: str) -> Presentation:
         if presentation not in self.published:
