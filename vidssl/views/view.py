@@ -109,7 +109,9 @@ class View(ABC):
 
     def normalisation(self, presentation: str = NATIVE) -> str:
         """Gives in words how stored values become the network's input."""
-        return self.native if presentation == NATIVE else self._published(presentation).normalisation
+        if presentation == NATIVE:
+            return self.native
+        return self._published(presentation).normalisation
 
     def _published(self, presentation: str) -> Presentation:
         if presentation not in self.published:
