@@ -13,7 +13,7 @@ and in the first two `.0.` is the backbone, `.2.` and `.4.` are the head's 1Ã—1Ã
 
 from __future__ import annotations
 
-import pickle
+import pickle  # only to know its error: nothing is unpickled
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -124,7 +124,7 @@ class _Dtype:
 def _scalar(dtype: _Dtype, data: bytes) -> int | float | bool:
     """Stands in for NumPy's scalar: gives a plain number, refuses all that is none."""
     if not re.fullmatch(r"[biuf]\d", dtype.code):
-        raise pickle.UnpicklingError(f"a NumPy scalar of kind {dtype.code} is no plain number")
+        raise ValueError(f"a NumPy scalar of kind {dtype.code} is no plain number")
     number: int | float | bool = np.frombuffer(data, dtype.order + dtype.code)[0].item()
     return number
 
