@@ -140,12 +140,14 @@ def test_following_the_gradient_lowers_the_loss(method):
 
 
 def test_a_diverged_run_is_one_sentence(tmp_path):
+    objective = METHODS["infonce"]()
+
     def broken(step):
-        (made,) = batch(step)
+        (made,) = batch(step, objective)
         return [replace(made, clips={view: x * float("nan") for view, x in made.clips.items()})]
 
     with pytest.raises(VidsslError, match="diverged"):
-        fit(METHODS["infonce"](), FixedBatches(6, broken), SPEC, Place(CPU, log_every=2), tmp_path)
+        fit(objective, FixedBatches(6, broken), SPEC, Place(CPU, log_every=2), tmp_path)
 
 
 class StopAt(FixedBatches):
