@@ -51,7 +51,11 @@ def test_cocon_trains_two_views_into_one_checkpoint(packed):
     assert {"cpc", "sim", "sync", "aligned", "unaligned", "top1", "top3_flow"} <= set(row)
     for stream in ("rgb", "flow"):
         vidssl("probe", "-c", "rgb-flow-cocon", "--stream", stream, workspace=packed)
-    vidssl("retrieve", "--evaluate", "--stream", "rgb,flow", workspace=packed)
+    both = ["retrieve", "--evaluate", "--stream", "rgb,flow"]
+    for which in ([], ["-c", "rgb-flow-cocon"]):
+        found = vidssl(*both, *which, "--json", workspace=packed).json["results"]
+        assert found["features"].count("rgb-flow-cocon") == 2
+    assert "stale" not in vidssl("status", workspace=packed).out
     vidssl("verify", workspace=packed)
 
 

@@ -94,3 +94,17 @@ def test_training_goes_on_from_imported_weights(place):
     assert on.spec.presentation == "coclr"
 
 
+
+
+def test_imported_weights_are_student_and_partner(place):
+    workspace = place / "workspace"
+    small = ["--backbone", "r2plus1d", *SMALL]
+    for view in ("rgb", "flow"):
+        vidssl("import", vicc_file(place), "--method", "vicc", "--view", view, *small,
+               workspace=workspace)  # fmt: skip
+    vidssl("cotrain", "--k", 2, "--epochs", 2, "--batch-size", 4, "--set", "queue=4",
+           workspace=workspace)  # fmt: skip
+    made = Workspace(workspace).resolve("checkpoint", "rgb-coclr")
+    found = Workspace(workspace)
+    assert made.parents["pack"] == found.resolve("pack", "main").digest
+    assert made.parents["partner"] == found.resolve("checkpoint", "flow-vicc-published").digest

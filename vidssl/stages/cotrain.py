@@ -116,7 +116,7 @@ def start_of_cycles(workspace: Workspace, options: CotrainOptions) -> dict[str, 
     pack = find_pack(workspace, options.pack, list(options.streams)) if options.pack else None
     first, second = options.streams
     newest = find_checkpoint(workspace, first, pack=pack, pretrained_only=True)
-    pack = _pack_of(workspace, newest)
+    pack = _pack_of(workspace, newest, options)
     partner = find_checkpoint(workspace, second, pack=pack, pretrained_only=True)
     return {first: newest, second: partner}
 
@@ -126,9 +126,9 @@ def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, 
     other = partner_stream(options)
     pack = find_pack(workspace, options.pack, [options.stream, other]) if options.pack else None
     student = find_checkpoint(workspace, options.stream, options.student, pack=pack)
-    pack = _pack_of(workspace, student)
+    pack = _pack_of(workspace, student, options)
     partner = find_checkpoint(workspace, other, options.partner, pack=pack)
-    if partner.parents.get("pack") != pack.digest:
+    if partner.parents.get("pack", pack.digest) != pack.digest:
         raise VidsslError(
             f"{student.label} and {partner.label} were trained on different packs: "
             "their videos cannot be compared"
@@ -173,7 +173,7 @@ def plan(
     progress: Progress = SILENT,
 ) -> TrainingPlan:
     """Resolves data and recipe for one student and its partner, without doing any work."""
-    pack = _pack_of(workspace, student)
+    pack = _pack_of(workspace, student, options)
     split = options.split if options.split is not None else student.recipe.get("split")
     data = training_data(workspace, pack, split, int(student.recipe.get("seed", options.seed)))
     encoder = checkpoint_encoder(student, options.stream)
@@ -223,7 +223,10 @@ def _objective(
     return OBJECTIVES[recipe.method](recipe.config, encoder, frozen, seed=options.seed)  # type: ignore[call-arg]
 
 
-def _pack_of(workspace: Workspace, checkpoint: Artifact) -> Artifact:
+def _pack_of(workspace: Workspace, checkpoint: Artifact, options: CotrainOptions) -> Artifact:
+    """Gives the pack a checkpoint was trained on; for imported weights any with the streams."""
+    if "pack" not in checkpoint.parents:
+        return find_pack(workspace, options.pack, list(options.streams))
     pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
     if pack is None or pack.kind != "pack":
         raise MissingInput(
