@@ -94,8 +94,6 @@ def test_training_goes_on_from_imported_weights(place):
     assert on.spec.presentation == "coclr"
 
 
-
-
 def test_imported_weights_are_student_and_partner(place):
     workspace = place / "workspace"
     small = ["--backbone", "r2plus1d", *SMALL]

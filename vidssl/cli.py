@@ -600,8 +600,9 @@ def recipes(json: JsonOption = False) -> None:
     if json:
         typer.echo(dumps(titles, indent=1))
         return
+    widest = max(map(len, titles))
     for name, title in titles.items():
-        typer.echo(f"{name:<8} {title}")
+        typer.echo(f"{name:<{widest}} {title}")
 
 
 @command(workspace=DEMO_WORKSPACE)

@@ -217,9 +217,7 @@ class ClipLoader:
 
     def _micro_batches(self, samples: list[HostSample]) -> list[HostBatch]:
         share = len(samples) // self.accumulate
-        return [
-            self._collate(samples[i * share : (i + 1) * share]) for i in range(self.accumulate)
-        ]
+        return [self._collate(samples[i * share : (i + 1) * share]) for i in range(self.accumulate)]
 
     def _collate(self, samples: list[HostSample]) -> HostBatch:
         rows = np.array([s.row for s in samples])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import pickle  # only to know its error: nothing is unpickled
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,29 +52,35 @@ class PublishedMethod:
     presentations: Mapping[str, str]
 
 
-_MOCO = {
-    "encoder_k.": "key encoder",
-    "sampler.": "frozen partner of the other stream",
-    "queue": "queue",
-}
-_VICC = {"second.": "frozen partner of the other stream"}
-_CLIPS = {"frames": 32, "stride": 1, "blocks": 1, "head": True}
-_BLOCKS = {"frames": 5, "stride": 3, "blocks": 8, "head": False}
+_MOCO = PublishedMethod(
+    backbone="s3d",
+    frames=32,
+    stride=1,
+    blocks=1,
+    head=True,
+    left_out={
+        "encoder_k.": "key encoder",
+        "sampler.": "frozen partner of the other stream",
+        "queue": "queue",
+    },
+    presentations={"flow": "coclr"},
+)
+_DENSE = PublishedMethod(
+    backbone="r2d3d_18",
+    frames=5,
+    stride=3,
+    blocks=8,
+    head=False,
+    left_out={},
+    presentations={"flow": "cocon"},
+)
 METHODS: dict[str, PublishedMethod] = {
-    **{
-        name: PublishedMethod("s3d", **_CLIPS, left_out=_MOCO, presentations={"flow": "coclr"})  # type: ignore[arg-type]
-        for name in ("infonce", "ubernce", "coclr")
-    },
-    "vicc": PublishedMethod("s3d", **_CLIPS, left_out=_VICC, presentations={"flow": "coclr"}),  # type: ignore[arg-type]
-    **{
-        name: PublishedMethod(
-            "r2d3d_18",
-            **_BLOCKS,  # type: ignore[arg-type]
-            left_out={},
-            presentations={"flow": "cocon"},
-        )
-        for name in ("dpc", "cocon")
-    },
+    "infonce": _MOCO,
+    "ubernce": _MOCO,
+    "coclr": _MOCO,
+    "vicc": replace(_MOCO, left_out={"second.": "frozen partner of the other stream"}),
+    "dpc": _DENSE,
+    "cocon": _DENSE,
 }
 
 
@@ -160,9 +166,7 @@ def read_published(path: Path) -> dict[str, Any]:
 # ── from keys to an encoder ──────────────────────────────────────────────────────────────────
 
 
-def import_state(
-    state: Mapping[str, Tensor], method: str, spec: EncoderSpec
-) -> Imported:
+def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) -> Imported:
     """Makes an encoder of a published state_dict.
 
     Args:

@@ -70,9 +70,7 @@ class CoCon(Objective):
     context = "gru"
     together = True
 
-    def __init__(
-        self, config: CoConConfig, encoders: Sequence[Encoder], seed: int = 0
-    ) -> None:
+    def __init__(self, config: CoConConfig, encoders: Sequence[Encoder], seed: int = 0) -> None:
         super().__init__()
         for encoder in encoders:
             check_encoder(self.name, config, encoder)
@@ -146,11 +144,7 @@ def block_vectors(z_BNDHW: Tensor) -> Tensor:
     unpooled), and is defined at any.
     """
     z_KDHW = z_BNDHW.flatten(0, 1)
-    quarters = [
-        part.amax(dim=(2, 3))
-        for rows in _halves(z_KDHW, 2)
-        for part in _halves(rows, 3)
-    ]
+    quarters = [part.amax(dim=(2, 3)) for rows in _halves(z_KDHW, 2) for part in _halves(rows, 3)]
     return torch.stack(quarters).mean(0)
 
 

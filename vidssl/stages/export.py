@@ -74,9 +74,7 @@ class Embedding(nn.Module):
         return pooled, nn.functional.normalize(self.encoder.head(pooled), dim=1)
 
 
-def run(
-    workspace: Workspace, options: ExportOptions, progress: Progress = SILENT
-) -> ExportResult:
+def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILENT) -> ExportResult:
     """Writes one encoder in a format that needs no vidssl to run.
 
     Raises:

@@ -54,9 +54,7 @@ class ImportOptions:
     dry_run: bool = False
 
 
-def run(
-    workspace: Workspace, options: ImportOptions, progress: Progress = SILENT
-) -> StageResult:
+def run(workspace: Workspace, options: ImportOptions, progress: Progress = SILENT) -> StageResult:
     """Imports a published checkpoint; gives the checkpoint it has become.
 
     Raises:
