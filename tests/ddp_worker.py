@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 from methods import CHANNELS, FRAMES, METHODS, SIZE, batch
-from stubs import FixedBatches, StubEncoder
+from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
 from vidssl import distributed
 from vidssl.clips import ClipBatch
 from vidssl.engine import Place, fit
 from vidssl.errors import Interrupted
+from vidssl.objectives import CPC, OBJECTIVES, CPCConfig, Objective
 from vidssl.objectives import METHODS as METHODS_OF
-from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.optimisation import TrainSpec
 
 GLOBAL_BATCH, STEPS = 8, 12
@@ -26,8 +26,8 @@ GLOBAL_BATCH, STEPS = 8, 12
 FEW = {"queue": 16, "momentum": 0.9, "k": 2, "prototypes": 6, "freeze_prototypes_epochs": 0}
 
 
-def share(step: int) -> list[ClipBatch]:
-    (whole,) = batch(step, GLOBAL_BATCH)
+def share(step: int, objective: Objective) -> list[ClipBatch]:
+    (whole,) = batch(step, objective, GLOBAL_BATCH)
     rows = GLOBAL_BATCH // distributed.world_size()
     mine = slice(distributed.rank() * rows, (distributed.rank() + 1) * rows)
     clips = {view: x[mine] for view, x in whole.clips.items()}
@@ -53,6 +53,8 @@ def linear_encoder(view: str, seed: int) -> StubEncoder:
 
 def linear(method: str) -> Objective:
     """Gives a method with encoders without BatchNorm, where ranks can equal one process."""
+    if method == "cpc":
+        return linear_cpc()
     objective = OBJECTIVES[method]
     fields = dataclasses.fields(objective.Config)
     few = {name: v for name, v in FEW.items() if name in {field.name for field in fields}}
@@ -64,13 +66,18 @@ def linear(method: str) -> Objective:
     return objective.build(objective.Config(**few), encoders, seed=0)
 
 
+def linear_cpc() -> CPC:
+    # Dropout's masks are each rank's own, and would be others in one process.
+    return CPC(CPCConfig(predict=1, temperature=0.1, dropout=0.0), StubBlockEncoder("rgb", 3))
+
+
 def main(method: str, folder: Path, stop_at: int = -1) -> None:
     torch.set_num_threads(1)
     distributed.start("cpu")
     plain = method.removeprefix("linear-")
     objective = METHODS[method]() if method == plain else linear(plain)
     spec = TrainSpec(epochs=1, batch_size=GLOBAL_BATCH, optimizer="sgd", lr=0.05, weight_decay=0.0)
-    batches = Stopping(STEPS, share)
+    batches = Stopping(STEPS, lambda step: share(step, objective))
     batches.stop_at = stop_at
     try:
         fit(objective, batches, spec, Place(torch.device("cpu")), folder, seed=3)

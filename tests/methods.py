@@ -10,9 +10,13 @@ from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips import ClipBatch
 from vidssl.objectives import (
     CMC,
+    CPC,
     CMCConfig,
     CoCLR,
     CoCLRConfig,
+    CoCon,
+    CoConConfig,
+    CPCConfig,
     InfoNCE,
     InfoNCEConfig,
     Objective,
@@ -24,15 +28,18 @@ from vidssl.objectives import (
     ViCCCrossConfig,
 )
 
-BATCH, FRAMES, SIZE, QUEUE = 4, 4, 32, 8
+BATCH, FRAMES, SIZE, QUEUE, BLOCKS = 4, 4, 32, 8, 3
 # Prototypes few, trained at once, and remembered features in use within the suite's few steps.
 CLUSTERS = dict(prototypes=6, queue=QUEUE, queue_from_epoch=0, freeze_prototypes_epochs=0)
 CHANNELS = {"rgb": 3, "flow": 2}
 
 
-def encoder(view: str, seed: int = 0) -> Encoder:
+def encoder(view: str, seed: int = 0, blocks: int = 1) -> Encoder:
+    """Gives a projection head for one block, a context for several."""
     torch.manual_seed(seed)
-    return Encoder(EncoderSpec(view, "tiny", CHANNELS[view], FRAMES, 1, SIZE, project=16))
+    head = {"project": 16} if blocks == 1 else {"project": None, "context": "gru"}
+    spec = EncoderSpec(view, "tiny", CHANNELS[view], FRAMES, 1, SIZE, blocks=blocks, **head)
+    return Encoder(spec)
 
 
 METHODS: dict[str, Callable[[], Objective]] = {
@@ -51,15 +58,21 @@ METHODS: dict[str, Callable[[], Objective]] = {
         CMCConfig(queue=QUEUE, momentum=0.9),
         {"rgb": encoder("rgb"), "flow": encoder("flow", seed=1)},
     ),
+    "cpc": lambda: CPC(CPCConfig(predict=1, temperature=0.1), encoder("rgb", blocks=BLOCKS)),
+    "cocon": lambda: CoCon(
+        CoConConfig(predict=1, temperature=0.1),
+        [encoder("rgb", blocks=BLOCKS), encoder("flow", seed=1, blocks=BLOCKS)],
+    ),
 }
 
 
-def batch(step: int, size: int = BATCH) -> list[ClipBatch]:
-    """Gives one micro-batch, a function of the step alone."""
+def batch(step: int, objective: Objective, size: int = BATCH) -> list[ClipBatch]:
+    """Gives one micro-batch of what a method needs, else a function of the step alone."""
     draw = torch.Generator().manual_seed(step)
     index = torch.randint(0, 12, (size,), generator=draw)
+    entries = objective.needs.clips * objective.needs.blocks
     clips = {
-        view: torch.randn(size, 2, channels, FRAMES, SIZE, SIZE, generator=draw)
+        view: torch.randn(size, entries, channels, FRAMES, SIZE, SIZE, generator=draw)
         for view, channels in CHANNELS.items()
     }
     return [ClipBatch(clips, source=index // 2, label=index % 3, index=index)]

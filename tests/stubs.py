@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidssl.backbones import EncoderSpec
+from vidssl.backbones.dense import DenseContext
 from vidssl.clips import ClipBatch
 
 
@@ -22,6 +23,23 @@ class StubEncoder(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         return F.normalize(x.flatten(1) @ self.weight.T, dim=1)
+
+
+class StubBlockEncoder(nn.Module):
+    """Block maps [B, N, 8, 2, 2] that are linear in pooled blocks, below a real context."""
+
+    def __init__(self, view: str, blocks: int, channels: int = 3) -> None:
+        super().__init__()
+        self.spec = EncoderSpec(view, "stub", channels, 1, 1, 1, None, blocks, "gru")
+        generator = torch.Generator().manual_seed(0)
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(8, channels, generator=generator))
+        self.context = DenseContext(8)
+
+    def block_maps(self, x_BNCTHW: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool3d(x_BNCTHW.flatten(0, 1), (1, 2, 2))[:, :, 0]
+        z = torch.einsum("dc,bchw->bdhw", self.weight, 10 * pooled)
+        return z.unflatten(0, x_BNCTHW.shape[:2])
 
 
 class FixedBatches:

@@ -29,7 +29,7 @@ def steps(objective, first: int, last: int, optimizer=None):
     optimizer = optimizer or make_optimizer(SPEC, objective.parameters())
     losses = []
     for step in range(first, last):
-        (output,) = train_step(objective, objective, optimizer, batch(step), clock(step))
+        (output,) = train_step(objective, objective, optimizer, batch(step, objective), clock(step))
         losses.append(None if output.loss is None else output.loss.item())
     return losses
 
@@ -45,10 +45,11 @@ def test_every_method_is_trained_by_one_command():
 
 
 def test_a_config_is_frozen_and_has_the_papers_defaults():
-    temperatures = {"vicc": 0.1, "vicc-cross": 0.1}  # SwAV's; the others have MoCo's
+    # SwAV's for ViCC; CoCon divides both factors by 0.07, which is one temperature of 0.0049.
+    temperatures = {"vicc": 0.1, "vicc-cross": 0.1, "cpc": 0.0049, "cocon": 0.0049}
     for name, objective in OBJECTIVES.items():
         config = objective.Config()
-        assert config.temperature == temperatures.get(name, 0.07)
+        assert config.temperature == pytest.approx(temperatures.get(name, 0.07))
         with pytest.raises(AttributeError):
             config.temperature = 1.0
 
@@ -58,7 +59,7 @@ def test_forward_changes_nothing_but_batchnorm_statistics(method):
     objective = METHODS[method]().train()
     steps(objective, 0, 4)
     before = copy.deepcopy(objective.state_dict())
-    objective(batch(9)[0], clock(9))
+    objective(batch(9, objective)[0], clock(9))
     changed = {
         name for name, value in objective.state_dict().items() if not value.equal(before[name])
     }
@@ -72,7 +73,7 @@ def test_eval_mode_changes_nothing(method):
     steps(objective, 0, 4)
     objective.eval()
     before = copy.deepcopy(objective.state_dict())
-    objective(batch(9)[0], clock(9))
+    objective(batch(9, objective)[0], clock(9))
     assert all(value.equal(before[n]) for n, value in objective.state_dict().items())
 
 
@@ -83,7 +84,7 @@ def test_whenever_there_is_a_loss_every_trainable_parameter_gets_a_gradient(meth
     for step in range(5):
         objective.zero_grad(set_to_none=True)
         objective.before_forward(clock(step))
-        output = objective(batch(step)[0], clock(step))
+        output = objective(batch(step, objective)[0], clock(step))
         if output.loss is not None:
             losses += 1
             output.loss.backward()
@@ -113,7 +114,7 @@ def test_chance_comes_from_the_clock_alone(method):
     for seed in (0, 1):
         twin = copy.deepcopy(objective)
         torch.manual_seed(seed)
-        losses.add(twin(batch(5)[0], clock(5)).loss.item())
+        losses.add(twin(batch(5, twin)[0], clock(5)).loss.item())
     assert len(losses) == 1
 
 
@@ -139,7 +140,7 @@ def test_following_the_gradient_lowers_the_loss(method):
     losses = []
     for _ in range(8):
         optimizer.zero_grad()
-        loss = objective(batch(2)[0], clock(4)).loss
+        loss = objective(batch(2, objective)[0], clock(4)).loss
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -147,12 +148,14 @@ def test_following_the_gradient_lowers_the_loss(method):
 
 
 def test_a_diverged_run_is_one_sentence(tmp_path):
+    objective = METHODS["infonce"]()
+
     def broken(step):
-        (made,) = batch(step)
+        (made,) = batch(step, objective)
         return [replace(made, clips={view: x * float("nan") for view, x in made.clips.items()})]
 
     with pytest.raises(VidsslError, match="diverged"):
-        fit(METHODS["infonce"](), FixedBatches(6, broken), SPEC, Place(CPU, log_every=2), tmp_path)
+        fit(objective, FixedBatches(6, broken), SPEC, Place(CPU, log_every=2), tmp_path)
 
 
 class StopAt(FixedBatches):
@@ -178,7 +181,7 @@ def test_interrupted_and_resumed_training_is_bit_identical(method, stop_at, tmp_
     def train(folder, stop_at=-1):
         folder.mkdir(exist_ok=True)
         objective = METHODS[method]()
-        batches = StopAt(6, batch, stop_at)
+        batches = StopAt(6, lambda step: batch(step, objective), stop_at)
         fit(objective, batches, SPEC, Place(CPU, log_every=2), folder, seed=3)
         return objective
 

@@ -120,7 +120,7 @@ def test_a_training_step_is_the_same_on_both_devices(method, tmp_path):
     losses = []
     for device in ("cpu", "cuda"):
         objective = METHODS[method]()
-        batches = OnDevice(6, batch)
+        batches = OnDevice(6, lambda step, of=objective: batch(step, of))
         spec = TrainSpec(epochs=1, batch_size=4, optimizer="sgd", lr=1e-3, weight_decay=0.0)
         folder = tmp_path / device
         folder.mkdir()
@@ -159,7 +159,7 @@ def test_an_interrupted_training_goes_on_from_where_it_stopped(method, tmp_path)
         folder = tmp_path / str(stop_at)
         folder.mkdir()
         start = METHODS[method]()
-        batches = OnDevice(6, batch)
+        batches = OnDevice(6, lambda step, of=start: batch(step, of))
         batches.stop_at = stop_at
         place = Place(torch.device("cuda"), half_precision=True)
         if stop_at > 0:

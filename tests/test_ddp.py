@@ -48,9 +48,14 @@ def test_two_processes_stay_in_sync_and_resume_exactly(method, tmp_path):
                 assert value.equal(resumed[group][name]), (rank, name)
 
 
-@pytest.mark.parametrize("method", ["infonce", "ubernce", "coclr", "cmc", "vicc", "vicc-cross"])
+@pytest.mark.parametrize(
+    "method", ["infonce", "ubernce", "coclr", "cmc", "vicc", "vicc-cross", "cpc"]
+)
 def test_without_batchnorm_two_processes_equal_one_with_the_global_batch(method, tmp_path):
-    """ViCC without remembered features, which are each rank's own by design."""
+    """ViCC without remembered features, which are each rank's own by design.
+
+    Also where other ranks' clips are negatives that gradients flow to, as in CPC.
+    """
     (one,) = launch(1, f"linear-{method}", tmp_path / "one")
     two, _ = launch(2, f"linear-{method}", tmp_path / "two")
     torch.testing.assert_close(one["parameters"], two["parameters"], atol=5e-6, rtol=1e-4)

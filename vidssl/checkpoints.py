@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def save_encoder(encoder: Encoder, folder: Path) -> Path:
         "kind": "encoder",
         "format": ENCODER_FORMAT,
         "vidssl_version": VERSION,
-        "spec": asdict(encoder.spec),
+        "spec": encoder.spec.as_dict(),
     }
     # safetensors writes several keys of metadata in no fixed order, so there is one: the same
     # encoder always gives the same bytes.
@@ -176,7 +175,7 @@ def weights_digest(
     """
     parts: dict[str, Any] = {}
     for view, encoder in encoders.items():
-        parts[view] = [asdict(encoder.spec), _digest_of(encoder.state_dict())]
+        parts[view] = [encoder.spec.as_dict(), _digest_of(encoder.state_dict())]
     if tensors:
         parts["method"] = _digest_of(tensors)
     return canonical_digest(parts)

@@ -208,10 +208,10 @@ def pretrain(
     stream: StreamOption = "rgb",
     method: Annotated[
         str | None,
-        typer.Option(help="infonce (default), ubernce (needs labels), vicc, or the recipe's."),
+        typer.Option(help="infonce (default), ubernce (needs labels), vicc, cpc, or the recipe's."),
     ] = None,
     recipe: RecipeOption = None,
-    backbone: Annotated[str | None, typer.Option(help="tiny or s3d.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Such as tiny, s3d or r2d3d_18.")] = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
     settings: SetOption = None,
@@ -267,9 +267,18 @@ def cotrain(
     ] = 0,
     method: Annotated[
         str | None,
-        typer.Option(help="coclr (default), vicc, cmc (both streams at once), or the recipe's."),
+        typer.Option(
+            help="coclr (default), vicc, cmc or cocon (all views at once), or the recipe's."
+        ),
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(help="Those that cmc or cocon train, such as rgb,flow; default: both."),
     ] = None,
     recipe: RecipeOption = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Where there is a student: its own, and no other.")
+    ] = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
     settings: SetOption = None,
@@ -295,7 +304,9 @@ def cotrain(
     new: NewOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Let one stream learn from what the other one finds alike (CoCLR, ViCC), or both (CMC).
+    """Let one stream learn from what the other one finds alike, or train all views together.
+
+    CoCLR and ViCC have a student and a frozen partner; CMC and CoCon train several views at once.
 
     Example:  vidssl cotrain --stream rgb --k 5
 
@@ -304,15 +315,20 @@ def cotrain(
     Example:  vidssl cotrain --method vicc --stream flow
 
     Example:  vidssl cotrain --method cmc --init-from newest
+
+    Example:  vidssl cotrain --method cocon --views rgb,flow
     """
     from vidssl.stages import cotrain as stage
 
     options = stage.CotrainOptions(
         stream=stream, method=method, recipe=recipe, pack=pack, split=split,
-        settings=_settings(settings, k=k, epochs=epochs, batch_size=batch_size),
+        settings=_settings(
+            settings, k=k, backbone=backbone, epochs=epochs, batch_size=batch_size
+        ),
         student=student, partner=partner, cycles=cycles, init_from=tuple(init_from or ()),
-        name=name, seed=seed, device=device, compile=compile, resume=resume, new=new,
-        dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
+        views=_names(views), name=name, seed=seed, device=device, compile=compile, resume=resume,
+        new=new, dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()),
+        save_every=save_every,
     )  # fmt: skip
     if not cycles:
         result = stage.run(terminal.workspace, options, terminal.progress)
@@ -323,6 +339,51 @@ def cotrain(
         results.append(result)
         terminal.outline(result)
     terminal.json_out({"runs": [r.as_dict() for r in results]})
+
+
+@command("import")
+def import_checkpoint(
+    terminal: Terminal,
+    file: Annotated[Path, typer.Argument(help="A published .pth.tar.")],
+    method: Annotated[
+        str, typer.Option(help="infonce, ubernce, coclr, vicc, dpc or cocon.")
+    ],
+    view: Annotated[str, typer.Option(help="What the network saw: rgb or flow.")] = "rgb",
+    backbone: Annotated[
+        str | None, typer.Option(help="Default: of the published runs, s3d or r2d3d_18.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Of a clip, or of a block of dpc and cocon.")
+    ] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Between two frames.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of the input; default 128.")] = None,
+    blocks: Annotated[int | None, typer.Option(min=1, help="In a clip of dpc and cocon.")] = None,
+    pack: Annotated[
+        str | None,
+        typer.Option(help="Where BatchNorm statistics are measured if the file has none."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Default: VIEW-METHOD-published.")] = None,
+    seed: SeedOption = 0,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Turn a checkpoint that a paper's authors published into one of ours.
+
+    No code of the file is run. A missing or left-over tensor is an error that names it. What was
+    trained on another form of the input, such as flow in three channels, is shown that form.
+
+    Example:  vidssl import CoCLR-ucf101-rgb.pth.tar --method coclr
+
+    Example:  vidssl import vicc-flow.pth.tar --method vicc --view flow --backbone r2plus1d
+    """
+    from vidssl.stages import import_checkpoint as stage
+
+    options = stage.ImportOptions(
+        file, method=method, view=view, backbone=backbone, frames=frames, stride=stride, size=size,
+        blocks=blocks, pack=pack, name=name, seed=seed, new=new, dry_run=dry_run,
+    )  # fmt: skip
+    result = stage.run(terminal.workspace, options, terminal.progress)
+    terminal.finish(result, f"vidssl probe --stream {view}")
 
 
 # ── evaluation ───────────────────────────────────────────────────────────────────────────────
@@ -476,6 +537,35 @@ def baselines(
     terminal.show(recall_table([r.report for r in results if r.report is not None]))
 
 
+@command()
+def export(
+    terminal: Terminal,
+    checkpoint: Annotated[
+        str | None, typer.Argument(metavar="[CHECKPOINT]", help="Default: the stream's newest.")
+    ] = None,
+    stream: EvaluatedStreamOption = None,
+    format: Annotated[
+        str, typer.Option(help="safetensors, onnx or torch-export.")
+    ] = "safetensors",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; default: named by the checkpoint.")
+    ] = None,
+) -> None:
+    """Write an encoder for other programs, with a card that says how to feed it.
+
+    Example:  vidssl export --format onnx
+
+    Example:  vidssl export rgb-coclr/v001 --format torch-export --out encoder
+    """
+    from vidssl.stages import export as stage
+
+    options = stage.ExportOptions(format, checkpoint, stream, out)
+    result = stage.run(terminal.workspace, options, terminal.progress)
+    terminal.json_out(result.as_dict())
+    for path in result.files:
+        terminal.show(str(path))
+
+
 # ── the workspace ────────────────────────────────────────────────────────────────────────────
 
 
@@ -580,6 +670,11 @@ def _settings(texts: list[str] | None, **named: Any) -> tuple[tuple[str, Any], .
             raise UsageError(f"--set takes FIELD=VALUE, such as --set lr=0.01, not {text!r}")
         pairs.append((field.strip(), value.strip()))
     return tuple(pairs)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Gives the names in a text such as `rgb,flow`."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,17 +21,22 @@ from vidssl.augment import AugmentSpec, ClipDraw, ColourDraw, apply_colour, crop
 from vidssl.errors import VidsslError
 from vidssl.sampling import clip_indices, random_start
 from vidssl.views import get_view
+from vidssl.views.view import NATIVE
 
 BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """A clip: `frames` frames, `stride` apart, `size`×`size` pixels."""
+    """A clip: `frames` frames, `stride` apart, `size`×`size` pixels.
+
+    With `blocks` above 1 it is so many of these one after another, without a gap between.
+    """
 
     frames: int = 32
     stride: int = 1
     size: int = 128
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class ClipBatch:
     """What objectives see.
 
     Attributes:
-        clips: network input per view, float32 [B, N, C, T, H, W].
+        clips: network input per view, float32 [B, N, C, T, H, W]; N are clips of one video
+            drawn apart, or consecutive blocks of one clip, by what the method needs.
         source: number of the group the video was cut from [B].
         label: class number, -1 where there is none [B].
         index: number of the video in its pack [B].
@@ -76,7 +82,7 @@ class TrainingVideos:
 
 @dataclass(frozen=True)
 class HostSample:
-    """One video's clips: uint8 [N, C, T, H, W] per view, and the N colour draws."""
+    """One video's clips: uint8 [N, C, T, H, W] per view, and N colour draws."""
 
     clips: dict[str, np.ndarray]
     colour: list[ColourDraw]
@@ -103,6 +109,7 @@ class ClipLoader:
         batch_size: samples in one optimiser step, over all ranks and micro-batches.
         accumulate: micro-batches in one optimiser step.
         threads: decoding threads (JPEG decoding and resizing release the GIL).
+        presentations: {view: how it is shown to the network}; "native" where it is left out.
 
     Raises:
         VidsslError: the batch cannot be divided, or there are fewer videos than a batch.
@@ -123,6 +130,7 @@ class ClipLoader:
         world_size: int = 1,
         threads: int = 2,
         pin: bool = False,
+        presentations: Mapping[str, str] | None = None,
     ) -> None:
         if batch_size % (accumulate * world_size):
             raise VidsslError(
@@ -138,6 +146,7 @@ class ClipLoader:
         self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
         self.clips_per_video, self.rank, self.world_size = clips_per_video, rank, world_size
         self.threads, self.pin = threads, pin
+        self.presentations = dict(presentations or {})
         self.steps_per_epoch = len(videos) // batch_size
         counts = np.stack([videos.reader.frame_count(view) for view in self.views])
         self._length = counts.min(axis=0)  # a derived view is a frame shorter: indices are shared
@@ -163,7 +172,7 @@ class ClipLoader:
 
     def present(self, batch: HostBatch, device: torch.device) -> ClipBatch:
         """Makes the network's input of a micro-batch, on the device."""
-        return present(batch, device)
+        return present(batch, device, self.presentations)
 
     def _positions(self, step: int) -> np.ndarray:
         share = self.batch_size // self.world_size
@@ -176,9 +185,10 @@ class ClipLoader:
         video = int(self.videos.index[row])
         length = int(self._length[video])
         times = []
+        window = self.clip.frames * self.clip.blocks
         for _ in range(self.clips_per_video):
-            start = random_start(draw, self.clip.frames, self.clip.stride, length)
-            times.append(clip_indices(start, self.clip.frames, self.clip.stride, length))
+            start = random_start(draw, window, self.clip.stride, length)
+            times.append(clip_indices(start, window, self.clip.stride, length))
         # A frame that both clips hold is decoded once.
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
@@ -189,10 +199,14 @@ class ClipLoader:
             if not draws:
                 aspect = frames.shape[2] / frames.shape[1]
                 draws = [draw_clip(self.augment, draw, aspect) for _ in times]
-            clips[view] = np.stack(
-                [self._clip(view, frames, w, d) for w, d in zip(where, draws, strict=True)]
-            )
-        return HostSample(clips, [d.colour for d in draws], row)
+            shown = [self._clip(view, frames, w, d) for w, d in zip(where, draws, strict=True)]
+            clips[view] = np.concatenate([self._blocks(clip) for clip in shown])
+        # What is drawn for a clip holds for all of its blocks.
+        return HostSample(clips, [d.colour for d in draws for _ in range(self.clip.blocks)], row)
+
+    def _blocks(self, clip_CTHW: np.ndarray) -> np.ndarray:
+        """Cuts a clip of N·T frames into its blocks [N, C, T, H, W]."""
+        return np.stack(np.split(clip_CTHW, self.clip.blocks, axis=1))
 
     def _clip(self, view: str, frames: np.ndarray, where: np.ndarray, draw: ClipDraw) -> np.ndarray:
         first, back = np.unique(where, return_inverse=True)  # padding repeats the first frame
@@ -203,9 +217,7 @@ class ClipLoader:
 
     def _micro_batches(self, samples: list[HostSample]) -> list[HostBatch]:
         share = len(samples) // self.accumulate
-        return [
-            self._collate(samples[i * share : (i + 1) * share]) for i in range(self.accumulate)
-        ]
+        return [self._collate(samples[i * share : (i + 1) * share]) for i in range(self.accumulate)]
 
     def _collate(self, samples: list[HostSample]) -> HostBatch:
         rows = np.array([s.row for s in samples])
@@ -221,8 +233,10 @@ class ClipLoader:
         )
 
 
-def present(batch: HostBatch, device: torch.device) -> ClipBatch:
-    """Takes a batch to the device and makes the network's input of it: colour, then to_float."""
+def present(
+    batch: HostBatch, device: torch.device, presentations: Mapping[str, str] | None = None
+) -> ClipBatch:
+    """Takes a batch to the device and makes the network's input of it: colour, then floats."""
     clips = {}
     for name, pixels in batch.clips.items():
         view = get_view(name)
@@ -230,7 +244,7 @@ def present(batch: HostBatch, device: torch.device) -> ClipBatch:
         if view.colour:
             x = x.to(torch.float32)
             apply_colour(x.flatten(0, 1), batch.colour)
-        clips[name] = view.to_float(x)
+        clips[name] = view.present(x, (presentations or {}).get(name, NATIVE))
     return ClipBatch(
         clips=clips,
         source=batch.source.to(device, non_blocking=True),

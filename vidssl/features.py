@@ -68,7 +68,7 @@ class Protocol:
 
     def hop_for(self, spec: EncoderSpec) -> int:
         """Gives the hop between windows of this encoder."""
-        return self.hop or published_hop(spec.frames, spec.stride)
+        return self.hop or published_hop(spec.window, spec.stride)
 
     def as_dict(self, spec: EncoderSpec) -> dict[str, Any]:
         """Gives all that decides the features beside encoder and shards."""
@@ -170,7 +170,7 @@ class _Plan:
 
 def _plan(spec: EncoderSpec, protocol: Protocol, lengths: np.ndarray) -> _Plan:
     hop = protocol.hop_for(spec)
-    starts = [window_starts(spec.frames, spec.stride, int(n), hop) for n in lengths]
+    starts = [window_starts(spec.window, spec.stride, int(n), hop) for n in lengths]
     counts = np.array([len(s) for s in starts], dtype=np.int64)
     return _Plan(
         rows=np.repeat(np.arange(len(starts)), counts),
@@ -224,7 +224,7 @@ def _cut(
         video = int(videos[row])
         index_BT = np.stack(
             [
-                clip_indices(int(start), spec.frames, spec.stride, int(lengths[video]))
+                clip_indices(int(start), spec.window, spec.stride, int(lengths[video]))
                 for start in job.starts[job.rows == row]
             ]
         )
@@ -246,7 +246,9 @@ def _embed(
     encoder: Encoder, x_BTSSC: np.ndarray, protocol: Protocol, device: torch.device
 ) -> np.ndarray:
     frames = torch.from_numpy(x_BTSSC).to(device)
-    clips = get_view(encoder.spec.view).to_float(frames.permute(0, 4, 1, 2, 3))
+    spec = encoder.spec
+    clips = get_view(spec.view).present(frames.permute(0, 4, 1, 2, 3), spec.presentation)
+    blocks_BNCTHW = clips.unflatten(2, (spec.blocks, spec.frames)).transpose(1, 2)
     half = protocol.bf16 and device.type == "cuda"
     autocast = torch.autocast("cuda", torch.bfloat16) if half else nullcontext()
     # Without this cuDNN picks its algorithm, and with it the last digits, as it likes.
@@ -254,7 +256,7 @@ def _embed(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=half
     )
     with exact, autocast:
-        embedded = encoder.embed(clips[:, None])
+        embedded = encoder.embed(blocks_BNCTHW)
     return embedded.float().cpu().numpy()
 
 

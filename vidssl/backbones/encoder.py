@@ -6,20 +6,32 @@ Legend: B clips, N blocks, C channels, T frames, D backbone width, P projection 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidssl.backbones.dense import DenseContext
+from vidssl.backbones.r2d3d import r2d3d_18, r2d3d_34, r2d3d_50
+from vidssl.backbones.r2plus1d import R2Plus1D
 from vidssl.backbones.s3d import S3D
 from vidssl.backbones.tiny import Tiny
+from vidssl.backbones.torchvision_resnets import r2plus1d_18, r3d_18
 from vidssl.errors import UsageError, nearest_name
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "s3d": S3D,
+    "r2plus1d": R2Plus1D,
+    "r2plus1d_18": r2plus1d_18,
+    "r3d_18": r3d_18,
+    "r2d3d_18": r2d3d_18,
+    "r2d3d_34": r2d3d_34,
+    "r2d3d_50": r2d3d_50,
     "tiny": Tiny,
 }
+CONTEXTS: dict[str, Callable[[int], nn.Module]] = {"gru": DenseContext}
 
 
 @dataclass(frozen=True)
@@ -30,8 +42,12 @@ class EncoderSpec:
         view: name of the view it reads (its to_float gives the network's input).
         backbone: an entry of :data:`BACKBONES`.
         channels: of the input.
-        frames, stride, size: a clip is `frames` frames, `stride` apart, `size`×`size` pixels.
+        frames, stride, size: a block is `frames` frames, `stride` apart, `size`×`size` pixels.
         project: width of the projection head's output; None: no head.
+        blocks: consecutive blocks in a clip; methods that compare whole clips have one.
+        context: an entry of :data:`CONTEXTS`, which looks over the blocks; None: none.
+        presentation: how the view shows itself to the network: "native", or as a published
+            implementation did (:meth:`vidssl.views.View.present`).
     """
 
     view: str
@@ -41,10 +57,31 @@ class EncoderSpec:
     stride: int
     size: int
     project: int | None = 128
+    blocks: int = 1
+    context: str | None = None
+    presentation: str = "native"
+
+    @property
+    def window(self) -> int:
+        """Frames in a clip, all blocks together."""
+        return self.blocks * self.frames
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the spec as plain data.
+
+        Fields that came later are written only where they say something, so that an older
+        encoder keeps its bytes and its digest.
+        """
+        later = {"blocks": 1, "context": None, "presentation": "native"}
+        whole = asdict(self)
+        return {k: v for k, v in whole.items() if k not in later or v != later[k]}
 
 
 class Encoder(nn.Module):
-    """backbone → global average pool → MLP head → unit length (CoCLR §3, MoCo v2 head)."""
+    """backbone → global average pool → MLP head → unit length (CoCLR §3, MoCo v2 head).
+
+    With a context the feature maps of consecutive blocks go there (DPC §3), and there is no head.
+    """
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -53,10 +90,13 @@ class Encoder(nn.Module):
                 f"there is no backbone {spec.backbone}{nearest_name(spec.backbone, BACKBONES)}; "
                 f"there are {', '.join(BACKBONES)}"
             )
+        if spec.context is not None and spec.context not in CONTEXTS:
+            raise UsageError(f"there is no context {spec.context}; there is {', '.join(CONTEXTS)}")
         self.spec = spec
         self.backbone = BACKBONES[spec.backbone](spec.channels)
         self.dim: int = self.backbone.dim  # type: ignore[assignment]
         self.head = _projection_head(self.dim, spec.project) if spec.project else None
+        self.context = CONTEXTS[spec.context](self.dim) if spec.context else None
         self.half_precision = False
 
     def features(self, x_BCTHW: Tensor) -> Tensor:
@@ -72,6 +112,12 @@ class Encoder(nn.Module):
         """Gives the feature map's mean over time and space [B, D], in float32."""
         return self.features(x_BCTHW).float().mean(dim=(2, 3, 4))
 
+    def block_maps(self, x_BNCTHW: Tensor) -> Tensor:
+        """Gives every block's feature map, averaged over time [B, N, D, h, w], in float32."""
+        clips, blocks = x_BNCTHW.shape[:2]
+        maps = self.features(x_BNCTHW.flatten(0, 1)).float().mean(dim=2)
+        return maps.unflatten(0, (clips, blocks))
+
     def project(self, x_BCTHW: Tensor) -> Tensor:
         """Gives unit vectors [B, P]."""
         if self.head is None:
@@ -79,7 +125,10 @@ class Encoder(nn.Module):
         return F.normalize(self.head(self.pool(x_BCTHW)).float(), dim=1)
 
     def embed(self, x_BNCTHW: Tensor) -> Tensor:
-        """Gives one window's embedding [B, D]: pooled features, averaged over its N blocks."""
+        """Gives one window's embedding [B, D]: pooled features, averaged over its N blocks.
+
+        The context has no part in it, so that encoders of all methods are compared alike.
+        """
         blocks = x_BNCTHW.shape[1]
         pooled = self.pool(x_BNCTHW.flatten(0, 1))
         return pooled.unflatten(0, (-1, blocks)).mean(1)

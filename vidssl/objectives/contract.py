@@ -92,11 +92,17 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method wants in its batches."""
+    """What a method wants in its batches.
+
+    Attributes:
+        clips: drawn apart from one video.
+        blocks: consecutive ones that each clip is cut into.
+    """
 
     views: tuple[str, ...]
     clips: int = 2
     labels: bool = False
+    blocks: int = 1
 
 
 class Objective(nn.Module, ABC):
@@ -107,12 +113,15 @@ class Objective(nn.Module, ABC):
         joint: it trains the encoders of all its streams; else that of the first stream alone,
             and what it is given of others are frozen partners.
         supervised: it learns from labels.
+        context: what its encoders need above the backbone instead of a projection head
+            (:attr:`vidssl.backbones.EncoderSpec.context`); None: the head.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
     joint: ClassVar[bool] = False
     supervised: ClassVar[bool] = False
+    context: ClassVar[str | None] = None
 
     @classmethod
     @abstractmethod

@@ -51,6 +51,8 @@ class Recipe:
         """Gives what identifies a run: every number, as plain JSON data."""
         tables = {name: dataclasses.asdict(getattr(self, part)) for name, part in PARTS.items()}
         tables["train"]["milestones"] = list(self.train.milestones)
+        if self.clip.blocks == 1:  # came later: runs of whole clips keep their identity
+            del tables["clip"]["blocks"]
         return {"recipe": self.name, "method_name": self.method, **tables}
 
     def override(self, part: str, **values: Any) -> Recipe:

@@ -43,6 +43,7 @@ class CotrainOptions(TrainingOptions):
         student, partner: checkpoints; None: the newest of the stream, and of the other one.
         cycles: 0 trains the one stream once; n trains both streams n times in turn.
         streams: the two streams, the one that is trained first in every cycle leading.
+        views: those that a method trains at once; empty: both streams.
         init_from: for methods that train all streams at once: checkpoints whose encoders are the
             start, or "newest"; none: from scratch.
     """
@@ -51,6 +52,7 @@ class CotrainOptions(TrainingOptions):
     partner: str | None = None
     cycles: int = 0
     streams: tuple[str, str] = ("rgb", "flow")
+    views: tuple[str, ...] = ()
     init_from: tuple[str, ...] = ()
 
 
@@ -63,11 +65,17 @@ def plan_cycles(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
 def run(
     workspace: Workspace, options: CotrainOptions, progress: Progress = SILENT
 ) -> StageResult:
-    """Co-trains `options.stream` once, or all streams at once; gives the checkpoint."""
-    if objective_of(options).joint:
+    """Co-trains `options.stream` once, or several views at once; gives the checkpoint."""
+    method = objective_of(options)
+    if method.joint:
         return carry_out(workspace, plan_together(workspace, options, progress), progress)
     if options.init_from:
-        raise UsageError(f"{objective_of(options).name} starts from its student: use --student")
+        raise UsageError(f"{method.name} starts from its student: use --student")
+    if options.views:
+        raise UsageError(
+            f"{method.name} has one student: --stream says which, and --views is for methods "
+            "that train several views at once, such as cocon"
+        )
     pair = find_pair(workspace, options)
     if not options.new:
         pair = _as_typed_before(workspace, options, pair)
@@ -119,7 +127,7 @@ def plan_together(
     starts = list(options.init_from)
     if starts == ["newest"]:
         starts = [start.label for start in start_of_cycles(workspace, options).values()]
-    return joint.plan(workspace, options, options.streams, starts, progress)
+    return joint.plan(workspace, options, options.views or options.streams, starts, progress)
 
 
 def start_of_cycles(workspace: Workspace, options: CotrainOptions) -> dict[str, Artifact]:
@@ -127,7 +135,7 @@ def start_of_cycles(workspace: Workspace, options: CotrainOptions) -> dict[str, 
     pack = find_pack(workspace, options.pack, list(options.streams)) if options.pack else None
     first, second = options.streams
     newest = find_checkpoint(workspace, first, pack=pack, pretrained_only=True)
-    pack = pack_of(workspace, newest)
+    pack = _pack_of(workspace, newest, options)
     partner = find_checkpoint(workspace, second, pack=pack, pretrained_only=True)
     return {first: newest, second: partner}
 
@@ -137,9 +145,9 @@ def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, 
     other = partner_stream(options)
     pack = find_pack(workspace, options.pack, [options.stream, other]) if options.pack else None
     student = find_checkpoint(workspace, options.stream, options.student, pack=pack)
-    pack = pack_of(workspace, student)
+    pack = _pack_of(workspace, student, options)
     partner = find_checkpoint(workspace, other, options.partner, pack=pack)
-    if partner.parents.get("pack") != pack.digest:
+    if partner.parents.get("pack", pack.digest) != pack.digest:
         raise VidsslError(
             f"{student.label} and {partner.label} were trained on different packs: "
             "their videos cannot be compared"
@@ -185,7 +193,7 @@ def plan(
     progress: Progress = SILENT,
 ) -> TrainingPlan:
     """Resolves data and recipe for one student and its partner, without doing any work."""
-    pack = pack_of(workspace, student)
+    pack = _pack_of(workspace, student, options)
     split = options.split if options.split is not None else student.recipe.get("split")
     data = training_data(workspace, pack, split, int(student.recipe.get("seed", options.seed)))
     encoder = checkpoint_encoder(student, options.stream)
@@ -209,6 +217,13 @@ def plan(
         make_objective=lambda: _objective(recipe, student, encoder, partner, options),
         notes=notes,
     )
+
+
+def _pack_of(workspace: Workspace, checkpoint: Artifact, options: CotrainOptions) -> Artifact:
+    """Gives the pack a checkpoint was trained on; for imported weights any with the streams."""
+    if "pack" not in checkpoint.parents:
+        return find_pack(workspace, options.pack, list(options.streams))
+    return pack_of(workspace, checkpoint)
 
 
 def _objective(

@@ -13,7 +13,7 @@ from pathlib import Path
 from vidssl import features
 from vidssl.artifacts import Artifact, Workspace, canonical_digest, file_digest
 from vidssl.backbones import Encoder
-from vidssl.checkpoints import checkpoint_encoder, encoder_file, read_spec
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_views, encoder_file, read_spec
 from vidssl.errors import Interrupted, VidsslError
 from vidssl.features import Features, Protocol
 from vidssl.progress import SILENT, Progress
@@ -34,7 +34,7 @@ class EmbedOptions:
         checkpoint: None: the newest of the stream.
         stream: None: the checkpoint's own, or rgb.
         pack: None: the one the checkpoint was trained on.
-        name: of the artifact; None: the checkpoint's.
+        name: of the artifact; None: the checkpoint's, with the stream where it has several.
     """
 
     checkpoint: str | None = None
@@ -57,7 +57,7 @@ def run(workspace: Workspace, options: EmbedOptions, progress: Progress = SILENT
     subject = find_subject(workspace, options.checkpoint, options.stream, options.pack)
     if options.dry_run:
         plan = {
-            "makes": f"features/{options.name or subject.checkpoint.name}",
+            "makes": f"features/{options.name or _name(subject)}",
             "inputs": {"checkpoint": subject.checkpoint.label, "pack": subject.pack.label},
             "recipe": recipe_of(subject, options.protocol),
         }
@@ -105,7 +105,7 @@ def _embed(
 ) -> StageResult:
     parents = {"checkpoint": subject.checkpoint, "pack": subject.pack}
     recipe = recipe_of(subject, options.protocol)
-    name = options.name or subject.checkpoint.name
+    name = options.name or _name(subject)
     with workspace.open_run("features", name, recipe, parents, options.new) as run:
         if run.finished is not None:
             return StageResult(run.finished, reused=True)
@@ -129,6 +129,16 @@ def _embed(
             "width": whole.windows.shape[1],
         }
         return StageResult(run.publish(_digest(recipe, parents, run.folder), summary))
+
+
+def _name(subject: Subject) -> str:
+    """Gives the checkpoint's name, and the stream's where the checkpoint has several.
+
+    Features of one stream must not pass for a newer version of another's.
+    """
+    checkpoint = subject.checkpoint
+    several = len(checkpoint_views(checkpoint)) > 1
+    return f"{checkpoint.name}-{subject.stream}" if several else checkpoint.name
 
 
 def _digest(recipe: dict[str, object], parents: dict[str, Artifact], folder: Path) -> str:

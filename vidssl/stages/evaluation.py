@@ -68,18 +68,29 @@ def find_subject(
 ) -> Subject:
     """Finds the encoder to evaluate: the one named, or the newest of the stream (rgb).
 
-    Its pack is the one it was trained on, unless another is named.
+    Its pack is the one it was trained on, unless another is named; that of imported weights is the
+    newest with the stream.
+
+    Raises:
+        VidsslError: there is none; the sentence names the command that makes it.
+    """
+    found, stream = find_encoder(workspace, checkpoint, stream)
+    return Subject(found, stream, _pack_for(workspace, found, stream, pack))
+
+
+def find_encoder(
+    workspace: Workspace, checkpoint: str | None, stream: str | None
+) -> tuple[Artifact, str]:
+    """Gives the checkpoint that is meant, and its stream: the named one's, or the newest of rgb.
 
     Raises:
         VidsslError: there is none; the sentence names the command that makes it.
     """
     if checkpoint is not None and stream is None:
         found = workspace.resolve("checkpoint", checkpoint)
-        stream = _main_stream(found)
-    else:
-        stream = stream or DEFAULT_STREAM
-        found = find_checkpoint(workspace, stream, checkpoint)
-    return Subject(found, stream, _pack_for(workspace, found, stream, pack))
+        return found, _main_stream(found)
+    stream = stream or DEFAULT_STREAM
+    return find_checkpoint(workspace, stream, checkpoint), stream
 
 
 def _main_stream(checkpoint: Artifact) -> str:
@@ -93,9 +104,9 @@ def _main_stream(checkpoint: Artifact) -> str:
 def _pack_for(
     workspace: Workspace, checkpoint: Artifact, stream: str, text: str | None
 ) -> Artifact:
-    if text is not None:
+    if text is not None or "pack" not in checkpoint.parents:  # imported weights descend from none
         return find_pack(workspace, text, [stream])
-    pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
+    pack = workspace.by_digest(checkpoint.parents["pack"])
     if pack is None or pack.kind != "pack":
         raise MissingInput(
             f"the pack that {checkpoint.label} was trained on is not in {workspace.root} any "

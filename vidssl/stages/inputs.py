@@ -102,7 +102,7 @@ def find_checkpoint(
     """Gives the checkpoint the user named, or the newest of a stream.
 
     Args:
-        pack: only checkpoints that descend from it.
+        pack: only checkpoints that descend from it, or, as imported ones, from none.
         pretrained_only: only those that were not co-trained.
 
     Raises:
@@ -117,7 +117,7 @@ def find_checkpoint(
     def fits(a: Artifact) -> bool:
         return (
             stream in checkpoint_views(a)
-            and (pack is None or a.parents.get("pack") == pack.digest)
+            and (pack is None or a.parents.get("pack", pack.digest) == pack.digest)
             and not (pretrained_only and a.recipe.get("stage") == "cotrain")
         )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidssl.artifacts import Artifact, Workspace
+from vidssl.backbones import Encoder
 from vidssl.checkpoints import checkpoint_encoder
 from vidssl.errors import VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
@@ -77,8 +78,11 @@ def plan(
 def _objective(recipe: Recipe, stream: str, start: Artifact | None, seed: int) -> Objective:
     encoder = new_encoder(recipe, stream)
     if start is not None:
+        given = checkpoint_encoder(start, stream)
+        shown = {"presentation": given.spec.presentation, "channels": given.spec.channels}
+        encoder = Encoder(replace(encoder.spec, **shown))  # type: ignore[arg-type]
         try:
-            encoder.load_state_dict(checkpoint_encoder(start, stream).state_dict(), strict=True)
+            encoder.load_state_dict(given.state_dict(), strict=True)
         except RuntimeError as error:
             raise VidsslError(
                 f"{start.label} does not fit a {recipe.network.backbone} encoder of {stream}: "

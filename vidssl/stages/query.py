@@ -164,7 +164,7 @@ def _neighbour(
     ours = centred_unit(own.unit_windows(), stream.mean)
     mine, its = np.unravel_index(int((ours @ theirs.T).argmax()), (len(ours), len(theirs)))
     spec = stream.encoder.spec
-    cover = span(spec.frames, spec.stride)
+    cover = span(spec.window, spec.stride)
     first = int(stream.features.starts[stream.features.of_video(video)][its])
     last = min(first + cover, int(gallery.reader.videos.frames[video])) - 1
     query_first = int(own.starts[mine])

@@ -89,9 +89,11 @@ def find_subjects(workspace: Workspace, options: RetrieveOptions) -> list[Subjec
     """Finds the one or two encoders, both to be tried on the first one's pack.
 
     Raises:
-        UsageError: more than two, or as many streams as do not fit the checkpoints.
+        UsageError: more than two, or as many streams as do not fit several checkpoints.
     """
     checkpoints, streams = options.checkpoints, options.streams
+    if len(checkpoints) == 1:  # it may hold encoders of several streams
+        checkpoints *= max(1, len(streams))
     if max(len(checkpoints), len(streams)) > 2:
         raise UsageError("retrieval compares one stream, or adds up two")
     if checkpoints and streams and len(checkpoints) != len(streams):

@@ -134,7 +134,16 @@ def require_labels(recipe: Recipe, data: TrainingData) -> None:
 
 
 def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
-    """Takes network and clip from an encoder to start from, where the user did not set them."""
+    """Takes the network, and the clip where the user did not set it, from an encoder.
+
+    Raises:
+        UsageError: the user wants another backbone than the encoder has.
+    """
+    if "backbone" in recipe.explicit and recipe.network.backbone != spec.backbone:
+        raise UsageError(
+            f"what it starts from is a {spec.backbone}: leave --backbone "
+            f"{recipe.network.backbone} away"
+        )
     clip = {"frames": spec.frames, "stride": spec.stride, "size": spec.size}
     kept = {name: value for name, value in clip.items() if name not in recipe.explicit}
     return replace(
@@ -146,6 +155,7 @@ def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
 
 def new_encoder(recipe: Recipe, stream: str) -> Encoder:
     """Makes the encoder that a recipe describes for a stream."""
+    context = OBJECTIVES[recipe.method].context
     return Encoder(
         EncoderSpec(
             view=stream,
@@ -154,7 +164,9 @@ def new_encoder(recipe: Recipe, stream: str) -> Encoder:
             frames=recipe.clip.frames,
             stride=recipe.clip.stride,
             size=recipe.clip.size,
-            project=recipe.network.project,
+            project=None if context else recipe.network.project,
+            blocks=recipe.clip.blocks,
+            context=context,
         )
     )
 
@@ -328,6 +340,11 @@ def _train(
     device = distributed.local_device(choose_device(options.device))
     torch.manual_seed(options.seed)
     objective = plan.make_objective()
+    if objective.needs.blocks != recipe.clip.blocks:
+        raise UsageError(
+            f"{recipe.method} takes clips whole, and here they are cut into {recipe.clip.blocks} "
+            "blocks: choose --method cpc, or --set blocks=1"
+        )
     loader = ClipLoader(
         plan.data.videos,
         objective.needs.views,
@@ -341,6 +358,11 @@ def _train(
         world_size=distributed.world_size(),
         threads=options.threads or cores(),
         pin=device.type == "cuda",
+        presentations={
+            part.spec.view: part.spec.presentation
+            for part in objective.modules()
+            if isinstance(part, Encoder)
+        },
     )
     place = Place(
         device, plan.half_precision, compile=options.compile, save_every=options.save_every

@@ -11,11 +11,13 @@ means +0.078 px; docs/methods.md.) Frame i is the motion from RGB frame i to i +
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
-from vidssl.views.view import View, standardise
+from vidssl.views.rgb import IMAGENET_MEAN, IMAGENET_STD
+from vidssl.views.view import Presentation, View, standardise
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +45,38 @@ def to_pixels(stored: _Array, bound: float) -> _Array:
     return (stored.float() - ZERO) * (bound / STEPS)
 
 
+# ── as published
+
+
+def to_published(x: torch.Tensor) -> torch.Tensor:
+    """Gives the 8-bit values of CoCLR's, ViCC's and CoCon's flow: round((f + bound)·255/(2·bound)).
+
+    Their bound stands for 20 pixels of the video as it was; so does ours, scaled to the working
+    size, unless `extract-flow` was told another one.
+
+    Args:
+        x: [..., 2, T, H, W] in stored units.
+    """
+    return ((x.float() - ZERO) / STEPS + 1).mul_(255 / 2).round_()
+
+
+def as_coclr(x: torch.Tensor) -> torch.Tensor:
+    """Gives [..., 3, T, H, W]: their colour picture read as (128, v, u), ImageNet's mean and std.
+
+    CoCLR and ViCC write (u, v, 128) as blue, green, red.
+    """
+    import torch
+
+    u, v = to_published(x).unbind(-4)
+    picture = torch.stack([torch.full_like(u, ZERO), v, u], dim=-4)
+    return standardise(picture, [255 * m for m in IMAGENET_MEAN], [255 * s for s in IMAGENET_STD])
+
+
+def as_cocon(x: torch.Tensor) -> torch.Tensor:
+    """Gives [..., 2, T, H, W]: 8-bit u and v as value/255 − 0.5."""
+    return to_published(x).div_(255).sub_(0.5)
+
+
 class FlowView(View):
     """Optical flow from each frame to the next; N frames of video have N - 1 of it."""
 
@@ -50,6 +84,20 @@ class FlowView(View):
     channels: ClassVar[int] = 2
     lag: ClassVar[int] = 1
     default_codec: ClassVar[str] = "jpeg95"
+    published: ClassVar[Mapping[str, Presentation]] = {
+        "coclr": Presentation(
+            3,
+            "p = round(((x − 128)/127 + 1)·127.5); channels (128, v, u) of p; "
+            "(p/255 − mean)/std with ImageNet's mean and std",
+            as_coclr,
+        ),
+        "cocon": Presentation(
+            2, "p = round(((x − 128)/127 + 1)·127.5); channels (u, v) of p; p/255 − 0.5", as_cocon
+        ),
+    }
+    native: ClassVar[str] = (
+        "channels (u, v); (x − 128)/127 with x stored as round(flow·127/bound) + 128"
+    )
 
     def to_image(self, frame: np.ndarray) -> np.ndarray:
         """Lays [H, W, 2] out as one grey picture [2H, W], u above v.

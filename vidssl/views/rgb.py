@@ -25,6 +25,10 @@ class RgbView(View):
     channels: ClassVar[int] = 3
     colour: ClassVar[bool] = True
     default_codec: ClassVar[str] = "jpeg90"
+    native: ClassVar[str] = (
+        "channels red, green, blue in 0..255; (x/255 − mean)/std with ImageNet's mean "
+        f"{IMAGENET_MEAN} and std {IMAGENET_STD}"
+    )
 
     def to_image(self, frame: np.ndarray) -> np.ndarray:
         """A frame is a picture already: [H, W, 3]."""

@@ -6,15 +6,35 @@ Shapes: T frames, H and W pixels, C channels of the view.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from vidssl.errors import UsageError
 from vidssl.views.codecs import get_codec
 
 if TYPE_CHECKING:
     import torch
+
+
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How a published implementation shows a view to its networks.
+
+    Attributes:
+        channels: of the network's input.
+        normalisation: what `show` does, in words.
+        show: as :meth:`View.to_float`, with that many channels.
+    """
+
+    channels: int
+    normalisation: str
+    show: Callable[[torch.Tensor], torch.Tensor]
 
 
 class View(ABC):
@@ -26,6 +46,8 @@ class View(ABC):
         lag: frames lost when the view is derived from N decoded frames; it has N - lag.
         colour: whether colour augmentation may touch it.
         default_codec: a name that :func:`vidssl.views.codecs.get_codec` knows.
+        native: what `to_float` does, in words.
+        published: what imported weights were trained with, where that is not `to_float`.
     """
 
     name: ClassVar[str]
@@ -33,6 +55,8 @@ class View(ABC):
     lag: ClassVar[int] = 0
     colour: ClassVar[bool] = False
     default_codec: ClassVar[str]
+    native: ClassVar[str]
+    published: ClassVar[Mapping[str, Presentation]] = {}
 
     def encode(self, frame: np.ndarray, codec: str | None = None) -> bytes:
         """Stores one frame: uint8 [H, W, C] → one blob.
@@ -65,6 +89,35 @@ class View(ABC):
         Args:
             x: [..., C, T, H, W] in stored units 0..255, uint8 or float (after augmentation).
         """
+
+    def present(self, x: torch.Tensor, presentation: str = NATIVE) -> torch.Tensor:
+        """Gives the network's input as an :class:`~vidssl.backbones.EncoderSpec` asks for it.
+
+        Args:
+            x: as of :meth:`to_float`.
+            presentation: "native" is :meth:`to_float`; others are in `published`.
+        """
+        return self.to_float(x) if presentation == NATIVE else self._published(presentation).show(x)
+
+    def input_channels(self, presentation: str = NATIVE) -> int:
+        """Gives the channels of what :meth:`present` gives.
+
+        Raises:
+            UsageError: the view knows no such presentation.
+        """
+        return self.channels if presentation == NATIVE else self._published(presentation).channels
+
+    def normalisation(self, presentation: str = NATIVE) -> str:
+        """Gives in words how stored values become the network's input."""
+        if presentation == NATIVE:
+            return self.native
+        return self._published(presentation).normalisation
+
+    def _published(self, presentation: str) -> Presentation:
+        if presentation not in self.published:
+            known = ", ".join([NATIVE, *self.published])
+            raise UsageError(f"{self.name} has no presentation {presentation}; it has {known}")
+        return self.published[presentation]
 
     @abstractmethod
     def flip(self, frames: np.ndarray) -> np.ndarray:

@@ -1,0 +1,140 @@
+"""CPC and CoCon from the command line to probe and retrieve, and clips of consecutive blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from cli_workspace import vidssl
+from small_workspace import annotate, make_pack
+
+from vidssl.artifacts import Workspace
+from vidssl.augment import AugmentSpec
+from vidssl.backbones import EncoderSpec
+from vidssl.checkpoints import checkpoint_encoder
+from vidssl.clips import ClipLoader, ClipSpec, TrainingVideos
+from vidssl.recipes import load_recipe
+
+SMALL = ["--epochs", 2, "--batch-size", 4, "--set", "frames=2", "--set", "size=32"]
+SMALL += ["--set", "blocks=4", "--recipe", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed") / "workspace"
+    workspace = Workspace(folder)
+    annotate(workspace, make_pack(workspace, [0, 1] * 5, ("rgb", "flow"), length=14))
+    return folder
+
+
+def test_cpc_trains_and_its_encoder_is_evaluated(packed):
+    made = vidssl("pretrain", "--method", "cpc", *SMALL, "--json", workspace=packed).json
+    assert made["artifact"] == "checkpoint/rgb-cpc/v001"
+    assert vidssl("pretrain", "--method", "cpc", *SMALL, "--json", workspace=packed).json["reused"]
+    spec = checkpoint_encoder(Workspace(packed).resolve("checkpoint", "rgb-cpc"), "rgb").spec
+    assert spec == EncoderSpec(
+        "rgb", "tiny", 3, frames=2, stride=1, size=32, project=None, blocks=4, context="gru"
+    )
+    vidssl("probe", "-c", "rgb-cpc", workspace=packed)
+    vidssl("retrieve", "--evaluate", "-c", "rgb-cpc", workspace=packed)
+
+
+def test_cocon_trains_two_views_into_one_checkpoint(packed):
+    command = ["cotrain", "--method", "cocon", "--views", "rgb,flow", *SMALL, "--json"]
+    made = vidssl(*command, workspace=packed).json
+    assert made["artifact"] == "checkpoint/rgb-flow-cocon/v001"
+    assert vidssl(*command, workspace=packed).json["reused"]
+    checkpoint = Workspace(packed).resolve("checkpoint", "rgb-flow-cocon")
+    assert {"encoder.rgb.safetensors", "encoder.flow.safetensors"} <= set(checkpoint.payload)
+    assert checkpoint.recipe["views"] == ["rgb", "flow"]
+    row = (checkpoint.path / "log.csv").read_text().splitlines()[0].split(",")
+    assert {"cpc", "sim", "sync", "aligned", "unaligned", "top1", "top3_flow"} <= set(row)
+    for stream in ("rgb", "flow"):
+        vidssl("probe", "-c", "rgb-flow-cocon", "--stream", stream, workspace=packed)
+    both = ["retrieve", "--evaluate", "--stream", "rgb,flow"]
+    for which in ([], ["-c", "rgb-flow-cocon"]):
+        found = vidssl(*both, *which, "--json", workspace=packed).json["results"]
+        assert found["features"].count("rgb-flow-cocon") == 2
+    assert "stale" not in vidssl("status", workspace=packed).out
+    vidssl("verify", workspace=packed)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pretrain", "--method", "cocon"], "vidssl cotrain --method cocon --views rgb,flow"),
+        (["pretrain", "--method", "cpc", "--set", "blocks=2", "--recipe", "cpu"], "foretells 2"),
+        (["pretrain", "--recipe", "dpc-ucf101", "--batch-size", 4], "takes clips whole"),
+        (["cotrain", "--method", "cocon", "--views", "rgb,rgb"], "each of its views once"),
+        (["cotrain", "--method", "cocon", "--cycles", 1], "leave --cycles away"),
+        (["cotrain", "--method", "cocon", "--student", "rgb-cpc"], "from the start"),
+        (["cotrain", "--views", "rgb,flow"], "one student"),
+        (["pretrain", "--method", "cpc", "--set", "temprature=1"], "temperature"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(packed, words, said):
+    result = vidssl(*words, workspace=packed, code=2)
+    assert said in " ".join(result.err.split())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method"),
+    [(n, "cpc") for n in ("dpc-ucf101", "dpc-k400")]
+    + [(n, "cocon") for n in ("cocon-ucf101", "cocon-hmdb51", "cocon-k400")]
+    + [(n, m) for n in ("cpu", "paper") for m in ("cpc", "cocon")],
+)
+def test_recipes_of_blocks_resolve(recipe, method):
+    found = load_recipe(recipe, method, "rgb")
+    assert found.clip.blocks > found.config.predict and found.network.project == 0
+    if recipe == "cpu":
+        assert (found.clip.frames, found.clip.stride, found.clip.blocks) == (4, 1, 6)
+        assert found.config.predict == 2
+
+
+# ── clips of consecutive blocks ──────────────────────────────────────────────────────────────
+
+
+class Numbered:
+    """One video whose frame t is t everywhere, in rgb and flow."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def frame_count(self, view):
+        return np.array([self.length] * 4)
+
+    def frames(self, view, video, indices):
+        channels = {"rgb": 3, "flow": 2}[view]
+        shape = (len(indices), 8, 8, channels)
+        return np.broadcast_to(np.asarray(indices, np.uint8)[:, None, None, None], shape).copy()
+
+
+def loader(clip: ClipSpec, length: int = 60, clips: int = 1, **augment: float) -> ClipLoader:
+    rows = np.arange(4)
+    videos = TrainingVideos(Numbered(length), rows, rows, rows)
+    spec = AugmentSpec(**{"flip": 0, "jitter": 0, "gray": 0, "blur": 0, **augment})
+    return ClipLoader(videos, ["rgb", "flow"], clip, spec, 4, clips_per_video=clips)
+
+
+def test_blocks_follow_one_another_without_a_gap():
+    sample = loader(ClipSpec(frames=3, stride=2, size=8, blocks=4)).sample(0, 0, 0)
+    for view, channels in (("rgb", 3), ("flow", 2)):
+        clips = sample.clips[view]
+        assert clips.shape == (4, channels, 3, 8, 8)
+        times = clips[:, 0, :, 0, 0].ravel().astype(int)
+        assert np.all(np.diff(times) == 2)
+
+
+def test_a_short_video_is_padded_with_its_first_frame():
+    sample = loader(ClipSpec(frames=3, stride=1, size=8, blocks=3), length=7).sample(0, 0, 0)
+    assert sample.clips["rgb"][:, 0, :, 0, 0].ravel().tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_drawn_for_a_clip_holds_for_all_of_its_blocks():
+    made = loader(ClipSpec(frames=2, size=8, blocks=3), clips=2, jitter=1, blur=1)
+    sample = made.sample(0, 0, 0)
+    assert len(sample.colour) == 6 == len(sample.clips["rgb"])
+    assert sample.colour[0] == sample.colour[1] == sample.colour[2] != sample.colour[3]
+    (host,) = next(made.epoch(0))
+    batch = made.present(host, torch.device("cpu"))
+    assert batch.clips["rgb"].shape == (4, 6, 3, 2, 8, 8)

@@ -1,0 +1,199 @@
+"""Dense predictive coding: from the blocks so far, the features of the blocks to come, place by
+place (Han et al. 2019, DPC; with unit features and a temperature as in Rai et al. 2021, CoCon).
+
+Legend: B clips, N blocks of which the last P are predicted, D channels, H and W places,
+M = B·P·H·W predictions on a rank, V·M targets on all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidssl import distributed
+from vidssl.backbones import Encoder
+from vidssl.backbones.dense import unit_channels
+from vidssl.clips import ClipBatch
+from vidssl.distributed import gather_with_gradient
+from vidssl.errors import UsageError
+from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
+
+
+@dataclass(frozen=True)
+class CPCConfig:
+    """CPC's hyperparameters; defaults: CoCon's published code.
+
+    Attributes:
+        predict: P, how many of a clip's last blocks are foretold.
+        temperature: τ. CoCon divides both factors by 0.07, which is one division by 0.0049;
+            DPC has none, which is 1.
+        unit: features, predictions and states at unit length (CoCon); false: as they are, and a
+            ReLU before the GRU (DPC).
+        dropout: of the GRU's state at every step.
+    """
+
+    predict: int = 3
+    temperature: float = 0.0049
+    unit: bool = True
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        require("predict", self.predict, self.predict >= 1, "at least 1")
+        require("temperature", self.temperature, self.temperature > 0, "above 0")
+        require("dropout", self.dropout, 0 <= self.dropout < 1, "in [0, 1)")
+
+
+class Foretold(NamedTuple):
+    """Features of all blocks z [B, N, D, H, W], and predictions of the last P [B, P, D, H, W]."""
+
+    z: Tensor
+    pred: Tensor
+
+    @property
+    def target(self) -> Tensor:
+        """What `pred` should have been [B, P, D, H, W]."""
+        return self.z[:, -self.pred.shape[1] :]
+
+
+class CPC(Objective):
+    """Every predicted place must find its own feature among all places, steps and clips."""
+
+    name = "cpc"
+    Config = CPCConfig
+    context = "gru"
+
+    def __init__(self, config: CPCConfig, encoder: Encoder, seed: int = 0) -> None:
+        super().__init__()
+        check_encoder(self.name, config, encoder)
+        self.config = config
+        self.view = encoder.spec.view
+        self.encoder = encoder
+
+    @classmethod
+    def build(cls, config: CPCConfig, encoders: Mapping[str, Encoder], seed: int) -> CPC:
+        (encoder,) = encoders.values()
+        return cls(config, encoder, seed)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=(self.view,), clips=1, blocks=self.encoder.spec.blocks)
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        return {self.view: self.encoder}
+
+    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+        drop = state_dropout(self.config.dropout if self.training else 0.0, clock)
+        found = foretell(self.encoder, batch.clips[self.view], self.config, drop)
+        score_MM = dense_scores(found.pred, found.target, self.config.temperature)
+        features_BD = clip_features(found.z)
+        return StepOutput(
+            loss=dense_nce(score_MM),
+            metrics=top_shares(score_MM) | {"knn": batch_neighbour(features_BD, batch)},
+            features=features_BD,
+        )
+
+
+def check_encoder(name: str, config: CPCConfig, encoder: Encoder) -> None:
+    """Raises a :class:`UsageError` for an encoder that cannot foretell.
+
+    A head that gets no gradient would stop training over several processes, hence none.
+    """
+    if encoder.context is None or encoder.spec.project is not None:
+        raise UsageError(f"{name} needs an encoder with a context and without a projection head")
+    if encoder.spec.blocks <= config.predict:
+        raise UsageError(
+            f"{name} foretells {config.predict} blocks and must see at least one before them: "
+            f"give clips more than {config.predict} blocks, such as --set blocks=8, "
+            f"not {encoder.spec.blocks}"
+        )
+
+
+def foretell(
+    encoder: Encoder,
+    x_BNCTHW: Tensor,
+    config: CPCConfig,
+    drop: Callable[[Tensor], Tensor],
+) -> Foretold:
+    """z = f(x); the context of the first N − P blocks foretells the last P (DPC §3.1)."""
+    z_BNDHW = encoder.block_maps(x_BNCTHW)
+    if config.unit:
+        z_BNDHW = unit_channels(z_BNDHW, 2)
+    seen = z_BNDHW[:, : -config.predict]
+    foretold = encoder.context.rollout(  # type: ignore[operator, union-attr]
+        seen, config.predict, unit=config.unit, drop=drop
+    )
+    return Foretold(z_BNDHW, foretold.pred)
+
+
+def dense_scores(pred_BPDHW: Tensor, target_BPDHW: Tensor, temperature: float) -> Tensor:
+    """ẑ·z / τ between every prediction of this rank and every target of all ranks [M, V·M]."""
+    pred_MD = _places(pred_BPDHW)
+    target_MD = _places(gather_with_gradient(target_BPDHW))
+    return pred_MD @ target_MD.T / temperature
+
+
+def _places(x_BPDHW: Tensor) -> Tensor:
+    return x_BPDHW.permute(0, 1, 3, 4, 2).flatten(0, 3)
+
+
+def own_column(score_MM: Tensor) -> Tensor:
+    """Gives each prediction's own target [M]: arange, after the rows of the ranks before."""
+    rows = len(score_MM)
+    return distributed.rank() * rows + torch.arange(rows, device=score_MM.device)
+
+
+def dense_nce(score_MM: Tensor) -> Tensor:
+    """Cross-entropy of every prediction's scores, its own target being right (DPC eq. 5)."""
+    return F.cross_entropy(score_MM, own_column(score_MM))
+
+
+def clip_features(z_BNDHW: Tensor) -> Tensor:
+    """Gives one unit vector per clip [B, D], detached: the mean over blocks and places."""
+    return F.normalize(z_BNDHW.detach().mean(dim=(1, 3, 4)), dim=1)
+
+
+def state_dropout(share: float, clock: Clock, number: int = 0) -> Callable[[Tensor], Tensor]:
+    """Gives dropout of a state, seeded by the step and the rank, so that a resumed run repeats it.
+
+    Args:
+        number: of the network, where several drop in one step.
+    """
+    if share == 0:
+        return lambda h: h
+    drawn = torch.randint(2**62, (), generator=clock.generator())
+    seed = int(drawn) + 1009 * distributed.rank() + number
+    generators: dict[torch.device, torch.Generator] = {}
+
+    def drop(h: Tensor) -> Tensor:
+        if h.device not in generators:  # on the device, so that masks need not travel there
+            generators[h.device] = torch.Generator(h.device).manual_seed(seed)
+        kept = torch.rand(h.shape, generator=generators[h.device], device=h.device) >= share
+        return h * kept / (1 - share)
+
+    return drop
+
+
+# ── health ───────────────────────────────────────────────────────────────────────────────────
+
+
+@torch.no_grad()
+def top_shares(score_MM: Tensor) -> dict[str, Tensor]:
+    """Gives how often the own target is the best, or among the best three, of all."""
+    own_M1 = own_column(score_MM)[:, None]
+    better_M = (score_MM > score_MM.gather(1, own_M1)).sum(1)
+    return {"top1": (better_M < 1).float().mean(), "top3": (better_M < 3).float().mean()}
+
+
+@torch.no_grad()
+def batch_neighbour(features_BD: Tensor, batch: ClipBatch) -> Tensor:
+    """Gives how often the nearest clip of another source in the batch has the label, or NaN."""
+    other_BB = (batch.source[:, None] != batch.source) & (batch.label >= 0)
+    nearest_B = (features_BD @ features_BD.T).masked_fill(~other_BB, float("-inf")).argmax(1)
+    known_B = (batch.label >= 0) & other_BB.any(1)
+    return ((batch.label[nearest_B] == batch.label) & known_B).sum() / known_B.sum()

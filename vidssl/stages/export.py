@@ -1,0 +1,182 @@
+"""`vidssl export`: an encoder for other programs, with a card that says how to feed it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidssl.artifacts import Artifact, Workspace, atomic_write, write_json
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.checkpoints import checkpoint_encoder, encoder_file
+from vidssl.errors import UsageError, VidsslError, nearest_name
+from vidssl.progress import SILENT, Progress
+from vidssl.stages.evaluation import find_encoder
+from vidssl.version import VERSION
+from vidssl.views import get_view
+
+CARD_FORMAT = 1
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `vidssl export`.
+
+    Attributes:
+        format: of :data:`FORMATS`.
+        checkpoint: None: the newest of the stream.
+        stream: None: the checkpoint's own, or rgb.
+        out: folder that is made; None: NAME-vNNN-STREAM-FORMAT where the command is typed.
+    """
+
+    format: str = "safetensors"
+    checkpoint: str | None = None
+    stream: str | None = None
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The files that were written, and the card among them."""
+
+    files: list[Path]
+    card: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the result as plain data, for --json."""
+        return {"files": [str(path) for path in self.files], "card": self.card}
+
+
+class Embedding(nn.Module):
+    """One call of an encoder: a window to its embedding, and to its projection if it has a head.
+
+    A window is [B, C, T, S, S], or [B, N, C, T, S, S] for encoders of N blocks; the embedding is
+    [B, D], not of unit length; the projection [B, P] is.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.blocks = encoder.spec.blocks
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
+        if self.blocks > 1:
+            return (self.encoder.embed(clip),)
+        pooled = self.encoder.pool(clip)
+        if self.encoder.head is None:
+            return (pooled,)
+        return pooled, nn.functional.normalize(self.encoder.head(pooled), dim=1)
+
+
+def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILENT) -> ExportResult:
+    """Writes one encoder in a format that needs no vidssl to run.
+
+    Raises:
+        VidsslError: no such checkpoint, the folder is there already, or an extra is missing.
+    """
+    if options.format not in FORMATS:
+        raise UsageError(
+            f"there is no format {options.format}{nearest_name(options.format, FORMATS)}; "
+            f"there are {', '.join(FORMATS)}"
+        )
+    checkpoint, stream = find_encoder(workspace, options.checkpoint, options.stream)
+    label = f"{checkpoint.name}-v{checkpoint.version:03d}-{stream}-{options.format}"
+    folder = options.out or Path(label)
+    if folder.exists():
+        raise VidsslError(f"{folder} is there already: name another folder with --out")
+    encoder = checkpoint_encoder(checkpoint, stream)
+    progress.say(f"export: {stream} of {checkpoint.label} as {options.format}")
+    blob, name = FORMATS[options.format](encoder, checkpoint)
+    card = card_of(checkpoint, encoder.spec, encoder.dim) | {"file": name}
+    folder.mkdir(parents=True)
+    atomic_write(folder / name, blob)
+    write_json(folder / CARD, card)
+    return ExportResult([folder / name, folder / CARD], card)
+
+
+def card_of(checkpoint: Artifact, spec: EncoderSpec, width: int) -> dict[str, Any]:
+    """Gives all that is needed to feed an exported encoder and to know where it comes from."""
+    shape: list[int | str] = ["batch", spec.channels, spec.frames, spec.size, spec.size]
+    if spec.blocks > 1:
+        shape.insert(1, spec.blocks)
+    return {
+        "vidssl": "exported encoder",
+        "format": CARD_FORMAT,
+        "vidssl_version": VERSION,
+        "checkpoint": checkpoint.label,
+        "digest": checkpoint.digest,
+        "method": checkpoint.summary.get("method") or checkpoint.recipe.get("method_name"),
+        "view": spec.view,
+        "backbone": spec.backbone,
+        "frames": spec.window,
+        "stride": spec.stride,
+        "size": spec.size,
+        "input": {
+            "name": "clip",
+            "type": "float32",
+            "shape": shape,
+            "normalisation": get_view(spec.view).normalisation(spec.presentation),
+        },
+        "outputs": {"embedding": width} | ({"projection": spec.project} if spec.project else {}),
+    }
+
+
+# ── formats ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _safetensors(encoder: Encoder, checkpoint: Artifact) -> tuple[bytes, str]:
+    name = encoder_file(encoder.spec.view)
+    return (checkpoint.path / name).read_bytes(), name
+
+
+def _torch_export(encoder: Encoder, checkpoint: Artifact) -> tuple[bytes, str]:
+    import io
+
+    program = torch.export.export(
+        Embedding(encoder).eval(),
+        (_example(encoder.spec),),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    return file.getvalue(), "encoder.pt2"
+
+
+def _onnx(encoder: Encoder, checkpoint: Artifact) -> tuple[bytes, str]:
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise VidsslError(
+            f"export to ONNX needs {' and '.join(missing)}, which an extra brings: "
+            "pip install 'vidssl[export]'"
+        )
+    outputs = ["embedding", "projection"] if encoder.head is not None else ["embedding"]
+    program = torch.onnx.export(
+        Embedding(encoder).eval(),
+        (_example(encoder.spec),),
+        input_names=["clip"],
+        output_names=outputs,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto.SerializeToString(), "encoder.onnx"
+
+
+def _example(spec: EncoderSpec) -> Tensor:
+    # Two windows: a batch of one would be taken for a constant.
+    blocks = (spec.blocks,) if spec.blocks > 1 else ()
+    return torch.zeros(2, *blocks, spec.channels, spec.frames, spec.size, spec.size)
+
+
+FORMATS: dict[str, Callable[[Encoder, Artifact], tuple[bytes, str]]] = {
+    "safetensors": _safetensors,
+    "onnx": _onnx,
+    "torch-export": _torch_export,
+}

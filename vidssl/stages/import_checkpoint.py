@@ -1,0 +1,176 @@
+"""`vidssl import`: a published checkpoint becomes one of ours, every tensor accounted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from vidssl.artifacts import Artifact, Workspace, atomic_write, file_digest
+from vidssl.augment import AugmentSpec
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.checkpoints import save_encoder, weights_digest
+from vidssl.clips import ClipLoader, ClipSpec
+from vidssl.errors import MissingInput
+from vidssl.progress import SILENT, Progress
+from vidssl.published import get_method, import_state, projection_width, read_published
+from vidssl.stages.inputs import TrainingData, find_pack, training_data
+from vidssl.stages.result import StageResult
+from vidssl.views import get_view
+from vidssl.views.view import NATIVE
+
+MEASURED_BATCHES, MEASURED_BATCH = 64, 16
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of `vidssl import`.
+
+    Attributes:
+        file: what `torch.save` wrote, such as a published `.pth.tar`.
+        method: a published method (:data:`vidssl.published.METHODS`).
+        view: what the network saw.
+        backbone, frames, stride, size, blocks: None: those of the method's published runs.
+        pack: only where BatchNorm statistics must be measured; None: the newest with the view.
+        name: of the artifact; None: VIEW-METHOD-published.
+    """
+
+    file: Path
+    method: str
+    view: str = "rgb"
+    backbone: str | None = None
+    frames: int | None = None
+    stride: int | None = None
+    size: int | None = None
+    blocks: int | None = None
+    pack: str | None = None
+    name: str | None = None
+    seed: int = 0
+    new: bool = False
+    dry_run: bool = False
+
+
+def run(workspace: Workspace, options: ImportOptions, progress: Progress = SILENT) -> StageResult:
+    """Imports a published checkpoint; gives the checkpoint it has become.
+
+    Raises:
+        VidsslError: the file cannot be read safely, or a tensor is missing or left over.
+    """
+    method = options.method.lower()
+    whole = read_published(options.file)
+    spec = encoder_spec(options, whole["state_dict"])
+    imported = import_state(whole["state_dict"], method, spec)
+    recipe: dict[str, Any] = {
+        "stage": "import",
+        "stream": options.view,
+        "method_name": method,
+        "file": file_digest(options.file),
+        "spec": spec.as_dict(),
+    }
+    parents: dict[str, Artifact] = {}
+    if imported.lacks_statistics:
+        data = _data_to_measure_on(workspace, options)
+        parents["pack"] = data.pack
+        if data.annotations is not None:
+            parents["annotations"] = data.annotations
+        recipe |= {"split": data.split, "seed": options.seed}
+    name = options.name or f"{options.view}-{method}-published"
+    if options.dry_run:
+        inputs = {role: parent.label for role, parent in parents.items()}
+        plan = {"makes": f"checkpoint/{name}", "inputs": inputs, "recipe": recipe}
+        return StageResult(None, notes=imported.notes, plan=plan)
+    with workspace.open_run("checkpoint", name, recipe, parents, options.new) as opened:
+        if opened.finished is not None:
+            return StageResult(opened.finished, reused=True, notes=imported.notes)
+        for note in imported.notes:
+            progress.say(note)
+        if imported.lacks_statistics:
+            measure_statistics(imported.encoder, data, options.seed, progress)
+        save_encoder(imported.encoder, opened.folder)
+        if imported.prototypes is not None:
+            _save_prototypes(imported.prototypes, options.view, opened.folder)
+        summary = {"method": f"{method}, published", "backbone": spec.backbone}
+        summary |= {"epochs": whole["epoch"]} if isinstance(whole.get("epoch"), int) else {}
+        artifact = opened.publish(
+            weights_digest({options.view: imported.encoder}),
+            summary | {"accounted_for": imported.notes},
+        )
+    return StageResult(artifact, notes=imported.notes)
+
+
+def encoder_spec(options: ImportOptions, state: dict[str, Tensor]) -> EncoderSpec:
+    """Gives the spec of the encoder that a file holds, as far as options do not say otherwise."""
+    published = get_method(options.method)
+    view = get_view(options.view)
+    presentation = published.presentations.get(view.name, NATIVE)
+    return EncoderSpec(
+        view=view.name,
+        backbone=options.backbone or published.backbone,
+        channels=view.input_channels(presentation),
+        frames=options.frames or published.frames,
+        stride=options.stride or published.stride,
+        size=options.size or 128,
+        project=projection_width(state, options.method),
+        blocks=options.blocks or published.blocks,
+        context=None if published.head else "gru",
+        presentation=presentation,
+    )
+
+
+def _save_prototypes(prototypes: Tensor, view: str, folder: Path) -> None:
+    data = safetensors.torch.save({"prototypes.weight": prototypes.contiguous()})
+    atomic_write(folder / f"prototypes.{view}.safetensors", data)
+
+
+# ── files of networks that were trained without running statistics ───────────────────────────
+
+
+def _data_to_measure_on(workspace: Workspace, options: ImportOptions) -> TrainingData:
+    if options.pack is None and workspace.newest("pack") is None:
+        raise MissingInput(
+            f"{options.file} has no BatchNorm statistics, so they must be measured on video, and "
+            f"there is none in {workspace.root}; make some with: vidssl pack VIDEOS"
+        )
+    pack = find_pack(workspace, options.pack, [options.view])
+    return training_data(workspace, pack, None, options.seed)
+
+
+@torch.no_grad()
+def measure_statistics(
+    encoder: Encoder, data: TrainingData, seed: int, progress: Progress = SILENT
+) -> None:
+    """Gives every BatchNorm the mean and variance of up to 1024 training clips, in place."""
+    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm3d)]
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over all batches
+    spec = encoder.spec
+    batch = min(MEASURED_BATCH, len(data.videos))
+    loader = ClipLoader(
+        data.videos,
+        [spec.view],
+        ClipSpec(spec.frames, spec.stride, spec.size, spec.blocks),
+        AugmentSpec(),
+        batch,
+        clips_per_video=1,
+        seed=seed,
+        presentations={spec.view: spec.presentation},
+    )
+    steps = min(MEASURED_BATCHES, loader.steps_per_epoch)
+    batches = loader.epoch(0)
+    encoder.train()
+    with progress.task("measure BatchNorm statistics", steps, "batch") as task:
+        for _ in range(steps):
+            (host,) = next(batches)
+            clips = loader.present(host, torch.device("cpu")).clips[spec.view]
+            encoder.features(clips.flatten(0, 1))
+            task.advance()
+    batches.close()  # type: ignore[attr-defined]
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+    encoder.eval()
