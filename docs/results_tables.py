@@ -32,9 +32,9 @@ DEMO_ROWS = {
     "untrained RGB": "baseline-random-rgb-tiny",
     "untrained flow": "baseline-random-flow-tiny",
     "InfoNCE flow": "flow-infonce",
-    "InfoNCE RGB, 20 epochs": "rgb-infonce",
+    "InfoNCE RGB, 10 epochs": "rgb-infonce",
     "InfoNCE RGB, 40 epochs": "rgb-infonce-long",
-    "CoCLR RGB, 20 epochs after InfoNCE's 20": "rgb-coclr",
+    "CoCLR RGB, 30 epochs after InfoNCE's 10": "rgb-coclr",
 }
 JHMDB_ROWS = {
     "colour histogram": "baseline-colour-histogram",
@@ -164,7 +164,7 @@ def demo_difference() -> str:
     scores = demo_scores()
     (coclr,) = (row for shown, row in scores.items() if shown.startswith("CoCLR"))
     lines = []
-    for shown in ("InfoNCE RGB, 20 epochs", "InfoNCE RGB, 40 epochs"):
+    for shown in ("InfoNCE RGB, 10 epochs", "InfoNCE RGB, 40 epochs"):
         gains = [
             100 * (after.recall1 - before.recall1)
             for after, before in zip(coclr, scores[shown], strict=True)

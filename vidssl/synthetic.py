@@ -66,7 +66,7 @@ def _bounce(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
 def _circle(t: np.ndarray, draw: np.random.Generator, radius: float) -> Pose:
     """Goes round a small circle without turning."""
     turn = _turns(t, draw, 15, 20)
-    reach = draw.uniform(0.55, 0.75) * radius
+    reach = draw.uniform(0.45, 0.65) * radius
     return _pose(t, draw, x=reach * np.cos(turn), y=reach * np.sin(turn))
 
 
@@ -173,14 +173,14 @@ def _background(
     The discs, some units large and lying still, are there so that two backgrounds differ
     in more ways than the moving objects do.
     """
-    value = (0.75, 1.0) if bright else (0.1, 0.35)
-    corners = np.stack([_colour(draw, (0.1, 0.5), value) for _ in range(4)])
+    value = (0.65, 1.0) if bright else (0.05, 0.4)
+    corners = np.stack([_colour(draw, (0.1, 0.6), value) for _ in range(4)])
     picture = cv2.resize(corners.reshape(2, 2, 3), size, interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
-    for _ in range(int(draw.integers(6, 11))):
+    for _ in range(int(draw.integers(8, 13))):
         distance = np.hypot(x - draw.uniform(0, size[0]), y - draw.uniform(0, size[1]))
         cover = np.clip((draw.uniform(0.06, 0.22) * unit - distance) / 3 + 0.5, 0, 1)[..., None]
-        cover *= draw.uniform(0.2, 0.5)
+        cover *= draw.uniform(0.35, 0.75)
         tint = _colour(draw, (0.1, 0.6), (0.65, 1.0) if bright else (0.15, 0.55))
         picture = (1 - cover) * picture + cover * tint
     return picture.astype(np.float32)
@@ -201,7 +201,7 @@ def _still_life(
             draw.uniform(0, 2 * np.pi),
             draw.uniform(0.45, 0.75) * radius,
         )
-        for _ in range(int(draw.integers(3, 6)))
+        for _ in range(int(draw.integers(4, 7)))
     ]
 
 
@@ -210,7 +210,7 @@ def _homes(
 ) -> tuple[np.ndarray, float]:
     """Places for `count` objects [N, 2] with room for each, and the largest fitting radius."""
     width, height = size
-    radius = min(width, height) * (0.26, 0.2, 0.17)[count - 1]
+    radius = min(width, height) * (0.25, 0.19, 0.16)[count - 1]
     columns = np.linspace(0, width, count + 1)
     x = draw.uniform(columns[:-1] + 0.3 * width / count, columns[1:] - 0.3 * width / count)
     y = draw.uniform(0.3 * height, 0.7 * height, count)
