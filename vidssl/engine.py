@@ -25,6 +25,7 @@ from vidssl.resume import load_resume, save_resume
 from vidssl.training_log import Row, TrainingLog
 
 COLLAPSED_STD = 0.1
+ASK_RANKS_EVERY = 10  # steps between two times that ranks agree on saving and stopping
 
 
 class Batches(Protocol):
@@ -87,77 +88,66 @@ def fit(
     _set_precision(objective, place)
     optimizer = make_optimizer(spec, objective.parameters())
     resumed = load_resume(folder, objective, optimizer) or {}
-    first_epoch, first_step = resumed.get("epoch", 0), resumed.get("step_in_epoch", 0)
+    per_epoch = batches.steps_per_epoch
+    begin = resumed.get("epoch", 0) * per_epoch + resumed.get("step_in_epoch", 0)
+    end = spec.epochs * per_epoch
     model = _over_ranks(objective)
-    total_steps = spec.epochs * batches.steps_per_epoch
     meter = Meter(place.device)
-    last_save = time.monotonic()
-
-    def save(epoch: int, step: int) -> None:
-        nonlocal last_save
-        if step == batches.steps_per_epoch:
-            epoch, step = epoch + 1, 0
-        save_resume(
-            folder, objective, optimizer, epoch=epoch, step_in_epoch=step, log_rows=log.count
-        )
-        last_save = time.monotonic()
-
+    saved_at = time.monotonic()
     with (
         stop_requests() as stop,
         _log_of_rank_zero(folder, resumed.get("log_rows", 0)) as log,
-        progress.task(
-            description, total_steps, "step", first_epoch * batches.steps_per_epoch + first_step
-        ) as task,
+        progress.task(description, end, "step", begin) as task,
     ):
-        for epoch in range(first_epoch, spec.epochs):
-            steps = batches.epoch(epoch, first_step)
-            for step_in_epoch in range(first_step, batches.steps_per_epoch):
-                with meter.waiting():
-                    micro_batches = next(steps)
-                clock = Clock(
-                    seed,
-                    epoch,
-                    epoch * batches.steps_per_epoch + step_in_epoch,
-                    total_steps,
-                    batches.steps_per_epoch,
-                )
-                rate = learning_rate(spec, clock.epochs)
-                set_learning_rate(optimizer, rate)
-                outputs = train_step(
-                    objective,
-                    model,
-                    optimizer,
-                    [batches.present(b, place.device) for b in micro_batches],
-                    clock,
-                )
-                meter.add(outputs, samples=spec.batch_size)
-                task.advance()
+        for clock, micro_batches in _steps(batches, seed, begin, end, meter):
+            rate = learning_rate(spec, clock.step / per_epoch)
+            set_learning_rate(optimizer, rate)
+            shown = [batches.present(b, place.device) for b in micro_batches]
+            outputs = train_step(objective, model, optimizer, shown, clock)
+            meter.add(outputs, samples=spec.batch_size)
+            task.advance()
 
-                last_of_epoch = step_in_epoch + 1 == batches.steps_per_epoch
-                # once in a while: fetch the figures (waits for the device) and write them down
-                if last_of_epoch or (clock.step + 1) % place.log_every == 0:
-                    row: Row = {"epoch": epoch + 1, "step": clock.step + 1, "lr": rate}
-                    row |= meter.fetch()
-                    log.append(row)
-                    _show(task, row)
-                # once in a while: save. Ranks must agree, so they ask at the same steps.
-                asks = distributed.world_size() == 1 or last_of_epoch or clock.step % 10 == 0
-                if asks:
-                    stopping = distributed.any_rank(bool(stop))
-                    due = distributed.any_rank(time.monotonic() - last_save >= place.save_every)
-                    finished = last_of_epoch and epoch + 1 == spec.epochs
-                    if stopping or due or finished:
-                        save(epoch, step_in_epoch + 1)
-                    if stopping and not finished:
-                        raise Interrupted(
-                            f"interrupted in epoch {epoch + 1} of {spec.epochs}; all is saved, "
-                            "the same command goes on from here",
-                            stop.signal_number or 15,
-                        )
-            first_step = 0
-            if distributed.rank() == 0:
-                epoch_done(epoch + 1)
+            done = clock.step + 1
+            epoch_ends = done % per_epoch == 0
+            # once in a while: fetch the figures (waits for the device) and write them down
+            if epoch_ends or done % place.log_every == 0:
+                row: Row = {"epoch": clock.epoch + 1, "step": done, "lr": rate} | meter.fetch()
+                log.append(row)
+                _show(task, row)
+            # once in a while: an epoch ends. Before saving, so that a kill cannot skip it.
+            if epoch_ends and distributed.rank() == 0:
+                epoch_done(clock.epoch + 1)
+            # once in a while: save. Ranks must agree, so they ask at the same steps.
+            if distributed.world_size() == 1 or epoch_ends or done % ASK_RANKS_EVERY == 0:
+                stopping = distributed.any_rank(bool(stop))
+                due = distributed.any_rank(time.monotonic() - saved_at >= place.save_every)
+                if stopping or due or done == end:
+                    epoch, step = divmod(done, per_epoch)
+                    position = {"epoch": epoch, "step_in_epoch": step, "log_rows": log.count}
+                    save_resume(folder, objective, optimizer, **position)
+                    saved_at = time.monotonic()
+                if stopping and done < end:
+                    raise Interrupted(
+                        f"interrupted in epoch {clock.epoch + 1} of {spec.epochs}; all is saved, "
+                        "the same command goes on from here",
+                        stop.signal_number or 15,
+                    )
         return log.last
+
+
+def _steps(
+    batches: Batches, seed: int, begin: int, end: int, meter: Meter
+) -> Iterator[tuple[Clock, Sequence[Any]]]:
+    """Gives the clock and the micro-batches of every optimiser step from `begin` to `end`."""
+    per_epoch = batches.steps_per_epoch
+    while begin < end:
+        epoch, first = divmod(begin, per_epoch)
+        steps = batches.epoch(epoch, first)
+        for step in range(begin, (epoch + 1) * per_epoch):
+            with meter.waiting():
+                micro_batches = next(steps)
+            yield Clock(seed, epoch, step, end, per_epoch), micro_batches
+        begin = (epoch + 1) * per_epoch
 
 
 def train_step(

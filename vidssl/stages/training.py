@@ -301,8 +301,10 @@ def _follow(workspace: Workspace, plan: TrainingPlan) -> StageResult:
 def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Artifact:
     def snapshot(objective: Objective, epoch: int) -> None:
         if epoch in plan.options.snapshot_epochs and epoch < plan.recipe.train.epochs:
-            files = _save_weights(objective, run.folder)
-            run.publish(_digest(objective), {"epochs": epoch}, only=files)
+            files, digest = _save_weights(objective, run.folder), _digest(objective)
+            # A run killed between a snapshot and the next save comes by here twice.
+            if all(a.digest != digest for a in run.workspace.artifacts(run.kind, run.name)):
+                run.publish(digest, {"epochs": epoch}, only=files)
 
     objective, last = _train(run.folder, plan, progress, snapshot)
     _save_weights(objective, run.folder)
