@@ -1,6 +1,6 @@
 """Run by test_ddp.py under torchrun: trains on this rank's share of the batches.
 
-    python -m torch.distributed.run --nproc-per-node 2 tests/ddp_worker.py METHOD FOLDER [STOP]
+    python -m torch.distributed.run --nproc-per-node 2 tests/ddp_worker.py METHOD,… FOLDER [STOP]
 """
 
 import dataclasses
@@ -64,25 +64,31 @@ def linear(method: str) -> Objective:
     return objective.build(objective.Config(**few), encoders, seed=0)
 
 
-def main(method: str, folder: Path, stop_at: int = -1) -> None:
-    torch.set_num_threads(1)
-    distributed.start("cpu")
+def train(method: str, folder: Path, stop_at: int) -> None:
     plain = method.removeprefix("linear-")
     objective = METHODS[method]() if method == plain else linear(plain)
     spec = TrainSpec(epochs=1, batch_size=GLOBAL_BATCH, optimizer="sgd", lr=0.05, weight_decay=0.0)
     batches = Stopping(STEPS, share)
     batches.stop_at = stop_at
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         fit(objective, batches, spec, Place(torch.device("cpu")), folder, seed=3)
     except Interrupted:
         (folder / f"interrupted.{distributed.rank()}").touch()
-        distributed.stop()
         return
     state = {
         "parameters": {n: p.detach() for n, p in objective.named_parameters()},
         "buffers": dict(objective.named_buffers()),
     }
     torch.save(state, folder / f"rank{distributed.rank()}.pt")
+
+
+def main(methods: str, folder: Path, stop_at: int = -1) -> None:
+    """Trains each of the methods, separated by commas, in a folder of its own."""
+    torch.set_num_threads(1)
+    distributed.start("cpu")
+    for method in methods.split(","):
+        train(method, folder / method, stop_at)
     distributed.stop()
 
 
