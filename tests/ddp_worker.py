@@ -1,6 +1,6 @@
 """Run by test_ddp.py under torchrun: trains on this rank's share of the batches.
 
-    python -m torch.distributed.run --nproc-per-node 2 tests/ddp_worker.py METHOD FOLDER [STOP]
+    python -m torch.distributed.run --nproc-per-node 2 tests/ddp_worker.py METHOD,… FOLDER [STOP]
 """
 
 import dataclasses
@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 
 import torch
-from methods import CHANNELS, FRAMES, METHODS, SIZE, batch
+from methods import BLOCKS, CHANNELS, FRAMES, METHODS, SIZE, batch
 from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
 from vidssl import distributed
 from vidssl.clips import ClipBatch
 from vidssl.engine import Place, fit
 from vidssl.errors import Interrupted
-from vidssl.objectives import CPC, OBJECTIVES, CPCConfig, Objective
 from vidssl.objectives import METHODS as METHODS_OF
+from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.optimisation import TrainSpec
 
 GLOBAL_BATCH, STEPS = 8, 12
@@ -53,8 +53,8 @@ def linear_encoder(view: str, seed: int) -> StubEncoder:
 
 def linear(method: str) -> Objective:
     """Gives a method with encoders without BatchNorm, where ranks can equal one process."""
-    if method == "cpc":
-        return linear_cpc()
+    if method in ("cpc", "cocon"):
+        return linear_dense(method)
     objective = OBJECTIVES[method]
     fields = dataclasses.fields(objective.Config)
     few = {name: v for name, v in FEW.items() if name in {field.name for field in fields}}
@@ -66,30 +66,40 @@ def linear(method: str) -> Objective:
     return objective.build(objective.Config(**few), encoders, seed=0)
 
 
-def linear_cpc() -> CPC:
+def linear_dense(method: str) -> Objective:
+    objective = OBJECTIVES[method]
+    views = CHANNELS if objective.joint else ["rgb"]
+    encoders = {view: StubBlockEncoder(view, BLOCKS, CHANNELS[view]) for view in views}
     # Dropout's masks are each rank's own, and would be others in one process.
-    return CPC(CPCConfig(predict=1, temperature=0.1, dropout=0.0), StubBlockEncoder("rgb", 3))
+    config = objective.Config(predict=1, temperature=0.1, dropout=0.0)
+    return objective.build(config, encoders, seed=0)
 
 
-def main(method: str, folder: Path, stop_at: int = -1) -> None:
-    torch.set_num_threads(1)
-    distributed.start("cpu")
+def train(method: str, folder: Path, stop_at: int) -> None:
     plain = method.removeprefix("linear-")
     objective = METHODS[method]() if method == plain else linear(plain)
     spec = TrainSpec(epochs=1, batch_size=GLOBAL_BATCH, optimizer="sgd", lr=0.05, weight_decay=0.0)
     batches = Stopping(STEPS, lambda step: share(step, objective))
     batches.stop_at = stop_at
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         fit(objective, batches, spec, Place(torch.device("cpu")), folder, seed=3)
     except Interrupted:
         (folder / f"interrupted.{distributed.rank()}").touch()
-        distributed.stop()
         return
     state = {
         "parameters": {n: p.detach() for n, p in objective.named_parameters()},
         "buffers": dict(objective.named_buffers()),
     }
     torch.save(state, folder / f"rank{distributed.rank()}.pt")
+
+
+def main(methods: str, folder: Path, stop_at: int = -1) -> None:
+    """Trains each of the methods, separated by commas, in a folder of its own."""
+    torch.set_num_threads(1)
+    distributed.start("cpu")
+    for method in methods.split(","):
+        train(method, folder / method, stop_at)
     distributed.stop()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +206,11 @@ def evaluate_unlearned(
 ) -> list[DemoRow]:
     """Measures appearance, and the networks before any training."""
     recipe = load_recipe(RECIPE, "infonce", "rgb", options.settings)
+    clip = recipe.clip
     untrained = tuple(
-        baselines.untrained_spec(view, recipe.network.backbone, *astuple(recipe.clip))
+        baselines.untrained_spec(
+            view, recipe.network.backbone, clip.frames, clip.stride, clip.size
+        )
         for view in ("rgb", "flow")
     )
     measured = baselines.run(
