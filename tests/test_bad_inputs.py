@@ -109,6 +109,9 @@ def test_a_clip_longer_than_the_videos_is_padded_not_dropped(copied):
         (["pretrain", "--set", "momentum=1.5"], "momentum"),
         (["pretrain", "--set", "temperature=0"], "temperature must be above 0"),
         (["cotrain", "--k", "99", "--set", "queue=8"], "queue"),
+        (["extract-flow", "VIDEOS", "--method", "tvl"], "did you mean tvl1"),
+        (["extract-flow", "VIDEOS", "--codec", "webp"], "jpeg95"),
+        (["extract-flow", "VIDEOS", "--size", "-3"], "--size -3"),
         (["retrieve"], "--evaluate"),
         (["retrieve", "x.mp4", "--evaluate"], "either"),
         (["retrieve", "x.mp4", "--split", "split1"], "--evaluate"),
@@ -117,6 +120,7 @@ def test_a_clip_longer_than_the_videos_is_padded_not_dropped(copied):
 )
 def test_options_that_make_no_sense_exit_with_2(finished, arguments, hint):
     small = SMALL if arguments[0] in ("pretrain", "cotrain") else []
+    arguments = [finished["videos"] if word == "VIDEOS" else word for word in arguments]
     said = refused(*[arguments[0], *small, *arguments[1:]], workspace=finished["workspace"], code=2)
     assert hint in said
 
@@ -200,6 +204,17 @@ def test_a_damaged_checkpoint_is_refused_by_name(copied):
     path.write_bytes(data)
     said = refused("probe", workspace=copied["workspace"])
     assert "encoder.rgb.safetensors" in said and "damaged" in said
+
+
+def test_a_workspace_that_is_none(tmp_path):
+    (tmp_path / "file").touch()
+    assert "is a file" in refused("status", workspace=tmp_path / "file")
+    assert "no workspace" in refused("verify", workspace=tmp_path / "typo")
+
+
+def test_a_workspace_that_cannot_be_written_is_one_sentence(finished):
+    said = refused("pack", finished["videos"], workspace="/proc/nowhere")
+    assert "/proc/nowhere" in said
 
 
 def test_errors_as_json(tmp_path):

@@ -300,6 +300,8 @@ class Workspace:
         self._check_format()
 
     def _check_format(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise VidsslError(f"{self.root} is a file: a workspace is a folder")
         path = self.root / "workspace.json"
         if not path.exists():
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from json import dumps
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -148,7 +149,7 @@ def extract_flow(
         **given,
     )  # fmt: skip
     result = stage.run(terminal.workspace, config, terminal.progress)
-    terminal.finish(result, f"vidssl pack {videos}")
+    terminal.finish(result, f"vidssl pack {quote(str(videos))}")
 
 
 @command()

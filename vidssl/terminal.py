@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import Annotated, Any
 
@@ -58,9 +59,11 @@ class Commands(TyperGroup):
             sys.stderr.close()  # the reader of a pipe has gone, as with `| head`
             raise typer.Exit(141) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            _fail(arguments, f"the disk is full ({error}); free some space and run it again", 1)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                _fail(arguments, f"the disk is full ({error}); free some space and run it again", 1)
+            if error.filename is None:
+                raise  # not about a place that the user could mend
+            _fail(arguments, f"{error.filename}: {error.strerror}", 1)
         except KeyboardInterrupt:
             _fail(arguments, "interrupted; the same command goes on where it stopped", 130)
 
@@ -110,9 +113,14 @@ class Terminal:
         self.json_out(result.as_dict())
         self.outline(result)
         if next_command and result.artifact is not None:
-            self.show(Text.assemble(("next: ", "dim"), next_command))
+            self.show(Text.assemble(("next: ", "dim"), next_command, self._elsewhere()))
         if result.quarantined:
             raise typer.Exit(QUARANTINED)
+
+    def _elsewhere(self) -> str:
+        """Gives the option that a command needs to work in this workspace, too."""
+        usual = os.environ.get("VIDSSL_WORKSPACE", "vidssl-workspace")
+        return "" if str(self.workspace.root) == usual else f" -w {quote(str(self.workspace.root))}"
 
     def _warn_of_newer(self, result: StageResult) -> None:
         """Says so where what was found again is not what later stages take."""

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from vidssl.artifacts import atomic_write
-from vidssl.errors import VidsslError
+from vidssl.errors import UsageError, VidsslError
 from vidssl.report.lettering import BOLD, MINUS, SEMIBOLD, Colour, draw_text, fit, text_width
 
 GROUND: Colour = (19, 21, 26)
@@ -59,7 +59,7 @@ def check_sheet(path: Path) -> None:
         VidsslError: a suffix that is no picture's, or a folder that is not there.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise VidsslError(f"a contact sheet cannot be drawn into {path.name}: name it .png or .jpg")
+        raise UsageError(f"a contact sheet cannot be drawn into {path.name}: name it .png or .jpg")
     if not path.parent.is_dir():
         raise VidsslError(f"there is no folder {path.parent} to draw {path.name} into")
 

@@ -102,12 +102,12 @@ def flow_params(config: ExtractFlow) -> dict[str, Any]:
     """
     method = get_flow_method(config.method)
     get_codec(config.codec)
-    bound = (config.size or WORKING_SIZE) * BOUND_SHARE if config.bound is None else config.bound
-    if not 0 < bound < float("inf"):
-        raise UsageError(f"--bound {bound} makes no sense: give a number of pixels above 0")
     for option, size in (("--size", config.size), ("--stored-size", config.stored)):
         if size is not None and size < 16:
             raise UsageError(f"{option} {size} is too small for flow: give 16 or more")
+    bound = (config.size or WORKING_SIZE) * BOUND_SHARE if config.bound is None else config.bound
+    if not 0 < bound < float("inf"):
+        raise UsageError(f"--bound {bound} makes no sense: give a number of pixels above 0")
     return {
         "codec": config.codec,
         "method": method.name,

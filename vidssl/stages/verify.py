@@ -10,7 +10,7 @@ from vidssl import features
 from vidssl.annotations import Annotations
 from vidssl.artifacts import MANIFEST, Artifact, Workspace, file_digest
 from vidssl.checkpoints import checkpoint_views, encoder_file, load_encoder
-from vidssl.errors import VidsslError
+from vidssl.errors import MissingInput, VidsslError
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import ShardReader
 from vidssl.stages.embed import FEATURES_FILE
@@ -72,6 +72,8 @@ def run(
     Raises:
         VidsslError: an artifact that was named is not there.
     """
+    if not workspace.root.exists():
+        raise MissingInput(f"there is no workspace at {workspace.root}: nothing was verified")
     wanted = options.artifacts if options else ()
     if wanted:
         artifacts, unreadable = [find(workspace, text) for text in wanted], []

@@ -10,7 +10,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from vidssl.errors import VidsslError
+from vidssl.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def get_codec(name: str) -> Codec:
     if match and 1 <= int(match[1]) <= 100:
         quality = int(match[1])
         return Codec(name, False, lambda image: _encode_jpeg(image, quality), _decode_picture)
-    raise VidsslError(
+    raise UsageError(
         f"there is no codec named {name!r}: use png (lossless) or jpeg1 to jpeg100, such as jpeg95"
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.errors import VidsslError, nearest_name
+from vidssl.errors import UsageError, VidsslError, nearest_name
 from vidssl.video import short_side
 
 Estimate = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -38,10 +38,11 @@ def get_flow_method(name: str) -> FlowMethod:
     """Gives the flow algorithm called `name`.
 
     Raises:
-        VidsslError: there is none, or this OpenCV lacks it.
+        UsageError: there is none.
+        VidsslError: this OpenCV lacks it.
     """
     if name not in FLOW_METHODS:
-        raise VidsslError(
+        raise UsageError(
             f"there is no flow method named {name!r}{nearest_name(name, FLOW_METHODS)}: "
             f"the methods are {', '.join(FLOW_METHODS)}"
         )
