@@ -2,13 +2,14 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
 spec = importlib.util.spec_from_file_location("results_tables", DOCS / "results_tables.py")
-tables = importlib.util.module_from_spec(spec)
+tables = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tables)
 
 ARCHIVES = sorted(tables.ARCHIVES.glob("*.tar.xz"))
