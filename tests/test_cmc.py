@@ -82,7 +82,7 @@ def test_the_two_streams_are_interchangeable():
 def test_both_streams_are_trained_and_kept():
     objective = METHODS["cmc"]().train()
     objective.before_forward(CLOCK)
-    objective(batch(0)[0], CLOCK).loss.backward()
+    objective(batch(0, objective)[0], CLOCK).loss.backward()
     for view in ("rgb", "flow"):
         assert all(p.grad is not None for p in objective.query[view].parameters())
         assert not any(p.requires_grad for p in objective.key[view].parameters())

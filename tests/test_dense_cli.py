@@ -46,7 +46,7 @@ def test_cocon_trains_two_views_into_one_checkpoint(packed):
     assert vidssl(*command, workspace=packed).json["reused"]
     checkpoint = Workspace(packed).resolve("checkpoint", "rgb-flow-cocon")
     assert {"encoder.rgb.safetensors", "encoder.flow.safetensors"} <= set(checkpoint.payload)
-    assert checkpoint.recipe["views"] == ["rgb", "flow"]
+    assert checkpoint.recipe["streams"] == ["rgb", "flow"]
     row = (checkpoint.path / "log.csv").read_text().splitlines()[0].split(",")
     assert {"cpc", "sim", "sync", "aligned", "unaligned", "top1", "top3_flow"} <= set(row)
     for stream in ("rgb", "flow"):
@@ -62,12 +62,12 @@ def test_cocon_trains_two_views_into_one_checkpoint(packed):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pretrain", "--method", "cocon"], "vidssl cotrain --method cocon --views rgb,flow"),
+        (["pretrain", "--method", "cocon"], "cocon is of vidssl cotrain"),
         (["pretrain", "--method", "cpc", "--set", "blocks=2", "--recipe", "cpu"], "foretells 2"),
         (["pretrain", "--recipe", "dpc-ucf101", "--batch-size", 4], "takes clips whole"),
-        (["cotrain", "--method", "cocon", "--views", "rgb,rgb"], "each of its views once"),
+        (["cotrain", "--method", "cocon", "--views", "rgb,rgb"], "each of the views is given once"),
         (["cotrain", "--method", "cocon", "--cycles", 1], "leave --cycles away"),
-        (["cotrain", "--method", "cocon", "--student", "rgb-cpc"], "from the start"),
+        (["cotrain", "--method", "cocon", "--student", "rgb-cpc"], "all streams at once"),
         (["cotrain", "--views", "rgb,flow"], "one student"),
         (["pretrain", "--method", "cpc", "--set", "temprature=1"], "temperature"),
     ],

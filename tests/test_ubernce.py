@@ -119,6 +119,6 @@ def test_the_option_chooses_the_papers_loss():
 def test_it_says_how_many_positives_there_are():
     objective = METHODS["ubernce"]().train()
     for step in range(3):
-        objective.after_step(CLOCK, [output := objective(batch(step)[0], CLOCK)])
+        objective.after_step(CLOCK, [output := objective(batch(step, objective)[0], CLOCK)])
     assert output.metrics["positives"] > 1
     assert objective.needs.labels and objective.supervised

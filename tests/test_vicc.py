@@ -236,7 +236,8 @@ def test_streams_of_different_width_are_refused():
 
 
 def test_usage_is_one_for_spread_prototypes_and_nothing_for_one():
-    objective, (some,) = METHODS["vicc"]().train(), batch(0)
+    objective = METHODS["vicc"]().train()
+    (some,) = batch(0, objective)
     code_VBC = torch.full((2, 4, 6), 1 / 6)
     even = objective.metrics(some, torch.zeros(2, 4, 16), code_VBC, code_VBC.log())
     assert even["prototype_entropy"].item() == pytest.approx(1.0)

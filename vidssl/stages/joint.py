@@ -23,6 +23,7 @@ from vidssl.stages.training import (
     new_encoder,
     require_labels,
 )
+from vidssl.views import get_view
 
 
 def plan(
@@ -38,6 +39,8 @@ def plan(
         init_from: checkpoints whose encoders are the start; streams that none of them has, and
             all streams where there are none, start from scratch.
     """
+    if len({get_view(stream).name for stream in streams}) != len(streams):
+        raise UsageError("each of the views is given once, such as --views rgb,flow")
     options = for_stream(options, streams[0])  # the whole of them has one recipe: the first's
     starts = find_starts(workspace, streams, init_from)
     pack = find_pack(workspace, options.pack, list(streams))
