@@ -227,13 +227,20 @@ class Run:
         refusal = f"another process is at work on this very run ({self.folder})"
         self._lock = file_lock(self.folder.with_name(self.folder.name + ".lock"), refusal)
         self._lock.__enter__()
+        try:
+            self._note_start()
+        except BaseException:
+            self.__exit__()  # an error in here would else leave the run locked
+            raise
+        return self
+
+    def _note_start(self) -> None:
         if not self.started:
             write_json(
                 self.folder / RUN_MANIFEST,
                 {"kind": self.kind, "name": self.name, "run": self.identity}
                 | {"recipe": self.recipe, "parents": self.parents},
             )
-        return self
 
     def __exit__(self, *error: object) -> None:
         if self._lock is not None:
