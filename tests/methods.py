@@ -61,7 +61,7 @@ METHODS: dict[str, Callable[[], Objective]] = {
     "cpc": lambda: CPC(CPCConfig(predict=1, temperature=0.1), encoder("rgb", blocks=BLOCKS)),
     "cocon": lambda: CoCon(
         CoConConfig(predict=1, temperature=0.1),
-        [encoder("rgb", blocks=BLOCKS), encoder("flow", seed=1, blocks=BLOCKS)],
+        {"rgb": encoder("rgb", blocks=BLOCKS), "flow": encoder("flow", seed=1, blocks=BLOCKS)},
     ),
 }
 

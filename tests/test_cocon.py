@@ -116,7 +116,7 @@ def clock(step: int = 0) -> Clock:
 def test_one_view_of_cocon_is_cpc():
     config = dict(predict=1, temperature=0.1)
     cpc = CPC(CPCConfig(**config), encoder("rgb", blocks=3)).train()
-    cocon = CoCon(CoConConfig(**config), [encoder("rgb", blocks=3)]).train()
+    cocon = CoCon(CoConConfig(**config), {"rgb": encoder("rgb", blocks=3)}).train()
     (clips,) = batch(0, cpc)
     one, other = cpc(clips, clock()), cocon(clips, clock())
     assert one.loss.equal(other.loss)
@@ -125,7 +125,7 @@ def test_one_view_of_cocon_is_cpc():
 
 def test_weights_of_zero_leave_the_sum_of_the_views():
     config = CoConConfig(predict=1, temperature=0.1, dropout=0, sim_weight=0, sync_weight=0)
-    cocon = CoCon(config, [encoder("rgb", blocks=3), encoder("flow", blocks=3)]).train()
+    cocon = CoCon(config, {view: encoder(view, blocks=3) for view in ("rgb", "flow")}).train()
     (clips,) = batch(0, cocon)
     output = cocon(clips, clock())
     torch.testing.assert_close(output.loss.detach(), output.metrics["cpc"])

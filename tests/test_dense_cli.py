@@ -13,7 +13,7 @@ from vidssl.augment import AugmentSpec
 from vidssl.backbones import EncoderSpec
 from vidssl.checkpoints import checkpoint_encoder
 from vidssl.clips import ClipLoader, ClipSpec, TrainingVideos
-from vidssl.recipes import load_recipe
+from vidssl.recipes import load_recipe, recipe_card
 
 SMALL = ["--epochs", 2, "--batch-size", 4, "--set", "frames=2", "--set", "size=32"]
 SMALL += ["--set", "blocks=4", "--recipe", "cpu"]
@@ -63,11 +63,12 @@ def test_cocon_trains_two_views_into_one_checkpoint(packed):
     ("words", "said"),
     [
         (["pretrain", "--method", "cocon"], "cocon is of vidssl cotrain"),
+        (["pretrain", "--recipe", "cocon-ucf101"], "vidssl cotrain --recipe cocon-ucf101"),
         (["pretrain", "--method", "cpc", "--set", "blocks=2", "--recipe", "cpu"], "foretells 2"),
-        (["pretrain", "--recipe", "dpc-ucf101", "--batch-size", 4], "takes clips whole"),
+        (["pretrain", "--recipe", "cpu", "--set", "blocks=2"], "takes clips whole"),
         (["cotrain", "--method", "cocon", "--views", "rgb,rgb"], "each of the views is given once"),
         (["cotrain", "--method", "cocon", "--cycles", 1], "leave --cycles away"),
-        (["cotrain", "--method", "cocon", "--student", "rgb-cpc"], "all streams at once"),
+        (["cotrain", "--method", "cocon", "--student", "rgb-cpc"], "without student and partner"),
         (["cotrain", "--views", "rgb,flow"], "one student"),
         (["pretrain", "--method", "cpc", "--set", "temprature=1"], "temperature"),
     ],
@@ -86,6 +87,14 @@ def test_what_makes_no_sense_is_one_sentence(packed, words, said):
 def test_recipes_of_blocks_resolve(recipe, method):
     found = load_recipe(recipe, method, "rgb")
     assert found.clip.blocks > found.config.predict and found.network.project == 0
+    if recipe_card(recipe).method is not None:
+        assert (found.clip.frames, found.clip.blocks, found.clip.size) == (5, 8, 128)
+        assert (found.config.predict, found.config.dropout) == (3, 0.1)
+        assert (found.config.unit, found.config.temperature) == (
+            (False, 1.0) if method == "cpc" else (True, 0.0049)
+        )
+        assert (found.train.lr, found.train.weight_decay) == (1e-3, 1e-5)
+    assert recipe_card(recipe).method in (None, method)
     if recipe == "cpu":
         assert (found.clip.frames, found.clip.stride, found.clip.blocks) == (4, 1, 6)
         assert found.config.predict == 2

@@ -10,7 +10,7 @@ from small_workspace import annotate, make_pack
 from test_published import state_of
 
 from vidssl.artifacts import Workspace
-from vidssl.checkpoints import checkpoint_encoder
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_tensors
 from vidssl.features import Protocol, extract
 from vidssl.shards import ShardReader
 
@@ -39,7 +39,7 @@ def test_imported_weights_are_probed_and_retrieved_with(place):
     assert first["artifact"] == "checkpoint/flow-vicc-published/v001"
     assert vidssl("import", file, *flow, workspace=workspace).json["reused"]
     checkpoint = Workspace(workspace).resolve("checkpoint", "flow-vicc-published")
-    assert set(checkpoint.payload) == {"encoder.flow.safetensors", "prototypes.flow.safetensors"}
+    assert set(checkpoint.payload) == {"encoder.flow.safetensors", "method.safetensors"}
     spec = checkpoint_encoder(checkpoint, "flow").spec
     assert (spec.presentation, spec.channels, spec.project) == ("coclr", 3, 128)
     shown = vidssl("probe", "--stream", "flow", "--json", workspace=workspace).json
@@ -106,3 +106,18 @@ def test_imported_weights_are_student_and_partner(place):
     found = Workspace(workspace)
     assert made.parents["pack"] == found.resolve("pack", "main").digest
     assert made.parents["partner"] == found.resolve("checkpoint", "flow-vicc-published").digest
+
+
+def test_vicc_goes_on_with_the_published_prototypes(place):
+    workspace = place / "workspace"
+    arguments = ["--method", "vicc", "--backbone", "r2plus1d", *SMALL]
+    vidssl("import", vicc_file(place), *arguments, workspace=workspace)
+    vidssl(
+        "pretrain", "--method", "vicc", "--init-from", "rgb-vicc-published", "--name", "on",
+        "--backbone", "r2plus1d", "--epochs", 1, "--batch-size", 4, "--set", "frames=4",
+        "--set", "size=32", "--set", "prototypes=30", "--set", "freeze_prototypes_epochs=1",
+        "--set", "queue=0", workspace=workspace,
+    )  # fmt: skip
+    left = checkpoint_tensors(Workspace(workspace).resolve("checkpoint", "on"))
+    published = state_of("vicc_r21d")["module.prototypes.weight"]
+    torch.testing.assert_close(left["prototypes"], torch.nn.functional.normalize(published, dim=1))

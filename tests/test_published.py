@@ -90,7 +90,7 @@ def test_vicc_r2plus1d():
     z_BP = imported.encoder.project(x)
     assert_agrees(imported.encoder.pool(x), "vicc_r21d.pooled")
     assert_agrees(z_BP, "vicc_r21d.embedding")
-    assert_agrees(z_BP @ imported.prototypes.T, "vicc_r21d.prototype_scores")
+    assert_agrees(z_BP @ imported.tensors["prototypes"].T, "vicc_r21d.prototype_scores")
 
 
 @torch.no_grad()

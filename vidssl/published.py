@@ -41,6 +41,7 @@ class PublishedMethod:
         head: whether there is a projection head, rather than a context.
         left_out: beginnings of keys that no encoder needs, and what they are.
         presentations: {view: how it was shown}, where that is not our own way.
+        bequest: {our name: key} of what the method leaves to later runs.
     """
 
     backbone: str
@@ -50,6 +51,7 @@ class PublishedMethod:
     head: bool
     left_out: Mapping[str, str]
     presentations: Mapping[str, str]
+    bequest: Mapping[str, str] = field(default_factory=dict)
 
 
 _MOCO = PublishedMethod(
@@ -78,7 +80,11 @@ METHODS: dict[str, PublishedMethod] = {
     "infonce": _MOCO,
     "ubernce": _MOCO,
     "coclr": _MOCO,
-    "vicc": replace(_MOCO, left_out={"second.": "frozen partner of the other stream"}),
+    "vicc": replace(
+        _MOCO,
+        left_out={"second.": "frozen partner of the other stream"},
+        bequest={"prototypes": "prototypes.weight"},
+    ),
     "dpc": _DENSE,
     "cocon": _DENSE,
 }
@@ -89,13 +95,13 @@ class Imported:
     """An encoder out of a published file, and what became of everything else in it.
 
     Attributes:
-        prototypes: ViCC's [P, 128]; None elsewhere.
+        tensors: what the method leaves to later runs: ViCC's prototypes [count, 128].
         notes: a sentence for each kind of thing that was left out or is missing.
         lacks_statistics: the file has no BatchNorm statistics, and the encoder only initial ones.
     """
 
     encoder: Encoder
-    prototypes: Tensor | None
+    tensors: dict[str, Tensor]
     notes: list[str] = field(default_factory=list)
     lacks_statistics: bool = False
 
@@ -178,7 +184,9 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
     layout = get_method(method)
     bare = {key.removeprefix("module."): value for key, value in state.items()}
     notes: list[str] = []
-    prototypes = bare.pop("prototypes.weight", None) if method.lower() == "vicc" else None
+    tensors = {
+        name: bare.pop(key) for name, key in layout.bequest.items() if key in bare
+    }
     for begin, what in layout.left_out.items():
         keys = [key for key in bare if key.startswith(begin)]
         for key in keys:
@@ -196,7 +204,7 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
             f"{lacks} BatchNorm statistics are not in the file (it was trained without): they "
             "must be measured before the encoder is used"
         )
-    return Imported(encoder.eval(), prototypes, notes, lacks > 0)
+    return Imported(encoder.eval(), tensors, notes, lacks > 0)
 
 
 def projection_width(state: Mapping[str, Tensor], method: str) -> int | None:

@@ -62,7 +62,7 @@ class CoCon(Objective):
     With a single view there are no pairs, and it is CPC.
 
     Args:
-        encoders: one for each view, equal in blocks.
+        encoders: one for each view, equal in blocks, all trained.
     """
 
     name = "cocon"
@@ -70,19 +70,20 @@ class CoCon(Objective):
     context = "gru"
     joint = True
 
-    def __init__(self, config: CoConConfig, encoders: Sequence[Encoder], seed: int = 0) -> None:
+    def __init__(self, config: CoConConfig, encoders: Mapping[str, Encoder]) -> None:
         super().__init__()
-        for encoder in encoders:
+        for encoder in encoders.values():
             check_encoder(self.name, config, encoder)
-        if len({encoder.spec.blocks for encoder in encoders}) != 1:
+        counts = {encoder.spec.blocks for encoder in encoders.values()}
+        if len(counts) != 1:
             raise UsageError("the views of cocon must have equally many blocks in a clip")
         self.config = config
-        self.views = nn.ModuleDict({encoder.spec.view: encoder for encoder in encoders})
-        self.blocks = encoders[0].spec.blocks
+        self.views = nn.ModuleDict(encoders)
+        (self.blocks,) = counts
 
     @classmethod
     def build(cls, config: CoConConfig, encoders: Mapping[str, Encoder], seed: int) -> CoCon:
-        return cls(config, list(encoders.values()), seed)
+        return cls(config, encoders)
 
     @property
     def needs(self) -> Needs:

@@ -22,6 +22,7 @@ from vidssl.clips import ClipBatch
 from vidssl.distributed import gather_with_gradient
 from vidssl.errors import UsageError
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
+from vidssl.objectives.health import nearest_has_same_label
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class CPC(Objective):
     Config = CPCConfig
     context = "gru"
 
-    def __init__(self, config: CPCConfig, encoder: Encoder, seed: int = 0) -> None:
+    def __init__(self, config: CPCConfig, encoder: Encoder) -> None:
         super().__init__()
         check_encoder(self.name, config, encoder)
         self.config = config
@@ -77,7 +78,7 @@ class CPC(Objective):
     @classmethod
     def build(cls, config: CPCConfig, encoders: Mapping[str, Encoder], seed: int) -> CPC:
         (encoder,) = encoders.values()
-        return cls(config, encoder, seed)
+        return cls(config, encoder)
 
     @property
     def needs(self) -> Needs:
@@ -193,7 +194,5 @@ def top_shares(score_MM: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def batch_neighbour(features_BD: Tensor, batch: ClipBatch) -> Tensor:
     """Gives how often the nearest clip of another source in the batch has the label, or NaN."""
-    other_BB = (batch.source[:, None] != batch.source) & (batch.label >= 0)
-    nearest_B = (features_BD @ features_BD.T).masked_fill(~other_BB, float("-inf")).argmax(1)
-    known_B = (batch.label >= 0) & other_BB.any(1)
-    return ((batch.label[nearest_B] == batch.label) & known_B).sum() / known_B.sum()
+    other_BB = batch.source[:, None] != batch.source
+    return nearest_has_same_label(features_BD, batch.label, features_BD, batch.label, other_BB)

@@ -135,7 +135,7 @@ def start_of_cycles(workspace: Workspace, options: CotrainOptions) -> dict[str, 
     pack = find_pack(workspace, options.pack, list(options.streams)) if options.pack else None
     first, second = options.streams
     newest = find_checkpoint(workspace, first, pack=pack, pretrained_only=True)
-    pack = _pack_of(workspace, newest, options)
+    pack = pack_of(workspace, newest, options.pack, options.streams)
     partner = find_checkpoint(workspace, second, pack=pack, pretrained_only=True)
     return {first: newest, second: partner}
 
@@ -145,7 +145,7 @@ def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, 
     other = partner_stream(options)
     pack = find_pack(workspace, options.pack, [options.stream, other]) if options.pack else None
     student = find_checkpoint(workspace, options.stream, options.student, pack=pack)
-    pack = _pack_of(workspace, student, options)
+    pack = pack_of(workspace, student, options.pack, options.streams)
     partner = find_checkpoint(workspace, other, options.partner, pack=pack)
     if partner.parents.get("pack", pack.digest) != pack.digest:
         raise VidsslError(
@@ -193,7 +193,7 @@ def plan(
     progress: Progress = SILENT,
 ) -> TrainingPlan:
     """Resolves data and recipe for one student and its partner, without doing any work."""
-    pack = _pack_of(workspace, student, options)
+    pack = pack_of(workspace, student, options.pack, options.streams)
     split = options.split if options.split is not None else student.recipe.get("split")
     data = training_data(workspace, pack, split, int(student.recipe.get("seed", options.seed)))
     encoder = checkpoint_encoder(student, options.stream)
@@ -217,13 +217,6 @@ def plan(
         make_objective=lambda: _objective(recipe, student, encoder, partner, options),
         notes=notes,
     )
-
-
-def _pack_of(workspace: Workspace, checkpoint: Artifact, options: CotrainOptions) -> Artifact:
-    """Gives the pack a checkpoint was trained on; for imported weights any with the streams."""
-    if "pack" not in checkpoint.parents:
-        return find_pack(workspace, options.pack, list(options.streams))
-    return pack_of(workspace, checkpoint)
 
 
 def _objective(

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from vidssl.artifacts import Artifact, Workspace, atomic_write, file_digest
+from vidssl.artifacts import Artifact, Workspace, file_digest
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.checkpoints import save_encoder, weights_digest
+from vidssl.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.clips import ClipLoader, ClipSpec
 from vidssl.errors import MissingInput
 from vidssl.progress import SILENT, Progress
@@ -91,12 +90,12 @@ def run(workspace: Workspace, options: ImportOptions, progress: Progress = SILEN
         if imported.lacks_statistics:
             measure_statistics(imported.encoder, data, options.seed, progress)
         save_encoder(imported.encoder, opened.folder)
-        if imported.prototypes is not None:
-            _save_prototypes(imported.prototypes, options.view, opened.folder)
+        if imported.tensors:
+            save_tensors(imported.tensors, opened.folder)
         summary = {"method": f"{method}, published", "backbone": spec.backbone}
         summary |= {"epochs": whole["epoch"]} if isinstance(whole.get("epoch"), int) else {}
         artifact = opened.publish(
-            weights_digest({options.view: imported.encoder}),
+            weights_digest({options.view: imported.encoder}, imported.tensors),
             summary | {"accounted_for": imported.notes},
         )
     return StageResult(artifact, notes=imported.notes)
@@ -119,11 +118,6 @@ def encoder_spec(options: ImportOptions, state: dict[str, Tensor]) -> EncoderSpe
         context=None if published.head else "gru",
         presentation=presentation,
     )
-
-
-def _save_prototypes(prototypes: Tensor, view: str, folder: Path) -> None:
-    data = safetensors.torch.save({"prototypes.weight": prototypes.contiguous()})
-    atomic_write(folder / f"prototypes.{view}.safetensors", data)
 
 
 # ── files of networks that were trained without running statistics ───────────────────────────

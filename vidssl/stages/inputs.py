@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,13 +131,20 @@ def find_checkpoint(
     )
 
 
-def pack_of(workspace: Workspace, checkpoint: Artifact) -> Artifact:
+def pack_of(
+    workspace: Workspace, checkpoint: Artifact, text: str | None, views: Sequence[str]
+) -> Artifact:
     """Gives the pack a checkpoint was trained on.
+
+    Args:
+        text, views: of :func:`find_pack`, for imported weights, which descend from no pack.
 
     Raises:
         MissingInput: it is not in the workspace any more.
     """
-    pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
+    if "pack" not in checkpoint.parents:
+        return find_pack(workspace, text, list(views))
+    pack = workspace.by_digest(checkpoint.parents["pack"])
     if pack is None or pack.kind != "pack":
         raise MissingInput(
             f"the pack that {checkpoint.label} was trained on is not in {workspace.root} any more"

@@ -45,7 +45,7 @@ def plan(
     starts = find_starts(workspace, streams, init_from)
     pack = find_pack(workspace, options.pack, list(streams))
     for start in starts.values():
-        pack = _same_pack(workspace, start, starts, pack if options.pack else None)
+        pack = _same_pack(workspace, start, starts, pack, named=options.pack is not None)
     data = training_data(workspace, pack, options.split, options.seed)
     recipe = choose_recipe(options, "cotrain")
     for stream, start in starts.items():
@@ -90,13 +90,22 @@ def find_starts(
 
 
 def _same_pack(
-    workspace: Workspace, start: Artifact, starts: Mapping[str, Artifact], named: Artifact | None
+    workspace: Workspace,
+    start: Artifact,
+    starts: Mapping[str, Artifact],
+    newest: Artifact,
+    *,
+    named: bool,
 ) -> Artifact:
-    pack = pack_of(workspace, start)
-    wanted = named or pack_of(workspace, next(iter(starts.values())))
+    pack = _pack_of(workspace, start, newest)
+    wanted = newest if named else _pack_of(workspace, next(iter(starts.values())), newest)
     if pack.digest != wanted.digest:
         raise UsageError(f"{start.label} was trained on {pack.label}, not on {wanted.label}")
     return pack
+
+
+def _pack_of(workspace: Workspace, start: Artifact, newest: Artifact) -> Artifact:
+    return pack_of(workspace, start, newest.label, ())
 
 
 def _roles(starts: Mapping[str, Artifact]) -> dict[str, Artifact]:
@@ -114,7 +123,11 @@ def _objective(
         if stream in starts:
             encoder = checkpoint_encoder(starts[stream], stream)
             encoder.spec = replace(
-                encoder.spec, frames=clip.frames, stride=clip.stride, size=clip.size
+                encoder.spec,
+                frames=clip.frames,
+                stride=clip.stride,
+                size=clip.size,
+                blocks=clip.blocks,
             )
         else:
             encoder = new_encoder(recipe, stream)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.backbones import Encoder
 from vidssl.checkpoints import checkpoint_encoder
 from vidssl.errors import VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
@@ -76,11 +75,11 @@ def plan(
 
 
 def _objective(recipe: Recipe, stream: str, start: Artifact | None, seed: int) -> Objective:
-    encoder = new_encoder(recipe, stream)
-    if start is not None:
+    if start is None:
+        encoder = new_encoder(recipe, stream)
+    else:
         given = checkpoint_encoder(start, stream)
-        shown = {"presentation": given.spec.presentation, "channels": given.spec.channels}
-        encoder = Encoder(replace(encoder.spec, **shown))  # type: ignore[arg-type]
+        encoder = new_encoder(recipe, stream, given.spec.presentation)
         try:
             encoder.load_state_dict(given.state_dict(), strict=True)
         except RuntimeError as error:

@@ -30,6 +30,7 @@ from vidssl.stages.inputs import TrainingData
 from vidssl.stages.result import StageResult
 from vidssl.training_log import Row
 from vidssl.views import get_view
+from vidssl.views.view import NATIVE
 
 
 @dataclass(frozen=True)
@@ -134,17 +135,22 @@ def require_labels(recipe: Recipe, data: TrainingData) -> None:
 
 
 def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
-    """Takes the network, and the clip where the user did not set it, from an encoder.
+    """Takes the network, and the clip where the user did not set it, from an encoder to start from.
 
     Raises:
-        UsageError: the user wants another backbone than the encoder has.
+        UsageError: the user wants another backbone.
     """
     if "backbone" in recipe.explicit and recipe.network.backbone != spec.backbone:
         raise UsageError(
-            f"what it starts from is a {spec.backbone}: leave --backbone "
-            f"{recipe.network.backbone} away"
+            f"the {spec.view} encoder to start from is a {spec.backbone}: leave "
+            f"--backbone {recipe.network.backbone} away"
         )
-    clip = {"frames": spec.frames, "stride": spec.stride, "size": spec.size}
+    clip = {
+        "frames": spec.frames,
+        "stride": spec.stride,
+        "size": spec.size,
+        "blocks": spec.blocks,
+    }
     kept = {name: value for name, value in clip.items() if name not in recipe.explicit}
     return replace(
         recipe,
@@ -153,20 +159,25 @@ def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
     )
 
 
-def new_encoder(recipe: Recipe, stream: str) -> Encoder:
-    """Makes the encoder that a recipe describes for a stream."""
+def new_encoder(recipe: Recipe, stream: str, presentation: str = NATIVE) -> Encoder:
+    """Makes the encoder that a recipe describes for a stream.
+
+    Args:
+        presentation: how the stream is shown to it.
+    """
     context = OBJECTIVES[recipe.method].context
     return Encoder(
         EncoderSpec(
             view=stream,
             backbone=recipe.network.backbone,
-            channels=get_view(stream).channels,
+            channels=get_view(stream).input_channels(presentation),
             frames=recipe.clip.frames,
             stride=recipe.clip.stride,
             size=recipe.clip.size,
             project=None if context else recipe.network.project,
             blocks=recipe.clip.blocks,
             context=context,
+            presentation=presentation,
         )
     )
 
