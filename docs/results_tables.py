@@ -136,9 +136,7 @@ def jhmdb_table() -> str:
 def demo_scores() -> dict[str, list[Score]]:
     """Gives each row of the demo's table, one score per seed."""
     archives = [read(ARCHIVES / f"demo-seed{seed}.tar.xz") for seed in DEMO_SEEDS]
-    return {
-        shown: [score(files, name) for files in archives] for shown, name in DEMO_ROWS.items()
-    }
+    return {shown: [score(files, name) for files in archives] for shown, name in DEMO_ROWS.items()}
 
 
 def demo_table() -> str:

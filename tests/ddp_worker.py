@@ -1,6 +1,6 @@
 """Run by test_ddp.py under torchrun: trains on this rank's share of the batches.
 
-    python -m torch.distributed.run --nproc-per-node 2 tests/ddp_worker.py METHOD,… FOLDER [STOP]
+python -m torch.distributed.run --nproc-per-node 2 tests/ddp_worker.py METHOD,… FOLDER [STOP]
 """
 
 import dataclasses

@@ -150,8 +150,10 @@ def test_join_is_extraction_at_once() -> None:
     clips = videos([30, 9, 22])
     made = encoder()
     whole = extract(made, Memory(clips), range(3), list("abc"))
-    parts = [extract(made, Memory(clips), [0], ["a"]),
-             extract(made, Memory(clips), [1, 2], ["b", "c"])]
+    parts = [
+        extract(made, Memory(clips), [0], ["a"]),
+        extract(made, Memory(clips), [1, 2], ["b", "c"]),
+    ]
     joined = features.join(parts)
     assert joined.ids == whole.ids
     assert joined.offsets.tolist() == whole.offsets.tolist()

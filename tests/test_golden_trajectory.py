@@ -167,9 +167,7 @@ def test_coclr(tmp_path, monkeypatch):
     objective.queue.other.copy_(golden("queue_other").T)
     masks = []
     found = CoCLR.positives
-    monkeypatch.setattr(
-        CoCLR, "positives", lambda *args: masks.append(found(*args)) or masks[-1]
-    )
+    monkeypatch.setattr(CoCLR, "positives", lambda *args: masks.append(found(*args)) or masks[-1])
     losses = run(objective, tmp_path)
     assert_close(losses, GOLDEN["coclr_loss"])
     assert_close(objective.query.weight.detach(), GOLDEN["coclr_weight"])

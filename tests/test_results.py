@@ -47,9 +47,7 @@ KNOWN = "docs/results.md says so: the mean frame of this seed's clips tells the 
 
 @pytest.mark.parametrize("name", ["baseline-colour-histogram", "baseline-mean-frame"])
 @pytest.mark.parametrize("seed", tables.DEMO_SEEDS)
-def test_the_demos_appearance_is_no_more_than_two_standard_errors_above_chance(
-    seed, name, request
-):
+def test_the_demos_appearance_is_no_more_than_two_standard_errors_above_chance(seed, name, request):
     if (seed, name) == (1, "baseline-mean-frame"):
         request.applymarker(pytest.mark.xfail(reason=KNOWN, strict=True))
     files = tables.read(tables.ARCHIVES / f"demo-seed{seed}.tar.xz")

@@ -346,9 +346,7 @@ def cotrain(
 def import_checkpoint(
     terminal: Terminal,
     file: Annotated[Path, typer.Argument(help="A published .pth.tar.")],
-    method: Annotated[
-        str, typer.Option(help="infonce, ubernce, coclr, vicc, dpc or cocon.")
-    ],
+    method: Annotated[str, typer.Option(help="infonce, ubernce, coclr, vicc, dpc or cocon.")],
     view: Annotated[str, typer.Option(help="What the network saw: rgb or flow.")] = "rgb",
     backbone: Annotated[
         str | None, typer.Option(help="Default: of the published runs, s3d or r2d3d_18.")
@@ -487,9 +485,7 @@ def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None
     from vidssl.stages import query as stage
     from vidssl.tables import query_tables
 
-    result = stage.run(
-        terminal.workspace, stage.QueryOptions(videos, **options), terminal.progress
-    )
+    result = stage.run(terminal.workspace, stage.QueryOptions(videos, **options), terminal.progress)
     terminal.json_out(result.as_dict())
     terminal.show(query_tables(result))
     for note in result.notes:
@@ -545,9 +541,7 @@ def export(
         str | None, typer.Argument(metavar="[CHECKPOINT]", help="Default: the stream's newest.")
     ] = None,
     stream: EvaluatedStreamOption = None,
-    format: Annotated[
-        str, typer.Option(help="safetensors, onnx or torch-export.")
-    ] = "safetensors",
+    format: Annotated[str, typer.Option(help="safetensors, onnx or torch-export.")] = "safetensors",
     out: Annotated[
         Path | None, typer.Option(help="Folder to make; default: named by the checkpoint.")
     ] = None,

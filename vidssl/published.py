@@ -184,9 +184,7 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
     layout = get_method(method)
     bare = {key.removeprefix("module."): value for key, value in state.items()}
     notes: list[str] = []
-    tensors = {
-        name: bare.pop(key) for name, key in layout.bequest.items() if key in bare
-    }
+    tensors = {name: bare.pop(key) for name, key in layout.bequest.items() if key in bare}
     for begin, what in layout.left_out.items():
         keys = [key for key in bare if key.startswith(begin)]
         for key in keys:

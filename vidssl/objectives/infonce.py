@@ -69,9 +69,7 @@ class InfoNCE(Objective):
         self.queue = Queue(**self.queue_columns(width, generator))
 
     @classmethod
-    def build(
-        cls, config: InfoNCEConfig, encoders: Mapping[str, Encoder], seed: int
-    ) -> InfoNCE:
+    def build(cls, config: InfoNCEConfig, encoders: Mapping[str, Encoder], seed: int) -> InfoNCE:
         (encoder,) = encoders.values()
         return cls(config, encoder, seed)
 

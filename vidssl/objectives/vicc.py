@@ -182,9 +182,7 @@ class ViCC(Objective):
         return {
             "top1": (code_VBC[0].argmax(1) == log_p_VBC[1].argmax(1)).float().mean(),
             "prototype_entropy": entropy / usage_C.new_tensor(len(usage_C)).log(),
-            "knn": nearest_has_same_label(
-                z_VBP[0], batch.label, z_VBP[0], batch.label, other_BB
-            ),
+            "knn": nearest_has_same_label(z_VBP[0], batch.label, z_VBP[0], batch.label, other_BB),
         }
 
 

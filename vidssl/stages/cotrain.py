@@ -62,9 +62,7 @@ def plan_cycles(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
     return [(first, second), (second, first)] * cycles
 
 
-def run(
-    workspace: Workspace, options: CotrainOptions, progress: Progress = SILENT
-) -> StageResult:
+def run(workspace: Workspace, options: CotrainOptions, progress: Progress = SILENT) -> StageResult:
     """Co-trains `options.stream` once, or several views at once; gives the checkpoint."""
     method = objective_of(options)
     if method.joint:

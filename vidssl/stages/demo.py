@@ -123,9 +123,7 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
         flow_config = extract_flow.ExtractFlow(videos, workers=options.workers)
         extract_flow.run(workspace, flow_config, progress)
     with timed("pack"):
-        pack_config = pack.Pack(
-            videos, labels=str(videos / "splits.csv"), workers=options.workers
-        )
+        pack_config = pack.Pack(videos, labels=str(videos / "splits.csv"), workers=options.workers)
         pack.run(workspace, pack_config, progress)
     checkpoints: dict[str, Artifact | None] = {}
     for name, train in trainings(workspace, options, progress).items():
@@ -175,9 +173,11 @@ def trainings(
     }
 
     def alone(stream: str, **own: Any) -> Callable[[], Artifact | None]:
-        return lambda: pretrain.run(
-            workspace, pretrain.PretrainOptions(stream=stream, **(common | own)), progress
-        ).artifact
+        return lambda: (
+            pretrain.run(
+                workspace, pretrain.PretrainOptions(stream=stream, **(common | own)), progress
+            ).artifact
+        )
 
     epochs = {method: _epochs(method, options) for method in ("infonce", "coclr")}
     longer = (*options.settings, ("epochs", sum(epochs.values())))
@@ -208,9 +208,7 @@ def evaluate_unlearned(
     recipe = load_recipe(RECIPE, "infonce", "rgb", options.settings)
     clip = recipe.clip
     untrained = tuple(
-        baselines.untrained_spec(
-            view, recipe.network.backbone, clip.frames, clip.stride, clip.size
-        )
+        baselines.untrained_spec(view, recipe.network.backbone, clip.frames, clip.stride, clip.size)
         for view in ("rgb", "flow")
     )
     measured = baselines.run(

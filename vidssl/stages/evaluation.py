@@ -158,9 +158,7 @@ def find_labels(
     notes = _without_label(selection, train, test)
     for checkpoint in checkpoints:
         notes += leakage(workspace, checkpoint, [ids[v] for v in test])
-    return Labelled(
-        reader, ids, annotations, artifact, selection, seed, train, test, notes
-    )
+    return Labelled(reader, ids, annotations, artifact, selection, seed, train, test, notes)
 
 
 def _no_labels(pack: Artifact) -> str:

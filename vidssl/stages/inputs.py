@@ -52,9 +52,7 @@ def find_pack(workspace: Workspace, text: str | None, views: list[str]) -> Artif
         missing = f"no pack in {workspace.root} has a {view} view; {_how_to_pack(view)}"
         workspace.require("pack", missing, lambda a, v=view: v in a.summary["views"])
     missing = f"no pack in {workspace.root} holds {' and '.join(views)} together"
-    return workspace.require(
-        "pack", missing, lambda a: all(v in a.summary["views"] for v in views)
-    )
+    return workspace.require("pack", missing, lambda a: all(v in a.summary["views"] for v in views))
 
 
 def _how_to_pack(view: str) -> str:
@@ -74,9 +72,7 @@ def training_data(
     reader = ShardReader(pack.path)
     artifact = find_annotations(workspace, pack)
     ids = [reader.video_id(i) for i in range(len(reader))]
-    annotations = (
-        Annotations.load(artifact.path, ids) if artifact else Annotations.unlabelled(ids)
-    )
+    annotations = Annotations.load(artifact.path, ids) if artifact else Annotations.unlabelled(ids)
     selection = annotations.select(split, seed)
     train = np.asarray(selection.train)
     if len(train) == 0:

@@ -36,9 +36,7 @@ class PretrainOptions(TrainingOptions):
     init_from: str | None = None
 
 
-def run(
-    workspace: Workspace, options: PretrainOptions, progress: Progress = SILENT
-) -> StageResult:
+def run(workspace: Workspace, options: PretrainOptions, progress: Progress = SILENT) -> StageResult:
     """Pretrains one stream; gives its checkpoint."""
     return carry_out(workspace, plan(workspace, options, progress), progress)
 

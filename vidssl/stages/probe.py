@@ -159,9 +159,7 @@ def run(workspace: Workspace, options: ProbeOptions, progress: Progress = SILENT
     progress.say(
         f"probe: {subject.checkpoint.label} on {subject.pack.label}, {labelled.selection.note}"
     )
-    artifact, features = features_of(
-        workspace, subject, options.protocol, options.device, progress
-    )
+    artifact, features = features_of(workspace, subject, options.protocol, options.device, progress)
     parents = {
         "checkpoint": subject.checkpoint,
         "features": artifact,

@@ -242,13 +242,17 @@ class TrainingPlan:
     def identity(self) -> dict[str, Any]:
         """Gives the recipe part of the run's identity."""
         together = {"streams": list(self.streams)} if self.streams else {}
-        return self.recipe.as_dict() | together | {
-            "stage": self.stage,
-            "stream": self.options.stream,
-            "split": self.data.split,
-            "seed": self.options.seed,
-            "precision": "bf16" if self.half_precision else "float32",
-        }
+        return (
+            self.recipe.as_dict()
+            | together
+            | {
+                "stage": self.stage,
+                "stream": self.options.stream,
+                "split": self.data.split,
+                "seed": self.options.seed,
+                "precision": "bf16" if self.half_precision else "float32",
+            }
+        )
 
     @property
     def half_precision(self) -> bool:
@@ -281,9 +285,7 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
     distributed.start(choose_device(options.device))
     if distributed.rank() != 0:
         return _follow(workspace, plan)
-    opened = workspace.open_run(
-        "checkpoint", plan.name, plan.identity(), plan.parents, options.new
-    )
+    opened = workspace.open_run("checkpoint", plan.name, plan.identity(), plan.parents, options.new)
     if options.resume and not opened.started:
         raise VidsslError(
             f"there is no unfinished run of checkpoint/{plan.name} with this recipe and these "
