@@ -38,12 +38,17 @@ def test_one_seed_gives_every_motion_the_same_appearance():
         assert np.abs(other - corners[0]).max() <= 2
 
 
-def test_plan_is_balanced_and_every_clip_has_its_own_seed():
+def test_plan_is_balanced_and_test_scenes_are_shown_in_every_motion():
     plans = list(synthetic.plan_clips(60, seed=1))
     for split, count in (("train", 7), ("test", 3)):
         for motion in synthetic.MOTIONS:
             assert abs(sum(p.split == split and p.motion == motion for p in plans) - count) <= 1
-    assert len({p.seed for p in plans}) == len({p.path for p in plans}) == 60
+    train, test = ([p for p in plans if p.split == split] for split in ("train", "test"))
+    assert len({p.path for p in plans}) == 60
+    assert len({p.seed for p in train}) == len({p.scene for p in train}) == len(train) == 42
+    scenes = {p.scene: {q.motion for q in test if q.seed == p.seed} for p in test}
+    assert len(scenes) == 3 and all(shown == set(synthetic.MOTIONS) for shown in scenes.values())
+    assert {p.seed for p in train}.isdisjoint(p.seed for p in test)
     assert list(synthetic.plan_clips(7, seed=1)) == plans[:7]
     assert {p.seed for p in plans}.isdisjoint(p.seed for p in synthetic.plan_clips(60, seed=2))
 
@@ -58,7 +63,8 @@ def test_written_files_decode_to_what_was_rendered(tmp_path):
     with (tmp_path / "splits.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [r["path"] for r in rows] == [p.path for p in synthetic.plan_clips(6, seed=1)]
-    assert all(r["path"].split("/")[0] == r["label"] and r["group"] in r["path"] for r in rows)
+    assert all(r["path"].split("/")[0] == r["label"] for r in rows)
+    assert [r["group"] for r in rows] == [p.scene for p in synthetic.plan_clips(6, seed=1)]
 
 
 def test_an_interrupted_call_goes_on_without_redoing(tmp_path):

@@ -4,7 +4,8 @@ A few patterned shapes lie on a soft, slowly drifting background and all move in
 one way: they bounce, circle, pulse, shake, slide or spin. Everything else (shapes,
 patterns, colours, size, place, direction, speed, background, drift) is drawn per
 clip from a generator that never sees the motion, so that a single frame, a colour
-histogram or a mean frame does not tell the class.
+histogram or a mean frame does not tell the class. And as a control, every scene that
+is tested on is shown in each of the motions.
 
 Shapes: T frames, H and W pixels, S side of a sprite, N objects.
 """
@@ -300,19 +301,25 @@ class Plan:
     motion: str
     seed: int
     split: str
+    scene: str
 
 
 def plan_clips(clips: int, seed: int = 0) -> Iterator[Plan]:
     """Which clips a folder gets; of each motion every third is for testing.
+
+    Every training clip is a scene of its own. A test scene is shown in all motions, a clip of
+    each: whoever sees only the scene gives the six the same answer, and one of them is right.
 
     The motions come in turn, so counts differ by one at most, and the first clips of a
     larger plan are those of a smaller one.
     """
     for i in range(clips):
         motion, nth = MOTIONS[i % len(MOTIONS)], i // len(MOTIONS)
-        own = int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
         split = "test" if nth % 3 == 2 else "train"
-        yield Plan(f"{motion}/{motion}_{nth:04d}.mp4", motion, own, split)
+        scene = i if split == "train" else nth * len(MOTIONS)
+        own = int(np.random.SeedSequence([seed, scene]).generate_state(1)[0])
+        path = f"{motion}/{motion}_{nth:04d}.mp4"
+        yield Plan(path, motion, own, split, f"scene_{scene:05d}")
 
 
 def write_clips(
@@ -391,8 +398,8 @@ def encode(path: Path, clip: np.ndarray, fps: int = FPS) -> None:
 
 
 def _write_splits(path: Path, plans: list[Plan]) -> None:
-    """splits.csv as `pack --labels` reads it; every clip is a source of its own."""
-    rows = [(p.path, p.motion, Path(p.path).stem, p.split) for p in plans]
+    """splits.csv as `pack --labels` reads it; what shows one scene is one group."""
+    rows = [(p.path, p.motion, p.scene, p.split) for p in plans]
     lines = [",".join(row) for row in [("path", "label", "group", "split1"), *rows]]
     _replace_text(path, "\n".join(lines) + "\n")
 

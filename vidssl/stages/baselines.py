@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
@@ -164,10 +165,12 @@ def _hand_made(
     options: BaselineOptions,
     progress: Progress,
 ) -> RetrievalResult:
-    recipe = {"baseline": name, "frames": FRAMES_LOOKED_AT}
+    recipe = {"baseline": name, "frames": FRAMES_LOOKED_AT, "unit": True}
 
     def features() -> np.ndarray:
-        return hand_made_features(labelled.reader, name, progress)
+        # As learned features are: unit length per window, of which a video has one here.
+        raw_VF = torch.from_numpy(hand_made_features(labelled.reader, name, progress))
+        return normalize(raw_VF, dim=1).numpy()
 
     return _measure(workspace, name, recipe, features, pack, labelled, options)
 
