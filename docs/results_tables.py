@@ -17,6 +17,7 @@ import sys
 import tarfile
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -36,17 +37,39 @@ DEMO_ROWS = {
     "InfoNCE RGB, 40 epochs": "rgb-infonce-long",
     "CoCLR RGB, 30 epochs after InfoNCE's 10": "rgb-coclr",
 }
-JHMDB_ROWS = {
-    "colour histogram": "baseline-colour-histogram",
-    "mean frame": "baseline-mean-frame",
-    "histogram of optical flow": "baseline-flow-histogram",
-    "random init RGB": "baseline-random-rgb-tiny",
-    "random init flow": "baseline-random-flow-tiny",
-    "InfoNCE RGB": "rgb-infonce",
-    "InfoNCE flow": "flow-infonce",
-    "CoCLR RGB": "rgb-coclr",
-    "CoCLR flow": "flow-coclr",
+SPLITS = ("split1", "split2", "split3")
+VIEWS = ("rgb", "flow", "both")
+HAND_MADE = {
+    "colour histogram": ("rgb", "baseline-colour-histogram"),
+    "mean frame": ("rgb", "baseline-mean-frame"),
+    "histogram of optical flow": ("flow", "baseline-flow-histogram"),
 }
+METHODS = {
+    "InfoNCE": "infonce",
+    "UberNCE (sees labels)": "ubernce",
+    "CMC": "cmc",
+    "CoCLR, k 5": "coclr",
+    "ViCC single, 100 prototypes": "vicc",
+    "ViCC cross, 100 prototypes": "vicc-cross",
+    "CPC": "cpc",
+    "CoCon": "cocon",
+}
+ABLATIONS = {
+    "CoCLR: no cycle (InfoNCE)": "infonce",
+    "CoCLR: k 1": "coclr-k1",
+    "CoCLR: k 5": "coclr",
+    "CoCLR: k 20": "coclr-k20",
+    "CoCLR: k 5, two cycles of half the length": "coclr-cycle2",
+    "ViCC single: 30 prototypes": "vicc-30",
+    "ViCC single: 100 prototypes": "vicc",
+    "ViCC single: 300 prototypes": "vicc-300",
+    "CoCon: cpc alone (one view)": "cpc",
+    "CoCon: cpc + sim": "cocon-sim",
+    "CoCon: cpc + sync": "cocon-sync",
+    "CoCon: cpc + sim + sync (two views)": "cocon",
+    "CoCon: three or four views": "cocon-views",
+}
+NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -63,19 +86,39 @@ class Score:
 # ── from artifacts to shares ─────────────────────────────────────────────────────────────────
 
 
-def collect(workspace: Path, archive: Path) -> None:
-    """Puts the newest evaluation artifact of every name into one compressed archive."""
+def collect(workspace: Path, archive: Path, split: str | None = None) -> int:
+    """Puts the newest evaluation artifact of every name into one compressed archive.
+
+    Args:
+        split: only artifacts of this split.
+
+    Returns:
+        How many artifacts there are in it.
+    """
     archive.parent.mkdir(parents=True, exist_ok=True)
+    kept = 0
     with tarfile.open(archive, "w:xz", preset=9) as file:
         for kind in ("retrieval", "probe"):
             for shelf in sorted((workspace / kind).iterdir()):
-                newest = max(p for p in shelf.iterdir() if p.name.startswith("v"))
+                versions = [p for p in shelf.iterdir() if _is_of(p, split)]
+                if not versions:
+                    continue
+                newest, kept = max(versions), kept + 1
                 for name in KEPT:
                     if (newest / name).exists():
                         member = tarfile.TarInfo(f"{kind}/{shelf.name}/{name}")
                         data = (newest / name).read_bytes()
                         member.size = len(data)  # no time, owner or mode: the same bytes each time
                         file.addfile(member, io.BytesIO(data))
+    return kept
+
+
+def _is_of(folder: Path, split: str | None) -> bool:
+    """Whether a folder is a published artifact of a split."""
+    if not (folder.name.startswith("v") and (folder / "artifact.json").exists()):
+        return False
+    summary = json.loads((folder / "artifact.json").read_text())["summary"]
+    return split is None or summary["split"] == split
 
 
 def read(archive: Path) -> dict[str, str]:
@@ -119,18 +162,55 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}"
 
 
-def jhmdb_table() -> str:
-    """Gives the table of JHMDB's 11 classes, split 1."""
-    files = read(ARCHIVES / "jhmdb-split1.tar.xz")
-    lines = ["| features | R@1 | R@5 | linear probe top-1 |", "|---|---|---|---|"]
-    for shown, name in JHMDB_ROWS.items():
-        s = score(files, name)
-        error = percent(standard_error(s.recall1, s.queries))
-        lines.append(
-            f"| {shown} | {percent(s.recall1)} ± {error} | {percent(s.recall5)} "
-            f"| {percent(s.probe)} |"
-        )
-    return "\n".join(lines)
+def jhmdb_scores(split: str) -> dict[str, Score]:
+    """Gives what was measured on a split, by the artifact's name without the split."""
+    archive = ARCHIVES / f"jhmdb-{split}.tar.xz"
+    if not archive.exists():
+        return {}
+    files = read(archive)
+    names = {name.split("/")[1] for name in files if name.startswith("retrieval/")}
+    return {name.removesuffix(f"-{split}"): score(files, name) for name in names}
+
+
+def _row(shown: str, names: dict[str, str], splits: list[dict[str, Score]]) -> str:
+    """Gives a row: R@1 / R@5 / probe of each view, means over splits, in per cent."""
+    cells = []
+    for view in VIEWS:
+        name = names.get(view)
+        found = [s[name] for s in splits if name in s]
+        if name is None:
+            cells.append("–")
+        elif len(found) < len(splits):
+            cells.append(NOT_RUN)
+        else:
+            probes = [s.probe for s in found if s.probe is not None]
+            probe = mean(probes) if len(probes) == len(found) else None
+            shares = (mean(s.recall1 for s in found), mean(s.recall5 for s in found), probe)
+            cells.append(" / ".join(percent(share) for share in shares))
+    return f"| {shown} | {' | '.join(cells)} |"
+
+
+HEAD = ["| features | RGB | flow | both |", "|---|---|---|---|"]
+
+
+def jhmdb_table(splits: tuple[str, ...]) -> str:
+    """Gives the table of all methods on JHMDB's 11 classes, means over splits."""
+    scores = [jhmdb_scores(split) for split in splits]
+    rows = [_row(shown, {view: name}, scores) for shown, (view, name) in HAND_MADE.items()]
+    random = {view: f"baseline-random-{view}-tiny" for view in ("rgb", "flow")}
+    rows.append(_row("random init", random, scores))
+    rows += [_row(shown, _of_views(name), scores) for shown, name in METHODS.items()]
+    return "\n".join(HEAD + rows)
+
+
+def ablation_table() -> str:
+    """Gives the ablations, split 1."""
+    scores = [jhmdb_scores(SPLITS[0])]
+    return "\n".join(HEAD + [_row(s, _of_views(n), scores) for s, n in ABLATIONS.items()])
+
+
+def _of_views(name: str) -> dict[str, str]:
+    return {view: f"{view}-{name}" for view in VIEWS}
 
 
 def demo_scores() -> dict[str, list[Score]]:
@@ -175,7 +255,13 @@ def demo_difference() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"jhmdb": jhmdb_table, "demo": demo_table, "demo difference": demo_difference}
+TABLES = {
+    "demo": demo_table,
+    "demo difference": demo_difference,
+    "jhmdb split1": partial(jhmdb_table, SPLITS[:1]),
+    "jhmdb": partial(jhmdb_table, SPLITS),
+    "jhmdb ablations": ablation_table,
+}
 
 
 def filled(page: str) -> str:
