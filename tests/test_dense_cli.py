@@ -142,8 +142,9 @@ def test_a_short_video_is_padded_with_its_first_frame():
 def test_what_is_drawn_for_a_clip_holds_for_all_of_its_blocks():
     made = loader(ClipSpec(frames=2, size=8, blocks=3), clips=2, jitter=1, blur=1)
     sample = made.sample(0, 0, 0)
-    assert len(sample.colour) == 6 == len(sample.clips["rgb"])
-    assert sample.colour[0] == sample.colour[1] == sample.colour[2] != sample.colour[3]
+    colour = sample.colour["rgb"]
+    assert len(colour) == 6 == len(sample.clips["rgb"])
+    assert colour[0] == colour[1] == colour[2] != colour[3]
     (host,) = next(made.epoch(0))
     batch = made.present(host, torch.device("cpu"))
     assert batch.clips["rgb"].shape == (4, 6, 3, 2, 8, 8)

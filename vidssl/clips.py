@@ -17,7 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidssl.augment import AugmentSpec, ClipDraw, ColourDraw, apply_colour, crop_resize, draw_clip
+from vidssl.augment import (
+    POLICIES,
+    AugmentSpec,
+    Box,
+    ClipDraw,
+    ColourDraw,
+    apply_colour,
+    crop_resize,
+    cut,
+    draw_moments,
+    draw_views,
+)
 from vidssl.errors import VidsslError
 from vidssl.sampling import clip_indices, random_start
 from vidssl.views import get_view
@@ -82,10 +93,14 @@ class TrainingVideos:
 
 @dataclass(frozen=True)
 class HostSample:
-    """One video's clips: uint8 [N, C, T, H, W] per view, and N colour draws."""
+    """One video's clips: uint8 [N, C, T, H, W] per view.
+
+    Attributes:
+        colour: of views that are changed in colour: for each of the N one draw, or T.
+    """
 
     clips: dict[str, np.ndarray]
-    colour: list[ColourDraw]
+    colour: dict[str, list[ColourDraw]]
     row: int
 
 
@@ -94,7 +109,7 @@ class HostBatch:
     """A batch before it goes to the device: uint8 [B, N, C, T, H, W] per view."""
 
     clips: dict[str, Tensor]
-    colour: list[ColourDraw]
+    colour: dict[str, list[ColourDraw]]
     source: Tensor
     label: Tensor
     index: Tensor
@@ -105,7 +120,8 @@ class ClipLoader:
 
     Args:
         videos: those to train on.
-        views: names of the views every sample carries; they share all draws.
+        views: names of the views every sample carries.
+        augment: what is drawn for a clip, and how; its policy says what the views share.
         batch_size: samples in one optimiser step, over all ranks and micro-batches.
         accumulate: micro-batches in one optimiser step.
         threads: decoding threads (JPEG decoding and resizing release the GIL).
@@ -172,7 +188,7 @@ class ClipLoader:
 
     def present(self, batch: HostBatch, device: torch.device) -> ClipBatch:
         """Makes the network's input of a micro-batch, on the device."""
-        return present(batch, device, self.presentations)
+        return present(batch, device, self.presentations, self.augment)
 
     def _positions(self, step: int) -> np.ndarray:
         share = self.batch_size // self.world_size
@@ -183,26 +199,44 @@ class ClipLoader:
         """Makes one video's clips; `row` counts within the training videos."""
         draw = np.random.default_rng([self.seed, epoch, int(position), 1])
         video = int(self.videos.index[row])
-        length = int(self._length[video])
-        times = []
-        window = self.clip.frames * self.clip.blocks
-        for _ in range(self.clips_per_video):
-            start = random_start(draw, window, self.clip.stride, length)
-            times.append(clip_indices(start, window, self.clip.stride, length))
+        moments = draw_moments(self.augment, draw, self.clips_per_video)
+        times = self._times(draw, int(self._length[video]), one=moments.one)
         # A frame that both clips hold is decoded once.
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
+        frames = {view: self.videos.reader.frames(view, video, needed) for view in self.views}
+        aspects = {view: f.shape[2] / f.shape[1] for view, f in frames.items()}
+        films = [view for view in self.views if get_view(view).colour]
+        drawn = draw_views(self.augment, draw, aspects, films, moments.strong, len(times[0]))
         clips: dict[str, np.ndarray] = {}
-        draws: list[ClipDraw] = []
-        for view in self.views:
-            frames = self.videos.reader.frames(view, video, needed)
-            if not draws:
-                aspect = frames.shape[2] / frames.shape[1]
-                draws = [draw_clip(self.augment, draw, aspect) for _ in times]
-            shown = [self._clip(view, frames, w, d) for w, d in zip(where, draws, strict=True)]
+        for view, draws in drawn.items():
+            shown = [self._clip(view, frames[view], *one) for one in zip(where, draws, strict=True)]
             clips[view] = np.concatenate([self._blocks(clip) for clip in shown])
-        # What is drawn for a clip holds for all of its blocks.
-        return HostSample(clips, [d.colour for d in draws for _ in range(self.clip.blocks)], row)
+        colour = {v: self._colours(draws) for v, draws in drawn.items() if self._coloured(v)}
+        return HostSample(clips, colour, row)
+
+    def _times(self, draw: np.random.Generator, length: int, one: bool) -> list[np.ndarray]:
+        """Draws the frame indices of every clip; `one` moment for all of them, or one for each."""
+        window, stride = self.clip.frames * self.clip.blocks, self.clip.stride
+        moments = 1 if one else self.clips_per_video
+        starts = [random_start(draw, window, stride, length) for _ in range(moments)]
+        times = [clip_indices(start, window, stride, length) for start in starts]
+        return times * self.clips_per_video if one else times
+
+    def _coloured(self, view: str) -> bool:
+        """Whether a view's colour may be changed: film, and flow where it is taken for film."""
+        return get_view(view).colour or self._is_picture_of_motion(view)
+
+    def _is_picture_of_motion(self, view: str) -> bool:
+        motion = not get_view(view).colour
+        shown = self.presentations.get(view, NATIVE)
+        return motion and self.augment.motion_as_picture and get_view(view).is_picture(shown)
+
+    def _colours(self, draws: list[ClipDraw]) -> list[ColourDraw]:
+        """Gives the draws by clip, block and, where they are drawn per frame, frame."""
+        blocks = self.clip.blocks
+        # What holds for a clip holds for all of its blocks.
+        return [c for d in draws for c in d.colour * (blocks if len(d.colour) == 1 else 1)]
 
     def _blocks(self, clip_CTHW: np.ndarray) -> np.ndarray:
         """Cuts a clip of N·T frames into its blocks [N, C, T, H, W]."""
@@ -210,8 +244,11 @@ class ClipLoader:
 
     def _clip(self, view: str, frames: np.ndarray, where: np.ndarray, draw: ClipDraw) -> np.ndarray:
         first, back = np.unique(where, return_inverse=True)  # padding repeats the first frame
-        cropped = crop_resize(frames[first], draw.box, self.clip.size)
-        if draw.mirrored:
+        box = _busiest(view, frames[first], draw.boxes)
+        cropped = crop_resize(frames[first], box, self.clip.size, self.augment.resize)
+        if draw.mirrored and self._is_picture_of_motion(view):
+            cropped = cropped[:, :, ::-1]
+        elif draw.mirrored:
             cropped = get_view(view).flip(cropped)
         return cropped[back].transpose(3, 0, 1, 2)
 
@@ -226,25 +263,35 @@ class ClipLoader:
             clips = {view: x.pin_memory() for view, x in clips.items()}
         return HostBatch(
             clips=clips,
-            colour=[c for s in samples for c in s.colour],
+            colour={v: [c for s in samples for c in s.colour[v]] for v in samples[0].colour},
             source=torch.from_numpy(self.videos.source[rows]),
             label=torch.from_numpy(self.videos.label[rows]),
             index=torch.from_numpy(self.videos.index[rows]),
         )
 
 
+def _busiest(view: str, frames: np.ndarray, boxes: tuple[Box, ...]) -> Box:
+    """Gives the box in which most happens."""
+    if len(boxes) == 1:
+        return boxes[0]
+    return max(boxes, key=lambda box: get_view(view).activity(cut(frames, box)))
+
+
 def present(
-    batch: HostBatch, device: torch.device, presentations: Mapping[str, str] | None = None
+    batch: HostBatch,
+    device: torch.device,
+    presentations: Mapping[str, str] | None = None,
+    augment: AugmentSpec = POLICIES["truthful"],
 ) -> ClipBatch:
     """Takes a batch to the device and makes the network's input of it: colour, then floats."""
     clips = {}
     for name, pixels in batch.clips.items():
-        view = get_view(name)
-        x = pixels.to(device, non_blocking=True)
-        if view.colour:
+        view, shown = get_view(name), (presentations or {}).get(name, NATIVE)
+        x = view.levels(pixels.to(device, non_blocking=True), shown)
+        if name in batch.colour:
             x = x.to(torch.float32)
-            apply_colour(x.flatten(0, 1), batch.colour)
-        clips[name] = view.present(x, (presentations or {}).get(name, NATIVE))
+            x = apply_colour(x.flatten(0, 1), batch.colour[name], augment).view(x.shape)
+        clips[name] = view.normalise(x, shown)
     return ClipBatch(
         clips=clips,
         source=batch.source.to(device, non_blocking=True),

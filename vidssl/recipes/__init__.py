@@ -6,6 +6,9 @@ A file holds tables for all methods and, under a method's (and view's) name, wha
     [train]           epochs, lr, …                 [coclr.flow.train]   only its flow stream
     [coclr.method]    the fields of the method's Config
 
+`policy` in [augment] takes all of :data:`vidssl.augment.POLICIES`' entry of that name, which the
+table's other fields then change.
+
 Beside them a file says `title`; one of a published run also the method it is `of`, what the paper
 `reports`, and the recipe that is its `base`, of which it then holds only the differences.
 """
@@ -19,7 +22,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
-from vidssl.augment import AugmentSpec
+from vidssl.augment import AugmentSpec, get_policy
 from vidssl.clips import ClipSpec
 from vidssl.errors import UsageError, nearest_name
 from vidssl.objectives import OBJECTIVES
@@ -51,6 +54,7 @@ class Recipe:
         """Gives what identifies a run: every number, as plain JSON data."""
         tables = {name: dataclasses.asdict(getattr(self, part)) for name, part in PARTS.items()}
         tables["train"]["milestones"] = list(self.train.milestones)
+        tables["augment"] = self.augment.as_dict()
         if self.clip.blocks == 1:  # came later: runs of whole clips keep their identity
             del tables["clip"]["blocks"]
         return {"recipe": self.name, "method_name": self.method, **tables}
@@ -114,11 +118,12 @@ def load_recipe(
         own = text.get(method, {})
         for layer in (text, own, own.get(stream, {})):
             recipe = _apply(recipe, {p: layer[p] for p in PARTS if p in layer})
+    settings: dict[str, dict[str, Any]] = {}
     for field, value in overrides:
         part, field = _locate(recipe, field)
-        recipe = _apply(recipe, {part: {field: _literal(value)}})
-        recipe = replace(recipe, explicit=recipe.explicit | {field})
-    return recipe
+        settings.setdefault(part, {})[field] = _literal(value)
+    explicit = frozenset(field for fields in settings.values() for field in fields)
+    return replace(_apply(recipe, settings), explicit=explicit)
 
 
 def recipe_card(name: str) -> RecipeCard:
@@ -152,6 +157,8 @@ def _apply(recipe: Recipe, tables: Mapping[str, Mapping[str, Any]]) -> Recipe:
                     f"{part} of {recipe.method} has no field {field}{nearest_name(field, known)}"
                 )
         typed = {f: _like(f, getattr(current, f), value) for f, value in values.items()}
+        if part == "augment" and "policy" in typed:
+            recipe = replace(recipe, augment=get_policy(typed["policy"]))
         recipe = recipe.override(PARTS[part], **typed)
     return recipe
 

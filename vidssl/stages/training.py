@@ -30,7 +30,6 @@ from vidssl.stages.inputs import TrainingData
 from vidssl.stages.result import StageResult
 from vidssl.training_log import Row
 from vidssl.views import get_view
-from vidssl.views.view import NATIVE
 
 
 @dataclass(frozen=True)
@@ -159,13 +158,15 @@ def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
     )
 
 
-def new_encoder(recipe: Recipe, stream: str, presentation: str = NATIVE) -> Encoder:
+def new_encoder(recipe: Recipe, stream: str, presentation: str | None = None) -> Encoder:
     """Makes the encoder that a recipe describes for a stream.
 
     Args:
-        presentation: how the stream is shown to it.
+        presentation: how the stream is shown to it; None: as the recipe's augmentation says.
     """
     context = OBJECTIVES[recipe.method].context
+    if presentation is None:
+        presentation = get_view(stream).shown_as(recipe.augment.presentation)
     return Encoder(
         EncoderSpec(
             view=stream,
@@ -360,6 +361,13 @@ def _train(
             f"{recipe.method} takes clips whole, and here they are cut into {recipe.clip.blocks} "
             "blocks: choose --method cpc, or --set blocks=1"
         )
+    presentations = {
+        part.spec.view: part.spec.presentation
+        for part in objective.modules()
+        if isinstance(part, Encoder)
+    }
+    for sentence in _not_as_the_policy_says(recipe, presentations):
+        progress.say(sentence)
     loader = ClipLoader(
         plan.data.videos,
         objective.needs.views,
@@ -373,11 +381,7 @@ def _train(
         world_size=distributed.world_size(),
         threads=options.threads or cores(),
         pin=device.type == "cuda",
-        presentations={
-            part.spec.view: part.spec.presentation
-            for part in objective.modules()
-            if isinstance(part, Encoder)
-        },
+        presentations=presentations,
     )
     place = Place(
         device, plan.half_precision, compile=options.compile, save_every=options.save_every
@@ -394,6 +398,20 @@ def _train(
         epoch_done=lambda epoch: epoch_done(objective, epoch),
     )
     return objective, last
+
+
+def _not_as_the_policy_says(recipe: Recipe, presentations: Mapping[str, str]) -> list[str]:
+    """Gives a sentence for each view that its encoder sees otherwise than the recipe's policy."""
+    policy, alone = recipe.augment, ""
+    if policy.motion_as_picture:
+        alone = ", and its colour is left alone"
+    wanted = {view: get_view(view).shown_as(policy.presentation) for view in presentations}
+    return [
+        f"the policy {policy.policy} shows {view} as {wanted[view]}, but its encoder began with "
+        f"{shown}: it goes on seeing that{alone}"
+        for view, shown in presentations.items()
+        if shown != wanted[view]
+    ]
 
 
 def for_stream(options: TrainingOptions, stream: str) -> TrainingOptions:

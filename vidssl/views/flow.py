@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
-from vidssl.views.rgb import IMAGENET_MEAN, IMAGENET_STD
+from vidssl.views.rgb import standardise_rgb
 from vidssl.views.view import Presentation, View, standardise
 
 if TYPE_CHECKING:
@@ -60,21 +60,20 @@ def to_published(x: torch.Tensor) -> torch.Tensor:
     return ((x.float() - ZERO) / STEPS + 1).mul_(255 / 2).round_()
 
 
-def as_coclr(x: torch.Tensor) -> torch.Tensor:
-    """Gives [..., 3, T, H, W]: their colour picture read as (128, v, u), ImageNet's mean and std.
+def colour_picture(x: torch.Tensor) -> torch.Tensor:
+    """Gives CoCLR's and ViCC's picture of flow [..., 3, T, H, W]: 8-bit (128, v, u).
 
-    CoCLR and ViCC write (u, v, 128) as blue, green, red.
+    They write (u, v, 128) as blue, green, red, and read red, green, blue.
     """
     import torch
 
     u, v = to_published(x).unbind(-4)
-    picture = torch.stack([torch.full_like(u, ZERO), v, u], dim=-4)
-    return standardise(picture, [255 * m for m in IMAGENET_MEAN], [255 * s for s in IMAGENET_STD])
+    return torch.stack([torch.full_like(u, ZERO), v, u], dim=-4)
 
 
-def as_cocon(x: torch.Tensor) -> torch.Tensor:
-    """Gives [..., 2, T, H, W]: 8-bit u and v as value/255 − 0.5."""
-    return to_published(x).div_(255).sub_(0.5)
+def centred(levels: torch.Tensor) -> torch.Tensor:
+    """Gives CoCon's input: 8-bit u and v as value/255 − 0.5."""
+    return levels.div(255).sub_(0.5)
 
 
 class FlowView(View):
@@ -89,10 +88,15 @@ class FlowView(View):
             3,
             "p = round(((x − 128)/127 + 1)·127.5); channels (128, v, u) of p; "
             "(p/255 − mean)/std with ImageNet's mean and std",
-            as_coclr,
+            levels=colour_picture,
+            normalise=standardise_rgb,
+            picture=True,
         ),
         "cocon": Presentation(
-            2, "p = round(((x − 128)/127 + 1)·127.5); channels (u, v) of p; p/255 − 0.5", as_cocon
+            2,
+            "p = round(((x − 128)/127 + 1)·127.5); channels (u, v) of p; p/255 − 0.5",
+            levels=to_published,
+            normalise=centred,
         ),
     }
     native: ClassVar[str] = (
@@ -130,3 +134,7 @@ class FlowView(View):
         u = 256 - mirrored[..., 0].astype(np.int16)
         mirrored[..., 0] = np.minimum(u, 255)
         return mirrored
+
+    def activity(self, frames: np.ndarray) -> float:
+        """Gives how much moves in frames uint8 [T, H, W, 2]: the mean of |u| and |v|."""
+        return float(np.abs(frames.astype(np.int16) - ZERO).mean())

@@ -18,6 +18,11 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def standardise_rgb(x: torch.Tensor) -> torch.Tensor:
+    """Standardises [..., 3, T, H, W] in 0..255 with ImageNet's mean and deviation."""
+    return standardise(x, [255 * m for m in IMAGENET_MEAN], [255 * s for s in IMAGENET_STD])
+
+
 class RgbView(View):
     """Red, green and blue, 0..255."""
 
@@ -40,8 +45,7 @@ class RgbView(View):
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
         """Standardises [..., 3, T, H, W] in 0..255 with ImageNet's mean and deviation."""
-        mean = [255 * m for m in IMAGENET_MEAN]
-        return standardise(x, mean, [255 * s for s in IMAGENET_STD])
+        return standardise_rgb(x)
 
     def flip(self, frames: np.ndarray) -> np.ndarray:
         """Mirrors [T, H, W, 3] left to right."""

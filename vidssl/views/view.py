@@ -28,13 +28,17 @@ class Presentation:
 
     Attributes:
         channels: of the network's input.
-        normalisation: what `show` does, in words.
-        show: as :meth:`View.to_float`, with that many channels.
+        normalisation: what `levels` and `normalise` do, in words.
+        levels: stored units → what that implementation stored, float of 0..255.
+        normalise: such levels → the network's input.
+        picture: the levels are red, green and blue, and may be changed in colour.
     """
 
     channels: int
     normalisation: str
-    show: Callable[[torch.Tensor], torch.Tensor]
+    levels: Callable[[torch.Tensor], torch.Tensor]
+    normalise: Callable[[torch.Tensor], torch.Tensor]
+    picture: bool = False
 
 
 class View(ABC):
@@ -97,7 +101,29 @@ class View(ABC):
             x: as of :meth:`to_float`.
             presentation: "native" is :meth:`to_float`; others are in `published`.
         """
-        return self.to_float(x) if presentation == NATIVE else self._published(presentation).show(x)
+        return self.normalise(self.levels(x, presentation), presentation)
+
+    def levels(self, x: torch.Tensor, presentation: str = NATIVE) -> torch.Tensor:
+        """Gives what colour augmentation may work on: as stored, or as published code stored it.
+
+        Args:
+            x: as of :meth:`to_float`.
+        """
+        return x if presentation == NATIVE else self._published(presentation).levels(x)
+
+    def normalise(self, levels: torch.Tensor, presentation: str = NATIVE) -> torch.Tensor:
+        """Gives the network's input from what :meth:`levels` gave."""
+        if presentation == NATIVE:
+            return self.to_float(levels)
+        return self._published(presentation).normalise(levels)
+
+    def is_picture(self, presentation: str = NATIVE) -> bool:
+        """Whether what :meth:`levels` gives are red, green and blue."""
+        return self.colour if presentation == NATIVE else self._published(presentation).picture
+
+    def shown_as(self, presentation: str) -> str:
+        """Gives `presentation` where the view has it, else "native"."""
+        return presentation if presentation in self.published else NATIVE
 
     def input_channels(self, presentation: str = NATIVE) -> int:
         """Gives the channels of what :meth:`present` gives.
@@ -122,6 +148,10 @@ class View(ABC):
     @abstractmethod
     def flip(self, frames: np.ndarray) -> np.ndarray:
         """Mirrors frames uint8 [T, H, W, C] left to right, values included where they point."""
+
+    def activity(self, frames: np.ndarray) -> float:
+        """Gives how much there is to see in frames uint8 [T, H, W, C]: the mean value."""
+        return float(frames.mean())
 
 
 def standardise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -1,0 +1,54 @@
+"""Augmentation: policies, what is drawn by them, geometry on the host, colour on the device."""
+
+from vidssl.augment.colour import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    apply_colour,
+    box_blur,
+    box_radius,
+    gaussian_blur,
+)
+from vidssl.augment.drawing import (
+    WHOLE_FRAME,
+    Box,
+    ClipDraw,
+    ColourDraw,
+    Moments,
+    centre_square,
+    draw_box,
+    draw_clip,
+    draw_colour,
+    draw_moments,
+    draw_views,
+)
+from vidssl.augment.geometry import crop_resize, cut
+from vidssl.augment.policy import POLICIES, AugmentSpec, get_policy
+
+__all__ = [
+    "POLICIES",
+    "WHOLE_FRAME",
+    "AugmentSpec",
+    "Box",
+    "ClipDraw",
+    "ColourDraw",
+    "Moments",
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
+    "apply_colour",
+    "box_blur",
+    "box_radius",
+    "centre_square",
+    "crop_resize",
+    "cut",
+    "draw_box",
+    "draw_clip",
+    "draw_colour",
+    "draw_moments",
+    "draw_views",
+    "gaussian_blur",
+    "get_policy",
+]

@@ -1,0 +1,217 @@
+"""Policies of augmentation: each is one table of facts.
+
+`truthful` is this project's own: flow keeps telling the truth about motion, and nothing flickers.
+The others do to the letter what published code does, so that a published run can be repeated;
+docs/methods.md has what they do otherwise than one would, and why it is kept. A recipe names its
+policy and may then change any single fact of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from vidssl.errors import UsageError, nearest_name
+from vidssl.views import VIEWS
+from vidssl.views.view import NATIVE
+
+# What a fact may be, where it is a word.
+WORDS = {
+    "crop": ("area", "square"),
+    "crop_ratio": ("log-uniform", "uniform-or-inverse"),
+    "crop_fallback": ("square", "whole"),
+    "resize": ("area", "bilinear", "bicubic", "nearest"),
+    "blur_kind": ("gaussian", "boxes"),
+    "per_frame": ("nothing", "gray-channel", "colour"),
+}
+CHANCES = ("flip", "jitter", "gray", "blur", "channel_shuffle", "one_clip", "strong")
+
+
+@dataclass(frozen=True)
+class AugmentSpec:
+    """What may be drawn for a training clip, and how. Defaults: the policy `truthful`.
+
+    Ranges and chances (the defaults are CoCLR's):
+
+    Attributes:
+        crop_area_min, crop_area_max: share of the frame's area that a crop covers.
+        crop_ratio_min, crop_ratio_max: its width over its height.
+        flip, jitter, gray, blur, channel_shuffle: probabilities per clip.
+        brightness, contrast, saturation: factors are drawn from [max(0, 1 - x), 1 + x].
+        hue: shift drawn from [-x, x] of a full turn.
+        blur_sigma_min, blur_sigma_max: in pixels of the network's input.
+
+    Facts in which policies differ:
+
+    Attributes:
+        policy: the entry of :data:`POLICIES` that the rest is taken from, unless said otherwise.
+        one_clip: where two clips of a video are wanted, the probability that both are of one
+            moment, one of them changed in colour and the other not.
+        strong: otherwise, each clip's probability of being changed in colour at all.
+        crop: "area": by area and ratio; "square": of `crop_square` of the short side.
+        crop_ratio: "log-uniform", or "uniform-or-inverse": uniform, or one over it, at evens.
+        crop_attempts: draws of area and ratio until a crop fits into the frame.
+        crop_fallback: what if none did: "square", the largest, centred; "whole", the frame.
+        crop_candidates: in views that are no film, so many squares of `crop_square` are drawn, and
+            the one in which most happens is taken (:meth:`vidssl.views.View.activity`); 0: these
+            views are cropped as film is.
+        resize: "area" averages when shrinking and is bilinear when growing; "bilinear" and
+            "bicubic" widen their filter when shrinking, as PIL does; "nearest".
+        per_frame: what is drawn anew for every frame: "nothing"; "gray-channel": which channel
+            the grey is, also for every view; "colour": all colour changes, chances included.
+        gray_first: grey before jitter, not after.
+        blur_kind: "gaussian", or "boxes": three box filters in a row, as PIL does.
+        shared: views share what is drawn for a clip; else they share its moment alone.
+        presentation: how networks that begin here see flow: native, or a published form.
+        motion_as_picture: flow shown as a colour picture is treated as one: changed in colour,
+            and mirrored without turning u round.
+        motion_mirrored: views that are no film are mirrored, too.
+    """
+
+    crop_area_min: float = 0.2
+    crop_area_max: float = 1.0
+    crop_ratio_min: float = 3 / 4
+    crop_ratio_max: float = 4 / 3
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    gray: float = 0.2
+    blur: float = 0.5
+    blur_sigma_min: float = 0.1
+    blur_sigma_max: float = 2.0
+    channel_shuffle: float = 0.0
+
+    policy: str = "truthful"
+    one_clip: float = 0.0
+    strong: float = 1.0
+    crop: str = "area"
+    crop_square: float = 224 / 240
+    crop_ratio: str = "log-uniform"
+    crop_attempts: int = 10
+    crop_fallback: str = "square"
+    crop_candidates: int = 0
+    resize: str = "area"
+    per_frame: str = "nothing"
+    gray_first: bool = False
+    blur_kind: str = "gaussian"
+    shared: bool = True
+    presentation: str = NATIVE
+    motion_as_picture: bool = False
+    motion_mirrored: bool = True
+
+    def __post_init__(self) -> None:
+        known = {**WORDS, "presentation": presentations()}
+        for name, words in known.items():
+            _one_of(name, getattr(self, name), words)
+        for name in CHANCES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} is a probability, from 0 to 1, not {getattr(self, name)}")
+        for name, least in (("crop_attempts", 1), ("crop_candidates", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not 0 < self.crop_square <= 1:
+            raise UsageError(f"crop_square must be above 0 and at most 1, not {self.crop_square}")
+        if self.crop_candidates and self.shared:
+            raise UsageError("crop_candidates are of single views: give shared=false as well")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives what identifies it.
+
+        Facts that are those of `truthful` are left out: they came later than the ranges, and runs
+        from before keep their identity.
+        """
+        later = [f for f in dataclasses.fields(self) if f.name not in _RANGES]
+        told = [f.name for f in later if getattr(self, f.name) != f.default]
+        return {name: getattr(self, name) for name in (*_RANGES, *told)}
+
+
+_NAMES = [f.name for f in dataclasses.fields(AugmentSpec)]
+_RANGES = tuple(_NAMES[: _NAMES.index("policy")])
+
+
+def presentations() -> tuple[str, ...]:
+    """Gives all names of how a view may be shown."""
+    return (NATIVE, *dict.fromkeys(name for view in VIEWS.values() for name in view.published))
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError(
+            f"there is no {name} {value}{nearest_name(value, known)}; there are {', '.join(known)}"
+        )
+
+
+# What DPC's and CoCon's code do to film of UCF101 and HMDB51; on Kinetics they crop by area.
+_BLOCKS = AugmentSpec(
+    crop="square",  # 224 px of 240
+    resize="nearest",
+    flip=0.5,
+    gray=0.5,
+    gray_first=True,
+    jitter=1.0,
+    brightness=0.5,
+    contrast=0.5,
+    saturation=0.5,
+    hue=0.25,
+    blur=0.0,
+    per_frame="colour",
+)
+
+POLICIES: dict[str, AugmentSpec] = {
+    "truthful": AugmentSpec(),
+    # CoCLR's and ViCC's code: InfoNCE, UberNCE, CoCLR, ViCC, for rgb and flow alike.
+    "coclr": AugmentSpec(
+        policy="coclr",
+        one_clip=0.5,
+        strong=0.3,
+        crop="area",
+        crop_area_min=0.2,
+        crop_area_max=1.0,
+        crop_ratio_min=3 / 4,
+        crop_ratio_max=4 / 3,
+        crop_ratio="uniform-or-inverse",
+        crop_attempts=1,
+        crop_fallback="whole",
+        resize="bicubic",
+        flip=0.5,
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        gray=0.2,
+        per_frame="gray-channel",
+        blur=0.5,
+        blur_sigma_min=0.1,
+        blur_sigma_max=2.0,
+        blur_kind="boxes",
+        shared=True,
+        presentation="coclr",
+        motion_as_picture=True,
+    ),
+    # DPC's code: rgb alone.
+    "dpc": dataclasses.replace(_BLOCKS, policy="dpc"),
+    # CoCon's code: rgb as DPC; other views are cropped where most happens, and never mirrored.
+    "cocon": dataclasses.replace(
+        _BLOCKS,
+        policy="cocon",
+        shared=False,
+        crop_candidates=3,
+        motion_mirrored=False,
+        presentation="cocon",
+    ),
+}
+
+
+def get_policy(name: str) -> AugmentSpec:
+    """Gives the policy called `name`.
+
+    Raises:
+        UsageError: there is none; the sentence names the nearest and lists all.
+    """
+    _one_of("policy", name, tuple(POLICIES))
+    return POLICIES[name]
