@@ -75,7 +75,7 @@ def test_all_that_is_imported_is_required():
 def test_what_is_installed_is_this_version():
     assert importlib.metadata.version("vidssl") == VERSION
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name="vidssl")
-    assert entry.value == "vidssl.cli:main"
+    assert entry.value == "vidssl.__main__:main"
 
 
 def test_type_checkers_and_recipes_find_their_files():

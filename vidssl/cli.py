@@ -19,7 +19,6 @@ from vidssl.terminal import (
     Commands,
     JsonOption,
     Terminal,
-    stop_on_sigterm,
     terminal_command,
 )
 from vidssl.version import VERSION
@@ -148,7 +147,7 @@ def extract_flow(
         videos, method=method, codec=codec, name=name, workers=workers, new=new, dry_run=dry_run,
         **given,
     )  # fmt: skip
-    result = stage.run(terminal.workspace, config, terminal.progress)
+    result = terminal.run(stage.run, config)
     terminal.finish(result, f"vidssl pack {quote(str(videos))}")
 
 
@@ -196,7 +195,7 @@ def pack(
         videos, flow=flow, labels=labels, group_pattern=group_pattern, name=name, workers=workers,
         new=new, dry_run=dry_run, **given,
     )  # fmt: skip
-    result = stage.run(terminal.workspace, config, terminal.progress)
+    result = terminal.run(stage.run, config)
     terminal.finish(result, "vidssl pretrain --stream rgb")
 
 
@@ -251,7 +250,7 @@ def pretrain(
         name=name, seed=seed, device=device, compile=compile, resume=resume, new=new,
         dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
-    result = stage.run(terminal.workspace, options, terminal.progress)
+    result = terminal.run(stage.run, options)
     if stream == "rgb":
         terminal.finish(result, "vidssl pretrain --stream flow")
     else:
@@ -332,11 +331,11 @@ def cotrain(
         save_every=save_every,
     )  # fmt: skip
     if not cycles:
-        result = stage.run(terminal.workspace, options, terminal.progress)
+        result = terminal.run(stage.run, options)
         terminal.finish(result, "vidssl probe")
         return
     results = []
-    for result in stage.run_cycles(terminal.workspace, options, terminal.progress):
+    for result in terminal.run(stage.run_cycles, options):
         results.append(result)
         terminal.outline(result)
     terminal.json_out({"runs": [r.as_dict() for r in results]})
@@ -381,7 +380,7 @@ def import_checkpoint(
         file, method=method, view=view, backbone=backbone, frames=frames, stride=stride, size=size,
         blocks=blocks, pack=pack, name=name, seed=seed, new=new, dry_run=dry_run,
     )  # fmt: skip
-    result = stage.run(terminal.workspace, options, terminal.progress)
+    result = terminal.run(stage.run, options)
     terminal.finish(result, f"vidssl probe --stream {view}")
 
 
@@ -420,7 +419,7 @@ def probe(
         checkpoint=checkpoint, stream=stream, pack=pack, split=split, settings=_settings(settings),
         name=name, seed=seed, device=device, new=new, dry_run=dry_run,
     )  # fmt: skip
-    result = stage.run(terminal.workspace, options, terminal.progress)
+    result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
     if result.report is not None:
         terminal.show(probe_tables(result.report))
@@ -485,7 +484,7 @@ def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None
     from vidssl.stages import query as stage
     from vidssl.tables import query_tables
 
-    result = stage.run(terminal.workspace, stage.QueryOptions(videos, **options), terminal.progress)
+    result = terminal.run(stage.run, stage.QueryOptions(videos, **options))
     terminal.json_out(result.as_dict())
     terminal.show(query_tables(result))
     for note in result.notes:
@@ -497,7 +496,7 @@ def _evaluate(terminal: Terminal, **options: Any) -> None:
     from vidssl.stages import retrieve as stage
     from vidssl.tables import recall_table
 
-    result = stage.run(terminal.workspace, stage.RetrieveOptions(**options), terminal.progress)
+    result = terminal.run(stage.run, stage.RetrieveOptions(**options))
     terminal.json_out(result.as_dict())
     if result.report is not None:
         terminal.show(recall_table([result.report]))
@@ -529,7 +528,7 @@ def baselines(
         encoders=stage.untrained_specs(backbone) if backbone else (),
         pack=pack, split=split, split_seed=seed, seeds=(seed,), device=device, new=new,
     )  # fmt: skip
-    results = stage.run(terminal.workspace, options, terminal.progress)
+    results = terminal.run(stage.run, options)
     terminal.json_out([result.as_dict() for result in results])
     terminal.show(recall_table([r.report for r in results if r.report is not None]))
 
@@ -555,7 +554,7 @@ def export(
     from vidssl.stages import export as stage
 
     options = stage.ExportOptions(format, checkpoint, stream, out)
-    result = stage.run(terminal.workspace, options, terminal.progress)
+    result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
     for path in result.files:
         terminal.show(str(path))
@@ -595,7 +594,7 @@ def verify(
     from vidssl.tables import verify_table
 
     options = stage.VerifyOptions(tuple(artifacts or ()))
-    result = stage.run(terminal.workspace, options, terminal.progress)
+    result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
     terminal.show(verify_table(result))
     if not result.ok:
@@ -648,7 +647,7 @@ def demo(
         seed=seed, workers=workers, device=device, settings=_settings(settings),
         **_given(clips=clips),
     )  # fmt: skip
-    result = stage.run(terminal.workspace, options, terminal.progress)
+    result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
     terminal.show(demo_tables(result, terminal.workspace.root))
 
@@ -675,9 +674,3 @@ def _names(text: str | None) -> tuple[str, ...]:
 def _given(**values: Any) -> dict[str, Any]:
     """Gives the values that are not None: what is not said is the stage's own default."""
     return {name: value for name, value in values.items() if value is not None}
-
-
-def main() -> None:
-    """Runs the command line."""
-    stop_on_sigterm()
-    app()

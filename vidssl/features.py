@@ -12,7 +12,6 @@ C channels, T frames of a clip, S side of the network's input.
 from __future__ import annotations
 
 import io
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +29,7 @@ from vidssl.artifacts import atomic_write
 from vidssl.augment import centre_square, crop_resize
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.errors import VidsslError
+from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
 from vidssl.sampling import clip_indices, published_hop, window_starts
 from vidssl.version import VERSION
@@ -195,7 +195,7 @@ def _decoded_ahead(
     videos: Sequence[int] | np.ndarray,
 ) -> Iterator[np.ndarray]:
     """Gives each job's windows in order, while threads prepare the next ones."""
-    threads = max(1, min(16, os.cpu_count() or 1))
+    threads = min(16, cores())
     waiting: deque[Future[np.ndarray]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:

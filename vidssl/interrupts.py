@@ -1,12 +1,68 @@
-"""Ctrl-C and SIGTERM as a question that long work asks at safe places."""
+"""Ctrl-C and SIGTERM: a quick end before there is work, and in long work a question.
+
+Long work asks it at safe places. Imports next to nothing: it is the first thing a command imports.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from vidssl.errors import Interrupted
+
+# ── before there is work ─────────────────────────────────────────────────────────────────────
+
+
+def leave_at_once() -> None:
+    """Lets Ctrl-C and SIGTERM end the process with one line, until :func:`work_begins`.
+
+    For the time of imports: an exception would show as a traceback from deep within them, and
+    some libraries turn it into another one. There is nothing yet to save or to clean up.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+
+
+def work_begins() -> None:
+    """Lets Ctrl-C and SIGTERM end work by an exception, so that it can clean up after itself."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is _leave:
+        signal.signal(signal.SIGTERM, _stop)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"vidssl: interrupted\n")
+    os._exit(128 + number)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("stopped; the same command goes on from what is finished", number)
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Keeps Ctrl-C and SIGTERM from processes that are started meanwhile; their parent decides.
+
+    A terminal sends Ctrl-C to all processes of a command, and one that is still importing would
+    show a traceback. Children inherit which signals are blocked; to this process they come late.
+    """
+    from multiprocessing import resource_tracker  # here, since this module must import quickly
+
+    resource_tracker.ensure_running()  # it starts with the first child, and unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# ── while there is ───────────────────────────────────────────────────────────────────────────
 
 
 class StopRequest:

@@ -26,6 +26,8 @@ import cv2
 import numpy as np
 
 from vidssl.errors import VidsslError
+from vidssl.interrupts import deaf_children
+from vidssl.progress import SILENT, Progress
 
 SIZE = (128, 128)  # width, height
 FRAMES = 32
@@ -330,12 +332,12 @@ def write_clips(
     size: tuple[int, int] = SIZE,
     fps: int = FPS,
     workers: int = 1,
-    on_clip: Callable[[int, int], None] | None = None,
+    progress: Progress = SILENT,
 ) -> Path:
     """Makes `folder/<motion>/<motion>_<nnnn>.mp4` and splits.csv, and gives the folder.
 
-    Finished files are left alone, so an interrupted call can be repeated. `on_clip(done,
-    clips)` is told after each clip. More than one of `workers` means processes.
+    Finished files are left alone, so an interrupted call can be repeated. More than one of
+    `workers` means processes.
 
     Raises VidsslError where the folder holds clips made with another seed or shape.
     """
@@ -345,9 +347,10 @@ def write_clips(
     _claim(folder, made_with)
     plans = list(plan_clips(clips, seed))
     make = partial(_write_clip, folder, frames=frames, size=size, fps=fps)
-    for done, _ in enumerate(_in_turn(make, plans, workers), 1):
-        if on_clip is not None:
-            on_clip(done, clips)
+    left = [plan for plan in plans if not (folder / plan.path).exists()]
+    with progress.task("make clips", len(plans), "clip", len(plans) - len(left)) as task:
+        for _ in _in_turn(make, left, workers):
+            task.advance()
     _write_splits(folder / "splits.csv", plans)
     return folder
 
@@ -359,16 +362,17 @@ def _in_turn(make: Callable[[Plan], None], plans: list[Plan], workers: int) -> I
     # spawn: a fork would copy the locks of whatever threads the caller runs.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        yield from pool.map(make, plans, chunksize=4)
+        with deaf_children():  # map starts them, all at once
+            made = pool.map(make, plans, chunksize=4)
+        yield from made
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _write_clip(folder: Path, plan: Plan, frames: int, size: tuple[int, int], fps: int) -> None:
     path = folder / plan.path
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        encode(path, render(plan.motion, plan.seed, frames, size), fps)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encode(path, render(plan.motion, plan.seed, frames, size), fps)
 
 
 def _claim(folder: Path, made_with: dict[str, object]) -> None:

@@ -6,15 +6,13 @@ import errno
 import inspect
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console, RenderableType
@@ -24,22 +22,16 @@ from typer.core import TyperGroup
 
 from vidssl.artifacts import Workspace
 from vidssl.console import make_progress
-from vidssl.errors import Interrupted, VidsslError
+from vidssl.errors import VidsslError
+from vidssl.interrupts import work_begins
 from vidssl.progress import Progress
 from vidssl.stages.headline import headline
 from vidssl.stages.result import StageResult
 
+Result = TypeVar("Result")
+
 QUARANTINED = 3
 MOST_QUARANTINED_SHOWN = 10
-
-
-def stop_on_sigterm() -> None:
-    """Lets SIGTERM end a command as Ctrl-C does: after cleaning up, with a sentence."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("stopped; the same command goes on from what is finished", number)
-
-    signal.signal(signal.SIGTERM, stop)
 
 
 class Commands(TyperGroup):
@@ -93,10 +85,10 @@ class Terminal:
         first = os.environ.get("RANK", "0") == "0"
         return cls(Workspace(workspace), json and first, quiet or not first, silent=not first)
 
-    @property
-    def progress(self) -> Progress:
-        """Where stages report to."""
-        return make_progress(Console(stderr=True), self.quiet)
+    def run(self, stage: Callable[[Workspace, Any, Progress], Result], options: Any) -> Result:
+        """Runs a stage in the workspace, with its progress shown."""
+        work_begins()
+        return stage(self.workspace, options, make_progress(Console(stderr=True), self.quiet))
 
     def show(self, renderable: RenderableType) -> None:
         """Prints to stdout, unless the result is wanted as JSON."""

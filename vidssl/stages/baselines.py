@@ -8,7 +8,6 @@ Legend: V videos, T frames, H and W pixels, F width of a feature.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.errors import UsageError, nearest_name
 from vidssl.features import Protocol, extract
+from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import load_recipe
 from vidssl.shards import ShardReader
@@ -189,7 +189,7 @@ def hand_made_features(reader: ShardReader, name: str, progress: Progress = SILE
 
     rows = []
     with (
-        ThreadPoolExecutor(max(1, min(16, os.cpu_count() or 1))) as pool,
+        ThreadPoolExecutor(min(16, cores())) as pool,
         progress.task(name, len(reader), "video") as task,
     ):
         for row in pool.map(one, range(len(reader))):

@@ -146,15 +146,8 @@ def _named(baseline: str) -> str:
 def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -> Path:
     """Writes the made-up clips into the workspace; those that are there stay."""
     folder = workspace.root / "demo-videos"
-    with progress.task("make clips", options.clips, "clip") as task:
-        write_clips(
-            folder,
-            options.clips,
-            options.seed,
-            workers=options.workers or cores(),
-            on_clip=lambda done, of: task.advance(),
-        )
-    return folder
+    workers = options.workers or cores()
+    return write_clips(folder, options.clips, options.seed, workers=workers, progress=progress)
 
 
 def trainings(

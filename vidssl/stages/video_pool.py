@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 import cv2
 
 from vidssl.errors import Interrupted, VidsslError
-from vidssl.interrupts import StopRequest, stop_requests
+from vidssl.interrupts import StopRequest, deaf_children, stop_requests
 from vidssl.machine import cores
 from vidssl.shards import VideoRecord
 from vidssl.video import Source
@@ -105,7 +105,8 @@ class _Worker:
         self.process: BaseProcess = context.Process(
             target=_serve, args=(theirs, work), daemon=True, name="vidssl-video"
         )
-        self.process.start()
+        with deaf_children():
+            self.process.start()
         theirs.close()
         self.source: Source | None = None
         self.dead = False
@@ -147,8 +148,6 @@ class _Worker:
 
 def _serve(pipe: Connection, work: Work) -> None:
     """A worker's life: one video after another, until the parent hangs up or dies."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # these reach all; the parent decides
-        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     cv2.setNumThreads(0)
     while True:
