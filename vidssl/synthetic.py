@@ -171,14 +171,14 @@ def _sprite(draw: np.random.Generator, bright: bool) -> np.ndarray:
 def _background(
     draw: np.random.Generator, size: tuple[int, int], unit: float, bright: bool
 ) -> np.ndarray:
-    """A soft picture [H, W, 3]: colours that melt into each other, under pale discs.
+    """A soft picture [H, W, 3]: sixteen colours that melt into each other, under pale discs.
 
     The discs, some units large and lying still, are there so that two backgrounds differ
     in more ways than the moving objects do.
     """
     value = (0.65, 1.0) if bright else (0.05, 0.4)
-    corners = np.stack([_colour(draw, (0.1, 0.6), value) for _ in range(4)])
-    picture = cv2.resize(corners.reshape(2, 2, 3), size, interpolation=cv2.INTER_CUBIC)
+    colours = np.stack([_colour(draw, (0.1, 0.9), value) for _ in range(16)])
+    picture = cv2.resize(colours.reshape(4, 4, 3), size, interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
     for _ in range(int(draw.integers(8, 13))):
         distance = np.hypot(x - draw.uniform(0, size[0]), y - draw.uniform(0, size[1]))
@@ -204,7 +204,7 @@ def _still_life(
             draw.uniform(0, 2 * np.pi),
             draw.uniform(0.45, 0.75) * radius,
         )
-        for _ in range(int(draw.integers(4, 7)))
+        for _ in range(int(draw.integers(8, 12)))
     ]
 
 
