@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,15 +16,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidssl import distributed
 from vidssl.clips import ClipBatch
+from vidssl.collapse import sentence, signs_of_collapse
 from vidssl.errors import Interrupted, VidsslError
 from vidssl.interrupts import stop_requests
 from vidssl.objectives import Clock, Objective, StepOutput
+from vidssl.objectives.health import health_of_views
 from vidssl.optimisation import TrainSpec, learning_rate, make_optimizer, set_learning_rate
 from vidssl.progress import SILENT, Progress, Task
 from vidssl.resume import load_resume, save_resume
 from vidssl.training_log import Row, TrainingLog
 
-COLLAPSED_STD = 0.1
 ASK_RANKS_EVERY = 10  # steps between two times that ranks agree on saving and stopping
 
 
@@ -92,7 +93,7 @@ def fit(
     begin = resumed.get("epoch", 0) * per_epoch + resumed.get("step_in_epoch", 0)
     end = spec.epochs * per_epoch
     model = _over_ranks(objective)
-    meter = Meter(place.device)
+    meter, watch = Meter(place.device), _CollapseWatch()
     saved_at = time.monotonic()
     with (
         stop_requests() as stop,
@@ -114,6 +115,7 @@ def fit(
                 row: Row = {"epoch": clock.epoch + 1, "step": done, "lr": rate} | meter.fetch()
                 log.append(row)
                 _show(task, row)
+                watch.look(task, row, collapse(row, spec, objective))
             # once in a while: an epoch ends. Before saving, so that a kill cannot skip it.
             if epoch_ends and distributed.rank() == 0:
                 epoch_done(clock.epoch + 1)
@@ -215,7 +217,7 @@ class Meter:
     def _reset(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
-        self._features: Tensor | None = None
+        self._features: Tensor | Mapping[str, Tensor] | None = None
         self._diverged = torch.zeros((), dtype=torch.bool, device=self.device)
         self._samples, self._waited, self._begin = 0, 0.0, time.monotonic()
 
@@ -258,28 +260,11 @@ class Meter:
             for name, total in self._sums.items()
         }
         if self._features is not None:
-            row |= feature_health(self._features)
+            row |= health_of_views(self._features)
         row["samples_per_second"] = self._samples / max(seconds, 1e-9)
         row["data_wait"] = self._waited / max(seconds, 1e-9)
         self._reset()
         return row
-
-
-def feature_health(features_BP: Tensor) -> Row:
-    """Gives two signs of collapse for unit vectors [B, P].
-
-    `feature_std` is the standard deviation per dimension times √P: 1 for vectors spread over the
-    whole sphere, 0 when all are one. `feature_rank` is the effective rank, the exponential of the
-    entropy of normalised singular values (Roy & Vetterli 2007), at most min(B, P).
-    """
-    centred = features_BP.float() - features_BP.float().mean(0)
-    spread = centred.var(0, unbiased=False).sum().sqrt()
-    singular = torch.linalg.svdvals(centred.nan_to_num()).clamp(min=1e-12)
-    share = singular / singular.sum()
-    return {
-        "feature_std": float(spread),
-        "feature_rank": float(torch.exp(-(share * share.log()).sum())),
-    }
 
 
 def _show(task: Task, row: Row) -> None:
@@ -289,12 +274,25 @@ def _show(task: Task, row: Row) -> None:
         if isinstance(row.get(name), float) and math.isfinite(row[name])  # type: ignore[arg-type]
     }
     task.advance(0, epoch=f"{row['epoch']}", **shown)  # type: ignore[arg-type]
-    spread = row.get("feature_std")
-    if isinstance(spread, float) and spread < COLLAPSED_STD:
-        task.note(
-            f"epoch {row['epoch']}: the features have nearly collapsed to one point "
-            f"(std {spread:.3f}, 1 is spread out); a lower --set lr=… may help"
-        )
+
+
+def collapse(row: Row, spec: TrainSpec, objective: Objective) -> str:
+    """Gives a sentence where a row of the log shows that training has collapsed, else nothing."""
+    clips = spec.batch_size // (spec.accumulate * distributed.world_size())
+    return sentence(signs_of_collapse(row, clips, objective.supervised))
+
+
+class _CollapseWatch:
+    """Says once that training has collapsed: when two rows of the log in succession show it."""
+
+    def __init__(self) -> None:
+        self._before = self._told = False
+
+    def look(self, task: Task, row: Row, said: str) -> None:
+        if said and self._before and not self._told:
+            task.note(f"epoch {row['epoch']}: {said}")
+            self._told = True
+        self._before = bool(said)
 
 
 class _Log:

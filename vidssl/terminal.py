@@ -25,7 +25,7 @@ from vidssl.console import make_progress
 from vidssl.errors import VidsslError
 from vidssl.interrupts import work_begins
 from vidssl.progress import Progress
-from vidssl.stages.headline import headline
+from vidssl.stages.headline import COLLAPSED, headline
 from vidssl.stages.result import StageResult
 
 Result = TypeVar("Result")
@@ -146,6 +146,8 @@ class Terminal:
         self._list_quarantined(result.quarantined)
         if result.artifact is not None:
             self.show(artifact_line(result))
+            if said := result.artifact.summary.get(COLLAPSED):
+                self.show(Text(said, style="yellow"))
             self._warn_of_newer(result)
 
 

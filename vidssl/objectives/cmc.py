@@ -88,7 +88,7 @@ class CMC(Objective):
             loss=sum(map(self.loss, score.values())),  # L_vw + L_wv (Tian et al. 2020)
             metrics=self.metrics(batch, k, score),
             state={**k, "source": batch.source, "label": batch.label},
-            features=q[self.views[0]].detach(),
+            features={view: q_BP.detach() for view, q_BP in q.items()},
         )
 
     @torch.no_grad()
@@ -114,14 +114,18 @@ class CMC(Objective):
     def metrics(
         self, batch: ClipBatch, k: dict[str, Tensor], score: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Top-1 of the own key over both directions, queue fill, the first stream's neighbour."""
-        first = self.views[0]
+        """Top-1 of the own key over both directions, queue fill, each stream's neighbour."""
         top1 = [(s.argmax(1) == 0).float().mean() for s in score.values()]
         other_BK = self.queue.valid() & (batch.source[:, None] != self.queue.source)
+        knn = {
+            f"knn_{view}": nearest_has_same_label(
+                k[view], batch.label, getattr(self.queue, view), self.queue.label, other_BK
+            )
+            for view in self.views
+        }
         return {
             "top1": torch.stack(top1).mean(),
             "queue_fill": self.queue.share_filled(),
-            "knn": nearest_has_same_label(
-                k[first], batch.label, getattr(self.queue, first), self.queue.label, other_BK
-            ),
+            "knn": torch.stack(list(knn.values())).mean(),
+            **knn,
         }

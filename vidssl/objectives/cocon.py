@@ -101,12 +101,13 @@ class CoCon(Objective):
         }
         parts = {"cpc": torch.stack([dense_nce(score_MM) for score_MM in score.values()]).sum()}
         parts |= self._between({view: block_vectors(f.z) for view, f in found.items()})
-        features_BD = clip_features(next(iter(found.values())).z)
+        features = {view: clip_features(f.z) for view, f in found.items()}
         metrics = {name: part.detach() for name, part in parts.items()}
         for view, score_MM in score.items():
             metrics |= {f"{name}_{view}": share for name, share in top_shares(score_MM).items()}
         metrics["top1"] = torch.stack([metrics[f"top1_{view}"] for view in score]).mean()
-        metrics["knn"] = batch_neighbour(features_BD, batch)
+        metrics |= {f"knn_{view}": batch_neighbour(x, batch) for view, x in features.items()}
+        metrics["knn"] = torch.stack([metrics[f"knn_{view}"] for view in features]).mean()
         loss = parts["cpc"]
         if "sync" in parts:
             loss = (
@@ -114,7 +115,7 @@ class CoCon(Objective):
                 + self.config.sim_weight * parts["sim"]
                 + self.config.sync_weight * parts["sync"]
             )
-        return StepOutput(loss=loss, metrics=metrics, features=features_BD)
+        return StepOutput(loss=loss, metrics=metrics, features=features)
 
     def _foretell(self, view: str, batch: ClipBatch, clock: Clock) -> Foretold:
         number = list(self.views).index(view)

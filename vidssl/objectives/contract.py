@@ -76,13 +76,14 @@ class StepOutput:
         loss: scalar with gradient, or None while the method is still filling its queues.
         metrics: detached scalars on the device; NaN where a metric has nothing to say.
         state: detached rows for `after_step`.
-        features: detached embeddings [B, P] for the health figures.
+        features: detached unit embeddings [B, P] for the health figures; {view: embeddings}
+            where the encoders of several views are trained.
     """
 
     loss: Tensor | None
     metrics: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
-    features: Tensor | None = None
+    features: Tensor | Mapping[str, Tensor] | None = None
 
     def detached(self) -> StepOutput:
         """Gives the same without the graph, so that its memory can go."""

@@ -22,7 +22,7 @@ from vidssl.clips import ClipBatch
 from vidssl.distributed import gather_with_gradient
 from vidssl.errors import UsageError
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
-from vidssl.objectives.health import nearest_has_same_label
+from vidssl.objectives.health import nearest_has_same_label, paired_cosines
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ class CPC(Objective):
         features_BD = clip_features(found.z)
         return StepOutput(
             loss=dense_nce(score_MM),
-            metrics=top_shares(score_MM) | {"knn": batch_neighbour(features_BD, batch)},
+            metrics=top_shares(score_MM)
+            | foretold_cosines(found)
+            | {"knn": batch_neighbour(features_BD, batch)},
             features=features_BD,
         )
 
@@ -189,6 +191,12 @@ def top_shares(score_MM: Tensor) -> dict[str, Tensor]:
     own_M1 = own_column(score_MM)[:, None]
     better_M = (score_MM > score_MM.gather(1, own_M1)).sum(1)
     return {"top1": (better_M < 1).float().mean(), "top3": (better_M < 3).float().mean()}
+
+
+@torch.no_grad()
+def foretold_cosines(found: Foretold) -> dict[str, Tensor]:
+    """Gives the mean cosine of predictions with their own targets, and with all other targets."""
+    return paired_cosines(_places(found.pred), _places(found.target))
 
 
 @torch.no_grad()

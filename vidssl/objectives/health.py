@@ -1,12 +1,49 @@
 """Figures of health that several methods report; none of them has a part in training.
 
-Legend: B clips, P projection width, K remembered clips.
+Legend: B clips, P projection width, K remembered clips, C prototypes, M pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+def feature_health(features_BP: Tensor) -> dict[str, float]:
+    """Gives two signs of collapse for unit vectors [B, P].
+
+    `feature_std` is the standard deviation per dimension times √P: 1 for vectors spread over the
+    whole sphere, 0 when all are one. `feature_rank` is the effective rank, the exponential of the
+    entropy of normalised singular values (Roy & Vetterli 2007), at most min(B, P).
+    """
+    centred = features_BP.float() - features_BP.float().mean(0)
+    spread = centred.var(0, unbiased=False).sum().sqrt()
+    singular = torch.linalg.svdvals(centred.nan_to_num()).clamp(min=1e-12)
+    share = singular / singular.sum()
+    return {
+        "feature_std": float(spread),
+        "feature_rank": float(torch.exp(-(share * share.log()).sum())),
+    }
+
+
+def health_of_views(features: Tensor | Mapping[str, Tensor]) -> dict[str, float]:
+    """Gives :func:`feature_health`; of several views that of each, and the least of them."""
+    if isinstance(features, Tensor):
+        return feature_health(features)
+    found = {view: feature_health(features_BP) for view, features_BP in features.items()}
+    least = {
+        name: min(figures[name] for figures in found.values())
+        for name in ("feature_std", "feature_rank")
+    }
+    each = {
+        f"{name}_{view}": value
+        for view, figures in found.items()
+        for name, value in figures.items()
+    }
+    return least | each
 
 
 def mean_where(value: Tensor, mask: Tensor) -> Tensor:
@@ -31,3 +68,34 @@ def nearest_has_same_label(
     nearest_B = similarity_BK.masked_fill(~usable_BK, float("-inf")).argmax(1)
     known_B = (label_B >= 0) & usable_BK.any(1)
     return mean_where(memory_label_K[nearest_B] == label_B, known_B)
+
+
+@torch.no_grad()
+def paired_cosines(one_MP: Tensor, other_MP: Tensor) -> dict[str, Tensor]:
+    """Gives the mean cosine of aligned rows (m, m), and of unaligned rows (m, n).
+
+    Args:
+        one_MP, other_MP: vectors of any length, M at least 2.
+    """
+    one_MP, other_MP = F.normalize(one_MP, dim=1), F.normalize(other_MP, dim=1)
+    aligned = (one_MP * other_MP).sum()
+    rows = len(one_MP)
+    # The sum over all pairs is the product of the sums.
+    unaligned = one_MP.sum(0) @ other_MP.sum(0) - aligned
+    return {"aligned": aligned / rows, "unaligned": unaligned / (rows * (rows - 1))}
+
+
+@torch.no_grad()
+def prototype_usage(score_BC: Tensor) -> Tensor:
+    """Gives how evenly clips fall on prototypes: 1 as evenly as can be, 0 all on the same one.
+
+    It is exp(H) − 1 over its largest value, H the entropy of how often each prototype is a clip's
+    best. (The entropy of the mean prediction hardly shows a collapse: at τ = 0.1 one prediction
+    alone is spread over most prototypes.)
+    """
+    clips, count = score_BC.shape
+    ones_B = torch.ones(clips, device=score_BC.device)
+    share_C = torch.zeros(count, device=score_BC.device).scatter_add_(0, score_BC.argmax(1), ones_B)
+    share_C = share_C / clips
+    effective = torch.exp(-torch.xlogy(share_C, share_C).sum())
+    return (effective - 1) / max(min(clips, count) - 1, 1)

@@ -25,7 +25,7 @@ from vidssl.objectives.contract import (
     projection_width,
     require,
 )
-from vidssl.objectives.health import nearest_has_same_label
+from vidssl.objectives.health import nearest_has_same_label, prototype_usage
 from vidssl.objectives.recent import RecentFeatures
 from vidssl.objectives.sinkhorn import sinkhorn
 
@@ -174,7 +174,8 @@ class ViCC(Objective):
         """Usage of prototypes, how often the code is met, and a nearest neighbour in the batch.
 
         `prototype_entropy` is the entropy of the batch's mean prediction over log C: 1 where all
-        prototypes are used alike, 0 where it is always the same one.
+        prototypes are used alike, 0 where it is always the same one. `prototype_usage` looks only
+        at which prototype each clip falls on.
         """
         usage_C = log_p_VBC.exp().mean(dim=(0, 1))
         entropy = -torch.xlogy(usage_C, usage_C).sum()
@@ -182,6 +183,7 @@ class ViCC(Objective):
         return {
             "top1": (code_VBC[0].argmax(1) == log_p_VBC[1].argmax(1)).float().mean(),
             "prototype_entropy": entropy / usage_C.new_tensor(len(usage_C)).log(),
+            "prototype_usage": prototype_usage(log_p_VBC[:2].flatten(0, 1)),  # the student's
             "knn": nearest_has_same_label(z_VBP[0], batch.label, z_VBP[0], batch.label, other_BB),
         }
 

@@ -8,6 +8,7 @@ from typing import Any
 from vidssl.artifacts import Artifact
 
 Summary = Mapping[str, Any]
+COLLAPSED = "collapsed"  # in a checkpoint's summary: a sentence on how its training went wrong
 
 
 def headline(artifact: Artifact) -> str:
@@ -53,7 +54,8 @@ def _annotations(s: Summary) -> str:
 
 
 def _checkpoint(s: Summary) -> str:
-    parts = [str(s[name]) for name in ("method", "backbone") if name in s]
+    parts = ["collapsed"] if COLLAPSED in s else []
+    parts += [str(s[name]) for name in ("method", "backbone") if name in s]
     if "epochs" in s:
         parts.append(f"{s['epochs']} epochs")
     for name, shown in (

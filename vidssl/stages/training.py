@@ -20,16 +20,30 @@ from vidssl.checkpoints import (
     weights_digest,
 )
 from vidssl.clips import ClipLoader, ClipSpec
-from vidssl.engine import Place, fit
+from vidssl.engine import Place, collapse, fit
 from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
 from vidssl.machine import cores
 from vidssl.objectives import METHODS, OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
+from vidssl.stages.headline import COLLAPSED
 from vidssl.stages.inputs import TrainingData
 from vidssl.stages.result import StageResult
 from vidssl.training_log import Row
 from vidssl.views import get_view
+
+# Of the last row of the log, what an artifact's summary keeps.
+FIGURES = (
+    "loss",
+    "knn",
+    "purity",
+    "prototype_entropy",
+    "prototype_usage",
+    "aligned",
+    "unaligned",
+    "feature_std",
+    "feature_rank",
+)
 
 
 @dataclass(frozen=True)
@@ -300,7 +314,8 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
                 progress.say(note)
             artifact = _train_and_publish(run, plan, progress)
     distributed.from_rank_zero(artifact.label)
-    return StageResult(artifact=artifact, reused=run.finished is not None, notes=plan.notes)
+    collapsed = [artifact.summary[COLLAPSED]] if COLLAPSED in artifact.summary else []
+    return StageResult(artifact, reused=run.finished is not None, notes=plan.notes + collapsed)
 
 
 def _follow(workspace: Workspace, plan: TrainingPlan) -> StageResult:
@@ -323,8 +338,7 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
     objective, last = _train(run.folder, plan, progress, snapshot)
     _save_weights(objective, run.folder)
     digest = _digest(objective)
-    kept = ("loss", "knn", "purity", "prototype_entropy", "feature_std", "feature_rank")
-    known = {name: last[name] for name in kept if last.get(name) is not None}
+    known = {name: last[name] for name in FIGURES if last.get(name) is not None}
     figures = {name: value for name, value in known.items() if math.isfinite(value)}  # type: ignore[arg-type]
     summary = {
         "method": plan.recipe.method,
@@ -332,6 +346,8 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
         "epochs": plan.recipe.train.epochs,
         "training_videos": len(plan.data.videos),
     }
+    if said := collapse(last, plan.recipe.train, objective):
+        summary[COLLAPSED] = said
     return run.publish(digest, summary | figures)
 
 
