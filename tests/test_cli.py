@@ -101,6 +101,21 @@ def test_probe_reports_every_class(copied):
     assert all(label in shown.out for label in STEPS)
 
 
+def test_probe_averages_two_streams(copied):
+    result = vidssl("probe", "--stream", "rgb,flow", "--json", workspace=copied["workspace"]).json
+    assert result["artifact"] == "probe/rgb-coclr_flow-infonce/v001"
+    streams = [(row["stream"], row["checkpoint"]) for row in result["results"]["streams"]]
+    assert streams == [
+        ("rgb", "checkpoint/rgb-coclr/v001"),
+        ("flow", "checkpoint/flow-infonce/v001"),
+    ]
+    given = ["-c", "rgb-coclr", "-c", "flow-infonce"]
+    shown = vidssl("probe", *given, workspace=copied["workspace"])
+    assert "finished before" in shown.out
+    assert all(word in shown.out for word in ("mean", "stream", *STEPS))
+    vidssl("verify", "probe/rgb-coclr_flow-infonce", workspace=copied["workspace"])
+
+
 def test_retrieve_evaluates_one_stream_and_both(copied):
     for stream in ("rgb", "flow", "rgb,flow"):
         result = vidssl(

@@ -22,6 +22,8 @@ from vidssl.linear_probe import (
     train_probe,
 )
 from vidssl.stages import probe
+from vidssl.stages.classification import class_row
+from vidssl.stages.embed import load_features
 from vidssl.stages.probe import ProbeOptions, load_probe
 
 
@@ -125,8 +127,6 @@ def test_the_saved_probe_gives_the_same_answers(tmp_path: Path) -> None:
     workspace = small_workspace(tmp_path / "ws")
     artifact = probe.run(workspace, ProbeOptions()).stage.artifact
     made, classes = load_probe(artifact.path / "probe.safetensors")
-    from vidssl.stages.embed import load_features
-
     features = load_features(workspace.by_digest(artifact.parents["features"]))
     share = probabilities(made, features.video_means())
     row = next(csv.DictReader((artifact.path / "predictions.csv").open()))
@@ -147,7 +147,7 @@ def test_a_second_run_is_found_and_a_new_one_has_the_same_bytes(tmp_path: Path) 
 
 def test_per_class_table_by_hand() -> None:
     confusion = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 1]])
-    rows = [probe._class_row(confusion, k, ["a", "b", "c"]) for k in range(3)]
+    rows = [class_row(confusion, k, ["a", "b", "c"]) for k in range(3)]
     assert [(r.accuracy, r.confused_with, r.confused) for r in rows] == [
         (0.75, "b", 1),
         (None, None, 0),
@@ -214,6 +214,78 @@ def test_training_on_everything_leaks_everything(tmp_path: Path) -> None:
     result = probe.run(workspace, ProbeOptions())
     assert result.report.split == "80/20"
     assert result.stage.notes[0].startswith("4 of the 4 test videos")
+
+
+# ── several streams
+
+
+@pytest.fixture
+def two_streams(tmp_path: Path) -> Workspace:
+    """A pack of rgb and flow with an encoder of either."""
+    workspace = Workspace(tmp_path / "ws")
+    pack = make_pack(workspace, [n % 7 for n in range(70)], ("rgb", "flow"), length=9)
+    words = ["test" if n < 28 else "train" for n in range(70)]
+    # Labels half told by the shade, so that probabilities differ.
+    labels = [f"c{n % 7 if n % 2 else (3 * n) % 7}" for n in range(70)]
+    table = annotate(workspace, pack, labels, {"s": words})
+    for stream in ("rgb", "flow"):
+        make_checkpoint(workspace, pack, table, stream, split="s")
+    return workspace
+
+
+def test_two_streams_average_their_probabilities(two_streams: Workspace) -> None:
+    result = probe.run(two_streams, ProbeOptions(streams=("rgb", "flow")))
+    report, artifact = result.report, result.stage.artifact
+    assert artifact.label == "probe/rgb-infonce_flow-infonce/v001"
+    shares = []
+    for role in ("probe", "probe2"):
+        single = two_streams.by_digest(artifact.parents[role])
+        features = load_features(two_streams.by_digest(single.parents["features"]))
+        made, classes = load_probe(single.path / "probe.safetensors")
+        shares.append(probabilities(made, features.video_means()))
+    rows = list(csv.DictReader((artifact.path / "predictions.csv").open()))
+    assert len(rows) == 28
+    right = 0
+    for row in rows:
+        video = features.ids.index(row["id"])
+        mean = [(float(a) + float(b)) / 2 for a, b in zip(*(s[video] for s in shares), strict=True)]
+        best = max(range(len(mean)), key=mean.__getitem__)
+        assert row["class_1"] == classes[best]
+        assert float(row["share_1"]) == pytest.approx(mean[best], abs=6e-5)
+        right += row["label"] == classes[best]
+    assert report.top1 == pytest.approx(right / 28)
+    assert [row.stream for row in report.streams] == ["rgb", "flow"]
+    assert (report.stream, report.checkpoint) == (
+        "rgb + flow", "checkpoint/rgb-infonce/v001 + checkpoint/flow-infonce/v001",
+    )  # fmt: skip
+    assert report.top5 is not None and 0 < report.top1 < report.top5
+    again = probe.run(two_streams, ProbeOptions(streams=("rgb", "flow")))
+    assert again.stage.reused and again.report == report
+    assert len(json.loads(json.dumps(result.as_dict()))["results"]["streams"]) == 2
+
+
+def test_a_streams_probe_is_found_whatever_its_name(two_streams: Workspace) -> None:
+    alone = probe.run(two_streams, ProbeOptions(("flow-infonce",), name="mine"))
+    both = probe.run(two_streams, ProbeOptions(("rgb-infonce", "flow-infonce"), name="both"))
+    assert both.stage.artifact.parents["probe2"] == alone.stage.artifact.digest
+    assert both.report.streams[1] == alone.report.as_stream()
+    assert [a.label for a in two_streams.artifacts("probe")] == [
+        "probe/mine/v001",
+        "probe/rgb-infonce/v001",
+        "probe/both/v001",
+    ]
+    other = probe.run(two_streams, ProbeOptions(streams=("rgb", "flow"), seed=1))
+    assert not other.stage.reused
+    assert len(two_streams.artifacts("probe")) == 6
+
+
+def test_the_plan_of_two_streams_does_nothing(two_streams: Workspace) -> None:
+    result = probe.run(two_streams, ProbeOptions(streams=("rgb", "flow"), dry_run=True))
+    assert result.report is None and not two_streams.artifacts("probe")
+    plan = result.as_dict()["plan"]
+    assert plan["makes"] == "probe/rgb-infonce_flow-infonce"
+    assert plan["streams"]["probe2"]["settings"]["epochs"] == 100
+    assert plan["inputs"]["checkpoint2"] == "checkpoint/flow-infonce/v001"
 
 
 def test_bad_settings_are_usage_errors(tmp_path: Path) -> None:

@@ -92,8 +92,10 @@ def test_two_streams_add_their_similarities(tmp_path: Path) -> None:
         total = total + centred_unit(means[:8]) @ centred_unit(means[8:]).T
     best = next(csv.DictReader((artifact.path / "neighbours.csv").open()))
     assert float(best["similarity"]) == pytest.approx(total[0].max(), abs=1e-4)
-    with pytest.raises(UsageError, match="two"):
-        retrieve.run(workspace, RetrieveOptions(streams=("rgb", "flow", "pose")))
+    with pytest.raises(UsageError, match="did you mean flow"):
+        retrieve.run(workspace, RetrieveOptions(streams=("rgb", "flwo")))
+    with pytest.raises(UsageError, match="name a stream for each checkpoint, or none"):
+        retrieve.run(workspace, RetrieveOptions(("rgb-infonce", "flow-infonce"), ("rgb",)))
 
 
 def test_evaluation_without_labels_is_one_sentence(tmp_path: Path) -> None:

@@ -80,6 +80,11 @@ def test_cmc_trains_both_streams_in_one_run(copied):
         assert checkpoint_encoder(both, stream).spec.view == stream
         probed = vidssl("probe", "--stream", stream, "--json", workspace=workspace).json
         assert probed["results"]["checkpoint"] == "checkpoint/rgb-flow-cmc/v001"
+        assert probed["artifact"] == f"probe/rgb-flow-cmc-{stream}/v001"
+    both_probes = ["probe", "-c", "rgb-flow-cmc", "--stream", "rgb,flow", "--json"]
+    probed = vidssl(*both_probes, workspace=workspace).json
+    assert probed["artifact"] == "probe/rgb-flow-cmc/v001"
+    assert [row["stream"] for row in probed["results"]["streams"]] == ["rgb", "flow"]
     vidssl("retrieve", "--evaluate", "--stream", "rgb,flow", workspace=workspace)
     vidssl("verify", workspace=workspace)
     # It is one of the newest of both streams, and so serves as student and partner.

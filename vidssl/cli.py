@@ -81,6 +81,10 @@ SnapshotOption = Annotated[
     list[int] | None,
     typer.Option("--snapshot-epochs", help="Also publish the checkpoint after this epoch."),
 ]
+CheckpointsOption = Annotated[
+    list[str] | None,
+    typer.Option("--checkpoint", "-c", help="One, or one of each stream; default: the newest."),
+]
 EvaluatedStreamOption = Annotated[
     str | None, typer.Option("--stream", help="rgb or flow; default: the checkpoint's, or rgb.")
 ]
@@ -390,10 +394,14 @@ def import_checkpoint(
 @command()
 def probe(
     terminal: Terminal,
-    checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", "-c", help="Default: the stream's newest.")
+    checkpoint: CheckpointsOption = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            help="rgb, flow, or rgb,flow (their probabilities are averaged); default: the "
+            "checkpoint's, or rgb."
+        ),
     ] = None,
-    stream: EvaluatedStreamOption = None,
     pack: PackOption = None,
     split: SplitOption = None,
     settings: Annotated[
@@ -408,21 +416,27 @@ def probe(
 ) -> None:
     """Train a linear classifier on frozen features; needs labels.
 
+    Of two streams the probe of each is trained, or found, and their class probabilities are
+    averaged.
+
     Example:  vidssl probe
 
     Example:  vidssl probe --stream flow --split split2
+
+    Example:  vidssl probe --stream rgb,flow
     """
     from vidssl.stages import probe as stage
-    from vidssl.tables import probe_tables
+    from vidssl.tables import classification_tables
 
     options = stage.ProbeOptions(
-        checkpoint=checkpoint, stream=stream, pack=pack, split=split, settings=_settings(settings),
-        name=name, seed=seed, device=device, new=new, dry_run=dry_run,
+        checkpoints=tuple(checkpoint or ()), streams=_names(stream), pack=pack, split=split,
+        settings=_settings(settings), name=name, seed=seed, device=device, new=new,
+        dry_run=dry_run,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
     if result.report is not None:
-        terminal.show(probe_tables(result.report))
+        terminal.show(classification_tables("linear probe", result.report))
     terminal.outline(result.stage)
 
 
@@ -442,9 +456,7 @@ def retrieve(
     keep_self: Annotated[
         bool, typer.Option("--keep-self", help="Also show the query where it is in the pack.")
     ] = False,
-    checkpoint: Annotated[
-        list[str] | None, typer.Option("--checkpoint", "-c", help="One, or one of each stream.")
-    ] = None,
+    checkpoint: CheckpointsOption = None,
     stream: Annotated[
         str | None, typer.Option(help="rgb, flow, or rgb,flow (their similarities are added).")
     ] = None,
@@ -467,7 +479,7 @@ def retrieve(
         )
     found: dict[str, Any] = {
         "checkpoints": tuple(checkpoint or ()),
-        "streams": tuple(s.strip() for s in stream.split(",")) if stream else (),
+        "streams": _names(stream),
         "pack": pack,
         "device": device,
     }
@@ -517,12 +529,12 @@ def baselines(
 ) -> None:
     """Measure what needs no learning: colour histogram, mean frame, flow histogram.
 
-    A number means something only beside these.
+    By nearest neighbours and by a linear probe. A number means something only beside these.
 
     Example:  vidssl baselines --backbone tiny
     """
     from vidssl.stages import baselines as stage
-    from vidssl.tables import recall_table
+    from vidssl.tables import baseline_table
 
     options = stage.BaselineOptions(
         encoders=stage.untrained_specs(backbone) if backbone else (),
@@ -530,7 +542,7 @@ def baselines(
     )  # fmt: skip
     results = terminal.run(stage.run, options)
     terminal.json_out([result.as_dict() for result in results])
-    terminal.show(recall_table([r.report for r in results if r.report is not None]))
+    terminal.show(baseline_table(results))
 
 
 @command()

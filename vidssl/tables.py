@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing more is imported
+    from vidssl.stages.baselines import BaselineResult
+    from vidssl.stages.classification import ClassificationReport, StreamRow
     from vidssl.stages.demo import DemoResult
-    from vidssl.stages.probe import ProbeReport
     from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
     from vidssl.stages.recall import RetrievalReport
     from vidssl.stages.status import Node, Status
@@ -27,23 +29,20 @@ def percent(share: float | None, error: float | None = None) -> str:
     return f"{100 * share:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
-def probe_tables(report: ProbeReport) -> RenderableType:
-    """Gives the probe's head line and its table per class."""
-    title = f"linear probe of {report.checkpoint} ({report.stream})"
-    head = Table(title=title, title_justify="left")
+def classification_tables(title: str, report: ClassificationReport) -> RenderableType:
+    """Gives the head line of a probe or of a finetuned network, and its table per class."""
+    shown = Text(f"{title} of {report.checkpoint} ({report.stream})")
+    head = Table(title=shown, title_justify="left")
+    if report.streams:
+        head.add_column("stream")
     for column in ("top-1 %", "top-5 %", "chance %", "on training part %"):
         head.add_column(column, justify="right")
     for column in ("train", "test", "split"):
         head.add_column(column, justify="right")
-    head.add_row(
-        Text(percent(report.top1, report.error), style="bold"),
-        percent(report.top5, report.top5_error),
-        percent(report.chance),
-        percent(report.train_top1),
-        str(report.train_clips),
-        str(report.test_clips),
-        report.split,
-    )
+    for row in report.streams:
+        head.add_row(row.stream, *_accuracies(row, report))
+    lead = ["mean"] if report.streams else []
+    head.add_row(*lead, *_accuracies(report.as_stream(), report), style="bold")
     classes = Table("class")
     for column in ("test clips", "top-1 %"):
         classes.add_column(column, justify="right")
@@ -54,21 +53,50 @@ def probe_tables(report: ProbeReport) -> RenderableType:
     return Group(head, classes)
 
 
-def recall_table(reports: list[RetrievalReport]) -> Table:
-    """Gives R@k of one or several features."""
+def _accuracies(row: StreamRow, report: ClassificationReport) -> list[str]:
+    return [
+        percent(row.top1, row.error),
+        percent(row.top5, row.top5_error),
+        percent(report.chance),
+        percent(row.train_top1),
+        str(report.train_clips),
+        str(report.test_clips),
+        report.split,
+    ]
+
+
+def recall_table(
+    reports: Sequence[RetrievalReport], probes: Sequence[ClassificationReport] = ()
+) -> Table:
+    """Gives R@k of one or several features.
+
+    Args:
+        probes: of the same features, shown beside.
+    """
     first = reports[0]
     title = f"nearest neighbour, {first.queries} test videos in {first.gallery} train videos"
     table = Table(title=f"{title}, split {first.split}", title_justify="left")
     table.add_column("features", overflow="fold")
     for row in first.recall:
         table.add_column(f"R@{row.k} %", justify="right", no_wrap=True)
-    for report in reports:
-        # One standard error, beside the figure that is quoted most; the table stays narrow.
+    if probes:
+        table.add_column("linear probe top-1 %", justify="right")
+    for report, probe in zip_longest(reports, probes):
+        # One standard error, beside the figures that are quoted most; the table stays narrow.
         nearest = report.recall[0]
         cells = [percent(nearest.recall, nearest.error)]
         cells += [percent(row.recall) for row in report.recall[1:]]
+        cells += [percent(probe.top1, probe.error)] if probe else []
         table.add_row(Text(report.features), *cells)
     return table
+
+
+def baseline_table(results: Sequence[BaselineResult]) -> Table:
+    """Gives R@k and the linear probe of each baseline."""
+    return recall_table(
+        [result.retrieval.report for result in results if result.retrieval.report is not None],
+        [result.probe.report for result in results if result.probe.report is not None],
+    )
 
 
 def query_tables(result: QueryResult) -> RenderableType:

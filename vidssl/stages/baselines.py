@@ -1,7 +1,7 @@
 """What needs no learning: hand-made features and an untrained encoder, measured like the others.
 
-They tell how much of a retrieval figure comes from appearance alone or from motion alone. Each is
-a retrieval artifact, so that a table of results can be rebuilt from the workspace.
+They tell how much of a figure comes from appearance alone or from motion alone. Each is a retrieval
+and a probe artifact, so that a table of results can be rebuilt from the workspace.
 
 Legend: V videos, T frames, H and W pixels, F width of a feature.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import cv2
@@ -18,16 +19,20 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from vidssl.artifacts import Artifact, Workspace
+from vidssl.artifacts import Artifact, Run, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.errors import UsageError, nearest_name
 from vidssl.features import Protocol, extract
+from vidssl.linear_probe import ProbeConfig
 from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import load_recipe
 from vidssl.shards import ShardReader
+from vidssl.stages.classification import ClassificationResult, Classified
+from vidssl.stages.classification import read_report as read_probe_report
 from vidssl.stages.evaluation import Labelled, find_labels
 from vidssl.stages.inputs import find_pack
+from vidssl.stages.probe import check_trainable, probe_features, settings_of
 from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
 from vidssl.stages.result import StageResult
 from vidssl.stages.training import choose_device, default_recipe
@@ -129,13 +134,26 @@ class BaselineOptions:
     new: bool = False
 
 
+@dataclass(frozen=True)
+class BaselineResult:
+    """What one baseline reaches, by nearest neighbours and by a linear probe."""
+
+    retrieval: RetrievalResult
+    probe: ClassificationResult
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the result as plain data, for --json: the retrieval's, and the probe's in it."""
+        return self.retrieval.as_dict() | {"probe": self.probe.as_dict()}
+
+
 def run(
     workspace: Workspace, options: BaselineOptions, progress: Progress = SILENT
-) -> list[RetrievalResult]:
-    """Measures R@k of each baseline: test videos query the train videos of a split.
+) -> list[BaselineResult]:
+    """Measures R@k (test videos query the train videos of a split) and a probe of each baseline.
 
     Raises:
-        VidsslError: no pack, no labels, no such split, or a view the pack lacks.
+        VidsslError: no pack, no labels, no such split, one that cannot be probed, or a view the
+            pack lacks.
         UsageError: an unknown baseline.
     """
     for name in options.baselines or ():
@@ -147,32 +165,43 @@ def run(
     views = sorted({HAND_MADE[name].view for name in options.baselines or ()} | {"rgb"})
     pack = find_pack(workspace, options.pack, views)
     labelled = find_labels(workspace, pack, [], options.split, options.split_seed)
+    check_trainable(labelled)
     names = options.baselines
     if names is None:
         names = tuple(n for n, made in HAND_MADE.items() if made.view in labelled.reader.views)
-    results = [_hand_made(workspace, name, pack, labelled, options, progress) for name in names]
+    found = [_hand_made(name, labelled, options, progress) for name in names]
     for spec in options.encoders:
-        for seed in options.seeds:
-            results.append(_untrained(workspace, spec, seed, pack, labelled, options, progress))
-    return results
+        found += [_untrained(spec, seed, labelled, options, progress) for seed in options.seeds]
+    return [_measure(workspace, one, pack, labelled, options, progress) for one in found]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One baseline on its way to be measured.
+
+    Attributes:
+        recipe: every number that shapes its features.
+        seed: of its probe.
+        features: computes them for all of the pack's videos [V, F]; called only if needed.
+    """
+
+    name: str
+    view: str
+    recipe: dict[str, Any]
+    seed: int
+    features: Callable[[], np.ndarray]
 
 
 def _hand_made(
-    workspace: Workspace,
-    name: str,
-    pack: Artifact,
-    labelled: Labelled,
-    options: BaselineOptions,
-    progress: Progress,
-) -> RetrievalResult:
-    recipe = {"baseline": name, "frames": FRAMES_LOOKED_AT, "unit": True}
-
+    name: str, labelled: Labelled, options: BaselineOptions, progress: Progress
+) -> Baseline:
     def features() -> np.ndarray:
         # As learned features are: unit length per window, of which a video has one here.
         raw_VF = torch.from_numpy(hand_made_features(labelled.reader, name, progress))
         return normalize(raw_VF, dim=1).numpy()
 
-    return _measure(workspace, name, recipe, features, pack, labelled, options)
+    recipe = {"baseline": name, "frames": FRAMES_LOOKED_AT, "unit": True}
+    return Baseline(name, HAND_MADE[name].view, recipe, options.split_seed, features)
 
 
 def hand_made_features(reader: ShardReader, name: str, progress: Progress = SILENT) -> np.ndarray:
@@ -199,38 +228,31 @@ def hand_made_features(reader: ShardReader, name: str, progress: Progress = SILE
 
 
 def _untrained(
-    workspace: Workspace,
     spec: EncoderSpec,
     seed: int,
-    pack: Artifact,
     labelled: Labelled,
     options: BaselineOptions,
     progress: Progress,
-) -> RetrievalResult:
-    protocol = options.protocol
-    recipe = {
-        "baseline": RANDOM,
-        "spec": vars(spec),
-        "seed": seed,
-        "protocol": protocol.as_dict(spec),
-    }
-
+) -> Baseline:
     def features() -> np.ndarray:
-        encoder = untrained_encoder(spec, seed)
-        device = choose_device(options.device)
         found = extract(
-            encoder,
+            untrained_encoder(spec, seed),
             labelled.reader,
             range(len(labelled.ids)),
             labelled.ids,
-            protocol,
-            device,
+            options.protocol,
+            choose_device(options.device),
             progress=progress,
         )
         return found.video_means()
 
-    name = f"{RANDOM}-{spec.view}-{spec.backbone}"
-    return _measure(workspace, name, recipe, features, pack, labelled, options)
+    recipe = {
+        "baseline": RANDOM,
+        "spec": vars(spec),
+        "seed": seed,
+        "protocol": options.protocol.as_dict(spec),
+    }
+    return Baseline(f"{RANDOM}-{spec.view}-{spec.backbone}", spec.view, recipe, seed, features)
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> Encoder:
@@ -257,36 +279,65 @@ def untrained_specs(backbone: str, device: str | None = None) -> tuple[EncoderSp
 
 def _measure(
     workspace: Workspace,
-    name: str,
-    recipe: dict[str, Any],
-    features: Callable[[], np.ndarray],
+    baseline: Baseline,
     pack: Artifact,
     labelled: Labelled,
     options: BaselineOptions,
-) -> RetrievalResult:
+    progress: Progress,
+) -> BaselineResult:
+    baseline = replace(baseline, features=cache(baseline.features))  # both measures want them
+    name = f"baseline-{baseline.name}"
+    parents = {"pack": pack, "annotations": labelled.artifact}
     recipe = {
         "stage": "baseline",
         "split": labelled.selection.name,
         "split_seed": labelled.split_seed,
-        **recipe,
+        **baseline.recipe,
     }
-    parents = {"pack": pack, "annotations": labelled.artifact}
-    with workspace.open_run(
-        "retrieval", f"baseline-{name}", recipe, parents, options.new
-    ) as opened:
-        if opened.finished is not None:
-            stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
-            return RetrievalResult(stage, read_report(opened.finished))
-        report, found = measure([features()], labelled, name, pack)
-        artifact = publish(opened, report, found, labelled)
+    probing = {"probe_seed": baseline.seed} | settings_of(ProbeConfig(), labelled)
+    with workspace.open_run("retrieval", name, recipe, parents, options.new) as opened:
+        retrieval = _retrieve(opened, baseline, pack, labelled)
+    with workspace.open_run("probe", name, recipe | probing, parents, options.new) as opened:
+        probe = _probe(opened, baseline, pack, labelled, options.device, progress)
+    return BaselineResult(retrieval, probe)
+
+
+def _retrieve(
+    opened: Run, baseline: Baseline, pack: Artifact, labelled: Labelled
+) -> RetrievalResult:
+    if opened.finished is not None:
+        stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
+        return RetrievalResult(stage, read_report(opened.finished))
+    report, found = measure([baseline.features()], labelled, baseline.name, pack)
+    artifact = publish(opened, report, found, labelled)
     return RetrievalResult(StageResult(artifact, notes=labelled.notes), report)
 
 
-def compare(results: Sequence[RetrievalResult]) -> list[dict[str, Any]]:
-    """Gives one row per result for a table: features, and R@k with its standard error."""
+def _probe(
+    opened: Run,
+    baseline: Baseline,
+    pack: Artifact,
+    labelled: Labelled,
+    device: str | None,
+    progress: Progress,
+) -> ClassificationResult:
+    if opened.finished is not None:
+        stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
+        return ClassificationResult(stage, read_probe_report(opened.finished))
+    of = Classified(baseline.name, baseline.view, pack.label)
+    config, means_VF = ProbeConfig(), baseline.features()
+    return probe_features(
+        opened, means_VF, labelled, of, config, baseline.seed, device=device, progress=progress
+    )
+
+
+def compare(results: Sequence[BaselineResult]) -> list[dict[str, Any]]:
+    """Gives one row per result for a table: features, R@k and probe with their standard errors."""
     rows = []
     for result in results:
-        if result.report is not None:
-            figures = {f"R@{r.k}": (r.recall, r.error) for r in result.report.recall}
-            rows.append({"features": result.report.features} | figures)
+        recall, probe = result.retrieval.report, result.probe.report
+        if recall is not None and probe is not None:
+            figures = {f"R@{r.k}": (r.recall, r.error) for r in recall.recall}
+            row = {"features": recall.features} | figures | {"probe": (probe.top1, probe.error)}
+            rows.append(row)
     return rows

@@ -17,7 +17,7 @@ from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
-from vidssl.stages.probe import ProbeReport
+from vidssl.stages.classification import ClassificationReport
 from vidssl.stages.recall import RetrievalReport
 from vidssl.synthetic import MOTIONS, write_clips
 
@@ -46,11 +46,11 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DemoRow:
-    """What one kind of feature reaches; `probe` is None for what is not learned."""
+    """What one kind of feature reaches."""
 
     features: str
     recall: RetrievalReport
-    probe: ProbeReport | None = None
+    probe: ClassificationReport | None = None
 
     @property
     def within_chance(self) -> bool:
@@ -211,9 +211,9 @@ def evaluate_unlearned(
     )
     names = (*map(_named, APPEARANCE), "untrained RGB", "untrained flow")
     return [
-        DemoRow(name, result.report)
+        DemoRow(name, result.retrieval.report, result.probe.report)
         for name, result in zip(names, measured, strict=True)
-        if result.report is not None
+        if result.retrieval.report is not None
     ]
 
 
@@ -227,7 +227,7 @@ def evaluate(
         progress,
     )
     probed = probe.run(
-        workspace, probe.ProbeOptions(checkpoint.label, device=options.device), progress
+        workspace, probe.ProbeOptions((checkpoint.label,), device=options.device), progress
     )
     assert recall.report is not None
     return DemoRow(name, recall.report, probed.report)

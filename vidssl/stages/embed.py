@@ -57,7 +57,7 @@ def run(workspace: Workspace, options: EmbedOptions, progress: Progress = SILENT
     subject = find_subject(workspace, options.checkpoint, options.stream, options.pack)
     if options.dry_run:
         plan = {
-            "makes": f"features/{options.name or _name(subject)}",
+            "makes": f"features/{options.name or name_of(subject)}",
             "inputs": {"checkpoint": subject.checkpoint.label, "pack": subject.pack.label},
             "recipe": recipe_of(subject, options.protocol),
         }
@@ -105,7 +105,7 @@ def _embed(
 ) -> StageResult:
     parents = {"checkpoint": subject.checkpoint, "pack": subject.pack}
     recipe = recipe_of(subject, options.protocol)
-    name = options.name or _name(subject)
+    name = options.name or name_of(subject)
     with workspace.open_run("features", name, recipe, parents, options.new) as run:
         if run.finished is not None:
             return StageResult(run.finished, reused=True)
@@ -131,10 +131,10 @@ def _embed(
         return StageResult(run.publish(_digest(recipe, parents, run.folder), summary))
 
 
-def _name(subject: Subject) -> str:
+def name_of(subject: Subject) -> str:
     """Gives the checkpoint's name, and the stream's where the checkpoint has several.
 
-    Features of one stream must not pass for a newer version of another's.
+    What is made of one stream must not pass for a newer version of what is made of another.
     """
     checkpoint = subject.checkpoint
     several = len(checkpoint_views(checkpoint)) > 1

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 
 from vidssl.annotations import EVERYTHING, SEEDED, Annotations, Selection
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.checkpoints import checkpoint_views
-from vidssl.errors import MissingInput, VidsslError
+from vidssl.errors import MissingInput, UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardReader
 from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
+from vidssl.views import get_view
 
 DEFAULT_STREAM = "rgb"
 
@@ -76,6 +78,38 @@ def find_subject(
     """
     found, stream = find_encoder(workspace, checkpoint, stream)
     return Subject(found, stream, _pack_for(workspace, found, stream, pack))
+
+
+def find_subjects(
+    workspace: Workspace,
+    checkpoints: Sequence[str] = (),
+    streams: Sequence[str] = (),
+    pack: str | None = None,
+) -> list[Subject]:
+    """Finds the encoders of one stream or of several, all to be tried on the first one's pack.
+
+    Args:
+        checkpoints: one for each stream, or one that holds the encoders of all; none: the newest
+            of each stream.
+        streams: none: the checkpoints' own, or rgb.
+
+    Raises:
+        UsageError: as many streams as do not fit several checkpoints, or no such stream.
+        VidsslError: as :func:`find_subject`.
+    """
+    for stream in streams:
+        get_view(stream)
+    if len(checkpoints) == 1:
+        checkpoints = [*checkpoints] * max(1, len(streams))
+    if checkpoints and streams and len(checkpoints) != len(streams):
+        raise UsageError(
+            f"there are {len(checkpoints)} checkpoints and {len(streams)} streams: "
+            "name a stream for each checkpoint, or none"
+        )
+    pairs = list(zip_longest(checkpoints, streams)) or [(None, None)]
+    first = find_subject(workspace, *pairs[0], pack)
+    # Others may come from another pack; what is compared are the first one's videos.
+    return [first, *(find_subject(workspace, *pair, first.pack.label) for pair in pairs[1:])]
 
 
 def find_encoder(
@@ -156,7 +190,7 @@ def find_labels(
                 f"the {name} part of {selection.name} in {artifact.label} has no labelled video"
             )
     notes = _without_label(selection, train, test)
-    for checkpoint in checkpoints:
+    for checkpoint in {c.digest: c for c in checkpoints}.values():  # one may hold several streams
         notes += leakage(workspace, checkpoint, [ids[v] for v in test])
     return Labelled(reader, ids, annotations, artifact, selection, seed, train, test, notes)
 

@@ -1,15 +1,16 @@
 """`vidssl probe`: how well a linear classifier on frozen features tells the classes apart.
 
 Published protocol for saved features: unit windows, their mean, uncentred; BatchNorm and one
-linear layer; the last epoch counts. Nothing is chosen by the test part.
+linear layer; the last epoch counts. Nothing is chosen by the test part. Several streams have a
+classifier each, whose class probabilities are averaged (CoCLR and ViCC, two streams).
+
+Legend: V videos of the pack, D feature width, K classes.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from vidssl.artifacts import Artifact, Workspace, atomic_write, canonical_digest, write_json
+from vidssl.artifacts import Artifact, Run, Workspace, atomic_write, canonical_digest
 from vidssl.errors import UsageError, VidsslError, nearest_name
 from vidssl.features import Protocol
 from vidssl.linear_probe import (
@@ -28,19 +29,23 @@ from vidssl.linear_probe import (
     rate_for,
     train_probe,
 )
-from vidssl.neighbours import standard_error
 from vidssl.progress import SILENT, Progress
-from vidssl.stages.embed import features_of
-from vidssl.stages.evaluation import Labelled, Subject, find_labels, find_subject
+from vidssl.stages.classification import (
+    ClassificationResult,
+    Classified,
+    measure,
+    read_report,
+    summary_of,
+    write_report,
+)
+from vidssl.stages.embed import features_of, name_of
+from vidssl.stages.evaluation import Labelled, Subject, find_labels, find_subjects
 from vidssl.stages.result import StageResult
 from vidssl.stages.training import choose_device
 from vidssl.version import VERSION
 
-RESULTS_FILE = "results.json"
-PREDICTIONS_FILE = "predictions.csv"
 PROBE_FILE = "probe.safetensors"
 PROBE_FORMAT = 1
-TOP = 5
 
 
 @dataclass(frozen=True)
@@ -48,16 +53,16 @@ class ProbeOptions:
     """What to probe, and how.
 
     Attributes:
-        checkpoint: None: the newest of the stream.
-        stream: None: the checkpoint's own, or rgb.
-        pack: None: the one the checkpoint was trained on.
-        split: None: the one the checkpoint was trained with.
+        checkpoints: one, or one of each stream; none: the newest of each of `streams`.
+        streams: those whose probabilities are averaged; none: the checkpoints' own, or rgb.
+        pack: None: the one the first checkpoint was trained on.
+        split: None: the one the first checkpoint was trained with.
         settings: (field, value) overrides of :class:`ProbeConfig`.
-        name: of the artifact; None: the checkpoint's.
+        name: of the artifact; None: the checkpoints'.
     """
 
-    checkpoint: str | None = None
-    stream: str | None = None
+    checkpoints: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
     pack: str | None = None
     split: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
@@ -69,116 +74,31 @@ class ProbeOptions:
     dry_run: bool = False
 
 
-# ── the report ───────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """One class of the test part.
-
-    Attributes:
-        accuracy: share of its test clips that were recognised; None without a test clip.
-        confused_with: the class most of its mistakes went to, None without a mistake.
-        confused: how many did.
-    """
-
-    name: str
-    test_clips: int
-    accuracy: float | None
-    confused_with: str | None
-    confused: int
-
-
-@dataclass(frozen=True)
-class ProbeReport:
-    """What the classifier reached on the test part.
-
-    Attributes:
-        top1, top5: shares; top5 is None with five classes or fewer, where it says nothing.
-        error: one standard error of top1; top5_error likewise.
-        chance: share of the test part's commonest class, which a constant answer reaches.
-        train_top1: on the training part, to tell a weak feature from an overfitted classifier.
-        classes: one row per class.
-        confusion: test clips by true class (row) and answer (column).
-    """
-
-    checkpoint: str
-    stream: str
-    pack: str
-    split: str
-    train_clips: int
-    test_clips: int
-    top1: float
-    error: float
-    top5: float | None
-    top5_error: float | None
-    chance: float
-    train_top1: float
-    classes: list[ClassRow]
-    confusion: list[list[int]]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ProbeReport:
-        """Reads what :func:`dataclasses.asdict` wrote."""
-        return cls(**{**data, "classes": [ClassRow(**row) for row in data["classes"]]})
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """The probe's artifact and what is in it."""
-
-    stage: StageResult
-    report: ProbeReport | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
-        found = {"results": asdict(self.report)} if self.report else {}
-        return self.stage.as_dict() | found
-
-
 # ── the stage ────────────────────────────────────────────────────────────────────────────────
 
 
-def run(workspace: Workspace, options: ProbeOptions, progress: Progress = SILENT) -> ProbeResult:
-    """Trains and tests a linear probe on a checkpoint's frozen features.
+def run(
+    workspace: Workspace, options: ProbeOptions, progress: Progress = SILENT
+) -> ClassificationResult:
+    """Trains and tests a linear probe on frozen features, or one for each of several streams.
 
     Raises:
         VidsslError: no checkpoint, no labels, no such split, or a split that cannot be probed.
         UsageError: a setting that does not exist.
     """
     config = configure(options.settings)
-    subject = find_subject(workspace, options.checkpoint, options.stream, options.pack)
-    labelled = find_labels(workspace, subject.pack, [subject.checkpoint], options.split)
-    _check_trainable(labelled)
-    recipe = _recipe(options, config, subject, labelled)
-    name = options.name or subject.checkpoint.name
+    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
+    checkpoints = [subject.checkpoint for subject in subjects]
+    labelled = find_labels(workspace, subjects[0].pack, checkpoints, options.split)
+    check_trainable(labelled)
     if options.dry_run:
-        plan = {"makes": f"probe/{name}", "recipe": recipe}
-        plan |= {"inputs": {"checkpoint": subject.checkpoint.label, "pack": subject.pack.label}}
-        return ProbeResult(StageResult(None, notes=labelled.notes, plan=plan), None)
-    progress.say(
-        f"probe: {subject.checkpoint.label} on {subject.pack.label}, {labelled.selection.note}"
-    )
-    artifact, features = features_of(workspace, subject, options.protocol, options.device, progress)
-    parents = {
-        "checkpoint": subject.checkpoint,
-        "features": artifact,
-        "annotations": labelled.artifact,
-    }
-    with workspace.open_run("probe", name, recipe, parents, options.new) as run:
-        if run.finished is not None:
-            stage = StageResult(run.finished, reused=True, notes=labelled.notes)
-            return ProbeResult(stage, read_report(run.finished))
-        means = features.video_means()
-        probe = _train(means, labelled, config, options, progress)
-        share = probabilities(probe, means)
-        report = _report(share, subject, labelled)
-        published = _publish(run.folder, probe, share, report, subject, labelled)
-        summary = {"top1": report.top1, "top5": report.top5, "error": report.error}
-        summary |= {"split": report.split, "test_clips": report.test_clips}
-        digest = canonical_digest({"recipe": recipe, "content": published})
-        stage = StageResult(run.publish(digest, summary), notes=labelled.notes)
-    return ProbeResult(stage, report)
+        return _plan(subjects, labelled, config, options)
+    whole = Classified.by(subjects)
+    progress.say(f"probe: {whole.checkpoint} on {whole.pack}, {labelled.selection.note}")
+    if len(subjects) > 1:
+        return _average(workspace, subjects, labelled, config, options, progress)
+    name = options.name or name_of(subjects[0])
+    return _one(workspace, subjects[0], labelled, config, replace(options, name=name), progress)
 
 
 def configure(settings: Sequence[tuple[str, Any]]) -> ProbeConfig:
@@ -200,13 +120,12 @@ def configure(settings: Sequence[tuple[str, Any]]) -> ProbeConfig:
     return config
 
 
-def read_report(artifact: Artifact) -> ProbeReport:
-    """Reads the results of a probe artifact."""
-    text = (artifact.path / RESULTS_FILE).read_text()
-    return ProbeReport.from_dict(json.loads(text))
+def check_trainable(labelled: Labelled) -> None:
+    """Refuses a split whose train part has one class only.
 
-
-def _check_trainable(labelled: Labelled) -> None:
+    Raises:
+        VidsslError: the sentence names the class.
+    """
     known = np.unique(labelled.labels[labelled.train])
     if len(known) < 2:
         raise VidsslError(
@@ -215,129 +134,220 @@ def _check_trainable(labelled: Labelled) -> None:
         )
 
 
+def _plan(
+    subjects: Sequence[Subject], labelled: Labelled, config: ProbeConfig, options: ProbeOptions
+) -> ClassificationResult:
+    """Gives what would be done: the recipe of every stream, and of their average."""
+    each = [_recipe(options, config, subject, labelled) for subject in subjects]
+    several = len(subjects) > 1
+    plan: dict[str, Any] = {
+        "makes": f"probe/{options.name or _joined_name(subjects)}",
+        "recipe": _average_recipe(subjects, labelled) if several else each[0],
+        "inputs": {
+            f"checkpoint{_mark(n)}": subject.checkpoint.label for n, subject in enumerate(subjects)
+        }
+        | {"pack": subjects[0].pack.label},
+    }
+    if several:
+        plan["streams"] = {f"probe{_mark(n)}": recipe for n, recipe in enumerate(each)}
+    return ClassificationResult(StageResult(None, notes=labelled.notes, plan=plan), None)
+
+
+# ── one stream ───────────────────────────────────────────────────────────────────────────────
+
+
+def _one(
+    workspace: Workspace,
+    subject: Subject,
+    labelled: Labelled,
+    config: ProbeConfig,
+    options: ProbeOptions,
+    progress: Progress,
+) -> ClassificationResult:
+    """Probes one stream under the name of `options`; without a name, one of any name will do."""
+    artifact, features = features_of(workspace, subject, options.protocol, options.device, progress)
+    recipe = _recipe(options, config, subject, labelled)
+    parents = {
+        "checkpoint": subject.checkpoint,
+        "features": artifact,
+        "annotations": labelled.artifact,
+    }
+    name = options.name or name_of(subject)
+    opened = workspace.open_run("probe", name, recipe, parents, options.new)
+    finished = opened.finished
+    if finished is None and options.name is None and not options.new:
+        finished = workspace.newest("probe", lambda a: a.run == opened.identity)
+    if finished is not None:
+        stage = StageResult(finished, reused=True, notes=labelled.notes)
+        return ClassificationResult(stage, read_report(finished))
+    with opened as run:
+        return probe_features(
+            run,
+            features.video_means(),
+            labelled,
+            Classified.by([subject]),
+            config,
+            options.seed,
+            encoder=subject.checkpoint.digest,
+            device=options.device,
+            progress=progress,
+        )
+
+
+def probe_features(
+    run: Run,
+    means_VD: np.ndarray,
+    labelled: Labelled,
+    of: Classified,
+    config: ProbeConfig,
+    seed: int,
+    *,
+    encoder: str | None = None,
+    device: str | None = None,
+    progress: Progress = SILENT,
+) -> ClassificationResult:
+    """Trains a probe on features of all the pack's videos, tests it, and publishes the run.
+
+    Args:
+        means_VD: float32, one row for each of `labelled.ids`.
+        of: what the features are of, for the report.
+        encoder: digest of the checkpoint they come from; None where there is none.
+    """
+    with progress.task("probe", config.epochs, "epoch") as task:
+        probe = train_probe(
+            means_VD[labelled.train],
+            labelled.labels[labelled.train],
+            len(labelled.classes),
+            config,
+            seed,
+            choose_device(device),
+            lambda loss: task.advance(loss=loss),
+        )
+    share_VK = probabilities(probe, means_VD)
+    test_NK, train_top1 = share_VK[labelled.test], _train_top1(share_VK, labelled)
+    report = measure(test_NK, labelled, of, train_top1)
+    write_report(run.folder, report, test_NK, labelled)
+    weights = _save_probe(run.folder, probe, of.stream, encoder, labelled)
+    content = canonical_digest({"report": asdict(report), "weights": weights})
+    digest = canonical_digest({"recipe": run.recipe, "content": content})
+    stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
+    return ClassificationResult(stage, report)
+
+
 def _recipe(
     options: ProbeOptions, config: ProbeConfig, subject: Subject, labelled: Labelled
 ) -> dict[str, Any]:
-    batch = batch_for(len(labelled.train), config)
-    settings = asdict(config) | {"batch": batch, "decay_at": list(config.decay_at)}
     return {
         "stage": "probe",
         "stream": subject.stream,
         "split": labelled.selection.name,
         "split_seed": labelled.split_seed,
         "seed": options.seed,
-        "settings": settings,
-        "first_rate": rate_for(batch, config),
-    }
+    } | settings_of(config, labelled)
 
 
-def _train(
-    means_VD: np.ndarray,
+def settings_of(config: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
+    """Gives every number of a probe's training, for its recipe."""
+    batch = batch_for(len(labelled.train), config)
+    settings = asdict(config) | {"batch": batch, "decay_at": list(config.decay_at)}
+    return {"settings": settings, "first_rate": rate_for(batch, config)}
+
+
+def _train_top1(share_VK: np.ndarray, labelled: Labelled) -> float:
+    answers = share_VK[labelled.train].argmax(1)
+    return float((answers == labelled.labels[labelled.train]).mean())
+
+
+# ── several streams ──────────────────────────────────────────────────────────────────────────
+
+
+def _average(
+    workspace: Workspace,
+    subjects: Sequence[Subject],
     labelled: Labelled,
     config: ProbeConfig,
     options: ProbeOptions,
     progress: Progress,
-) -> LinearProbe:
-    with progress.task("probe", config.epochs, "epoch") as task:
-        return train_probe(
-            means_VD[labelled.train],
-            labelled.labels[labelled.train],
-            len(labelled.classes),
-            config,
-            options.seed,
-            choose_device(options.device),
-            lambda loss: task.advance(loss=loss),
+) -> ClassificationResult:
+    """Probes every stream, or finds it probed, and averages what the classifiers say."""
+    each = replace(options, name=None)
+    singles = [_one(workspace, s, labelled, config, each, progress) for s in subjects]
+    parents: dict[str, Artifact] = {"annotations": labelled.artifact}
+    for number, (subject, single) in enumerate(zip(subjects, singles, strict=True)):
+        parents[f"checkpoint{_mark(number)}"] = subject.checkpoint
+        parents[f"probe{_mark(number)}"] = _artifact(single)
+    name = options.name or _joined_name(subjects)
+    recipe = _average_recipe(subjects, labelled)
+    with workspace.open_run("probe", name, recipe, parents, options.new) as run:
+        if run.finished is not None:
+            stage = StageResult(run.finished, reused=True, notes=labelled.notes)
+            return ClassificationResult(stage, read_report(run.finished))
+        shares = []
+        for subject, single in zip(subjects, singles, strict=True):
+            _, features = features_of(
+                workspace, subject, options.protocol, options.device, progress
+            )
+            probe, _ = load_probe(_artifact(single).path / PROBE_FILE)
+            shares.append(probabilities(probe, features.video_means()))
+        share_VK = np.mean(shares, axis=0)
+        report = measure(
+            share_VK[labelled.test],
+            labelled,
+            Classified.by(subjects),
+            _train_top1(share_VK, labelled),
+            [single.report for single in singles if single.report is not None],
         )
+        write_report(run.folder, report, share_VK[labelled.test], labelled)
+        digest = canonical_digest({"run": run.identity, "report": asdict(report)})
+        stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
+    return ClassificationResult(stage, report)
 
 
-def _report(share_VK: np.ndarray, subject: Subject, labelled: Labelled) -> ProbeReport:
-    classes = len(labelled.classes)
-    truth, answers = labelled.labels[labelled.test], _ranked(share_VK[labelled.test])
-    confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (truth, answers[:, 0]), 1)
-    count = len(truth)
-    top1 = float((answers[:, 0] == truth).mean())
-    top5 = float((answers[:, :TOP] == truth[:, None]).any(1).mean()) if classes > TOP else None
-    train_answers = share_VK[labelled.train].argmax(1)
-    return ProbeReport(
-        checkpoint=subject.checkpoint.label,
-        stream=subject.stream,
-        pack=subject.pack.label,
-        split=labelled.selection.name,
-        train_clips=len(labelled.train),
-        test_clips=count,
-        top1=top1,
-        error=standard_error(top1, count),
-        top5=top5,
-        top5_error=None if top5 is None else standard_error(top5, count),
-        chance=float(np.bincount(truth).max() / count),
-        train_top1=float((train_answers == labelled.labels[labelled.train]).mean()),
-        classes=[_class_row(confusion, k, labelled.classes) for k in range(classes)],
-        confusion=confusion.tolist(),
-    )
+def _average_recipe(subjects: Sequence[Subject], labelled: Labelled) -> dict[str, Any]:
+    return {
+        "stage": "probe",
+        "streams": [subject.stream for subject in subjects],
+        "average": "probabilities",
+        "split": labelled.selection.name,
+        "split_seed": labelled.split_seed,
+    }
 
 
-def _ranked(share_NK: np.ndarray) -> np.ndarray:
-    """Gives the classes of each row, likeliest first."""
-    return np.argsort(-share_NK, axis=1, kind="stable")
+def _joined_name(subjects: Sequence[Subject]) -> str:
+    if len(subjects) == 1:
+        return name_of(subjects[0])
+    return "_".join(dict.fromkeys(subject.checkpoint.name for subject in subjects))
 
 
-def _class_row(confusion_KK: np.ndarray, k: int, names: Sequence[str]) -> ClassRow:
-    row = confusion_KK[k].copy()
-    count, right = int(row.sum()), int(row[k])
-    row[k] = 0
-    wrong = int(row.max())
-    return ClassRow(
-        name=names[k],
-        test_clips=count,
-        accuracy=right / count if count else None,
-        confused_with=names[int(row.argmax())] if wrong else None,
-        confused=wrong,
-    )
+def _mark(number: int) -> str:
+    """Gives what the roles of the second, third, … stream end with."""
+    return str(number + 1) if number else ""
 
 
-# ── files ────────────────────────────────────────────────────────────────────────────────────
+def _artifact(result: ClassificationResult) -> Artifact:
+    assert result.stage.artifact is not None
+    return result.stage.artifact
 
 
-def _publish(
-    folder: Path,
-    probe: LinearProbe,
-    share_VK: np.ndarray,
-    report: ProbeReport,
-    subject: Subject,
-    labelled: Labelled,
-) -> str:
-    """Writes the artifact's files and gives a digest of results and weights."""
-    write_json(folder / RESULTS_FILE, asdict(report))
-    atomic_write(folder / PREDICTIONS_FILE, _predictions(share_VK, labelled))
+# ── the classifier's file ────────────────────────────────────────────────────────────────────
+
+
+def _save_probe(
+    folder: Path, probe: LinearProbe, stream: str, encoder: str | None, labelled: Labelled
+) -> dict[str, Any]:
+    """Writes probe.safetensors and gives its tensors as lists."""
     # One entry only: safetensors writes several in an order of its own, new each time.
     about = {
         "format": PROBE_FORMAT,
         "vidssl_version": VERSION,
         "classes": list(labelled.classes),
-        "stream": subject.stream,
-        "encoder": subject.checkpoint.digest,
+        "stream": stream,
+        "encoder": encoder,
     }
     header = {"vidssl-probe": json.dumps(about, sort_keys=True)}
     state = {k: v.detach().cpu().contiguous() for k, v in probe.state_dict().items()}
-    weights = safetensors.torch.save(state, header)
-    atomic_write(folder / PROBE_FILE, weights)
-    listed = {k: v.tolist() for k, v in state.items()}
-    return canonical_digest({"report": asdict(report), "weights": listed})
-
-
-def _predictions(share_VK: np.ndarray, labelled: Labelled) -> bytes:
-    """Gives one row per test video: the truth, then the likeliest classes with probabilities."""
-    shown = min(TOP, len(labelled.classes))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    head = [f(k) for k in range(1, shown + 1) for f in ("class_{}".format, "share_{}".format)]
-    table.writerow(["id", "label", *head])
-    ranked = _ranked(share_VK[labelled.test])[:, :shown]
-    for video, answers in zip(labelled.test, ranked, strict=True):
-        cells = [c for k in answers for c in (labelled.classes[k], f"{share_VK[video, k]:.4f}")]
-        table.writerow([labelled.ids[video], labelled.classes[labelled.labels[video]], *cells])
-    return text.getvalue().encode()
+    atomic_write(folder / PROBE_FILE, safetensors.torch.save(state, header))
+    return {k: v.tolist() for k, v in state.items()}
 
 
 def load_probe(path: Path) -> tuple[LinearProbe, list[str]]:

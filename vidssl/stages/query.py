@@ -19,11 +19,11 @@ from vidssl.progress import SILENT, Progress
 from vidssl.report.sheet import check_sheet
 from vidssl.sampling import span
 from vidssl.shards import ShardReader
+from vidssl.stages.evaluation import find_subjects
 from vidssl.stages.gallery import Gallery, Stream, open_gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
 from vidssl.stages.query_frames import QueryFrames, flow_note, one_opencv_thread, show_like
 from vidssl.stages.query_sheet import draw_answer
-from vidssl.stages.retrieve import RetrieveOptions, find_subjects
 from vidssl.stages.training import choose_device
 from vidssl.video import Source, find_videos
 
@@ -65,8 +65,7 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
     if options.sheet is not None:
         check_sheet(options.sheet)
     sources = [source for path in options.videos for source in find_videos(path)]
-    found = RetrieveOptions(options.checkpoints, options.streams, options.pack)
-    subjects = find_subjects(workspace, found)
+    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     gallery = open_gallery(workspace, subjects, options.protocol, options.device, progress)
     answers, quarantined = [], []
     with one_opencv_thread():

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.errors import UsageError
 from vidssl.features import Protocol
 from vidssl.progress import SILENT, Progress
 from vidssl.stages.embed import features_of, recipe_of
-from vidssl.stages.evaluation import Subject, find_labels, find_subject
+from vidssl.stages.evaluation import find_labels, find_subjects
 from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
 from vidssl.stages.result import StageResult
 from vidssl.stages.training import choose_device
@@ -22,8 +20,8 @@ class RetrieveOptions:
     """What to evaluate.
 
     Attributes:
-        checkpoints: one or two; none: the newest of each of `streams`.
-        streams: one or two, whose similarities are added; none: the checkpoints' own, or rgb.
+        checkpoints: one, or one of each stream; none: the newest of each of `streams`.
+        streams: those whose similarities are added; none: the checkpoints' own, or rgb.
         pack: None: the one the first checkpoint was trained on.
         split: None: the one the first checkpoint was trained with.
         name: of the artifact; None: the checkpoints'.
@@ -48,7 +46,7 @@ def run(
     Raises:
         VidsslError: no checkpoint, no labels, or no such split.
     """
-    subjects = find_subjects(workspace, options)
+    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     checkpoints = [subject.checkpoint for subject in subjects]
     pack = subjects[0].pack
     labelled = find_labels(workspace, pack, checkpoints, options.split)
@@ -83,26 +81,3 @@ def run(
         report, found = measure(streams, labelled, shown, pack, device)
         artifact = publish(opened, report, found, labelled)
     return RetrievalResult(StageResult(artifact, notes=labelled.notes), report)
-
-
-def find_subjects(workspace: Workspace, options: RetrieveOptions) -> list[Subject]:
-    """Finds the one or two encoders, both to be tried on the first one's pack.
-
-    Raises:
-        UsageError: more than two, or as many streams as do not fit several checkpoints.
-    """
-    checkpoints, streams = options.checkpoints, options.streams
-    if len(checkpoints) == 1:  # it may hold encoders of several streams
-        checkpoints *= max(1, len(streams))
-    if max(len(checkpoints), len(streams)) > 2:
-        raise UsageError("retrieval compares one stream, or adds up two")
-    if checkpoints and streams and len(checkpoints) != len(streams):
-        raise UsageError(
-            f"there are {len(checkpoints)} checkpoints and {len(streams)} streams: "
-            "name a stream for each checkpoint, or none"
-        )
-    pairs = list(zip_longest(checkpoints, streams)) or [(None, None)]
-    first = find_subject(workspace, *pairs[0], options.pack)
-    # The second encoder may come from another pack; what is compared are the first one's videos.
-    others = [find_subject(workspace, *pair, first.pack.label) for pair in pairs[1:]]
-    return [first, *others]
