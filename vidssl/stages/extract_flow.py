@@ -17,7 +17,7 @@ from vidssl.progress import SILENT, Progress
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
-from vidssl.stages.video_pool import Product, UnusableVideo
+from vidssl.stages.video_pool import Product, UnusableVideo, work_on_videos
 from vidssl.video import Source, decode, find_videos, frame_rate, short_side
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
@@ -76,9 +76,10 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
     job = ShardJob(
         title="extract-flow",
         views={"flow": params},
-        work=partial(extract_video, params=params),
+        pool=partial(
+            work_on_videos, work=partial(extract_video, params=params), workers=config.workers
+        ),
         shard_bytes=config.shard_bytes,
-        workers=config.workers,
         earlier=None if config.new else _earlier(workspace, params),
     )
     with workspace.open_run("flow", config.name, recipe, {}, config.new) as opened:

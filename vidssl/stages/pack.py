@@ -30,7 +30,7 @@ from vidssl.stages.shard_run import (
     tell,
     videos_digest,
 )
-from vidssl.stages.video_pool import Product, UnusableVideo
+from vidssl.stages.video_pool import Product, UnusableVideo, work_on_videos
 from vidssl.video import Source, decode, find_videos, frame_rate, short_side
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
@@ -139,12 +139,12 @@ def _pack(
 ) -> StageResult:
     reader = ShardReader(flow.path) if flow is not None else None
     why_no_flow = {video: reason for video, _, reason in read_quarantine(flow.path)} if flow else {}
+    work = partial(pack_video, rgb=views["rgb"], flow=reader, why_no_flow=why_no_flow)
     job = ShardJob(
         title="pack",
         views=views,
-        work=partial(pack_video, rgb=views["rgb"], flow=reader, why_no_flow=why_no_flow),
+        pool=partial(work_on_videos, work=work, workers=config.workers),
         shard_bytes=config.shard_bytes,
-        workers=config.workers,
     )
     parents = {"flow": flow} if flow is not None else {}
     with workspace.open_run("pack", config.name, recipe, parents, config.new) as opened:

@@ -16,7 +16,7 @@ from vidssl.errors import VidsslError
 from vidssl.progress import Progress
 from vidssl.shards import ShardReader, ShardWriter
 from vidssl.stages.result import StageResult
-from vidssl.stages.video_pool import Work, work_on_videos
+from vidssl.stages.video_pool import Pool
 from vidssl.video import Source, manifest
 
 QUARANTINE_FILE = "quarantine.csv"
@@ -29,17 +29,15 @@ class ShardJob:
     Attributes:
         title: what the progress bar says.
         views: parameters of each view.
-        work: makes a product of one video, in a worker.
+        pool: makes products of the videos that are not done yet: where and how many at once.
         shard_bytes: blobs that make a shard.
-        workers: processes; None: one per core.
         earlier: an artifact with the same parameters, from which videos are copied.
     """
 
     title: str
     views: Mapping[str, Mapping[str, Any]]
-    work: Work
+    pool: Pool
     shard_bytes: int
-    workers: int | None
     earlier: Artifact | None = None
 
 
@@ -73,7 +71,7 @@ def carry_out(
         frames, begin = 0, time.monotonic()
         with (
             progress.task(job.title, len(sources), "video", len(sources) - len(left)) as task,
-            closing(work_on_videos(left, job.work, job.workers)) as products,
+            closing(job.pool(left)) as products,
         ):
             for source, product in products:
                 if product.record is None:

@@ -39,6 +39,10 @@ class Product:
 
 Work = Callable[[Source], Product]
 
+# Gives each of some videos with what became of it, each once, in any order. Closing the iterator
+# ends whatever it started; a signal ends it with Interrupted after what was given before.
+Pool = Callable[[Sequence[Source]], Iterator[tuple[Source, Product]]]
+
 
 class UnusableVideo(VidsslError):
     """A video that cannot be used; the text is the reason."""
