@@ -64,7 +64,7 @@ def worked_on() -> Iterator[list[str]]:
         return work_on_videos(sources, work, workers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract_flow, "work_on_videos", spy)
+        patch.setattr(video_pool, "work_on_videos", spy)
         yield worked
 
 
@@ -427,8 +427,8 @@ def test_no_video_no_process():
 
 def test_interrupted_carries_the_exit_code():
     stop = video_pool.StopRequest()
-    video_pool._end_if_asked(stop)
+    video_pool.end_if_asked(stop)
     stop.signal_number = signal.SIGTERM
     with pytest.raises(Interrupted) as caught:
-        video_pool._end_if_asked(stop)
+        video_pool.end_if_asked(stop)
     assert caught.value.exit_code == 143

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -61,7 +62,7 @@ def work_on_videos(
         Interrupted: SIGINT or SIGTERM came; nothing is lost that was given before.
         VidsslError: workers cannot be started.
     """
-    count = max(1, min(workers or cores(), len(sources)))
+    count = min(workers or cores(), len(sources))
     left = list(reversed(sources))
     pool: list[_Worker] = []
     crashed: set[str] = set()
@@ -85,13 +86,29 @@ def work_on_videos(
                             continue
                     worker.give(left)
                     yield source, product
-                _end_if_asked(stop)
+                end_if_asked(stop)
         finally:
             for worker in pool:
                 worker.end()
 
 
-def _end_if_asked(stop: StopRequest) -> None:
+def choose_pool(work: Work, workers: int | None, dask: str | None) -> Pool:
+    """Gives the pool that the options of a stage ask for.
+
+    Args:
+        work: as for :func:`work_on_videos`.
+        workers: processes on this machine; None: one per core.
+        dask: address of a scheduler, whose workers do it instead.
+    """
+    if dask is None:
+        return partial(work_on_videos, work=work, workers=workers)
+    from vidssl.stages.dask_pool import work_on_cluster  # an extra
+
+    return partial(work_on_cluster, work=work, address=dask)
+
+
+def end_if_asked(stop: StopRequest) -> None:
+    """Raises Interrupted where a signal came."""
     if stop.signal_number is not None:
         raise Interrupted(
             "stopped; finished videos are kept: run the same command again to go on",
@@ -159,10 +176,11 @@ def _serve(pipe: Connection, work: Work) -> None:
             source = pipe.recv()
         except EOFError:
             return
-        pipe.send(_attempt(work, source))
+        pipe.send(attempt(work, source))
 
 
-def _attempt(work: Work, source: Source) -> Product:
+def attempt(work: Work, source: Source) -> Product:
+    """Gives what becomes of one video: whatever is wrong with it becomes the reason."""
     try:
         return work(source)
     except VidsslError as error:
