@@ -26,7 +26,7 @@ from vidssl.errors import VidsslError
 from vidssl.interrupts import work_begins
 from vidssl.progress import Progress
 from vidssl.stages.headline import headline
-from vidssl.stages.result import StageResult
+from vidssl.stages.result import PartReport, StageResult
 
 Result = TypeVar("Result")
 
@@ -106,7 +106,9 @@ class Terminal:
         self.outline(result)
         if next_command and result.artifact is not None:
             self.show(Text.assemble(("next: ", "dim"), next_command, self._elsewhere()))
-        if result.quarantined:
+        # torchrun ends all processes when one fails, so there only the last part says so.
+        ends_others = result.part is not None and result.part.launcher == "torchrun"
+        if result.quarantined and not ends_others:
             raise typer.Exit(QUARANTINED)
 
     def _elsewhere(self) -> str:
@@ -144,6 +146,8 @@ class Terminal:
         if result.plan is not None:
             self.show(plan_table(result.plan))
         self._list_quarantined(result.quarantined)
+        if result.part is not None:
+            self.show(part_line(result.part, result.reused))
         if result.artifact is not None:
             self.show(artifact_line(result))
             self._warn_of_newer(result)
@@ -209,6 +213,14 @@ def artifact_line(result: StageResult) -> Text:
     what = " (finished before, nothing to do)" if result.reused else ""
     figures = headline(artifact)
     return Text.assemble(("✓ ", "green"), (artifact.label, "bold"), f"{what}  ", (figures, "dim"))
+
+
+def part_line(part: PartReport, reused: bool) -> Text:
+    """Gives one line: the part, how much it did, what the others still have to do."""
+    what = "was finished before" if reused else f"{part.videos} videos"
+    s = "" if part.unfinished == 1 else "s"
+    left = f"{part.unfinished} part{s} to go; the last one publishes {part.run}"
+    return Text.assemble(("✓ ", "green"), (f"part {part.part}", "bold"), f"  {what}, ", left)
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:

@@ -142,7 +142,8 @@ def _pack(
     recipe: Mapping[str, Any],
     progress: Progress,
 ) -> StageResult:
-    reader = ShardReader(flow.path) if flow is not None else None
+    # By its full path, for workers on a cluster begin in other folders.
+    reader = ShardReader(flow.path.absolute()) if flow is not None else None
     why_no_flow = {video: reason for video, _, reason in read_quarantine(flow.path)} if flow else {}
     work = partial(pack_video, rgb=views["rgb"], flow=reader, why_no_flow=why_no_flow)
     job = ShardJob(

@@ -179,10 +179,16 @@ def _serve(pipe: Connection, work: Work) -> None:
         pipe.send(attempt(work, source))
 
 
-def attempt(work: Work, source: Source) -> Product:
-    """Gives what becomes of one video: whatever is wrong with it becomes the reason."""
+def attempt(work: Work, source: Source, but: tuple[type[Exception], ...] = ()) -> Product:
+    """Gives what becomes of one video: whatever is wrong with it becomes the reason.
+
+    Args:
+        but: errors to raise instead, which are not the video's.
+    """
     try:
         return work(source)
+    except but:
+        raise
     except VidsslError as error:
         return Product(reason=str(error))
     except Exception as error:
