@@ -22,7 +22,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -291,6 +291,18 @@ class Run:
         """Holds off the other processes of a shared run, for a moment that concerns all."""
         with file_lock(self._beside("moment.lock")):
             yield
+
+    def overtaken(self) -> bool:
+        """Whether another process of a shared run finished it since this one began; if so, tidies.
+
+        To be asked in :meth:`alone`.
+        """
+        if self.folder.exists() and (self.new or self.find_finished() is None):
+            return False
+        with suppress(FileNotFoundError):
+            if [path.name for path in self.folder.iterdir()] == [RUN_MANIFEST]:
+                self.discard()  # it was made by mistake, by a process that came too late
+        return True
 
     def _note_start(self) -> None:
         self.folder.mkdir(exist_ok=True)

@@ -124,18 +124,20 @@ def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
                 pass
     own = PartFolder(run_folder, part)
     with own.lock(f"another process is at work on part {part} of this run ({own.path})"):
+        own.path.mkdir(exist_ok=True)  # from now on others see that the part is being worked on
         yield own
 
 
-def accounted_for(run_folder: Path, views: Views, but: Part | None = None) -> set[str]:
+def accounted_for(run_folder: Path, views: Views, part: Part | None = None) -> set[str]:
     """Gives the ids of all videos of a run that are done, and those that finished parts left out.
 
     Args:
-        but: leaves out the parts of the same division as this one: they have other videos.
+        part: the part that asks; unfinished parts beside it are being worked on, and have other
+            videos. None: nobody is at work.
     """
     found = set(finished_videos(run_folder, views))
     for folder in part_folders(run_folder):
-        if but is None or folder.part.count != but.count:
+        if folder.finished or part is None or folder.part.count != part.count:
             found |= set(finished_videos(folder.path, views))
             found |= {video for video, _, _ in folder.quarantine()}
     return found
@@ -145,6 +147,15 @@ def unfinished_parts(run_folder: Path, part: Part) -> int:
     """Gives how many parts of a division are not finished yet, begun or not."""
     folders = part_folders(run_folder)
     return part.count - sum(f.finished for f in folders if f.part.count == part.count)
+
+
+def parts_in_words(run_folder: Path) -> str:
+    """Gives how far a divided run is, such as "5 of 8 parts finished"; empty for another run."""
+    finished: dict[int, int] = {}
+    for folder in part_folders(run_folder):
+        count = folder.part.count
+        finished[count] = finished.get(count, 0) + folder.finished
+    return ", ".join(f"{done} of {count} parts finished" for count, done in finished.items())
 
 
 # ── gathering ────────────────────────────────────────────────────────────────────────────────
@@ -174,6 +185,9 @@ def gather(
         NothingUsable: not one video is done, all were left out.
         VidsslError: videos are missing or doubled, or another process is at work on a part.
     """
+    if is_gathered(run_folder):
+        _remove_parts(run_folder)
+        return {}
     folders = part_folders(run_folder)
     _seal(run_folder, folders, views)
     rows = {row[0]: row for row in [*quarantine, *(r for f in folders for r in f.quarantine())]}

@@ -86,7 +86,7 @@ def carry_out(
     if share is not None:
         return _carry_out_part(run, job, sources, share, progress)
     if is_gathered(run.folder):
-        return _publish(run, {})
+        return _gather_and_publish(run, job, sources)
     done = accounted_for(run.folder, job.views)
     quarantine = _work(run.folder, job, sources, done, progress)
     return _gather_and_publish(run, job, sources, quarantine)
@@ -97,19 +97,19 @@ def _carry_out_part(
 ) -> StageResult:
     with ExitStack() as held:
         with run.alone():
-            if not run.folder.exists():
+            if run.overtaken():
                 return _finished_by_another(run)
             if is_gathered(run.folder):
-                return _publish(run, {})
+                return _gather_and_publish(run, job, sources)
             own = held.enter_context(open_part(run.folder, share.part))
             before = own.finished
-            done = accounted_for(run.folder, job.views, but=share.part)
+            done = accounted_for(run.folder, job.views, share.part)
         if not before:
             mine = [source for source in sources if source.id in share.ids]
             own.finish(_work(own.path, job, mine, done, progress))
     # The part is finished, and its lock let go: whoever of them comes last here publishes.
     with run.alone():
-        if not run.folder.exists():
+        if not own.finished:  # the folder is gone: another one came last, and published
             return _finished_by_another(run)
         unfinished = unfinished_parts(run.folder, share.part)
         if not unfinished:
