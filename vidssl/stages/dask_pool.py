@@ -50,8 +50,18 @@ def work_on_cluster(
             workers cannot do the work.
     """
     with _connect(address) as client, stop_requests() as stop:
-        for source, future, result in _in_turn(client, list(sources), work, stop):
-            yield source, _understand(source, future, result, address)
+        suspects: list[Source] = []
+        for source, future, result in _in_turn(client, sources, work, stop):
+            product = _understand(source, future, result, address)
+            if product is None:
+                suspects.append(source)
+            else:
+                yield source, product
+        # A worker that dies casts suspicion on all that it had: alone, a video is guilty or not.
+        for suspect in suspects:
+            for source, future, result in _in_turn(client, [suspect], work, stop):
+                product = _understand(source, future, result, address)
+                yield source, product or Product(reason="the dask workers that had it died")
 
 
 @contextmanager
@@ -73,7 +83,7 @@ def _connect(address: str) -> Iterator[Client]:
 
 
 def _in_turn(
-    client: Client, left: list[Source], work: Work, stop: StopRequest
+    client: Client, sources: Sequence[Source], work: Work, stop: StopRequest
 ) -> Iterator[tuple[Source, Future, Any]]:
     """Keeps the cluster busy, with no more at once than it soon needs: products are large."""
     from distributed import as_completed
@@ -83,7 +93,7 @@ def _in_turn(
     at_work: dict[Future, Source] = {}
     done = as_completed(loop=client.loop, with_results=True, raise_errors=False)
     most, counted = 0, -COUNT_THREADS_EVERY
-    left.reverse()
+    left = list(reversed(sources))
     while left or at_work:
         if time.monotonic() - counted > COUNT_THREADS_EVERY:
             most, counted = AHEAD * max(1, sum(client.nthreads().values())), time.monotonic()
@@ -103,8 +113,12 @@ def _in_turn(
             time.sleep(LOOK_UP_EVERY / 4)
 
 
-def _understand(source: Source, future: Future, result: Any, address: str) -> Product:
-    """Gives a finished task's product; what went wrong on the way there is no video's fault."""
+def _understand(source: Source, future: Future, result: Any, address: str) -> Product | None:
+    """Gives a task's product, None where its workers died.
+
+    Raises:
+        VidsslError: something else went wrong on the way, which is no fault of the video.
+    """
     from distributed.scheduler import KilledWorker
 
     if future.status == "finished":
@@ -117,7 +131,7 @@ def _understand(source: Source, future: Future, result: Any, address: str) -> Pr
         )
     error = result[1]
     if isinstance(error, KilledWorker):
-        return Product(reason=f"{error.allowed_failures + 1} workers died over it")
+        return None
     if isinstance(error, FileNotFoundError):
         if not source.path.exists():
             return Product(reason="the file is gone")
