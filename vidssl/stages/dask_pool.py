@@ -8,6 +8,7 @@ another, and shows it all on its dashboard. One thread per worker is best: one v
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,20 +67,32 @@ def work_on_cluster(
 
 @contextmanager
 def _connect(address: str) -> Iterator[Client]:
+    """Gives the way to the cluster; errors of the network on it become one sentence."""
     try:
         from distributed import Client
     except ImportError:
         raise MissingInput(
             "--dask needs dask.distributed, here and on the workers: pip install 'vidssl[dask]'"
         ) from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it is told below, in a sentence
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise VidsslError(
             f"no dask scheduler can be reached at {address}: {' '.join(str(error).split())}"
         ) from error
-    with client:
-        yield client
+    try:
+        with client:
+            yield client
+    except OSError as error:
+        raise _lost(address) from error
+
+
+def _lost(address: str) -> VidsslError:
+    return VidsslError(
+        f"the dask scheduler at {address} was lost; finished videos are kept: "
+        "run the same command again to go on"
+    )
 
 
 def _in_turn(
@@ -125,10 +138,7 @@ def _understand(source: Source, future: Future, result: Any, address: str) -> Pr
         product: Product = result
         return product
     if future.status != "error":
-        raise VidsslError(
-            f"the dask scheduler at {address} was lost; finished videos are kept: "
-            "run the same command again to go on"
-        )
+        raise _lost(address)
     error = result[1]
     if isinstance(error, KilledWorker):
         return None
