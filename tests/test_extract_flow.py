@@ -21,7 +21,7 @@ from video_files import moving_square, write_sound, write_video
 from vidssl.artifacts import Workspace
 from vidssl.errors import Interrupted, UsageError, VidsslError
 from vidssl.shards import ShardReader
-from vidssl.stages import extract_flow, video_pool
+from vidssl.stages import extract_flow, pools, video_pool
 from vidssl.stages.extract_flow import ExtractFlow, extract_video, flow_params
 from vidssl.stages.video_pool import Product, work_on_videos
 from vidssl.video import Source, decode, find_videos
@@ -64,7 +64,7 @@ def worked_on() -> Iterator[list[str]]:
         return work_on_videos(sources, work, workers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video_pool, "work_on_videos", spy)
+        patch.setattr(pools, "work_on_videos", spy)
         yield worked
 
 

@@ -110,30 +110,42 @@ def full_disk_is_one_sentence(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def file_lock(path: Path, refusal: str | None = None, shared: bool = False) -> Iterator[None]:
+def file_lock(
+    path: Path,
+    refusal: str | None = None,
+    shared: bool = False,
+    before_waiting: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """Holds a lock on the file `path`; with `refusal`, raises it instead of waiting.
 
     Args:
         shared: with others that share it; else alone.
+        before_waiting: is called where another process holds it.
 
     Raises:
         VidsslError: another process holds it, or the file system has no locks.
     """
     while True:
         with path.open("a+") as file:
-            _flock(file, path, refusal, shared)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            if not _flock(file, path, kind | fcntl.LOCK_NB):
+                if refusal is not None:
+                    raise VidsslError(refusal)
+                before_waiting()
+                _flock(file, path, kind)
             if _is_still_there(file, path):
                 yield
                 return
         # Its last holder deleted it meanwhile: a lock on that file holds off nobody.
 
 
-def _flock(file: IO[str], path: Path, refusal: str | None, shared: bool) -> None:
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+def _flock(file: IO[str], path: Path, kind: int) -> bool:
+    """Gives whether it has the lock now."""
     try:
-        fcntl.flock(file, kind | (fcntl.LOCK_NB if refusal else 0))
+        fcntl.flock(file, kind)
+        return True
     except BlockingIOError:
-        raise VidsslError(refusal or "locked") from None
+        return False
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise

@@ -159,7 +159,7 @@ def extract_flow(
 
     Example:  vidssl extract-flow VIDEOS/ --shard 0/8
 
-    Example:  sbatch --array=0-7 --wrap "vidssl extract-flow VIDEOS/"
+    Example:  srun --ntasks 8 vidssl extract-flow VIDEOS/
     """
     from vidssl.stages import extract_flow as stage
 

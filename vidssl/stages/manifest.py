@@ -16,6 +16,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ def _shared_rows(
     folder = workspace.root / ".manifests"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{canonical_digest(_place(videos))[:16]}.csv"
-    with file_lock(path.with_suffix(".lock")):  # while one makes it, the others wait
+    wait = partial(progress.say, "another process is making the manifest of these videos: waiting")
+    with file_lock(path.with_suffix(".lock"), before_waiting=wait):
         known = _read(path)
         rows = _look(files, known, progress)
         if rows != known:

@@ -23,10 +23,11 @@ from vidssl.progress import SILENT, Progress
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
 from vidssl.stages.manifest import Share, find_share, share_plan
 from vidssl.stages.parts import Part
+from vidssl.stages.pools import choose_pool
 from vidssl.stages.quarantine import read_quarantine
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
-from vidssl.stages.video_pool import Product, UnusableVideo, choose_pool
+from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate, short_side
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec

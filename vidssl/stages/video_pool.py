@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -90,21 +89,6 @@ def work_on_videos(
         finally:
             for worker in pool:
                 worker.end()
-
-
-def choose_pool(work: Work, workers: int | None, dask: str | None) -> Pool:
-    """Gives the pool that the options of a stage ask for.
-
-    Args:
-        work: as for :func:`work_on_videos`.
-        workers: processes on this machine; None: one per core.
-        dask: address of a scheduler, whose workers do it instead.
-    """
-    if dask is None:
-        return partial(work_on_videos, work=work, workers=workers)
-    from vidssl.stages.dask_pool import work_on_cluster  # an extra
-
-    return partial(work_on_cluster, work=work, address=dask)
 
 
 def end_if_asked(stop: StopRequest) -> None:
