@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
 from vidssl import artifacts
@@ -633,3 +634,29 @@ def test_a_dry_run_of_a_part(tmp_path: Path, clips: Path):
     assert plan["part"] == "1/2"
     assert plan["videos_of_part"] == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_in_parts(tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch):
+    """By hand, and as torchrun starts them: what does not exit with 0 makes it end the others."""
+    workspace = tmp_path / "w"
+    _, share = find_share(Workspace(workspace), clips, Part(0, 2))
+    broken = int(not any(video.startswith("broken.mp4") for video in share.ids))
+    command = ["extract-flow", clips, "--workers", 1, "--size", 32]
+    first = vidssl(*command, "--shard", f"{broken}/2", workspace=workspace, code=3)
+    assert "broken.mp4: it cannot be opened" in first.out
+    assert f"part {broken}/2  2 videos, 1 part to go; the last one publishes flow/main" in first.out
+    assert "next:" not in first.out
+    found = vidssl(*command, "--shard", f"{broken}/2", "--json", workspace=workspace, code=3).json
+    assert found["part"] == f"{broken}/2" and found["reused"]
+    assert (found["of"], found["unfinished_parts"]) == ("flow/main", 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(broken))
+    again = vidssl(*command, workspace=workspace, code=0)
+    assert f"part {broken}/2  was finished before" in again.out
+    monkeypatch.setenv("RANK", str(1 - broken))
+    last = vidssl(*command, workspace=workspace, code=0)
+    assert "broken.mp4: it cannot be opened" in last.out
+    assert "flow/main/v001" in last.out
+    assert len(Workspace(workspace).artifacts("flow")) == 1
+    bad = vidssl(*command, "--shard", "2/2", workspace=workspace, code=2)
+    assert "parts count from 0" in bad.err

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, TypeVar
@@ -83,7 +83,7 @@ class Terminal:
     def open(cls, workspace: Path, json: bool, quiet: bool) -> Terminal:
         """Opens the workspace (made with its first artifact); only the first rank speaks."""
         first = os.environ.get("RANK", "0") == "0"
-        return cls(Workspace(workspace), json and first, quiet or not first, silent=not first)
+        return cls(Workspace(workspace), json, quiet or not first, silent=not first)
 
     def run(self, stage: Callable[[Workspace, Any, Progress], Result], options: Any) -> Result:
         """Runs a stage in the workspace, with its progress shown."""
@@ -97,18 +97,20 @@ class Terminal:
 
     def json_out(self, value: Mapping[str, Any] | list[Any]) -> None:
         """Prints one JSON document, when that is wanted."""
-        if self.json:
+        if self.json and not self.silent:
             print(json.dumps(value, indent=1, default=str))
 
     def finish(self, result: StageResult, next_command: str = "") -> None:
         """Prints what a stage gave, and exits with 3 when it left videos out."""
+        if self.silent and result.part is not None:  # each rank has a part of its own to tell of
+            return replace(self, silent=False).finish(result, next_command)
         self.json_out(result.as_dict())
         self.outline(result)
         if next_command and result.artifact is not None:
             self.show(Text.assemble(("next: ", "dim"), next_command, self._elsewhere()))
-        # torchrun ends all processes when one fails, so there only the last part says so.
-        ends_others = result.part is not None and result.part.launcher == "torchrun"
-        if result.quarantined and not ends_others:
+        # torchrun takes every code but 0 for a failure, and then ends the other processes.
+        under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if result.quarantined and not under_torchrun:
             raise typer.Exit(QUARANTINED)
 
     def _elsewhere(self) -> str:
@@ -146,7 +148,7 @@ class Terminal:
         if result.plan is not None:
             self.show(plan_table(result.plan))
         self._list_quarantined(result.quarantined)
-        if result.part is not None:
+        if result.artifact is None and result.part is not None:
             self.show(part_line(result.part, result.reused))
         if result.artifact is not None:
             self.show(artifact_line(result))

@@ -119,6 +119,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         reused=packed.reused,
         quarantined=packed.quarantined,
         notes=packed.notes + notes,
+        part=packed.part,
         annotations=annotations,
     )
 

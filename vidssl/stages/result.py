@@ -11,21 +11,19 @@ from vidssl.artifacts import Artifact
 
 @dataclass(frozen=True)
 class PartReport:
-    """What a process did that was not the last of a divided run.
+    """What a process did of a divided run.
 
     Attributes:
         part: such as 3/8.
-        run: KIND/NAME of the artifact to come.
+        run: KIND/NAME of the artifact that it is of.
         videos: how many are done in this part.
-        unfinished: how many parts are not finished yet.
-        launcher: what started the process, where it was not the user.
+        unfinished: how many parts are not finished yet; 0: it was the last, and published.
     """
 
     part: str
     run: str
     videos: int
     unfinished: int
-    launcher: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class StageResult:
         quarantined: (video, reason) for each video left out.
         notes: sentences the user should see.
         plan: for a dry run, what would be done, as plain data.
-        part: for a part that is not the last, what was done.
+        part: what was done, where that was a part.
     """
 
     artifact: Artifact | None
@@ -51,7 +49,7 @@ class StageResult:
     def as_dict(self) -> dict[str, Any]:
         """Gives the result as plain data, for --json."""
         quarantined = [{"video": v, "reason": r} for v, r in self.quarantined]
-        if self.part is not None:
+        if self.artifact is None and self.part is not None:
             part = {"part": self.part.part, "of": self.part.run, "videos": self.part.videos}
             part |= {"unfinished_parts": self.part.unfinished, "reused": self.reused}
             return part | {"quarantined": quarantined, "notes": self.notes}

@@ -111,10 +111,10 @@ def _carry_out_part(
     with run.alone():
         if not own.finished:  # the folder is gone: another one came last, and published
             return _finished_by_another(run)
-        unfinished = unfinished_parts(run.folder, share.part)
-        if not unfinished:
-            return _gather_and_publish(run, job, sources)
-        return _part_result(run, own, share, unfinished, before)
+        report = _report(run, own, share)
+        if not report.unfinished:
+            return replace(_gather_and_publish(run, job, sources), part=report)
+        return StageResult(None, before, _names(own.quarantine()), part=report)
 
 
 def _work(
@@ -205,24 +205,22 @@ def _finished_by_another(run: Run) -> StageResult:
     return reused(artifact)
 
 
-def _part_result(
-    run: Run, own: PartFolder, share: Share, unfinished: int, before: bool
-) -> StageResult:
-    quarantine = own.quarantine()
-    report = PartReport(
+def _report(run: Run, own: PartFolder, share: Share) -> PartReport:
+    return PartReport(
         part=str(share.part),
         run=f"{run.kind}/{run.name}",
-        videos=len(share.ids) - len(quarantine),
-        unfinished=unfinished,
-        launcher="" if share.part.by == "--shard" else share.part.by,
+        videos=len(share.ids) - len(own.quarantine()),
+        unfinished=unfinished_parts(run.folder, share.part),
     )
-    names = sorted((name, reason) for _, name, reason in quarantine)
-    return StageResult(None, reused=before, quarantined=names, part=report)
 
 
 def _result(artifact: Artifact) -> StageResult:
-    names = sorted((name, reason) for _, name, reason in read_quarantine(artifact.path))
-    return StageResult(artifact, quarantined=names, notes=_notes(artifact.path))
+    left_out = _names(read_quarantine(artifact.path))
+    return StageResult(artifact, quarantined=left_out, notes=_notes(artifact.path))
+
+
+def _names(quarantine: Sequence[Row]) -> list[tuple[str, str]]:
+    return sorted((name, reason) for _, name, reason in quarantine)
 
 
 def _summary(folder: Path, quarantined: int) -> dict[str, Any]:
