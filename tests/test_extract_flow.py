@@ -21,7 +21,7 @@ from video_files import moving_square, write_sound, write_video
 from vidssl.artifacts import Workspace
 from vidssl.errors import Interrupted, UsageError, VidsslError
 from vidssl.shards import ShardReader
-from vidssl.stages import extract_flow, shard_run, video_pool
+from vidssl.stages import extract_flow, pools, video_pool
 from vidssl.stages.extract_flow import ExtractFlow, extract_video, flow_params
 from vidssl.stages.video_pool import Product, work_on_videos
 from vidssl.video import Source, decode, find_videos
@@ -64,7 +64,7 @@ def worked_on() -> Iterator[list[str]]:
         return work_on_videos(sources, work, workers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_run, "work_on_videos", spy)
+        patch.setattr(pools, "work_on_videos", spy)
         yield worked
 
 
@@ -427,8 +427,8 @@ def test_no_video_no_process():
 
 def test_interrupted_carries_the_exit_code():
     stop = video_pool.StopRequest()
-    video_pool._end_if_asked(stop)
+    video_pool.end_if_asked(stop)
     stop.signal_number = signal.SIGTERM
     with pytest.raises(Interrupted) as caught:
-        video_pool._end_if_asked(stop)
+        video_pool.end_if_asked(stop)
     assert caught.value.exit_code == 143

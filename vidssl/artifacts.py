@@ -19,12 +19,13 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
 from vidssl.version import VERSION
@@ -42,6 +43,8 @@ FORMAT_VERSIONS: dict[str, int] = {
 MANIFEST = "artifact.json"
 RUN_MANIFEST = "run.json"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+FileRecord = Mapping[str, Any]  # bytes and sha256 of a file
 
 
 # ── digests and atomic writes ────────────────────────────────────────────────────────────────
@@ -74,7 +77,8 @@ def atomic_write(path: Path, data: bytes) -> None:
     Raises:
         VidsslError: the disk is full.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # By chance and not by process number, which two machines (all containers) have in common.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with full_disk_is_one_sentence(path), aside.open("wb") as file:
             file.write(data)
@@ -106,14 +110,56 @@ def full_disk_is_one_sentence(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def file_lock(path: Path, refusal: str | None = None) -> Iterator[None]:
-    """Holds an exclusive lock on `path`; with `refusal`, raises it instead of waiting."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
-        except BlockingIOError:
-            raise VidsslError(refusal or "locked") from None
-        yield
+def file_lock(
+    path: Path,
+    refusal: str | None = None,
+    shared: bool = False,
+    before_waiting: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Holds a lock on the file `path`; with `refusal`, raises it instead of waiting.
+
+    Args:
+        shared: with others that share it; else alone.
+        before_waiting: is called where another process holds it.
+
+    Raises:
+        VidsslError: another process holds it, or the file system has no locks.
+    """
+    while True:
+        with path.open("a+") as file:
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            if not _flock(file, path, kind | fcntl.LOCK_NB):
+                if refusal is not None:
+                    raise VidsslError(refusal)
+                before_waiting()
+                _flock(file, path, kind)
+            if _is_still_there(file, path):
+                yield
+                return
+        # Its last holder deleted it meanwhile: a lock on that file holds off nobody.
+
+
+def _flock(file: IO[str], path: Path, kind: int) -> bool:
+    """Gives whether it has the lock now."""
+    try:
+        fcntl.flock(file, kind)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise VidsslError(
+            f"the file system of {path.parent} has no file locks, which keep processes from "
+            "writing over each other: put the workspace elsewhere, or mount it with locks"
+        ) from error
+
+
+def _is_still_there(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 # ── artifacts ────────────────────────────────────────────────────────────────────────────────
@@ -133,7 +179,7 @@ class Artifact:
     recipe: Mapping[str, Any]
     parents: Mapping[str, str]
     summary: Mapping[str, Any]
-    payload: Mapping[str, Mapping[str, Any]]
+    payload: Mapping[str, FileRecord]
 
     @property
     def label(self) -> str:
@@ -193,6 +239,13 @@ class Run:
 
     Its identity is its recipe's digest plus its parents' digests, so the same command continues
     an unfinished run and finds a finished one. Use as a context manager: it holds the lock.
+
+    Args:
+        shared: several processes work at it, each in a folder of its own below the work folder;
+            what concerns all of them is done in :meth:`alone`.
+
+    Attributes:
+        finished: the artifact it became, where an earlier process finished it.
     """
 
     def __init__(
@@ -203,15 +256,18 @@ class Run:
         recipe: Mapping[str, Any],
         parents: Mapping[str, str],
         new: bool,
+        shared: bool = False,
     ) -> None:
         self.workspace, self.kind, self.name = workspace, kind, name
+        self.new, self.shared = new, shared
         self.recipe, self.parents = dict(recipe), dict(parents)
         self.identity = canonical_digest({"recipe": self.recipe, "parents": self.parents})
         self.folder = workspace.root / kind / name / f".run-{self.identity[:16]}"
-        self.finished: Artifact | None = None if new else self._find_finished()
+        self.finished: Artifact | None = None if new else self.find_finished()
         self._lock: Any = None
 
-    def _find_finished(self) -> Artifact | None:
+    def find_finished(self) -> Artifact | None:
+        """Gives the newest artifact that this run has become, or None."""
         same = [a for a in self.workspace.artifacts(self.kind, self.name) if a.run == self.identity]
         return same[-1] if same else None
 
@@ -223,18 +279,45 @@ class Run:
     def __enter__(self) -> Run:
         if self.finished is not None:
             return self
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
         refusal = f"another process is at work on this very run ({self.folder})"
-        self._lock = file_lock(self.folder.with_name(self.folder.name + ".lock"), refusal)
+        self._lock = file_lock(self._beside("lock"), refusal, self.shared)
         self._lock.__enter__()
         try:
-            self._note_start()
+            # It may have been finished between the look and the lock.
+            self.finished = None if self.new else self.find_finished()
+            if self.finished is None:
+                self._note_start()
+            elif not self.shared:
+                self._beside("lock").unlink(missing_ok=True)
         except BaseException:
             self.__exit__()  # an error in here would else leave the run locked
             raise
         return self
 
+    def _beside(self, suffix: str) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.{suffix}")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Holds off the other processes of a shared run, for a moment that concerns all."""
+        with file_lock(self._beside("moment.lock")):
+            yield
+
+    def overtaken(self) -> bool:
+        """Whether another process of a shared run finished it since this one began; if so, tidies.
+
+        To be asked in :meth:`alone`.
+        """
+        if self.folder.exists() and (self.new or self.find_finished() is None):
+            return False
+        with suppress(FileNotFoundError):
+            if [path.name for path in self.folder.iterdir()] == [RUN_MANIFEST]:
+                self.discard()  # it was made by mistake, by a process that came too late
+        return True
+
     def _note_start(self) -> None:
+        self.folder.mkdir(exist_ok=True)
         if not self.started:
             write_json(
                 self.folder / RUN_MANIFEST,
@@ -250,9 +333,18 @@ class Run:
     def discard(self) -> None:
         """Throws the unfinished work away."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._unlink_locks()
+
+    def _unlink_locks(self) -> None:
+        for suffix in ("lock", "moment.lock"):
+            self._beside(suffix).unlink(missing_ok=True)
 
     def publish(
-        self, digest: str, summary: Mapping[str, Any], only: list[str] | None = None
+        self,
+        digest: str,
+        summary: Mapping[str, Any],
+        only: list[str] | None = None,
+        known: Mapping[str, FileRecord] | None = None,
     ) -> Artifact:
         """Turns the work folder into the next version of KIND/NAME.
 
@@ -261,10 +353,11 @@ class Run:
             summary: a few figures worth showing in `vidssl status`.
             only: payload files to publish, copied while the run goes on (a snapshot);
                 None moves the whole folder and ends the run.
+            known: {path: record} of files that need not be read again to be described.
         """
         source = self.folder
         if only is not None:
-            source = self.folder.with_name(self.folder.name + ".snapshot")
+            source = self._beside("snapshot")
             shutil.rmtree(source, ignore_errors=True)
             source.mkdir()
             for file in only:
@@ -280,20 +373,23 @@ class Run:
             "recipe": self.recipe,
             "parents": self.parents,
             "summary": dict(summary),
-            "payload": _payload(source),
+            "payload": _payload(source, known or {}),
         }
         artifact = self.workspace._publish(source, self.kind, self.name, body)
         if only is None:
-            self.folder.with_name(self.folder.name + ".lock").unlink(missing_ok=True)
+            self._unlink_locks()
         return artifact
 
 
-def _payload(folder: Path) -> dict[str, dict[str, Any]]:
+def file_record(path: Path) -> FileRecord:
+    """Gives what artifact.json says of a file."""
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def _payload(folder: Path, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {
-        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_digest(p)}
-        for p in files
-    }
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: known.get(name) or file_record(path) for name, path in names.items()}
 
 
 # ── workspace ────────────────────────────────────────────────────────────────────────────────
@@ -412,6 +508,7 @@ class Workspace:
         recipe: Mapping[str, Any],
         parents: Mapping[str, Artifact],
         new: bool = False,
+        shared: bool = False,
     ) -> Run:
         """Opens the run that this recipe and these parents make (see :class:`Run`).
 
@@ -421,7 +518,7 @@ class Workspace:
         if not NAME_PATTERN.fullmatch(name):
             raise UsageError(f"{name!r} is no artifact name: use letters, digits, . _ and -")
         digests = {role: parent.digest for role, parent in parents.items()}
-        return Run(self, kind, name, recipe, digests, new)
+        return Run(self, kind, name, recipe, digests, new, shared)
 
     def _publish(self, source: Path, kind: str, name: str, body: dict[str, Any]) -> Artifact:
         shelf = self.root / kind / name

@@ -6,6 +6,7 @@ loads a video decoder.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -47,6 +48,18 @@ DeviceOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do part I of N (from 0); default: by Slurm's or torchrun's variables, else all.",
+    ),
+]
+DaskOption = Annotated[
+    str | None,
+    typer.Option("--dask", metavar="ADDRESS", help="Work on a dask.distributed cluster."),
 ]
 VideosArgument = Annotated[
     Path, typer.Argument(help="A folder (searched deeply), a video, or a text file of paths.")
@@ -132,6 +145,8 @@ def extract_flow(
     codec: Annotated[str, typer.Option(help="jpeg1 to jpeg100, or png (lossless).")] = "jpeg95",
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
     workers: WorkersOption = None,
+    shard: ShardOption = None,
+    dask: DaskOption = None,
     new: NewOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -139,17 +154,24 @@ def extract_flow(
 
     A video that cannot be decoded is left out with its reason, and the exit code is 3.
 
+    Several processes can divide the work, on as many machines as see the workspace; the one that
+    is last publishes the artifact, which is the same however the work was divided.
+
     Example:  vidssl extract-flow VIDEOS/
 
     Example:  vidssl extract-flow VIDEOS/ --method tvl1 --codec png
+
+    Example:  vidssl extract-flow VIDEOS/ --shard 0/8
+
+    Example:  srun --ntasks 8 vidssl extract-flow VIDEOS/
     """
     from vidssl.stages import extract_flow as stage
 
     given = _given(bound=bound, size=size, stored=stored_size)
     given |= {key: None for key in ("size", "stored") if given.get(key) == 0}
     config = stage.ExtractFlow(
-        videos, method=method, codec=codec, name=name, workers=workers, new=new, dry_run=dry_run,
-        **given,
+        videos, method=method, codec=codec, name=name, new=new, dry_run=dry_run,
+        **_division(shard, workers, dask), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, f"vidssl pack {quote(str(videos))}")
@@ -178,6 +200,8 @@ def pack(
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
     workers: WorkersOption = None,
+    shard: ShardOption = None,
+    dask: DaskOption = None,
     new: NewOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -189,6 +213,8 @@ def pack(
     Example:  vidssl pack VIDEOS/
 
     Example:  vidssl pack VIDEOS/ --labels splits.csv --size 256
+
+    Example:  vidssl pack VIDEOS/ --shard 0/8
     """
     from vidssl.stages import pack as stage
 
@@ -196,8 +222,8 @@ def pack(
     if views:
         given["views"] = tuple(v.strip() for v in views.split(","))
     config = stage.Pack(
-        videos, flow=flow, labels=labels, group_pattern=group_pattern, name=name, workers=workers,
-        new=new, dry_run=dry_run, **given,
+        videos, flow=flow, labels=labels, group_pattern=group_pattern, name=name,
+        new=new, dry_run=dry_run, **_division(shard, workers, dask), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, "vidssl pretrain --stream rgb")
@@ -676,6 +702,18 @@ def _settings(texts: list[str] | None, **named: Any) -> tuple[tuple[str, Any], .
             raise UsageError(f"--set takes FIELD=VALUE, such as --set lr=0.01, not {text!r}")
         pairs.append((field.strip(), value.strip()))
     return tuple(pairs)
+
+
+def _division(shard: str | None, workers: int | None, dask: str | None) -> dict[str, Any]:
+    """Gives the options that say who works on the videos: workers, part, dask."""
+    from vidssl.stages.parts import choose_part
+
+    if dask is None:
+        return {"workers": workers, "part": choose_part(shard, os.environ)}
+    for option, value in (("--shard", shard), ("--workers", workers)):
+        if value is not None:
+            raise UsageError(f"the dask cluster divides the work by itself: leave {option} out")
+    return {"dask": dask}
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -130,7 +130,9 @@ def status_tree(status: Status, nodes: Sequence[Node]) -> RenderableType:
     for node in nodes:
         _grow(drawn, node)
     for run in status.unfinished:
-        drawn.add(Text(f"unfinished: {run.kind}/{run.name}; the same command goes on", "yellow"))
+        parts = f", {run.parts}" if run.parts else ""
+        what = f"unfinished: {run.kind}/{run.name}{parts}; the same command goes on"
+        drawn.add(Text(what, "yellow"))
     for sentence in status.unreadable:
         drawn.add(Text(f"unreadable: {sentence}", style="red"))
     return drawn

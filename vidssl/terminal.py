@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, TypeVar
@@ -26,7 +26,7 @@ from vidssl.errors import VidsslError
 from vidssl.interrupts import work_begins
 from vidssl.progress import Progress
 from vidssl.stages.headline import COLLAPSED, headline
-from vidssl.stages.result import StageResult
+from vidssl.stages.result import PartReport, StageResult
 
 Result = TypeVar("Result")
 
@@ -83,7 +83,7 @@ class Terminal:
     def open(cls, workspace: Path, json: bool, quiet: bool) -> Terminal:
         """Opens the workspace (made with its first artifact); only the first rank speaks."""
         first = os.environ.get("RANK", "0") == "0"
-        return cls(Workspace(workspace), json and first, quiet or not first, silent=not first)
+        return cls(Workspace(workspace), json, quiet or not first, silent=not first)
 
     def run(self, stage: Callable[[Workspace, Any, Progress], Result], options: Any) -> Result:
         """Runs a stage in the workspace, with its progress shown."""
@@ -97,16 +97,20 @@ class Terminal:
 
     def json_out(self, value: Mapping[str, Any] | list[Any]) -> None:
         """Prints one JSON document, when that is wanted."""
-        if self.json:
+        if self.json and not self.silent:
             print(json.dumps(value, indent=1, default=str))
 
     def finish(self, result: StageResult, next_command: str = "") -> None:
         """Prints what a stage gave, and exits with 3 when it left videos out."""
+        if self.silent and result.part is not None:  # each rank has a part of its own to tell of
+            return replace(self, silent=False).finish(result, next_command)
         self.json_out(result.as_dict())
         self.outline(result)
         if next_command and result.artifact is not None:
             self.show(Text.assemble(("next: ", "dim"), next_command, self._elsewhere()))
-        if result.quarantined:
+        # torchrun takes every code but 0 for a failure, and then ends the other processes.
+        under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if result.quarantined and not under_torchrun:
             raise typer.Exit(QUARANTINED)
 
     def _elsewhere(self) -> str:
@@ -144,6 +148,8 @@ class Terminal:
         if result.plan is not None:
             self.show(plan_table(result.plan))
         self._list_quarantined(result.quarantined)
+        if result.artifact is None and result.part is not None:
+            self.show(part_line(result.part, result.reused))
         if result.artifact is not None:
             self.show(artifact_line(result))
             if said := result.artifact.summary.get(COLLAPSED):
@@ -211,6 +217,14 @@ def artifact_line(result: StageResult) -> Text:
     what = " (finished before, nothing to do)" if result.reused else ""
     figures = headline(artifact)
     return Text.assemble(("✓ ", "green"), (artifact.label, "bold"), f"{what}  ", (figures, "dim"))
+
+
+def part_line(part: PartReport, reused: bool) -> Text:
+    """Gives one line: the part, how much it did, what the others still have to do."""
+    what = "was finished before" if reused else f"{part.videos} videos"
+    s = "" if part.unfinished == 1 else "s"
+    left = f"{part.unfinished} part{s} to go; the last one publishes {part.run}"
+    return Text.assemble(("✓ ", "green"), (f"part {part.part}", "bold"), f"  {what}, ", left)
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import av
 import cv2
@@ -25,6 +26,8 @@ _SUFFIXES = (
 VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".list"))
 FINGERPRINT_BLOCK = 64 * 1024
+
+T = TypeVar("T")
 
 
 class UnreadableVideo(VidsslError):
@@ -61,6 +64,16 @@ def find_videos(path: Path | str) -> list[Source]:
     Raises:
         VidsslError: nothing there, no video in it, or a list naming files that are missing.
     """
+    root, files = locate_videos(path)
+    return name_videos(root, files, list(map_files(fingerprint, files)))
+
+
+def locate_videos(path: Path | str) -> tuple[Path, list[Path]]:
+    """Gives the root and the files of :func:`find_videos`, without reading them.
+
+    Raises:
+        As :func:`find_videos`.
+    """
     path = Path(path)
     if path.is_dir():
         root, files = path, list(_walk(path))
@@ -78,14 +91,23 @@ def find_videos(path: Path | str) -> list[Source]:
                 "or a text file (.txt) with one path per line"
             )
         root, files = path.parent, [path]
-    with ThreadPoolExecutor(8) as pool:  # on a network disk the time goes into waiting
-        prints = list(pool.map(fingerprint, files))
+    return root, files
+
+
+def name_videos(root: Path, files: Sequence[Path], fingerprints: Sequence[str]) -> list[Source]:
+    """Gives the sources of located files, sorted by name."""
     names = [_name(file, root) for file in files]
     sources = [
         Source(f"{name}#{mark}", file, name, mark)
-        for file, name, mark in zip(files, names, prints, strict=True)
+        for file, name, mark in zip(files, names, fingerprints, strict=True)
     ]
     return sorted(sources, key=lambda source: source.name)
+
+
+def map_files(read: Callable[[Path], T], files: Sequence[Path]) -> Iterator[T]:
+    """Gives `read` of every file, several at once: on a network disk the time goes into waiting."""
+    with ThreadPoolExecutor(8) as pool:
+        yield from pool.map(read, files)
 
 
 def fingerprint(path: Path) -> str:
@@ -190,6 +212,15 @@ def frame_rate(path: Path) -> float:
     with _open(path) as container:
         stream = _pictures(container)
         return float(stream.average_rate or stream.guessed_rate or 0)
+
+
+def duration(path: Path) -> float:
+    """Gives a video's seconds as its header announces them, 0.0 where it says nothing of use."""
+    try:
+        with _open(path) as container:
+            return max(0.0, (container.duration or 0) / av.time_base)
+    except UnreadableVideo:
+        return 0.0
 
 
 def decode(path: Path | str, notes: list[str] | None = None) -> Iterator[np.ndarray]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from vidssl.shards.layout import DamagedShard, VideoRecord, data_digest, shard_files, video_digest
 from vidssl.shards.reader import ShardReader
 from vidssl.shards.tables import VideoTable
-from vidssl.shards.writer import SHARD_BYTES, ShardWriter
+from vidssl.shards.writer import SHARD_BYTES, ShardWriter, finished_videos
 
 __all__ = [
     "SHARD_BYTES",
@@ -27,6 +27,7 @@ __all__ = [
     "VideoRecord",
     "VideoTable",
     "data_digest",
+    "finished_videos",
     "shard_files",
     "video_digest",
 ]

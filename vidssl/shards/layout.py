@@ -49,6 +49,11 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.h5"), key=shard_number)
 
 
+def shard_name(number: int) -> str:
+    """Gives the name of a shard."""
+    return f"shard-{number:04d}.h5"
+
+
 def shard_number(path: Path) -> int:
     """Gives the number in a shard's name, -1 when it has none."""
     match = re.fullmatch(r"shard-(\d{4,})\.h5", path.name)

@@ -44,12 +44,12 @@ class Spool:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         self._blobs = os.open(self.blobs_path, flags, 0o666)
         self._journal = os.open(self._journal_path, flags, 0o666)
-        self.entries, journal_end = self._read_journal()
+        self.entries, journal_end = read_journal(folder, number, views)
         self.size = _end(self.entries[-1]) if self.entries else 0
         os.ftruncate(self._journal, journal_end)
         os.ftruncate(self._blobs, self.size)
         if not journal_end:
-            _write_all(self._journal, self._head())
+            _write_all(self._journal, _head(views))
         fsync_folder(folder)
 
     def add(self, video: VideoRecord, blobs: Mapping[str, Sequence[bytes]]) -> Entry:
@@ -92,33 +92,38 @@ class Spool:
         self.blobs_path.unlink(missing_ok=True)
         self._journal_path.unlink(missing_ok=True)
 
-    def _head(self) -> bytes:
-        return json.dumps({"journal": SHARD_FORMAT, "views": self.views}).encode() + b"\n"
 
-    def _read_journal(self) -> tuple[list[Entry], int]:
-        """Gives the entries whose blobs are there, and where the last one's line ends."""
-        spooled = self.blobs_path.stat().st_size
-        lines = self._journal_path.read_bytes().splitlines(keepends=True)
-        if not lines or not lines[0].endswith(b"\n"):
-            return [], 0
-        if lines[0] != self._head():
-            raise VidsslError(
-                f"{self._journal_path} was begun with other parameters: move its folder away"
-            )
-        entries: list[Entry] = []
-        end = len(lines[0])
-        for line in lines[1:]:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                entry = json.loads(line)
-            except ValueError:  # a power cut can leave zeros where a line was
-                break
-            if _end(entry) > spooled:
-                break
-            entries.append(entry)
-            end += len(line)
-        return entries, end
+def read_journal(folder: Path, number: int, views: Mapping[str, Params]) -> tuple[list[Entry], int]:
+    """Gives the entries of a spool whose blobs are there, and where the last one's line ends.
+
+    Raises:
+        VidsslError: it was begun with other parameters.
+    """
+    blobs_path, journal_path = spool_files(folder, number)
+    spooled = blobs_path.stat().st_size
+    lines = journal_path.read_bytes().splitlines(keepends=True)
+    if not lines or not lines[0].endswith(b"\n"):
+        return [], 0
+    if lines[0] != _head(views):
+        raise VidsslError(f"{journal_path} was begun with other parameters: move its folder away")
+    entries: list[Entry] = []
+    end = len(lines[0])
+    for line in lines[1:]:
+        if not line.endswith(b"\n"):
+            break
+        try:
+            entry = json.loads(line)
+        except ValueError:  # a power cut can leave zeros where a line was
+            break
+        if _end(entry) > spooled:
+            break
+        entries.append(entry)
+        end += len(line)
+    return entries, end
+
+
+def _head(views: Mapping[str, Params]) -> bytes:
+    return json.dumps({"journal": SHARD_FORMAT, "views": views}).encode() + b"\n"
 
 
 def spool_files(folder: Path, number: int) -> tuple[Path, Path]:

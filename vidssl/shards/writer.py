@@ -22,9 +22,10 @@ from vidssl.shards.layout import (
     check_same_views,
     data_digest,
     shard_files,
+    shard_name,
     shard_number,
 )
-from vidssl.shards.spool import Entry, Spool, spool_files, view_bytes
+from vidssl.shards.spool import Entry, Spool, read_journal, spool_files, view_bytes
 from vidssl.shards.tables import ShardTables
 from vidssl.version import VERSION
 
@@ -109,10 +110,7 @@ class ShardWriter:
             aside.unlink()
         number = 0
         for path in shard_files(self.folder):
-            shard = ShardTables.load(path)
-            check_same_views(path, shard.views, self.views)
-            ids, marks = shard.columns["id"], shard.columns["digest"]
-            self.digests |= {i.decode(): d.decode() for i, d in zip(ids, marks, strict=True)}
+            self.digests |= _digests(path, self.views)
             number = shard_number(path)
             for spent in spool_files(self.folder, number):  # killed before these were deleted
                 spent.unlink(missing_ok=True)
@@ -122,12 +120,12 @@ class ShardWriter:
     def _open_spool(self, number: int) -> Spool:
         with full_disk_is_one_sentence(self.folder):
             spool = Spool(self.folder, number, self.views)
-        self.digests |= {entry["video"]["id"]: entry["digest"] for entry in spool.entries}
+        self.digests |= _digests_of(spool.entries)
         return spool
 
     def _seal(self) -> None:
         """Turns the spool into a shard: temporary name, fsync, rename."""
-        target = self.folder / f"shard-{self._spool.number:04d}.h5"
+        target = self.folder / shard_name(self._spool.number)
         aside = target.with_name(target.name + ".tmp")
         try:
             with full_disk_is_one_sentence(self.folder):
@@ -138,6 +136,35 @@ class ShardWriter:
         fsync_folder(self.folder)
         self._spool.remove()
         self._spool = self._open_spool(self._spool.number + 1)
+
+
+def finished_videos(folder: Path, views: Mapping[str, Params]) -> dict[str, str]:
+    """Gives {id: digest} of the videos that a writer finished in `folder`, and changes nothing.
+
+    Raises:
+        VidsslError: the folder holds work with other parameters.
+        DamagedShard: a shard cannot be read.
+    """
+    views = json.loads(json.dumps(views))
+    found: dict[str, str] = {}
+    number = 0
+    for path in shard_files(folder):
+        found |= _digests(path, views)
+        number = shard_number(path) + 1
+    if all(path.exists() for path in spool_files(folder, number)):
+        found |= _digests_of(read_journal(folder, number, views)[0])
+    return found
+
+
+def _digests(path: Path, views: Mapping[str, Params]) -> dict[str, str]:
+    shard = ShardTables.load(path)
+    check_same_views(path, shard.views, views)
+    pairs = zip(shard.columns["id"], shard.columns["digest"], strict=True)
+    return {video.decode(): mark.decode() for video, mark in pairs}
+
+
+def _digests_of(entries: list[Entry]) -> dict[str, str]:
+    return {entry["video"]["id"]: entry["digest"] for entry in entries}
 
 
 def _write_shard(path: Path, spool: Spool) -> None:

@@ -15,10 +15,13 @@ from vidssl.artifacts import Artifact, Workspace
 from vidssl.errors import UsageError
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import SHARD_BYTES, VideoRecord
+from vidssl.stages.manifest import find_share, share_plan
+from vidssl.stages.parts import Part
+from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
-from vidssl.video import Source, decode, find_videos, frame_rate, short_side
+from vidssl.video import Source, decode, frame_rate, short_side
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.flow import MAP_NAME, quantise
@@ -43,6 +46,8 @@ class ExtractFlow:
         codec: jpeg1 to jpeg100, or png (lossless).
         name: of the artifact.
         workers: processes, each for one video at a time; None: one per core.
+        part: what falls to this process, where several divide the work; None: all.
+        dask: address of a dask scheduler whose workers do it.
         new: repeat a finished run under a new version.
         shard_bytes: about how large a shard gets.
     """
@@ -55,6 +60,8 @@ class ExtractFlow:
     codec: str = "jpeg95"
     name: str = "main"
     workers: int | None = None
+    part: Part | None = None
+    dask: str | None = None
     new: bool = False
     dry_run: bool = False
     shard_bytes: int = SHARD_BYTES
@@ -68,23 +75,23 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         Interrupted: a signal came; finished videos are kept.
     """
     params = flow_params(config)
-    sources = find_videos(config.videos)
+    sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     recipe = {"stage": "extract-flow", "flow": params, "videos": videos_digest(sources)}
     if config.dry_run:
         plan = {"stage": "extract-flow", "videos": len(sources), "flow": params}
-        return StageResult(artifact=None, plan=plan)
+        return StageResult(artifact=None, plan=plan | share_plan(share))
     job = ShardJob(
         title="extract-flow",
         views={"flow": params},
-        work=partial(extract_video, params=params),
+        pool=choose_pool(partial(extract_video, params=params), config.workers, config.dask),
         shard_bytes=config.shard_bytes,
-        workers=config.workers,
         earlier=None if config.new else _earlier(workspace, params),
     )
-    with workspace.open_run("flow", config.name, recipe, {}, config.new) as opened:
+    shared = share is not None
+    with workspace.open_run("flow", config.name, recipe, {}, config.new, shared) as opened:
         if opened.finished is not None:
             return reused(opened.finished)
-        result = carry_out(opened, job, sources, progress)
+        result = carry_out(opened, job, sources, progress, share)
     tell(result.notes, progress)
     return result
 

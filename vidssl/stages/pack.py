@@ -16,22 +16,19 @@ from typing import Any
 import cv2
 
 from vidssl.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
-from vidssl.artifacts import Artifact, Workspace, file_digest
+from vidssl.artifacts import Artifact, Workspace, file_digest, file_lock
 from vidssl.errors import MissingInput, UsageError
 from vidssl.labelling import label_videos
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
+from vidssl.stages.manifest import Share, find_share, share_plan
+from vidssl.stages.parts import Part
+from vidssl.stages.pools import choose_pool
+from vidssl.stages.quarantine import read_quarantine
 from vidssl.stages.result import StageResult
-from vidssl.stages.shard_run import (
-    ShardJob,
-    carry_out,
-    read_quarantine,
-    reused,
-    tell,
-    videos_digest,
-)
+from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
-from vidssl.video import Source, decode, find_videos, frame_rate, short_side
+from vidssl.video import Source, decode, frame_rate, short_side
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 
@@ -54,6 +51,8 @@ class Pack:
         group_pattern: see :func:`vidssl.labelling.label_videos`.
         name: of both artifacts.
         workers: processes, each for one video at a time; None: one per core.
+        part: what falls to this process, where several divide the work; None: all.
+        dask: address of a dask scheduler whose workers do it.
         new: repeat a finished run under a new version.
         shard_bytes: about how large a shard gets.
     """
@@ -67,6 +66,8 @@ class Pack:
     group_pattern: str | None = None
     name: str = "main"
     workers: int | None = None
+    part: Part | None = None
+    dask: str | None = None
     new: bool = False
     dry_run: bool = False
     shard_bytes: int = SHARD_BYTES
@@ -94,7 +95,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         MissingInput: flow is asked for and there is none.
         Interrupted: a signal came; finished videos are kept.
     """
-    sources = find_videos(config.videos)
+    sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     # Before any work, so that a mistake in the labels costs a second and not an hour.
     label_videos(sources, config.labels, config.group_pattern)
     flow = _choose_flow(workspace, config, sources, progress)
@@ -104,9 +105,13 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     recipe = {"stage": "pack", "views": views, "videos": videos_digest(sources)}
     if config.dry_run:
         plan = {"stage": "pack", "videos": len(sources), "views": views, "labels": config.labels}
-        return PackResult(artifact=None, plan=plan | {"flow": flow.label if flow else None})
-    packed = _pack(workspace, config, sources, flow, views, recipe, progress)
-    assert packed.artifact is not None
+        plan |= {"flow": flow.label if flow else None}
+        return PackResult(artifact=None, plan=plan | share_plan(share))
+    packed = _pack(workspace, config, sources, share, flow, views, recipe, progress)
+    if packed.artifact is None:  # a part, and not the last: the last one annotates
+        return PackResult(
+            None, reused=packed.reused, quarantined=packed.quarantined, part=packed.part
+        )
     annotations, notes = _annotate(workspace, config, sources, packed.artifact)
     tell(([] if packed.reused else packed.notes) + notes, progress)
     return PackResult(
@@ -114,6 +119,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         reused=packed.reused,
         quarantined=packed.quarantined,
         notes=packed.notes + notes,
+        part=packed.part,
         annotations=annotations,
     )
 
@@ -132,25 +138,28 @@ def _pack(
     workspace: Workspace,
     config: Pack,
     sources: Sequence[Source],
+    share: Share | None,
     flow: Artifact | None,
     views: Mapping[str, Mapping[str, Any]],
     recipe: Mapping[str, Any],
     progress: Progress,
 ) -> StageResult:
-    reader = ShardReader(flow.path) if flow is not None else None
+    # By its full path, for workers on a cluster begin in other folders.
+    reader = ShardReader(flow.path.absolute()) if flow is not None else None
     why_no_flow = {video: reason for video, _, reason in read_quarantine(flow.path)} if flow else {}
+    work = partial(pack_video, rgb=views["rgb"], flow=reader, why_no_flow=why_no_flow)
     job = ShardJob(
         title="pack",
         views=views,
-        work=partial(pack_video, rgb=views["rgb"], flow=reader, why_no_flow=why_no_flow),
+        pool=choose_pool(work, config.workers, config.dask),
         shard_bytes=config.shard_bytes,
-        workers=config.workers,
     )
     parents = {"flow": flow} if flow is not None else {}
-    with workspace.open_run("pack", config.name, recipe, parents, config.new) as opened:
+    shared = share is not None
+    with workspace.open_run("pack", config.name, recipe, parents, config.new, shared) as opened:
         if opened.finished is not None:
             return reused(opened.finished)
-        return carry_out(opened, job, sources, progress)
+        return carry_out(opened, job, sources, progress, share)
 
 
 def pack_video(
@@ -257,16 +266,18 @@ def _annotate(
         "labels_sha256": file_digest(Path(config.labels)) if table else None,
         "group_pattern": config.group_pattern,
     }
-    # Labels given again after others must be the newest again, for that is what training takes.
-    newest = workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
-    with workspace.open_run("annotations", config.name, recipe, {"pack": pack}) as opened:
-        if opened.finished is not None and newest == opened.finished:
-            return opened.finished, labelling.notes
-    with workspace.open_run("annotations", config.name, recipe, {"pack": pack}, True) as opened:
-        write_annotations(opened.folder, labelling.rows, labelling.split_columns)
-        found = Annotations.load(opened.folder, [source.id for source in packed])
-        digest = file_digest(opened.folder / ANNOTATIONS_FILE)
-        return opened.publish(digest, _summary(found)), labelling.notes
+    # One after the other: several parts of a pack may find it finished at once.
+    with file_lock(workspace.root / ".annotations.lock"):
+        # Labels given again after others must be the newest again, for that is what training takes.
+        newest = workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
+        with workspace.open_run("annotations", config.name, recipe, {"pack": pack}) as opened:
+            if opened.finished is not None and newest == opened.finished:
+                return opened.finished, labelling.notes
+        with workspace.open_run("annotations", config.name, recipe, {"pack": pack}, True) as opened:
+            write_annotations(opened.folder, labelling.rows, labelling.split_columns)
+            found = Annotations.load(opened.folder, [source.id for source in packed])
+            digest = file_digest(opened.folder / ANNOTATIONS_FILE)
+            return opened.publish(digest, _summary(found)), labelling.notes
 
 
 def _summary(found: Annotations) -> dict[str, Any]:

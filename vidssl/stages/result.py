@@ -10,15 +10,33 @@ from vidssl.artifacts import Artifact
 
 
 @dataclass(frozen=True)
+class PartReport:
+    """What a process did of a divided run.
+
+    Attributes:
+        part: such as 3/8.
+        run: KIND/NAME of the artifact that it is of.
+        videos: how many are done in this part.
+        unfinished: how many parts are not finished yet; 0: it was the last, and published.
+    """
+
+    part: str
+    run: str
+    videos: int
+    unfinished: int
+
+
+@dataclass(frozen=True)
 class StageResult:
     """The artifact a stage made or found.
 
     Attributes:
-        artifact: None for a dry run.
+        artifact: None for a dry run, and for a part that is not the last.
         reused: the artifact was finished before; nothing was done.
         quarantined: (video, reason) for each video left out.
         notes: sentences the user should see.
         plan: for a dry run, what would be done, as plain data.
+        part: what was done, where that was a part.
     """
 
     artifact: Artifact | None
@@ -26,9 +44,15 @@ class StageResult:
     quarantined: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     plan: Mapping[str, Any] | None = None
+    part: PartReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Gives the result as plain data, for --json."""
+        quarantined = [{"video": v, "reason": r} for v, r in self.quarantined]
+        if self.artifact is None and self.part is not None:
+            part = {"part": self.part.part, "of": self.part.run, "videos": self.part.videos}
+            part |= {"unfinished_parts": self.part.unfinished, "reused": self.reused}
+            return part | {"quarantined": quarantined, "notes": self.notes}
         if self.artifact is None:
             return {"plan": self.plan, "notes": self.notes}
         return {
@@ -37,6 +61,6 @@ class StageResult:
             "digest": self.artifact.digest,
             "reused": self.reused,
             "summary": dict(self.artifact.summary),
-            "quarantined": [{"video": v, "reason": r} for v, r in self.quarantined],
+            "quarantined": quarantined,
             "notes": self.notes,
         }

@@ -1,25 +1,38 @@
-"""What extract-flow and pack share: videos through a pool of workers into shards."""
+"""What extract-flow and pack share: videos through a pool of workers into shards.
+
+A stage says in a :class:`ShardJob` what is made of a video and where; :func:`carry_out` goes on
+where earlier processes stopped, stores what the pool gives, and publishes the artifact. It does so
+for all the videos or for one part of them, and the last part publishes
+(:mod:`vidssl.stages.part_folders` has what lies in between).
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import Artifact, Run, atomic_write, canonical_digest
+from vidssl.artifacts import Artifact, Run, canonical_digest
 from vidssl.errors import VidsslError
 from vidssl.progress import Progress
 from vidssl.shards import ShardReader, ShardWriter
-from vidssl.stages.result import StageResult
-from vidssl.stages.video_pool import Work, work_on_videos
+from vidssl.stages.manifest import Share
+from vidssl.stages.part_folders import (
+    NothingUsable,
+    PartFolder,
+    accounted_for,
+    gather,
+    is_gathered,
+    open_part,
+    unfinished_parts,
+)
+from vidssl.stages.quarantine import Row, read_quarantine
+from vidssl.stages.result import PartReport, StageResult
+from vidssl.stages.video_pool import Pool
 from vidssl.video import Source, manifest
-
-QUARANTINE_FILE = "quarantine.csv"
 
 
 @dataclass(frozen=True)
@@ -29,17 +42,15 @@ class ShardJob:
     Attributes:
         title: what the progress bar says.
         views: parameters of each view.
-        work: makes a product of one video, in a worker.
+        pool: makes products of the videos that are not done yet: where and how many at once.
         shard_bytes: blobs that make a shard.
-        workers: processes; None: one per core.
         earlier: an artifact with the same parameters, from which videos are copied.
     """
 
     title: str
     views: Mapping[str, Mapping[str, Any]]
-    work: Work
+    pool: Pool
     shard_bytes: int
-    workers: int | None
     earlier: Artifact | None = None
 
 
@@ -50,30 +61,82 @@ def videos_digest(sources: Sequence[Source]) -> str:
 
 def reused(artifact: Artifact) -> StageResult:
     """Gives the result of a run that was finished before."""
-    quarantined = [(name, reason) for _, name, reason in read_quarantine(artifact.path)]
-    return StageResult(artifact, reused=True, quarantined=quarantined, notes=_notes(artifact.path))
+    return replace(_result(artifact), reused=True)
 
 
 def carry_out(
-    run: Run, job: ShardJob, sources: Sequence[Source], progress: Progress
+    run: Run,
+    job: ShardJob,
+    sources: Sequence[Source],
+    progress: Progress,
+    share: Share | None = None,
 ) -> StageResult:
     """Works on the videos that the run has not finished yet and publishes the artifact.
 
+    Args:
+        sources: all videos of the run.
+        share: those of them that fall to this process, whose run is then a shared one, and which
+            publishes only where its part is the last; None: all that is left, whoever began it.
+
     Raises:
-        VidsslError: not one video can be used (nothing is published), or the disk is full.
+        VidsslError: not one video can be used (nothing is published), the disk is full, or
+            another process is at work on this part.
         Interrupted: a signal came; the same command goes on.
     """
-    quarantine: list[tuple[str, str, str]] = []
-    with ShardWriter(run.folder, job.views, job.shard_bytes) as writer:
+    if share is not None:
+        return _carry_out_part(run, job, sources, share, progress)
+    if is_gathered(run.folder):
+        return _gather_and_publish(run, job, sources)
+    done = accounted_for(run.folder, job.views)
+    quarantine = _work(run.folder, job, sources, done, progress)
+    return _gather_and_publish(run, job, sources, quarantine)
+
+
+def _carry_out_part(
+    run: Run, job: ShardJob, sources: Sequence[Source], share: Share, progress: Progress
+) -> StageResult:
+    with ExitStack() as held:
+        with run.alone():
+            if run.overtaken():
+                return _finished_by_another(run)
+            if is_gathered(run.folder):
+                return _gather_and_publish(run, job, sources)
+            own = held.enter_context(open_part(run.folder, share.part))
+            before = own.finished
+            done = accounted_for(run.folder, job.views, share.part)
+        if not before:
+            mine = [source for source in sources if source.id in share.ids]
+            own.finish(_work(own.path, job, mine, done, progress))
+    # The part is finished, and its lock let go: whoever of them comes last here publishes.
+    with run.alone():
+        if not own.finished:  # the folder is gone: another one came last, and published
+            return _finished_by_another(run)
+        report = _report(run, own, share)
+        if not report.unfinished:
+            return replace(_gather_and_publish(run, job, sources), part=report)
+        return StageResult(None, before, _names(own.quarantine()), part=report)
+
+
+def _work(
+    folder: Path,
+    job: ShardJob,
+    sources: Sequence[Source],
+    done: Collection[str],
+    progress: Progress,
+) -> list[Row]:
+    """Makes shards in `folder` of those sources that are not done, and gives what it left out."""
+    quarantine: list[Row] = []
+    with ShardWriter(folder, job.views, job.shard_bytes) as writer:
+        sought = [source for source in sources if source.id not in done]
         if job.earlier is not None:
-            _copy_earlier(job.earlier, writer, sources, progress)
-        left = [source for source in sources if source.id not in writer.digests]
+            _copy_earlier(job.earlier, writer, sought, progress)
+        left = [source for source in sought if source.id not in writer.digests]
         if len(left) < len(sources):
             progress.say(f"{len(sources) - len(left)} of {len(sources)} videos were done before")
         frames, begin = 0, time.monotonic()
         with (
             progress.task(job.title, len(sources), "video", len(sources) - len(left)) as task,
-            closing(work_on_videos(left, job.work, job.workers)) as products,
+            closing(job.pool(left)) as products,
         ):
             for source, product in products:
                 if product.record is None:
@@ -84,14 +147,8 @@ def carry_out(
                     frames += product.record.frames
                 rate = frames / max(time.monotonic() - begin, 1e-9)
                 task.advance(1, **{"frames/s": rate})
-        if not writer.digests:
-            run.discard()
-            raise VidsslError(_nothing(quarantine))
-        digest = writer.finish()
-    write_quarantine(run.folder, quarantine)
-    artifact = run.publish(digest, _summary(run.folder, len(quarantine)))
-    names = sorted((name, reason) for _, name, reason in quarantine)
-    return StageResult(artifact, quarantined=names, notes=_notes(artifact.path))
+        writer.finish()
+    return quarantine
 
 
 def _copy_earlier(
@@ -119,11 +176,51 @@ def _copy_earlier(
         progress.say(f"{copied} videos are copied from {earlier.label}, made with the same options")
 
 
-def _nothing(quarantine: Sequence[tuple[str, str, str]]) -> str:
-    _, name, reason = quarantine[0]
-    if len(quarantine) == 1:
-        return f"{name} cannot be used: {reason}"
-    return f"not one of {len(quarantine)} videos can be used; the first, {name}: {reason}"
+# ── the end of a run
+
+
+def _gather_and_publish(
+    run: Run, job: ShardJob, sources: Sequence[Source], quarantine: Sequence[Row] = ()
+) -> StageResult:
+    videos = [source.id for source in sources]
+    try:
+        known = gather(run.folder, job.views, videos, quarantine)
+    except NothingUsable:
+        run.discard()
+        raise
+    return _publish(run, known)
+
+
+def _publish(run: Run, known: Mapping[str, Mapping[str, Any]]) -> StageResult:
+    """Turns a work folder in which all is gathered into the artifact."""
+    quarantined = len(read_quarantine(run.folder))
+    summary = _summary(run.folder, quarantined)
+    return _result(run.publish(ShardReader(run.folder).digest, summary, known=known))
+
+
+def _finished_by_another(run: Run) -> StageResult:
+    artifact = run.find_finished()
+    if artifact is None:
+        raise VidsslError("not one video can be used, as another part of this run has found")
+    return reused(artifact)
+
+
+def _report(run: Run, own: PartFolder, share: Share) -> PartReport:
+    return PartReport(
+        part=str(share.part),
+        run=f"{run.kind}/{run.name}",
+        videos=len(share.ids) - len(own.quarantine()),
+        unfinished=unfinished_parts(run.folder, share.part),
+    )
+
+
+def _result(artifact: Artifact) -> StageResult:
+    left_out = _names(read_quarantine(artifact.path))
+    return StageResult(artifact, quarantined=left_out, notes=_notes(artifact.path))
+
+
+def _names(quarantine: Sequence[Row]) -> list[tuple[str, str]]:
+    return sorted((name, reason) for _, name, reason in quarantine)
 
 
 def _summary(folder: Path, quarantined: int) -> dict[str, Any]:
@@ -150,22 +247,3 @@ def tell(notes: Sequence[str], progress: Progress, most: int = 5) -> None:
 def _notes(folder: Path) -> list[str]:
     notes = ShardReader(folder).notes()
     return [f"{video.rpartition('#')[0]}: {note}" for video, note in sorted(notes.items())]
-
-
-# ── quarantine
-
-
-def write_quarantine(folder: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Writes quarantine.csv: id, video, reason of each video that was left out."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("id", "video", "reason"))
-    table.writerows(sorted(rows))
-    atomic_write(folder / QUARANTINE_FILE, text.getvalue().encode())
-
-
-def read_quarantine(folder: Path) -> list[tuple[str, str, str]]:
-    """Reads quarantine.csv: (id, video, reason)."""
-    with (folder / QUARANTINE_FILE).open(newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    return [(video, name, reason) for video, name, reason in rows]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.stages.headline import headline
+from vidssl.stages.part_folders import parts_in_words
 
 # Parents in the order in which they say where an artifact comes from: the first one that is there
 # is the branch it hangs on.
@@ -58,12 +60,17 @@ class ArtifactStatus:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that the same command would continue."""
+    """A run that the same command would continue.
+
+    Attributes:
+        parts: where it is divided, how many of its parts are finished.
+    """
 
     kind: str
     name: str
     stage: str | None
     folder: str
+    parts: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,11 @@ def run(workspace: Workspace) -> Status:
         artifacts=[_status(artifact, known, reasons[artifact.label]) for artifact in artifacts],
         unfinished=[
             UnfinishedRun(
-                run["kind"], run["name"], run.get("recipe", {}).get("stage"), run["folder"]
+                kind=run["kind"],
+                name=run["name"],
+                stage=run.get("recipe", {}).get("stage"),
+                folder=run["folder"],
+                parts=parts_in_words(Path(run["folder"])),
             )
             for run in workspace.unfinished()
         ],

@@ -39,6 +39,10 @@ class Product:
 
 Work = Callable[[Source], Product]
 
+# Gives each of some videos with what became of it, each once, in any order. Closing the iterator
+# ends whatever it started; a signal ends it with Interrupted after what was given before.
+Pool = Callable[[Sequence[Source]], Iterator[tuple[Source, Product]]]
+
 
 class UnusableVideo(VidsslError):
     """A video that cannot be used; the text is the reason."""
@@ -57,7 +61,7 @@ def work_on_videos(
         Interrupted: SIGINT or SIGTERM came; nothing is lost that was given before.
         VidsslError: workers cannot be started.
     """
-    count = max(1, min(workers or cores(), len(sources)))
+    count = min(workers or cores(), len(sources))
     left = list(reversed(sources))
     pool: list[_Worker] = []
     crashed: set[str] = set()
@@ -81,13 +85,14 @@ def work_on_videos(
                             continue
                     worker.give(left)
                     yield source, product
-                _end_if_asked(stop)
+                end_if_asked(stop)
         finally:
             for worker in pool:
                 worker.end()
 
 
-def _end_if_asked(stop: StopRequest) -> None:
+def end_if_asked(stop: StopRequest) -> None:
+    """Raises Interrupted where a signal came."""
     if stop.signal_number is not None:
         raise Interrupted(
             "stopped; finished videos are kept: run the same command again to go on",
@@ -155,12 +160,19 @@ def _serve(pipe: Connection, work: Work) -> None:
             source = pipe.recv()
         except EOFError:
             return
-        pipe.send(_attempt(work, source))
+        pipe.send(attempt(work, source))
 
 
-def _attempt(work: Work, source: Source) -> Product:
+def attempt(work: Work, source: Source, but: tuple[type[Exception], ...] = ()) -> Product:
+    """Gives what becomes of one video: whatever is wrong with it becomes the reason.
+
+    Args:
+        but: errors to raise instead, which are not the video's.
+    """
     try:
         return work(source)
+    except but:
+        raise
     except VidsslError as error:
         return Product(reason=str(error))
     except Exception as error:

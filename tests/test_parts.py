@@ -1,0 +1,662 @@
+"""A run in parts: whoever does what, and whatever is killed, the artifact is the same."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_workspace import vidssl
+from video_files import moving_square, write_video
+
+from vidssl import artifacts
+from vidssl.artifacts import Workspace, file_lock
+from vidssl.errors import UsageError, VidsslError
+from vidssl.progress import SILENT
+from vidssl.shards import ShardReader, VideoRecord
+from vidssl.stages import extract_flow, manifest, pack, part_folders, shard_run, status, verify
+from vidssl.stages.extract_flow import ExtractFlow
+from vidssl.stages.manifest import Share, find_share
+from vidssl.stages.pack import Pack
+from vidssl.stages.parts import Part, choose_part, divide
+from vidssl.stages.result import StageResult
+from vidssl.stages.shard_run import ShardJob, carry_out, reused, videos_digest
+from vidssl.stages.video_pool import Product
+from vidssl.video import Source, find_videos
+from vidssl.views import get_view
+
+# ── which part
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "expected"),
+    [
+        ("3/8", {}, "3/8"),
+        (" 0 / 2 ", {"RANK": "1", "WORLD_SIZE": "4"}, "0/2"),
+        ("0/1", {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}, None),
+        (None, {}, None),
+        (None, {"RANK": "1", "WORLD_SIZE": "4"}, "1/4"),
+        (None, {"RANK": "0", "WORLD_SIZE": "1"}, None),
+        # An array that begins at 1 and one with a step; what Slurm sets in them.
+        (None, {"ID": "1", "COUNT": "4", "MIN": "1", "MAX": "4", "STEP": "1"}, "0/4"),
+        (None, {"ID": "9", "COUNT": "3", "MIN": "3", "MAX": "9", "STEP": "3"}, "2/3"),
+        # A batch script has a process number and a number of tasks, and yet is one process.
+        (None, {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),
+        (None, {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8"}, "5/8"),
+        # Two processes in each of four jobs.
+        (
+            None,
+            {"ID": "2", "COUNT": "4", "MIN": "0", "MAX": "3"}
+            | {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"},
+            "5/8",
+        ),
+        # torchrun in an srun: torchrun's processes are those that there are.
+        (
+            None,
+            {"RANK": "3", "WORLD_SIZE": "4", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"},
+            "3/4",
+        ),
+    ],
+)
+def test_which_part(text: str | None, variables: dict[str, str], expected: str | None):
+    part = choose_part(text, slurm(variables))
+    assert (None if part is None else str(part)) == expected
+
+
+def slurm(variables: dict[str, str]) -> dict[str, str]:
+    short = {"ID", "COUNT", "MIN", "MAX", "STEP"}
+    return {f"SLURM_ARRAY_TASK_{k}" if k in short else k: v for k, v in variables.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("8/8", "there is no part 8/8: parts count from 0, so 0/8 is the first"),
+        ("3", r"--shard takes I/N, such as 0/8 for the first of 8 parts, not '3'"),
+        ("-1/8", "--shard takes I/N"),
+        ("0/0", "--shard takes I/N"),
+    ],
+)
+def test_a_part_that_is_none(text: str, sentence: str):
+    with pytest.raises(UsageError, match=sentence):
+        choose_part(text, {})
+
+
+def test_a_slurm_array_with_gaps_says_nothing_of_parts():
+    gaps = {"ID": "3", "COUNT": "3", "MIN": "1", "MAX": "7", "STEP": "1"}
+    with pytest.raises(UsageError, match="the Slurm array has gaps"):
+        choose_part(None, slurm(gaps))
+    assert str(choose_part("3/8", slurm(gaps))) == "3/8"
+
+
+# ── who does what
+
+
+def test_by_hand():
+    # 9 → 0, 7 → 1, 5 → 2, 4 → 2 (has 5), 3 → 1 (has 7), 2 → 0 (has 9; 9, 9 and 10)
+    assert divide([9, 7, 5, 4, 3, 2], 3) == [0, 1, 2, 2, 1, 0]
+
+
+def test_parts_take_equally_long():
+    seconds = np.random.default_rng(0).lognormal(1.5, 1, 1000)
+    parts = np.array(divide(seconds.tolist(), 8))
+    loads = np.bincount(parts, seconds, 8)
+    assert loads.max() / loads.mean() < 1.001
+    assert loads.max() <= (4 / 3) * max(loads.mean(), seconds.max())
+
+
+def test_unknown_lengths_count_as_the_mean():
+    parts = np.array(divide([0.0] * 12, 4))
+    assert np.bincount(parts).tolist() == [3, 3, 3, 3]
+    assert divide([0, 10, 20, 30], 2) == divide([20, 10, 20, 30], 2)
+    assert divide([], 3) == []
+
+
+# ── one manifest
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(5):
+        write_video(folder / f"v{number}.mp4", moving_square(5 + 5 * number, seed=number))
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+@contextmanager
+def read_files() -> Iterator[list[str]]:
+    """Gives the names of the files that are read, rather than only looked at, meanwhile."""
+    names: list[str] = []
+
+    def spy(path: Path) -> str:
+        names.append(path.name)
+        return original(path)
+
+    original = manifest.fingerprint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "fingerprint", spy)
+        yield names
+
+
+def test_the_manifest_names_videos_as_ever_and_is_made_once(tmp_path: Path, clips: Path):
+    workspace = Workspace(tmp_path / "w")
+    with read_files() as names:
+        sources, share = find_share(workspace, clips, Part(0, 2))
+    assert sorted(names) == sorted(path.name for path in clips.iterdir())
+    assert sources == find_videos(clips)
+    with read_files() as names:
+        again, other = find_share(workspace, clips, Part(1, 2))
+    assert names == []
+    assert again == sources
+    assert share.ids | other.ids == {source.id for source in sources}
+    assert not share.ids & other.ids
+    # 1, 0.8, 0.6, 0.4 and 0.2 seconds, and the broken one counts as their mean, 0.6
+    assert share.seconds + other.seconds == pytest.approx(3.0)
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path):
+    folder = tmp_path / "v"
+    for number in range(3):
+        write_video(folder / f"v{number}.mp4", moving_square(5, seed=number))
+    workspace = Workspace(tmp_path / "w")
+    before, _ = find_share(workspace, folder, Part(0, 2))
+    write_video(folder / "v1.mp4", moving_square(9, seed=9))
+    write_video(folder / "new.mp4", moving_square(9, seed=8))
+    (folder / "v0.mp4").unlink()
+    with read_files() as names:
+        after, _ = find_share(workspace, folder, Part(0, 2))
+    assert sorted(names) == ["new.mp4", "v1.mp4"]
+    assert after == find_videos(folder)
+    assert before[1].id != after[1].id
+
+
+def test_a_damaged_manifest_is_made_anew_and_a_dry_run_makes_none(tmp_path: Path, clips: Path):
+    workspace = Workspace(tmp_path / "w")
+    dry = find_share(workspace, clips, Part(0, 2), dry_run=True)
+    assert not workspace.root.exists()
+    assert find_share(workspace, clips, Part(0, 2)) == dry
+    (path,) = workspace.root.glob(".manifests/*.csv")
+    for damage in (b"", b"\xff\x00", path.read_bytes().replace(b"v1.mp4,", b"v1.mp4,x")):
+        path.write_bytes(damage)
+        assert find_share(workspace, clips, Part(0, 2)) == dry
+
+
+# ── parts of a run. What is made of a video is made up here, so that only the division is tested.
+
+PARAMS = {"flow": {"codec": "png", "bound": 10.0}}
+COUNT = 12
+
+
+def product(source: Source) -> Product:
+    number = int(source.name.removeprefix("v"))
+    if number == 5:
+        return Product(reason="it is odd")
+    record = VideoRecord(source.id, source.name, 25.0, 3, 8, 6)
+    picture = np.random.default_rng(number).integers(1, 256, (6, 8, 2), np.uint8)
+    return Product(record, {"flow": [get_view("flow").encode(picture, "png")] * 2})
+
+
+class Stopped(Exception):
+    """Stands for a kill: nothing in the code catches it."""
+
+
+class Site:
+    """A workspace and the videos of one run; each call is a process."""
+
+    def __init__(self, root: Path, count: int = COUNT, shard_bytes: int = 600) -> None:
+        self.workspace = Workspace(root)
+        self.sources = [Source(f"v{n:02d}#0", Path(f"v{n}"), f"v{n}", "0") for n in range(count)]
+        self.shard_bytes = shard_bytes
+        self.worked: list[str] = []
+
+    def pool(self, dies_after: int | None) -> Callable[[Sequence[Source]], Iterator]:
+        def work(sources: Sequence[Source]) -> Iterator[tuple[Source, Product]]:
+            for number, source in enumerate(sources):
+                if number == dies_after:
+                    raise Stopped
+                self.worked.append(source.name)
+                yield source, product(source)
+
+        return work
+
+    def share(self, part: Part) -> Share:
+        parts = divide([1.0] * len(self.sources), part.count)
+        pairs = zip(self.sources, parts, strict=True)
+        return Share(part, frozenset(s.id for s, p in pairs if p == part.index), 0.0)
+
+    @contextmanager
+    def open(self, shared: bool, new: bool = False) -> Iterator:
+        recipe = {"stage": "test", "videos": videos_digest(self.sources)}
+        with self.workspace.open_run("flow", "main", recipe, {}, new, shared) as run:
+            yield run
+
+    def run(
+        self, shard: str | None = None, dies_after: int | None = None, new: bool = False
+    ) -> StageResult:
+        part = choose_part(shard, {})
+        with self.open(part is not None, new) as run:
+            if run.finished is not None:
+                return reused(run.finished)
+            job = ShardJob("test", PARAMS, self.pool(dies_after), self.shard_bytes)
+            share = None if part is None else self.share(part)
+            return carry_out(run, job, self.sources, SILENT, share)
+
+    def killed(self, shard: str | None, after: int) -> None:
+        with pytest.raises(Stopped):
+            self.run(shard, dies_after=after)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> StageResult:
+    """The run by one process, undisturbed."""
+    return Site(tmp_path_factory.mktemp("whole")).run()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "w")
+
+
+def check(site: Site, result: StageResult, whole: StageResult) -> None:
+    """The artifact is the one that a single process makes, and sound, and nothing else is left."""
+    assert result.artifact.digest == whole.artifact.digest
+    assert result.quarantined == whole.quarantined == [("v5", "it is odd")]
+    for same in ("videos", "quarantined", "views"):
+        assert result.artifact.summary[same] == whole.artifact.summary[same]
+    assert result.artifact.run == whole.artifact.run
+    assert verify.run(site.workspace).ok
+    folder = result.artifact.path
+    shards = [f"shard-{n:04d}.h5" for n in range(len(list(folder.glob("shard-*"))))]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(["artifact.json", "quarantine.csv", *shards])
+    left = [path.name for path in folder.parent.iterdir() if path != folder]
+    assert not [name for name in left if not name.endswith("lock")], left
+    assert site.workspace.unfinished() == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 20])
+def test_any_number_of_parts_makes_the_same_artifact(site: Site, whole: StageResult, count: int):
+    for index in range(count - 1):
+        result = site.run(f"{index}/{count}")
+        assert result.artifact is None
+        assert result.part.unfinished == count - 1 - index
+        assert result.as_dict()["part"] == f"{index}/{count}"
+        assert len(site.workspace.artifacts()) == 0
+    result = site.run(f"{count - 1}/{count}")
+    check(site, result, whole)
+    assert sorted(site.worked) == sorted(source.name for source in site.sources)
+
+
+def test_shards_are_moved_and_not_copied(site: Site):
+    site.run("0/2")
+    files = list(site.workspace.root.glob("flow/main/.run-*/parts/*/shard-*.h5"))
+    inodes = {path.stat().st_ino for path in files}
+    result = site.run("1/2")
+    there = {path.stat().st_ino for path in result.artifact.path.glob("shard-*.h5")}
+    assert inodes and inodes < there
+
+
+def test_shards_of_finished_parts_are_not_read_again(site: Site, monkeypatch: pytest.MonkeyPatch):
+    """Their digests are in part.json: reading all of Kinetics again would take the last an hour."""
+    site.run("0/2")
+    read: list[str] = []
+    original = artifacts.file_digest
+    monkeypatch.setattr(artifacts, "file_digest", lambda p: read.append(str(p)) or original(p))
+    result = site.run("1/2")
+    assert all("0001-of-0002" in path or path.endswith("quarantine.csv") for path in read), read
+    assert len(result.artifact.payload) == len(list(result.artifact.path.iterdir())) - 1
+
+
+def test_a_finished_part_and_a_finished_run_are_not_done_again(site: Site, whole: StageResult):
+    first = site.run("0/2")
+    again = site.run("0/2")
+    assert again.reused and not first.reused
+    assert again.part == first.part
+    result = site.run("1/2")
+    assert len(site.worked) == COUNT
+    for shard in ("0/2", "1/2", None, "3/5"):
+        late = site.run(shard)
+        assert late.reused and late.artifact == result.artifact
+        assert late.quarantined == result.quarantined
+    check(site, result, whole)
+    assert len(site.workspace.artifacts()) == 1
+
+
+def test_new_repeats_a_run_in_parts(site: Site):
+    for _ in range(2):
+        for index in range(3):
+            result = site.run(f"{index}/3", new=True)
+    assert result.artifact.version == 2
+    assert len(site.worked) == 2 * COUNT
+
+
+def test_quarantined_videos_come_with_their_reasons(site: Site, whole: StageResult):
+    results = [site.run(f"{index}/4") for index in range(4)]
+    parts = [r.quarantined for r in results[:3] if r.quarantined]
+    assert parts in ([], [[("v5", "it is odd")]])
+    check(site, results[-1], whole)
+    assert "v5,it is odd" in (results[-1].artifact.path / "quarantine.csv").read_text()
+
+
+# ── killed, and divided otherwise
+
+
+def test_a_killed_part_goes_on(site: Site, whole: StageResult):
+    site.killed("0/2", after=3)
+    site.run("1/2")
+    check(site, site.run("0/2"), whole)
+    assert len(site.worked) == COUNT
+
+
+def test_one_process_finishes_what_parts_began(site: Site, whole: StageResult):
+    site.killed("0/3", after=2)
+    site.run("1/3")
+    site.killed("2/3", after=1)
+    check(site, site.run(), whole)
+    assert sorted(site.worked) == sorted(source.name for source in site.sources)
+
+
+def test_parts_finish_what_one_process_began(site: Site, whole: StageResult):
+    site.killed(None, after=5)
+    site.run("0/2")
+    check(site, site.run("1/2"), whole)
+    assert len(set(site.worked)) == COUNT
+    # The odd one is no finished video: it may be tried again.
+    assert sorted(site.worked) in (sorted(set(site.worked)), sorted([*set(site.worked), "v5"]))
+
+
+def test_another_number_of_parts_does_no_finished_video_again(site: Site, whole: StageResult):
+    site.killed("0/8", after=1)
+    for index in range(1, 6):
+        site.run(f"{index}/8")
+    site.killed("6/8", after=0)
+    done = set(site.worked)
+    site.worked.clear()
+    with pytest.raises(Stopped):
+        for index in range(3):
+            site.run(f"{index}/3", dies_after=0)
+    results = [site.run(f"{index}/3") for index in range(3)]
+    check(site, results[-1], whole)
+    assert len(site.worked) == COUNT - len(done) == 3
+    assert not done & set(site.worked)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path, whole: StageResult, seed: int):
+    draw = np.random.default_rng(seed)
+    site = Site(tmp_path / "w", shard_bytes=int(draw.choice([1, 600, 10_000])))
+    for _ in range(12):
+        count = int(draw.choice([2, 3, 5]))
+        shard = None if draw.random() < 0.1 else f"{draw.integers(count)}/{count}"
+        try:
+            site.run(shard, dies_after=int(draw.integers(5)))
+        except Stopped:
+            continue
+    check(site, site.run(), whole)
+    repeated = [name for name in set(site.worked) if site.worked.count(name) > 1]
+    assert set(repeated) <= {"v5"}
+
+
+STEPS = ("write_json", "file_record", "fsync_folder", "write_quarantine", "shutil.rmtree")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("then", ["1/2", None, "0/5"])
+def test_the_last_part_is_killed_while_it_gathers(
+    site: Site, whole: StageResult, step: str, after: bool, then: str | None
+):
+    """At the end of its work, before and after each step of gathering; then anyone ends it."""
+    site.run("0/2")
+
+    def kill(*arguments, **options):
+        if after:
+            original(*arguments, **options)
+        raise Stopped
+
+    owner, name = (part_folders.shutil, "rmtree") if "." in step else (part_folders, step)
+    original = getattr(owner, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, kill)
+        site.killed("1/2", after=100)
+    assert site.workspace.artifacts() == []
+    result = site.run(then)
+    if result.artifact is None:  # the killed one had not declared its part finished
+        result = site.run()
+    check(site, result, whole)
+    assert len(site.worked) == len(set(site.worked)) or site.worked.count("v5") == 2
+
+
+@pytest.mark.parametrize("moved", [1, 2, 3])
+def test_killed_between_two_moves(site: Site, whole: StageResult, moved: int):
+    site.run("0/2")
+    original, count = os.rename, []
+
+    def rename(source: Path, target: Path) -> None:
+        if len(count) == moved:
+            raise Stopped
+        count.append(1)
+        original(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(part_folders.os, "rename", rename)
+        site.killed("1/2", after=100)
+    check(site, site.run("0/2"), whole)
+    assert len(site.worked) == COUNT
+
+
+# ── side by side
+
+
+def test_the_same_part_twice_is_refused_and_harms_nothing(site: Site, whole: StageResult):
+    refusals = []
+
+    def pool(sources: Sequence[Source]) -> Iterator[tuple[Source, Product]]:
+        for source in sources:
+            if not refusals:
+                for shard in ("0/2", None, "0/3"):
+                    with pytest.raises(VidsslError) as caught:
+                        site.run(shard)
+                    refusals.append(str(caught.value))
+            yield source, product(source)
+
+    with site.open(shared=True) as run:
+        job = ShardJob("test", PARAMS, pool, site.shard_bytes)
+        carry_out(run, job, site.sources, SILENT, site.share(Part(0, 2)))
+    same, all_of_it, divided_otherwise = refusals
+    assert "another process is at work on part 0/2 of this run" in same
+    assert "another process is at work on this very run" in all_of_it
+    assert "this run is being worked on in 2 parts" in divided_otherwise
+    assert site.worked == []
+    check(site, site.run("1/2"), whole)
+
+
+def test_parts_are_refused_while_one_process_does_all(site: Site, whole: StageResult):
+    with site.open(shared=False), pytest.raises(VidsslError, match="at work on this very run"):
+        site.run("0/2")
+    check(site, site.run(), whole)
+
+
+def test_other_parts_may_begin_and_end_meanwhile(site: Site, whole: StageResult):
+    results = []
+
+    def pool(sources: Sequence[Source]) -> Iterator[tuple[Source, Product]]:
+        for source in sources:
+            if not results:
+                results.append(site.run("1/2"))
+            yield source, product(source)
+
+    with site.open(shared=True) as run:
+        job = ShardJob("test", PARAMS, pool, site.shard_bytes)
+        last = carry_out(run, job, site.sources, SILENT, site.share(Part(0, 2)))
+    assert results[0].artifact is None
+    check(site, last, whole)
+
+
+def test_one_that_comes_too_late_finds_the_artifact(site: Site, whole: StageResult):
+    """It looked before the last part published, and locked after."""
+    site.run("0/2")
+    with site.open(shared=True) as run:
+        done = site.run("1/2")
+        assert run.finished is None
+        run._note_start()  # as if it had been so far then
+        job = ShardJob("test", PARAMS, site.pool(None), site.shard_bytes)
+        late = carry_out(run, job, site.sources, SILENT, site.share(Part(0, 2)))
+    assert late.reused and late.artifact == done.artifact
+    check(site, done, whole)
+
+
+def _serve(root: Path, shard: str, queue: multiprocessing.Queue) -> None:
+    site = Site(root)
+    result = site.run(shard)
+    queue.put((shard, result.artifact is not None, site.worked))
+
+
+def test_processes_side_by_side(tmp_path: Path, whole: StageResult):
+    context = multiprocessing.get_context("fork")  # starts at once: so all end at once, too
+    queue = context.Queue()
+    shards = [f"{index}/6" for index in range(6)]
+    processes = [context.Process(target=_serve, args=(tmp_path / "w", s, queue)) for s in shards]
+    for process in processes:
+        process.start()
+    answers = [queue.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert sum(published for _, published, _ in answers) >= 1
+    worked = [name for _, _, names in answers for name in names]
+    assert sorted(worked) == sorted(f"v{n}" for n in range(COUNT))
+    site = Site(tmp_path / "w")
+    result = site.run()
+    assert result.reused
+    check(site, result, whole)
+
+
+# ── what goes wrong
+
+
+def test_nothing_usable_is_found_by_the_last(site: Site, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(globals(), "product", lambda source: Product(reason="it is odd"))
+    assert len(site.run("0/2").quarantined) == COUNT // 2
+    with pytest.raises(VidsslError, match=rf"not one of {COUNT} videos can be used; the first, v"):
+        site.run("1/2")
+    assert site.workspace.unfinished() == site.workspace.artifacts() == []
+
+
+def test_a_video_in_two_parts_is_refused(site: Site):
+    """As when locks do not reach over the machines: never an artifact with a video twice."""
+    site.killed("0/2", after=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_run, "accounted_for", lambda *_: set())
+        site.run("0/3")
+        site.run("1/3")
+        with pytest.raises(VidsslError, match=r"is both in .* and in .*: delete the second"):
+            site.run("2/3")
+    assert site.workspace.artifacts() == []
+
+
+def test_a_part_of_an_unknown_version(site: Site):
+    site.run("0/2")
+    (path,) = site.workspace.root.glob("flow/main/.run-*/parts/*/part.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 9}))
+    with pytest.raises(VidsslError, match="format version 9, and this vidssl reads version 1"):
+        site.run("1/2")
+
+
+def test_status_tells_how_many_parts_are_finished(site: Site):
+    site.run("0/4")
+    site.run("3/4")
+    site.killed("2/4", after=1)
+    (unfinished,) = status.run(site.workspace).unfinished
+    assert unfinished.parts == "2 of 4 parts finished"
+
+
+def test_a_lock_whose_file_was_deleted_is_none(tmp_path: Path):
+    path = tmp_path / "lock"
+    with file_lock(path):
+        path.unlink()
+        with file_lock(path, "taken"):
+            assert is_held(path)
+
+
+def is_held(path: Path, shared: bool = False) -> bool:
+    try:
+        with file_lock(path, "taken", shared):
+            return False
+    except VidsslError:
+        return True
+
+
+def test_shared_locks(tmp_path: Path):
+    path = tmp_path / "lock"
+    with file_lock(path, "taken", shared=True), file_lock(path, "taken", shared=True):
+        assert is_held(path)
+    with file_lock(path, "taken"):
+        assert is_held(path, shared=True)
+    assert not is_held(path)
+
+
+# ── the stages
+
+
+def test_extract_flow_and_pack_in_parts(tmp_path: Path, clips: Path):
+    flow = ExtractFlow(clips, workers=1, stored=24)
+    packed = Pack(clips, workers=1, size=24)
+    one, many = Workspace(tmp_path / "one"), Workspace(tmp_path / "many")
+    expected = extract_flow.run(one, flow), pack.run(one, packed)
+    for index in range(2):
+        found = extract_flow.run(many, replace(flow, part=Part(index, 2)))
+    for index in range(2):
+        result = pack.run(many, replace(packed, part=Part(index, 2)))
+        assert (result.annotations is None) == (index == 0)
+    for got, wanted in zip((found, result), expected, strict=True):
+        assert got.artifact.digest == wanted.artifact.digest
+        assert got.artifact.recipe == wanted.artifact.recipe
+        assert got.quarantined == wanted.quarantined
+        assert ShardReader(got.artifact.path).digest == wanted.artifact.digest
+    assert result.annotations.digest == expected[1].annotations.digest
+    again = pack.run(many, replace(packed, part=Part(0, 2)))
+    assert again.reused and again.annotations == result.annotations
+    assert verify.run(many).ok
+
+
+def test_a_dry_run_of_a_part(tmp_path: Path, clips: Path):
+    plan = extract_flow.run(
+        Workspace(tmp_path / "w"), ExtractFlow(clips, part=Part(1, 2), dry_run=True)
+    ).plan
+    assert plan["part"] == "1/2"
+    assert plan["videos_of_part"] == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_in_parts(tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch):
+    """By hand, and as torchrun starts them: what does not exit with 0 makes it end the others."""
+    workspace = tmp_path / "w"
+    _, share = find_share(Workspace(workspace), clips, Part(0, 2))
+    broken = int(not any(video.startswith("broken.mp4") for video in share.ids))
+    command = ["extract-flow", clips, "--workers", 1, "--size", 32]
+    first = vidssl(*command, "--shard", f"{broken}/2", workspace=workspace, code=3)
+    assert "broken.mp4: it cannot be opened" in first.out
+    assert f"part {broken}/2  2 videos, 1 part to go; the last one publishes flow/main" in first.out
+    assert "next:" not in first.out
+    found = vidssl(*command, "--shard", f"{broken}/2", "--json", workspace=workspace, code=3).json
+    assert found["part"] == f"{broken}/2" and found["reused"]
+    assert (found["of"], found["unfinished_parts"]) == ("flow/main", 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(broken))
+    again = vidssl(*command, workspace=workspace, code=0)
+    assert f"part {broken}/2  was finished before" in again.out
+    monkeypatch.setenv("RANK", str(1 - broken))
+    last = vidssl(*command, workspace=workspace, code=0)
+    assert "broken.mp4: it cannot be opened" in last.out
+    assert "flow/main/v001" in last.out
+    assert len(Workspace(workspace).artifacts("flow")) == 1
+    bad = vidssl(*command, "--shard", "2/2", workspace=workspace, code=2)
+    assert "parts count from 0" in bad.err

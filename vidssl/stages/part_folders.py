@@ -1,0 +1,274 @@
+"""What the parts of a run leave in its work folder, and how it becomes one artifact.
+
+    KIND/NAME/.run-XXXX/
+      shard-NNNN.h5, spool-NNNN.*     of a process that works on the whole run
+      parts/0003-of-0008/             of part 3 of 8: shards and spool of its own
+        part.json                     it is finished: digests of its shards, and its quarantine
+      parts/0003-of-0008.lock         held by the process at work on it
+      quarantine.csv                  all is gathered, and only publishing is left
+
+A part writes below its own folder only, so parts never wait for each other but in the moments in
+which one begins or looks whether it was the last (:meth:`vidssl.artifacts.Run.alone`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidssl.artifacts import FileRecord, file_lock, file_record, fsync_folder, write_json
+from vidssl.errors import VidsslError
+from vidssl.shards import ShardWriter, finished_videos, shard_files
+from vidssl.shards.layout import shard_name, shard_number
+from vidssl.stages.parts import Part
+from vidssl.stages.quarantine import QUARANTINE_FILE, Row, write_quarantine
+
+PARTS = "parts"
+PART_MANIFEST = "part.json"
+PART_FORMAT = 1
+
+Views = Mapping[str, Mapping[str, Any]]
+
+
+class NothingUsable(VidsslError):
+    """Not one video of a run can be used; the text names the first and its reason."""
+
+
+@dataclass(frozen=True)
+class PartFolder:
+    """The folder of one part, below the work folder of its run."""
+
+    run_folder: Path
+    part: Part
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.run_folder / PARTS / f"{self.part.index:04d}-of-{self.part.count:04d}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its videos are done or left out."""
+        return (self.path / PART_MANIFEST).exists()
+
+    def lock(self, refusal: str) -> AbstractContextManager[None]:
+        """Holds the part; raises `refusal` where another process does."""
+        self.path.parent.mkdir(exist_ok=True)
+        return file_lock(self.path.with_name(self.path.name + ".lock"), refusal)
+
+    def finish(self, quarantine: Sequence[Row]) -> None:
+        """Declares the part finished; reads its shards once, so that nobody has to later."""
+        shards = {path.name: file_record(path) for path in shard_files(self.path)}
+        write_json(
+            self.path / PART_MANIFEST,
+            {"vidssl": "part", "format": PART_FORMAT, "part": str(self.part)}
+            | {"shards": shards, "quarantine": sorted(quarantine)},
+        )
+
+    def manifest(self) -> Mapping[str, Any]:
+        """Gives what :meth:`finish` wrote.
+
+        Raises:
+            VidsslError: it cannot be read, or is of an unknown version.
+        """
+        path = self.path / PART_MANIFEST
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            raise VidsslError(f"{path} is damaged: it is not JSON") from None
+        if found.get("format") != PART_FORMAT:
+            raise VidsslError(
+                f"{path} has format version {found.get('format')}, and this vidssl reads version "
+                f"{PART_FORMAT}: finish the run with the vidssl that began it"
+            )
+        return dict(found)
+
+    def quarantine(self) -> list[Row]:
+        """Gives the videos that a finished part left out; an unfinished one will try again."""
+        if not self.finished:
+            return []
+        return [(video, name, reason) for video, name, reason in self.manifest()["quarantine"]]
+
+
+def part_folders(run_folder: Path) -> list[PartFolder]:
+    """Gives the parts of a run that were ever begun, in the order of their names."""
+    found = []
+    for path in sorted((run_folder / PARTS).glob("*-of-*")):
+        match = re.fullmatch(r"(\d{4,})-of-(\d{4,})", path.name)
+        if match:
+            found.append(PartFolder(run_folder, Part(int(match[1]), int(match[2]))))
+    return found
+
+
+@contextmanager
+def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
+    """Holds one part of a run; to be entered in :meth:`vidssl.artifacts.Run.alone`.
+
+    Raises:
+        VidsslError: another process is at work on it, or on parts of another number.
+    """
+    for other in part_folders(run_folder):
+        if other.part.count != part.count:
+            # Two divisions at once would do videos twice.
+            with other.lock(
+                f"this run is being worked on in {other.part.count} parts: take one of these, or "
+                f"end those processes before dividing it into {part.count} ({run_folder})"
+            ):
+                pass
+    own = PartFolder(run_folder, part)
+    with own.lock(f"another process is at work on part {part} of this run ({own.path})"):
+        own.path.mkdir(exist_ok=True)  # from now on others see that the part is being worked on
+        yield own
+
+
+def accounted_for(run_folder: Path, views: Views, part: Part | None = None) -> set[str]:
+    """Gives the ids of all videos of a run that are done, and those that finished parts left out.
+
+    Args:
+        part: the part that asks; unfinished parts beside it are being worked on, and have other
+            videos. None: nobody is at work.
+    """
+    found = set(finished_videos(run_folder, views))
+    for folder in part_folders(run_folder):
+        if folder.finished or part is None or folder.part.count != part.count:
+            found |= set(finished_videos(folder.path, views))
+            found |= {video for video, _, _ in folder.quarantine()}
+    return found
+
+
+def unfinished_parts(run_folder: Path, part: Part) -> int:
+    """Gives how many parts of a division are not finished yet, begun or not."""
+    folders = part_folders(run_folder)
+    return part.count - sum(f.finished for f in folders if f.part.count == part.count)
+
+
+def parts_in_words(run_folder: Path) -> str:
+    """Gives how far a divided run is, such as "5 of 8 parts finished"; empty for another run."""
+    finished: dict[int, int] = {}
+    for folder in part_folders(run_folder):
+        count = folder.part.count
+        finished[count] = finished.get(count, 0) + folder.finished
+    return ", ".join(f"{done} of {count} parts finished" for count, done in finished.items())
+
+
+# ── gathering ────────────────────────────────────────────────────────────────────────────────
+
+
+def is_gathered(run_folder: Path) -> bool:
+    """Whether all that is left of a run is to publish it."""
+    return (run_folder / QUARANTINE_FILE).exists()
+
+
+def gather(
+    run_folder: Path, views: Views, videos: Collection[str], quarantine: Sequence[Row] = ()
+) -> dict[str, FileRecord]:
+    """Moves the shards of all parts into the run's folder, and copies none.
+
+    May be killed at any moment and called again. To be called by a process that holds the whole
+    run, or in :meth:`vidssl.artifacts.Run.alone` after its own part is finished.
+
+    Args:
+        videos: ids that must all be done, or left out.
+        quarantine: what the caller itself left out.
+
+    Returns:
+        {file: record} of the shards whose digest a part has written down.
+
+    Raises:
+        NothingUsable: not one video is done, all were left out.
+        VidsslError: videos are missing or doubled, or another process is at work on a part.
+    """
+    if is_gathered(run_folder):
+        _remove_parts(run_folder)
+        return {}
+    folders = part_folders(run_folder)
+    _seal(run_folder, folders, views)
+    rows = {row[0]: row for row in [*quarantine, *(r for f in folders for r in f.quarantine())]}
+    done = _owners([run_folder, *(folder.path for folder in folders)], views)
+    missing = set(videos) - done.keys() - rows.keys()
+    if missing:
+        raise VidsslError(
+            f"{len(missing)} videos are in no part, such as {min(missing)}: "
+            "run the same command without --shard to add them"
+        )
+    if not done:
+        raise NothingUsable(_nothing(list(rows.values())))
+    records = _move_shards(run_folder, folders)
+    write_quarantine(run_folder, [row for video, row in rows.items() if video not in done])
+    _remove_parts(run_folder)
+    return records
+
+
+def _nothing(quarantine: Sequence[Row]) -> str:
+    _, name, reason = quarantine[0]
+    if len(quarantine) == 1:
+        return f"{name} cannot be used: {reason}"
+    return f"not one of {len(quarantine)} videos can be used; the first, {name}: {reason}"
+
+
+def _seal(run_folder: Path, folders: Sequence[PartFolder], views: Views) -> None:
+    """Makes shards of what stopped processes left in spools.
+
+    The run's own spool comes first: the number of its shard to come must not be given away.
+    """
+    _finish(run_folder, views)
+    for folder in folders:
+        if not folder.finished:
+            with folder.lock(f"another process is at work on part {folder.part} of this run"):
+                _finish(folder.path, views)
+
+
+def _finish(folder: Path, views: Views) -> None:
+    with ShardWriter(folder, views) as writer:
+        writer.finish()
+
+
+def _owners(folders: Sequence[Path], views: Views) -> dict[str, Path]:
+    """Gives the folder in which each video lies.
+
+    Raises:
+        VidsslError: one lies in two, which happens only where locks do not hold.
+    """
+    owners: dict[str, Path] = {}
+    for folder in folders:
+        for video in finished_videos(folder, views):
+            if video in owners:
+                raise VidsslError(
+                    f"{video} is both in {owners[video]} and in {folder}, as if file locks did "
+                    "not reach from machine to machine: delete the second folder and run its part "
+                    "again"
+                )
+            owners[video] = folder
+    return owners
+
+
+def _move_shards(run_folder: Path, folders: Sequence[PartFolder]) -> dict[str, FileRecord]:
+    own = shard_files(run_folder)
+    number = shard_number(own[-1]) + 1 if own else 0
+    records: dict[str, FileRecord] = {}
+    for folder in folders:
+        known = folder.manifest()["shards"] if folder.finished else {}
+        for path in shard_files(folder.path):
+            name = shard_name(number)
+            os.rename(path, run_folder / name)
+            if path.name in known:
+                records[name] = known[path.name]
+            number += 1
+    fsync_folder(run_folder)
+    return records
+
+
+def _remove_parts(run_folder: Path) -> None:
+    """Takes the spent folders away; what cannot be deleted at once lies beside, not within."""
+    spent = run_folder.with_name(f"{run_folder.name}.{PARTS}")
+    shutil.rmtree(spent, ignore_errors=True)
+    if (run_folder / PARTS).exists():
+        os.rename(run_folder / PARTS, spent)
+        shutil.rmtree(spent, ignore_errors=True)

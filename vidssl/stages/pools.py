@@ -1,0 +1,21 @@
+"""Who works on the videos of a stage: processes here, or the workers of a cluster."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from vidssl.stages.dask_pool import work_on_cluster
+from vidssl.stages.video_pool import Pool, Work, work_on_videos
+
+
+def choose_pool(work: Work, workers: int | None, dask: str | None) -> Pool:
+    """Gives the pool that the options of a stage ask for.
+
+    Args:
+        work: as for :func:`vidssl.stages.video_pool.work_on_videos`.
+        workers: processes on this machine; None: one per core.
+        dask: address of a scheduler, whose workers do it instead.
+    """
+    if dask is None:
+        return partial(work_on_videos, work=work, workers=workers)
+    return partial(work_on_cluster, work=work, address=dask)
