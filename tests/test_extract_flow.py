@@ -230,7 +230,7 @@ def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path: Path):
     ("change", "sentence"),
     [
         ({"method": "tvl"}, r"no flow method named 'tvl' \(did you mean tvl1\?\)"),
-        ({"codec": "webp"}, "no codec named 'webp'"),
+        ({"codec": "gif"}, "no codec named 'gif'"),
         ({"bound": 0}, "--bound 0 makes no sense"),
         ({"bound": float("nan")}, "--bound nan makes no sense"),
         ({"size": 3}, "--size 3 is too small"),

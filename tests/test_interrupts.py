@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM before there is work to save, and in processes that only their parent stops."""
+"""Ctrl-C and SIGTERM before there is work to save, and in processes that their parent stops."""
 
 from __future__ import annotations
 

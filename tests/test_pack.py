@@ -20,6 +20,7 @@ from vidssl.artifacts import Workspace
 from vidssl.errors import MissingInput, UsageError, VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pack
+from vidssl.stages.derived import Derived
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.video import decode, find_videos
@@ -132,13 +133,13 @@ def test_flow_of_another_file_of_that_name_is_not_taken(workspace: Workspace, vi
 def test_flow_that_does_not_fit_the_frames(
     workspace: Workspace, videos: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    flow = ShardReader(with_flow(workspace, videos).artifacts("flow")[0].path)
+    flow = {"flow": Derived.open(with_flow(workspace, videos).artifacts("flow")[0])}
     source = find_videos(videos)[0]
     params = {"codec": "jpeg90", "stored_size": 32}
-    assert pack.pack_video(source, params, flow, {}).record is not None
+    assert pack.pack_video(source, params, flow).record is not None
     monkeypatch.setattr(pack, "decode", lambda path, notes: iter(list(decode(path, notes))[:-1]))
     with pytest.raises(pack.UnusableVideo, match="it has 4 frames, and its flow 4"):
-        pack.pack_video(source, params, flow, {})
+        pack.pack_video(source, params, flow)
 
 
 # ── annotations
@@ -204,7 +205,8 @@ def test_bad_labels_cost_no_packing(workspace: Workspace, videos: Path, tmp_path
         ({"size": 2}, "--size 2 is too small", UsageError),
         ({"views": ("flow",)}, "at least the rgb view", UsageError),
         ({"views": ("rgb", "fow")}, r"no view named 'fow' \(did you mean flow\?\)", VidsslError),
-        ({"flow": "other"}, "there is no flow named other", VidsslError),
+        ({"derived": ("flow/other",)}, "there is no flow named flow/other", VidsslError),
+        ({"derived": ("other",)}, "there is no view named other", VidsslError),
         ({"group_pattern": "("}, "no regular expression", VidsslError),
     ],
 )
@@ -219,7 +221,7 @@ def test_bad_options_cost_one_sentence(
 def test_a_dry_run_leaves_nothing(workspace: Workspace, videos: Path):
     result = pack.run(workspace, Pack(videos, dry_run=True))
     assert result.plan["videos"] == 4
-    assert result.plan["flow"] is None
+    assert result.plan["derived"] == {}
     assert not workspace.root.exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.errors import VidsslError
-from vidssl.video import UnreadableVideo, decode, find_videos, fingerprint, frame_rate, short_side
+from vidssl.video import UnreadableVideo, decode, find_videos, fingerprint, frame_rate
 
 
 def names(path: Path) -> list[str]:
@@ -215,12 +215,3 @@ def test_unreadable_files_say_why(tmp_path: Path):
         with pytest.raises(UnreadableVideo, match=reason) as caught:
             read(tmp_path / f"{name}.mp4")
         assert "\n" not in str(caught.value)
-
-
-def test_short_side_keeps_the_aspect_and_enlarges_nothing():
-    assert short_side(320, 240, 120) == (160, 120)
-    assert short_side(240, 320, 120) == (120, 160)
-    assert short_side(321, 241, 128) == (170, 128)
-    assert short_side(320, 240, 480) == (320, 240)
-    assert short_side(320, 240, None) == (320, 240)
-    assert short_side(4000, 2, 1) == (2000, 1)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from video_files import moving_square
 
-from vidssl.errors import VidsslError
+from vidssl.errors import UsageError, VidsslError
+from vidssl.resizing import resize
 from vidssl.views import VIEWS, get_view
 from vidssl.views import flow_algorithms as algorithms
 from vidssl.views.flow import quantise, to_pixels
@@ -21,7 +22,7 @@ from vidssl.views.flow_algorithms import FLOW_METHODS, derive_flow, get_flow_met
 def smooth(channels: int, seed: int = 0, low: int = 1) -> np.ndarray:
     draw = np.random.default_rng(seed)
     coarse = draw.integers(low, 256, (4, 6, channels)).astype(np.float32)
-    return cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_LINEAR).round().astype(np.uint8)
+    return resize(coarse, (64, 48), cv2.INTER_LINEAR).round().astype(np.uint8)
 
 
 # ── the contract, for every view
@@ -61,11 +62,11 @@ def test_to_float_takes_bytes_or_floats_and_leaves_them_alone(name: str):
 def test_a_wrong_name_is_told_the_right_one():
     with pytest.raises(VidsslError, match=r"no view named 'flwo' \(did you mean flow\?\)"):
         get_view("flwo")
-    with pytest.raises(VidsslError, match="the views are rgb, flow"):
-        get_view("pose")
+    with pytest.raises(VidsslError, match="the views are rgb, flow, pose, mask"):
+        get_view("depth")
 
 
-@pytest.mark.parametrize("name", ["jpeg0", "jpeg101", "jpeg", "jpg", "webp", ""])
+@pytest.mark.parametrize("name", ["jpeg0", "jpeg101", "jpeg", "jpg", "webp90", ""])
 def test_an_unknown_codec_is_one_sentence(name: str):
     with pytest.raises(VidsslError, match="there is no codec named"):
         VIEWS["rgb"].encode(smooth(3), name or "none")
@@ -74,14 +75,48 @@ def test_an_unknown_codec_is_one_sentence(name: str):
 def test_a_blob_that_is_no_picture_is_refused():
     with pytest.raises(ValueError, match="no picture"):
         VIEWS["rgb"].decode(b"nonsense")
-    with pytest.raises(ValueError, match="no u above v"):
+    with pytest.raises(ValueError, match="is not 2 channels of flow one above another"):
         VIEWS["flow"].decode(VIEWS["rgb"].encode(smooth(3)))
+    with pytest.raises(ValueError, match="is not 17 channels of pose"):
+        VIEWS["pose"].decode(VIEWS["mask"].encode(smooth(1)[:40]))
+
+
+@pytest.mark.parametrize("name", list(VIEWS))
+def test_webp_loses_nothing_of_any_view(name: str):
+    view = get_view(name)
+    frame = np.random.default_rng(0).integers(0, 256, (47, 63, view.channels), np.uint8)
+    np.testing.assert_array_equal(view.decode(view.encode(frame, "webp"), "webp"), frame)
+    grey = np.repeat(frame[..., :1], view.channels, axis=2)  # which webp cannot tell from colour
+    np.testing.assert_array_equal(view.decode(view.encode(grey, "webp"), "webp"), grey)
+
+
+def test_a_picture_too_large_for_webp_is_one_sentence():
+    with pytest.raises(UsageError, match=r"16x17000 is too large for webp.*--codec png"):
+        VIEWS["pose"].encode(np.zeros((1000, 16, 17), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("rgb", ""),
+        ("flow", "vidssl extract-flow VIDEOS"),
+        ("mask", "vidssl extract-view VIDEOS --view mask"),
+    ],
+)
+def test_every_view_knows_how_it_is_made(name: str, how: str):
+    assert get_view(name).how_to_make("VIDEOS") == how
+    if name == "mask":
+        assert get_view(name).deriver().Config().min_score == 0.8
+    else:
+        with pytest.raises(UsageError, match=f"extract-view does not make {name}; .*: vidssl"):
+            get_view(name).deriver()
 
 
 def test_views_need_no_flow_algorithm_and_no_decoder():
     code = (
         "import sys, vidssl.views, vidssl.shards, vidssl.annotations\n"
-        "heavy = ('av', 'torch', 'vidssl.views.flow_algorithms', 'vidssl.video')\n"
+        "heavy = ('av', 'torch', 'vidssl.views.flow_algorithms', 'vidssl.views.networks',"
+        " 'vidssl.video')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

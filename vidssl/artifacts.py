@@ -33,6 +33,7 @@ from vidssl.version import VERSION
 WORKSPACE_FORMAT = 1
 FORMAT_VERSIONS: dict[str, int] = {
     "flow": 1,
+    "view": 1,
     "pack": 1,
     "annotations": 1,
     "checkpoint": 1,

@@ -64,7 +64,9 @@ DaskOption = Annotated[
 VideosArgument = Annotated[
     Path, typer.Argument(help="A folder (searched deeply), a video, or a text file of paths.")
 ]
-StreamOption = Annotated[str, typer.Option("--stream", help="The view to train: rgb or flow.")]
+StreamOption = Annotated[
+    str, typer.Option("--stream", help="The view to train, such as rgb or flow.")
+]
 RecipeOption = Annotated[
     str | None,
     typer.Option("--recipe", help="A shipped recipe; default: paper with CUDA, cpu without."),
@@ -177,6 +179,69 @@ def extract_flow(
     terminal.finish(result, f"vidssl pack {quote(str(videos))}")
 
 
+@command("extract-view")
+def extract_view(
+    terminal: Terminal,
+    videos: VideosArgument,
+    view: Annotated[str, typer.Option("--view", help="pose, mask, or one of your own.")],
+    model: Annotated[
+        str | None, typer.Option(help="The network; default: keypointrcnn or maskrcnn.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="File of its weights; default: in torch's cache.")
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Below which a detection is none (0.8).")
+    ] = None,
+    things: Annotated[
+        bool, typer.Option("--things", help="Masks of all things, as CoCon's, not of people.")
+    ] = False,
+    detector_size: Annotated[
+        int | None, typer.Option(help="Short side at which the network sees frames (192).")
+    ] = None,
+    stored_size: Annotated[
+        int | None, typer.Option(help="Short side at which frames are stored (96; 0: as derived).")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Derive every so many frames, interpolate others (2).")
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="webp or png (lossless), or jpeg1 to jpeg100.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Any setting of the view."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the artifact; default: VIEW.")] = None,
+    device: DeviceOption = None,
+    workers: WorkersOption = None,
+    shard: ShardOption = None,
+    dask: DaskOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make a view of every video from its frames: heatmaps of joints, masks of people, or yours.
+
+    Networks are torchvision's, and nothing is downloaded: without weights the command says where
+    they are to be had. A view of your own is one file, named in VIDSSL_VIEWS.
+
+    Example:  vidssl extract-view VIDEOS/ --view pose
+
+    Example:  vidssl extract-view VIDEOS/ --view mask --weights maskrcnn.pth --detector-size 800
+    """
+    from vidssl.stages import extract_view as stage
+
+    named = {"model": model, "weights": weights, "min_score": min_score}
+    named |= {"things": things or None, "detector_size": detector_size}
+    config = stage.ExtractView(
+        videos, view=view, settings=_settings(settings, **named), stride=stride,
+        stored=stored_size, codec=codec, name=name, device=device, new=new, dry_run=dry_run,
+        **_division(shard, workers, dask),
+    )  # fmt: skip
+    result = terminal.run(stage.run, config)
+    terminal.finish(result, f"vidssl pack {quote(str(videos))}")
+
+
 @command()
 def pack(
     terminal: Terminal,
@@ -192,11 +257,12 @@ def pack(
     group_pattern: Annotated[
         str | None, typer.Option(help="ucf101, hmdb51, or a regular expression for groups.")
     ] = None,
-    flow: Annotated[
-        str | None, typer.Option(help="Flow artifact; default: the newest with these videos.")
-    ] = None,
     views: Annotated[
-        str | None, typer.Option(help="Such as rgb or rgb,flow; default: all there is.")
+        str | None, typer.Option(help="Such as rgb or rgb,flow,pose; default: all there is.")
+    ] = None,
+    derived: Annotated[
+        list[str] | None,
+        typer.Option(help="Artifact of a view, such as flow/main/v001; default: the newest."),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
     workers: WorkersOption = None,
@@ -205,7 +271,7 @@ def pack(
     new: NewOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Pack frames and flow into shards, and note labels, groups and splits.
+    """Pack frames and derived views into shards, and note labels, groups and splits.
 
     Labels are optional: a folder of unlabelled files is fine. Packing again with other labels
     only writes new annotations.
@@ -220,10 +286,10 @@ def pack(
 
     given = _given(size=size, quality=quality)
     if views:
-        given["views"] = tuple(v.strip() for v in views.split(","))
+        given["views"] = _names(views)
     config = stage.Pack(
-        videos, flow=flow, labels=labels, group_pattern=group_pattern, name=name,
-        new=new, dry_run=dry_run, **_division(shard, workers, dask), **given,
+        videos, derived=tuple(derived or ()), labels=labels, group_pattern=group_pattern,
+        name=name, new=new, dry_run=dry_run, **_division(shard, workers, dask), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, "vidssl pretrain --stream rgb")
@@ -303,7 +369,7 @@ def cotrain(
     ] = None,
     views: Annotated[
         str | None,
-        typer.Option(help="Those that cmc or cocon train, such as rgb,flow; default: both."),
+        typer.Option(help="Those that cmc or cocon train, such as rgb,pose; default: rgb,flow."),
     ] = None,
     recipe: RecipeOption = None,
     backbone: Annotated[
@@ -346,7 +412,7 @@ def cotrain(
 
     Example:  vidssl cotrain --method cmc --init-from newest
 
-    Example:  vidssl cotrain --method cocon --views rgb,flow
+    Example:  vidssl cotrain --method cocon --views rgb,flow,pose,mask
     """
     from vidssl.stages import cotrain as stage
 
@@ -482,9 +548,13 @@ def retrieve(
     keep_self: Annotated[
         bool, typer.Option("--keep-self", help="Also show the query where it is in the pack.")
     ] = False,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VIEW=FILE", help="Of the network that makes a query's view."),
+    ] = None,
     checkpoint: CheckpointsOption = None,
     stream: Annotated[
-        str | None, typer.Option(help="rgb, flow, or rgb,flow (their similarities are added).")
+        str | None, typer.Option(help="Such as rgb, or rgb,flow (their similarities are added).")
     ] = None,
     pack: PackOption = None,
     split: SplitOption = None,
@@ -513,7 +583,8 @@ def retrieve(
         evaluating = {"--split": split, "--name": name, "--new": new, "--dry-run": dry_run}
         if given := [option for option, value in evaluating.items() if value]:
             raise UsageError(f"{given[0]} belongs to retrieve --evaluate, not to a query")
-        _query(terminal, tuple(queries), k=k, keep_self=keep_self, sheet=sheet, **found)
+        found |= {"k": k, "keep_self": keep_self, "sheet": sheet}
+        _query(terminal, tuple(queries), weights=_pairs("--weights", weights), **found)
     else:
         _evaluate(terminal, split=split, name=name, new=new, dry_run=dry_run, **found)
 
@@ -695,12 +766,18 @@ def demo(
 
 def _settings(texts: list[str] | None, **named: Any) -> tuple[tuple[str, Any], ...]:
     """Gives (field, value) pairs from `--set FIELD=VALUE` and from options of their own."""
-    pairs: list[tuple[str, Any]] = list(_given(**named).items())
+    return (*_given(**named).items(), *_pairs("--set", texts))
+
+
+def _pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """Gives (name, value) of texts such as `lr=0.01`."""
+    pairs = []
     for text in texts or []:
-        field, equals, value = text.partition("=")
-        if not equals or not field:
-            raise UsageError(f"--set takes FIELD=VALUE, such as --set lr=0.01, not {text!r}")
-        pairs.append((field.strip(), value.strip()))
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            example = {"--set": "FIELD=VALUE, such as --set lr=0.01"}.get(option, "VIEW=FILE")
+            raise UsageError(f"{option} takes {example}, not {text!r}")
+        pairs.append((name.strip(), value.strip()))
     return tuple(pairs)
 
 

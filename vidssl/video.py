@@ -317,17 +317,6 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def short_side(width: int, height: int, size: int | None) -> tuple[int, int]:
-    """Gives (width, height) with the short side at most `size`, aspect kept; None changes nothing.
-
-    Nothing is enlarged.
-    """
-    short = min(width, height)
-    if size is None or short <= size:
-        return width, height
-    return max(1, round(width * size / short)), max(1, round(height * size / short))
-
-
 def manifest(sources: Iterable[Source]) -> list[str]:
     """Gives the sorted ids: what a recipe says of its videos, whatever machine they lie on."""
     return sorted(source.id for source in sources)

@@ -22,7 +22,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidssl.video import decode, short_side
+from vidssl.resizing import short_side
+from vidssl.video import decode
 from vidssl.views import flow_algorithms, get_view
 from vidssl.views.flow import quantise, to_pixels
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from vidssl.augment.drawing import Box
+from vidssl.resizing import resize as resize_frame
 
 
 def crop_resize(frames_THWC: np.ndarray, box: Box, size: int, resize: str = "area") -> np.ndarray:
@@ -46,8 +47,7 @@ def by_area(frames_THWC: np.ndarray, size: int) -> np.ndarray:
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     out = np.empty((time, size, size, channels), np.uint8)
     for t in range(time):
-        resized = cv2.resize(frames_THWC[t], (size, size), interpolation=method)
-        out[t] = resized.reshape(size, size, channels)
+        out[t] = resize_frame(frames_THWC[t], (size, size), method)
     return out
 
 

@@ -27,6 +27,7 @@ from vidssl.clips import ClipSpec
 from vidssl.errors import UsageError, nearest_name
 from vidssl.objectives import OBJECTIVES
 from vidssl.optimisation import TrainSpec
+from vidssl.settings import like, literal
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def load_recipe(
     settings: dict[str, dict[str, Any]] = {}
     for field, value in overrides:
         part, field = _locate(recipe, field)
-        settings.setdefault(part, {})[field] = _literal(value)
+        settings.setdefault(part, {})[field] = literal(value)
     explicit = frozenset(field for fields in settings.values() for field in fields)
     return replace(_apply(recipe, settings), explicit=explicit)
 
@@ -156,7 +157,7 @@ def _apply(recipe: Recipe, tables: Mapping[str, Mapping[str, Any]]) -> Recipe:
                 raise UsageError(
                     f"{part} of {recipe.method} has no field {field}{nearest_name(field, known)}"
                 )
-        typed = {f: _like(f, getattr(current, f), value) for f, value in values.items()}
+        typed = {f: like(f, getattr(current, f), value) for f, value in values.items()}
         if part == "augment" and "policy" in typed:
             recipe = replace(recipe, augment=get_policy(typed["policy"]))
         recipe = recipe.override(PARTS[part], **typed)
@@ -177,34 +178,3 @@ def _locate(recipe: Recipe, field: str) -> tuple[str, str]:
             f"its own are {', '.join(fields['method'])}"
         )
     return homes[0], name
-
-
-def _literal(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return value
-
-
-def _like(name: str, example: Any, value: Any) -> Any:
-    """Gives `value` in the type of `example`, the field's value so far."""
-    if isinstance(example, bool) or isinstance(value, bool):
-        fits = isinstance(example, bool) and isinstance(value, bool)
-    elif isinstance(example, float):
-        fits = isinstance(value, int | float)
-    elif isinstance(example, tuple):
-        fits = isinstance(value, list | tuple) and all(isinstance(v, int) for v in value)
-    else:
-        fits = isinstance(value, type(example))
-    if not fits:
-        kinds = {
-            "tuple": "a list of whole numbers, such as [60, 80]",
-            "str": "a text",
-            "bool": "true or false",
-            "int": "a whole number",
-            "float": "a number",
-        }
-        raise UsageError(f"{name} takes {kinds[type(example).__name__]}, not {value!r}")
-    return type(example)(value)

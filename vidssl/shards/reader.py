@@ -7,7 +7,7 @@ import resource
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from vidssl.shards.layout import (
 )
 from vidssl.shards.tables import ShardTables, join_tables
 from vidssl.views import get_view
+from vidssl.views.strided import read_strided
 
 Frames = Sequence[int] | np.ndarray
 
@@ -136,16 +137,26 @@ class ShardReader:
     def frames(self, view: str, video: int, frames: Frames) -> np.ndarray:
         """Gives decoded frames: uint8 [T, H, W, C], in the order asked for, T at least 1.
 
+        Frames that a view stored at a stride lacks are interpolated.
+
         Raises:
             As :meth:`read`.
         """
         unique, back = self._sort(view, video, frames)
+        stride = self.views[view].get("stride", 1)
+        decoded = partial(self._decoded, view, video)
+        if stride == 1:
+            pictures = decoded(unique)
+            return np.stack([pictures[i] for i in back])
+        return read_strided(unique, stride, int(self.frame_count(view)[video]), decoded)[back]
+
+    def _decoded(self, view: str, video: int, frames: np.ndarray) -> list[np.ndarray]:
+        """Gives stored frames, sorted and each once: uint8 [H, W, C] each."""
         codec, decoder = self.views[view]["codec"], get_view(view)
-        pictures = [
+        return [
             self._decode(decoder.decode, blob, codec, view, video, frame)
-            for frame, blob in zip(unique, self._read_sorted(view, video, unique), strict=True)
+            for frame, blob in zip(frames, self._read_sorted(view, video, frames), strict=True)
         ]
-        return np.stack([pictures[i] for i in back])
 
     def _sort(self, view: str, video: int, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
         """Gives the frames sorted, each once, and where each one asked for stands among them."""

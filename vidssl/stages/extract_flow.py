@@ -14,6 +14,7 @@ import cv2
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.errors import UsageError
 from vidssl.progress import SILENT, Progress
+from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.manifest import find_share, share_plan
 from vidssl.stages.parts import Part
@@ -21,7 +22,7 @@ from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
-from vidssl.video import Source, decode, frame_rate, short_side
+from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.flow import MAP_NAME, quantise

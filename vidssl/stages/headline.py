@@ -87,6 +87,7 @@ def _split(s: Summary) -> str:
 
 PHRASES: dict[str, Callable[[Summary], str]] = {
     "flow": _flow,
+    "view": _shards,
     "pack": _shards,
     "annotations": _annotations,
     "checkpoint": _checkpoint,

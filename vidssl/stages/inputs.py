@@ -13,6 +13,7 @@ from vidssl.checkpoints import checkpoint_views
 from vidssl.clips import TrainingVideos
 from vidssl.errors import MissingInput, VidsslError
 from vidssl.shards import ShardReader
+from vidssl.views import get_view
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def find_pack(workspace: Workspace, text: str | None, views: list[str]) -> Artif
 
 
 def _how_to_pack(view: str) -> str:
-    first = "vidssl extract-flow VIDEOS, then " if view == "flow" else ""
-    return f"make it with: {first}vidssl pack VIDEOS"
+    first = get_view(view).how_to_make("VIDEOS")
+    return f"make it with: {first}{', then ' if first else ''}vidssl pack VIDEOS"
 
 
 def find_annotations(workspace: Workspace, pack: Artifact) -> Artifact | None:

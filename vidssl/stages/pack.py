@@ -17,18 +17,19 @@ import cv2
 
 from vidssl.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
 from vidssl.artifacts import Artifact, Workspace, file_digest, file_lock
-from vidssl.errors import MissingInput, UsageError
+from vidssl.errors import UsageError
 from vidssl.labelling import label_videos
 from vidssl.progress import SILENT, Progress
+from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
+from vidssl.stages.derived import Derived, choose_derived
 from vidssl.stages.manifest import Share, find_share, share_plan
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
-from vidssl.stages.quarantine import read_quarantine
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
-from vidssl.video import Source, decode, frame_rate, short_side
+from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 
@@ -43,10 +44,11 @@ class Pack:
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
-        views: those to pack; None: rgb, and flow when there is some.
+        views: those to pack; None: rgb, and every derived view that there is of these videos.
         size: short side of RGB frames; None: as the videos are.
         quality: of RGB's JPEG, 1 to 100.
-        flow: the flow artifact; None: the newest that has these videos.
+        derived: artifacts of derived views, flow included; of a view that none of them holds the
+            newest that has these videos.
         labels: "folders", "none", or a CSV file (path,label[,group][,split columns]).
         group_pattern: see :func:`vidssl.labelling.label_videos`.
         name: of both artifacts.
@@ -61,7 +63,7 @@ class Pack:
     views: tuple[str, ...] | None = None
     size: int | None = RGB_SIZE
     quality: int = 90
-    flow: str | None = None
+    derived: tuple[str, ...] = ()
     labels: str = "folders"
     group_pattern: str | None = None
     name: str = "main"
@@ -98,16 +100,18 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     # Before any work, so that a mistake in the labels costs a second and not an hour.
     label_videos(sources, config.labels, config.group_pattern)
-    flow = _choose_flow(workspace, config, sources, progress)
+    derived = choose_derived(
+        workspace, config.videos, sources, config.views, config.derived, progress
+    )
     views = {"rgb": _rgb_params(config)}
-    if flow is not None:
-        views["flow"] = dict(ShardReader(flow.path).views["flow"])
+    for view, artifact in derived.items():
+        views[view] = dict(ShardReader(artifact.path).views[view])
     recipe = {"stage": "pack", "views": views, "videos": videos_digest(sources)}
     if config.dry_run:
         plan = {"stage": "pack", "videos": len(sources), "views": views, "labels": config.labels}
-        plan |= {"flow": flow.label if flow else None}
-        return PackResult(artifact=None, plan=plan | share_plan(share))
-    packed = _pack(workspace, config, sources, share, flow, views, recipe, progress)
+        labels = {view: artifact.label for view, artifact in derived.items()}
+        return PackResult(artifact=None, plan=plan | {"derived": labels} | share_plan(share))
+    packed = _pack(workspace, config, sources, share, derived, views, recipe, progress)
     if packed.artifact is None:  # a part, and not the last: the last one annotates
         return PackResult(
             None, reused=packed.reused, quarantined=packed.quarantined, part=packed.part
@@ -139,45 +143,40 @@ def _pack(
     config: Pack,
     sources: Sequence[Source],
     share: Share | None,
-    flow: Artifact | None,
+    derived: Mapping[str, Artifact],
     views: Mapping[str, Mapping[str, Any]],
     recipe: Mapping[str, Any],
     progress: Progress,
 ) -> StageResult:
-    # By its full path, for workers on a cluster begin in other folders.
-    reader = ShardReader(flow.path.absolute()) if flow is not None else None
-    why_no_flow = {video: reason for video, _, reason in read_quarantine(flow.path)} if flow else {}
-    work = partial(pack_video, rgb=views["rgb"], flow=reader, why_no_flow=why_no_flow)
+    stored = {view: Derived.open(artifact) for view, artifact in derived.items()}
+    work = partial(pack_video, rgb=views["rgb"], derived=stored)
     job = ShardJob(
         title="pack",
         views=views,
         pool=choose_pool(work, config.workers, config.dask),
         shard_bytes=config.shard_bytes,
     )
-    parents = {"flow": flow} if flow is not None else {}
     shared = share is not None
-    with workspace.open_run("pack", config.name, recipe, parents, config.new, shared) as opened:
+    with workspace.open_run("pack", config.name, recipe, derived, config.new, shared) as opened:
         if opened.finished is not None:
             return reused(opened.finished)
         return carry_out(opened, job, sources, progress, share)
 
 
 def pack_video(
-    source: Source,
-    rgb: Mapping[str, Any],
-    flow: ShardReader | None,
-    why_no_flow: Mapping[str, str],
+    source: Source, rgb: Mapping[str, Any], derived: Mapping[str, Derived] | None = None
 ) -> Product:
-    """Encodes one video's RGB frames and takes its flow over, blob for blob.
+    """Encodes one video's RGB frames and takes its derived views over, blob for blob.
 
     Raises:
-        UnusableVideo: there is no flow for it, or it does not fit the frames.
+        UnusableVideo: a view lacks it, or does not fit the frames.
         UnreadableVideo: nothing can be decoded.
     """
-    number = flow.find(source.id) if flow is not None else None
-    if flow is not None and number is None:
-        reason = why_no_flow.get(source.id, "run vidssl extract-flow again to add it")
-        raise UnusableVideo(f"no flow for it: {reason}")
+    derived = derived or {}
+    for name, of in derived.items():
+        if of.reader.find(source.id) is None:
+            command = f"run vidssl {get_view(name).command} again to add it"
+            raise UnusableVideo(f"no {name} for it: {of.why_not.get(source.id, command)}")
     notes: list[str] = []
     view = get_view("rgb")
     frames, (width, height) = [], (0, 0)
@@ -188,8 +187,8 @@ def pack_video(
             frame = cv2.resize(frame, stored, interpolation=cv2.INTER_AREA)
         frames.append(view.encode(frame, rgb["codec"]))
     blobs = {view.name: frames}
-    if flow is not None and number is not None:
-        blobs["flow"] = _take_flow(flow, number, len(frames))
+    for name, of in derived.items():
+        blobs[name] = _take_over(of.reader, source, name, len(frames))
     record = VideoRecord(
         id=source.id,
         path=source.name,
@@ -202,51 +201,16 @@ def pack_video(
     return Product(record, blobs)
 
 
-def _take_flow(flow: ShardReader, number: int, frames: int) -> list[bytes]:
-    stored = int(flow.frame_count("flow")[number])
-    if frames - get_view("flow").lag != stored:
+def _take_over(reader: ShardReader, source: Source, name: str, frames: int) -> list[bytes]:
+    number = reader.find(source.id)
+    assert number is not None
+    stored = int(reader.frame_count(name)[number])
+    view = get_view(name)
+    if frames - view.lag != stored:
         raise UnusableVideo(
-            f"it has {frames} frames, and its flow {stored}: run vidssl extract-flow --new"
+            f"it has {frames} frames, and its {name} {stored}: run vidssl {view.command} --new"
         )
-    return flow.read("flow", number, range(stored))
-
-
-# ── which flow
-
-
-def _choose_flow(
-    workspace: Workspace, config: Pack, sources: Sequence[Source], progress: Progress
-) -> Artifact | None:
-    """Finds the flow to pack, tells which it took, or why none.
-
-    The newest artifact that knows all the videos comes first, then the newest that has some.
-    """
-    wanted = config.views
-    for name in wanted or ():
-        get_view(name)
-    if wanted is not None and "rgb" not in wanted:
-        raise UsageError("a pack holds at least the rgb view: give --views rgb or rgb,flow")
-    if wanted is not None and "flow" not in wanted:
-        return None
-    make = f"vidssl extract-flow {config.videos}"
-    if config.flow is not None:
-        return workspace.resolve("flow", config.flow)
-    ids = {source.id for source in sources}
-    known = [(a, len(ids & _known_ids(a))) for a in reversed(workspace.artifacts("flow"))]
-    best = max(known, key=lambda pair: pair[1], default=None)  # the first, so the newest, of equals
-    if best is None or best[1] == 0:
-        if wanted is not None:
-            raise MissingInput(f"there is no flow for these videos; make it with: {make}")
-        progress.say(f"no flow for these videos yet: packing rgb only (to have it: {make})")
-        return None
-    progress.say(f"flow: {best[0].label}")
-    return best[0]
-
-
-def _known_ids(flow: Artifact) -> set[str]:
-    """Gives the videos that an artifact has flow for or says why not."""
-    stored = {video.decode() for video in ShardReader(flow.path).videos.id}
-    return stored | {video for video, _, _ in read_quarantine(flow.path)}
+    return reader.read(name, number, range(stored))
 
 
 # ── annotations

@@ -22,7 +22,13 @@ from vidssl.shards import ShardReader
 from vidssl.stages.evaluation import find_subjects
 from vidssl.stages.gallery import Gallery, Stream, open_gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
-from vidssl.stages.query_frames import QueryFrames, flow_note, one_opencv_thread, show_like
+from vidssl.stages.query_frames import (
+    QueryFrames,
+    flow_note,
+    make_derivers,
+    one_opencv_thread,
+    show_like,
+)
 from vidssl.stages.query_sheet import draw_answer
 from vidssl.stages.training import choose_device
 from vidssl.video import Source, find_videos
@@ -38,6 +44,7 @@ class QueryOptions:
         k: neighbours to show.
         keep_self: also show the query itself, when it is in the gallery.
         sheet: where to draw a contact sheet; several queries get numbered files.
+        weights: (view, file) of networks that derive views, where they are not in torch's cache.
     """
 
     videos: tuple[Path, ...]
@@ -47,6 +54,7 @@ class QueryOptions:
     k: int = 10
     keep_self: bool = False
     sheet: Path | None = None
+    weights: tuple[tuple[str, str], ...] = ()
     protocol: Protocol = field(default_factory=Protocol)
     device: str | None = None
 
@@ -67,11 +75,13 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
     sources = [source for path in options.videos for source in find_videos(path)]
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     gallery = open_gallery(workspace, subjects, options.protocol, options.device, progress)
+    device = choose_device(options.device)
+    derivers = make_derivers(gallery, dict(options.weights), device)
     answers, quarantined = [], []
     with one_opencv_thread():
         for number, source in enumerate(sources, 1):
             try:
-                query = show_like(source, gallery, sheet=options.sheet is not None)
+                query = show_like(source, gallery, derivers, sheet=options.sheet is not None)
             except VidsslError as error:
                 quarantined.append((str(source.path), str(error)))
                 continue

@@ -1,8 +1,8 @@
 """A video file shown the way a pack's videos are.
 
-It is decoded, resized and encoded by the very functions and parameters that pack and extract-flow
-used, so that a packed video finds itself at similarity 1. Nothing that runs on a training machine
-imports this: it needs a decoder and the flow algorithms.
+It is decoded, derived and encoded by the very functions and parameters that pack, extract-flow and
+extract-view used, so that a packed video finds itself at similarity 1. Nothing that runs on a
+training machine imports this: it needs a decoder and the flow algorithms.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 
-from vidssl.errors import VidsslError
+from vidssl.errors import UsageError, VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages.extract_flow import extract_video
+from vidssl.stages.extract_view import derive_video
 from vidssl.stages.gallery import Gallery, Stream
 from vidssl.stages.pack import pack_video
 from vidssl.video import Source
 from vidssl.views import get_view
+from vidssl.views.derive import Deriver
 from vidssl.views.flow_algorithms import get_flow_method
+from vidssl.views.strided import read_strided
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,44 @@ class QueryFrames:
 
     def frames(self, view: str, video: int, frames: Sequence[int] | np.ndarray) -> np.ndarray:
         """Gives decoded frames: uint8 [T, H, W, C]; the one video is number 0."""
+        stride = self.params[view].get("stride", 1)
+        return read_strided(
+            np.asarray(frames), stride, len(self.blobs[view]), partial(self._decoded, view)
+        )
+
+    def _decoded(self, view: str, frames: np.ndarray) -> list[np.ndarray]:
         codec = self.params[view]["codec"]
-        return np.stack([get_view(view).decode(self.blobs[view][t], codec) for t in frames])
+        return [get_view(view).decode(self.blobs[view][t], codec) for t in frames]
 
 
-def show_like(source: Source, gallery: Gallery, sheet: bool) -> QueryFrames:
+def make_derivers(gallery: Gallery, weights: Mapping[str, str], device: str) -> dict[str, Deriver]:
+    """Makes what derives the views that extract-view made of the gallery, with its settings.
+
+    Args:
+        weights: files by view; of others they are looked for where they usually are.
+
+    Raises:
+        VidsslError: weights are missing, or are not those that the gallery was made with.
+    """
+    streams = [stream.subject.stream for stream in gallery.streams]
+    if unused := weights.keys() - set(streams):
+        raise UsageError(f"no {min(unused)} is compared, and --weights {min(unused)}=… is given")
+    derivers = {}
+    for view in streams:
+        recorded = gallery.reader.views[view].get("derivation")
+        if recorded is not None:
+            deriver = get_view(view).deriver()
+            derivers[view] = deriver(deriver.recall(recorded, weights.get(view, "")), device)
+    return derivers
+
+
+def show_like(
+    source: Source, gallery: Gallery, derivers: Mapping[str, Deriver], sheet: bool
+) -> QueryFrames:
     """Decodes a video file and stores each view of it as the gallery's was.
 
     Args:
+        derivers: of :func:`make_derivers`.
         sheet: also show it as rgb, for the contact sheet.
 
     Raises:
@@ -58,11 +92,13 @@ def show_like(source: Source, gallery: Gallery, sheet: bool) -> QueryFrames:
     fps = 0.0
     for view in sorted(views):
         if view == "rgb":
-            product = pack_video(source, params[view], None, {})
+            product = pack_video(source, params[view])
         elif view == "flow":
             product = extract_video(source, params[view])
+        elif view in derivers:
+            product = derive_video(source, view, derivers[view], params[view])
         else:
-            raise VidsslError(f"a query cannot be shown as {view}: only as rgb and flow")
+            raise VidsslError(f"a query cannot be shown as {view}: the pack does not say how")
         assert product.record is not None
         blobs |= product.blobs
         fps = product.record.fps

@@ -214,8 +214,8 @@ def tree(status: Status) -> list[Node]:
 
 
 def _main_parent(artifact: ArtifactStatus) -> Parent | None:
-    by_role = {parent.role: parent for parent in artifact.parents}
-    present = [by_role[role] for role in MAIN_PARENT if role in by_role and by_role[role].label]
+    by_role = {parent.role: parent for parent in artifact.parents if parent.label}
+    present = [by_role[role] for role in (*MAIN_PARENT, *by_role) if role in by_role]
     return present[0] if present else None
 
 
@@ -223,7 +223,8 @@ def _remarks(artifact: ArtifactStatus) -> list[str]:
     """Names the parents that the tree's branches do not show."""
     main = _main_parent(artifact)
     shown = ("partner", "annotations", "checkpoint2")
-    others = [p for p in artifact.parents if p.role in shown and p is not main]
+    views = artifact.kind == "pack"  # of which one is the branch that it hangs on
+    others = [p for p in artifact.parents if (views or p.role in shown) and p is not main]
     return [_remark(parent) for parent in others]
 
 

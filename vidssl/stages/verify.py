@@ -199,6 +199,7 @@ def _annotations(artifact: Artifact, progress: Progress) -> Sequence[str]:
 
 CHECKS: dict[str, Callable[[Artifact, Progress], Sequence[str]]] = {
     "flow": _shards,
+    "view": _shards,
     "pack": _shards,
     "checkpoint": _checkpoint,
     "features": _features,

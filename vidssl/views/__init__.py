@@ -1,20 +1,41 @@
 """The views of a video that can be stored, learnt from and compared.
 
-A view is one file here and one row of :data:`VIEWS`. Nothing in this package but
-:mod:`vidssl.views.flow_algorithms` needs a flow algorithm, and nothing decodes video, so a
-machine that only trains needs neither.
+A view is one file here and one row of :data:`VIEWS`, or a file of a user's own
+(:mod:`vidssl.views.plugins`). Nothing here needs a flow algorithm or a detector but what derives
+views (:mod:`vidssl.views.flow_algorithms`, :mod:`vidssl.views.keypoints`,
+:mod:`vidssl.views.person_mask`), and nothing decodes video, so a machine that only trains needs
+none of it.
 """
 
 from __future__ import annotations
 
 from vidssl.errors import UsageError, nearest_name
 from vidssl.views.flow import FlowView
+from vidssl.views.mask import MaskView
+from vidssl.views.plugins import VARIABLE, plugin_views
+from vidssl.views.pose import PoseView
 from vidssl.views.rgb import RgbView
 from vidssl.views.view import View
 
-__all__ = ["VIEWS", "View", "get_view"]
+__all__ = ["VIEWS", "View", "all_views", "get_view"]
 
-VIEWS: dict[str, View] = {view.name: view for view in (RgbView(), FlowView())}
+VIEWS: dict[str, View] = {
+    view.name: view for view in (RgbView(), FlowView(), PoseView(), MaskView())
+}
+
+
+def all_views() -> dict[str, View]:
+    """Gives the views of vidssl and the user's own, by name.
+
+    Raises:
+        UsageError: one of the user's own cannot be loaded, or bears the name of one of ours.
+    """
+    own = plugin_views()
+    if taken := own.keys() & VIEWS.keys():
+        raise UsageError(
+            f"a view named in {VARIABLE} is called {min(taken)}, as one of vidssl is: rename it"
+        )
+    return VIEWS | own
 
 
 def get_view(name: str) -> View:
@@ -23,9 +44,12 @@ def get_view(name: str) -> View:
     Raises:
         UsageError: there is none; the sentence names the nearest and lists all.
     """
-    if name not in VIEWS:
-        listed = ", ".join(VIEWS)
+    if name in VIEWS:
+        return VIEWS[name]
+    views = all_views()
+    if name not in views:
         raise UsageError(
-            f"there is no view named {name!r}{nearest_name(name, VIEWS)}: the views are {listed}"
+            f"there is no view named {name!r}{nearest_name(name, views)}: the views are "
+            f"{', '.join(views)} (one of your own is named in {VARIABLE})"
         )
-    return VIEWS[name]
+    return views[name]

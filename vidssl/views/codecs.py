@@ -12,6 +12,8 @@ import numpy as np
 
 from vidssl.errors import UsageError
 
+WEBP_SIDE = 16383
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -30,19 +32,22 @@ class Codec:
 
 @lru_cache(maxsize=32)
 def get_codec(name: str) -> Codec:
-    """Gives the codec called ``png`` or ``jpegQ``, with Q a quality from 1 to 100.
+    """Gives the codec called ``png``, ``webp`` (both lossless) or ``jpegQ``, with Q from 1 to 100.
 
     Raises:
-        VidsslError: there is no such codec.
+        UsageError: there is no such codec.
     """
     if name == "png":
         return Codec(name, True, _encode_png, _decode_picture)
+    if name == "webp":
+        return Codec(name, True, _encode_webp, _decode_webp)
     match = re.fullmatch(r"jpeg(\d{1,3})", name)
     if match and 1 <= int(match[1]) <= 100:
         quality = int(match[1])
         return Codec(name, False, lambda image: _encode_jpeg(image, quality), _decode_picture)
     raise UsageError(
-        f"there is no codec named {name!r}: use png (lossless) or jpeg1 to jpeg100, such as jpeg95"
+        f"there is no codec named {name!r}: use png or webp (lossless), or jpeg1 to jpeg100, "
+        "such as jpeg95"
     )
 
 
@@ -52,6 +57,23 @@ def _encode_png(image: np.ndarray) -> bytes:
 
 def _encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def _encode_webp(image: np.ndarray) -> bytes:
+    if max(image.shape[:2]) > WEBP_SIDE:
+        raise UsageError(
+            f"a picture of {image.shape[1]}x{image.shape[0]} is too large for webp, which has "
+            f"{WEBP_SIDE} pixels a side: store it smaller, or with --codec png"
+        )
+    # Above 100 is OpenCV's way of asking for no loss.
+    return _encode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])
+
+
+def _decode_webp(blob: bytes) -> np.ndarray:
+    image = _decode_picture(blob)
+    grey = image.ndim == 3 and not np.any(image != image[..., :1])
+    # WebP knows no grey pictures: they have three equal channels.
+    return np.ascontiguousarray(image[..., 0]) if grey else image
 
 
 def _encode(suffix: str, image: np.ndarray, options: list[int]) -> bytes:
@@ -64,7 +86,7 @@ def _encode(suffix: str, image: np.ndarray, options: list[int]) -> bytes:
 
 
 def _decode_picture(blob: bytes) -> np.ndarray:
-    # The picture's own header says whether it is JPEG or PNG, grey or colour.
+    # The picture's own header says of what format it is, and whether grey or colour.
     image = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise ValueError("the blob is no picture that OpenCV can read")

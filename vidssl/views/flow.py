@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import numpy as np
 
 from vidssl.views.rgb import standardise_rgb
-from vidssl.views.view import Presentation, View, standardise
+from vidssl.views.stacked import StackedView
+from vidssl.views.view import Presentation, standardise
 
 if TYPE_CHECKING:
     import torch
@@ -76,13 +77,14 @@ def centred(levels: torch.Tensor) -> torch.Tensor:
     return levels.div(255).sub_(0.5)
 
 
-class FlowView(View):
-    """Optical flow from each frame to the next; N frames of video have N - 1 of it."""
+class FlowView(StackedView):
+    """Optical flow from each frame to the next, u above v; N frames of video have N - 1 of it."""
 
     name: ClassVar[str] = "flow"
     channels: ClassVar[int] = 2
     lag: ClassVar[int] = 1
     default_codec: ClassVar[str] = "jpeg95"
+    command: ClassVar[str] = "extract-flow"
     published: ClassVar[Mapping[str, Presentation]] = {
         "coclr": Presentation(
             3,
@@ -102,24 +104,6 @@ class FlowView(View):
     native: ClassVar[str] = (
         "channels (u, v); (x − 128)/127 with x stored as round(flow·127/bound) + 128"
     )
-
-    def to_image(self, frame: np.ndarray) -> np.ndarray:
-        """Lays [H, W, 2] out as one grey picture [2H, W], u above v.
-
-        As a colour picture JPEG would mix u into v and halve their resolution.
-        """
-        return np.concatenate([frame[..., 0], frame[..., 1]], axis=0)
-
-    def from_image(self, image: np.ndarray) -> np.ndarray:
-        """Takes [2H, W] apart into [H, W, 2].
-
-        Raises:
-            ValueError: not a grey picture of even height.
-        """
-        if image.ndim != 2 or image.shape[0] % 2:
-            raise ValueError(f"a picture of shape {image.shape} is no u above v")
-        height = image.shape[0] // 2
-        return np.stack([image[:height], image[height:]], axis=-1)
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
         """Gives [..., 2, T, H, W] in units of the bound: (x - 128) / 127, so -1 to 1."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from vidssl.errors import UsageError, VidsslError, nearest_name
-from vidssl.video import short_side
+from vidssl.resizing import short_side
 
 Estimate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -30,6 +30,7 @@ class RgbView(View):
     channels: ClassVar[int] = 3
     colour: ClassVar[bool] = True
     default_codec: ClassVar[str] = "jpeg90"
+    command: ClassVar[str] = ""
     native: ClassVar[str] = (
         "channels red, green, blue in 0..255; (x/255 − mean)/std with ImageNet's mean "
         f"{IMAGENET_MEAN} and std {IMAGENET_STD}"

@@ -18,6 +18,7 @@ from vidssl.views.codecs import get_codec
 if TYPE_CHECKING:
     import torch
 
+    from vidssl.views.derive import Deriver
 
 NATIVE = "native"
 
@@ -52,6 +53,7 @@ class View(ABC):
         default_codec: a name that :func:`vidssl.views.codecs.get_codec` knows.
         native: what `to_float` does, in words.
         published: what imported weights were trained with, where that is not `to_float`.
+        command: the one that makes it before pack, empty where pack does so itself.
     """
 
     name: ClassVar[str]
@@ -61,6 +63,21 @@ class View(ABC):
     default_codec: ClassVar[str]
     native: ClassVar[str]
     published: ClassVar[Mapping[str, Presentation]] = {}
+    command: ClassVar[str] = "extract-view"
+
+    def deriver(self) -> type[Deriver]:
+        """Gives what extract-view makes the view with.
+
+        Raises:
+            UsageError: the view is not made by extract-view.
+        """
+        how = self.how_to_make("VIDEOS") or "vidssl pack VIDEOS"
+        raise UsageError(f"extract-view does not make {self.name}; it is made by: {how}")
+
+    def how_to_make(self, videos: str) -> str:
+        """Gives the command line that makes the view before pack, empty where pack does so."""
+        option = f" --view {self.name}" if self.command == "extract-view" else ""
+        return f"vidssl {self.command} {videos}{option}" if self.command else ""
 
     def encode(self, frame: np.ndarray, codec: str | None = None) -> bytes:
         """Stores one frame: uint8 [H, W, C] → one blob.

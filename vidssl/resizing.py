@@ -1,0 +1,39 @@
+"""Sizes of frames, and frames of other sizes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+MOST_CHANNELS = 4  # that OpenCV resizes together
+
+
+def short_side(width: int, height: int, size: int | None) -> tuple[int, int]:
+    """Gives (width, height) with the short side at most `size`, aspect kept; None changes nothing.
+
+    Nothing is enlarged.
+    """
+    short = min(width, height)
+    if size is None or short <= size:
+        return width, height
+    return max(1, round(width * size / short)), max(1, round(height * size / short))
+
+
+def resize(
+    frame_HWC: np.ndarray, size: tuple[int, int], method: int = cv2.INTER_AREA
+) -> np.ndarray:
+    """Gives a frame of any number of channels at (width, height): [H, W, C] → [h, w, C].
+
+    Args:
+        method: OpenCV's interpolation; area does not alias when it shrinks.
+    """
+    width, height = size
+    if size == frame_HWC.shape[1::-1]:
+        return frame_HWC
+    channels = frame_HWC.shape[2]
+    if channels <= MOST_CHANNELS:
+        return cv2.resize(frame_HWC, size, interpolation=method).reshape(height, width, channels)
+    groups = np.split(frame_HWC, range(MOST_CHANNELS, channels, MOST_CHANNELS), axis=2)
+    return np.concatenate(
+        [resize(np.ascontiguousarray(group), size, method) for group in groups], axis=2
+    )

@@ -1,0 +1,130 @@
+"""Which artifacts of derived views (flow, pose, …) go into a pack, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidssl.artifacts import Artifact, Workspace
+from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.progress import Progress
+from vidssl.shards import ShardReader
+from vidssl.stages.quarantine import read_quarantine
+from vidssl.video import Source
+from vidssl.views import all_views, get_view
+from vidssl.views.plugins import VARIABLE
+
+DERIVED_KINDS = ("flow", "view")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """An artifact that holds a derived view.
+
+    Attributes:
+        why_not: reasons by id of the videos that it left out.
+    """
+
+    reader: ShardReader
+    why_not: Mapping[str, str]
+
+    @classmethod
+    def open(cls, artifact: Artifact) -> Derived:
+        """Opens the shards of an artifact, by full path: a cluster's workers begin elsewhere."""
+        left_out = {video: reason for video, _, reason in read_quarantine(artifact.path)}
+        return cls(ShardReader(artifact.path.absolute()), left_out)
+
+
+def choose_derived(
+    workspace: Workspace,
+    videos: Path,
+    sources: Sequence[Source],
+    wanted: Sequence[str] | None,
+    labels: Sequence[str],
+    progress: Progress,
+) -> dict[str, Artifact]:
+    """Finds the artifact of each derived view to pack; tells which it took, or why none.
+
+    The newest artifact that knows all the videos comes first, then the one that knows most.
+
+    Args:
+        videos: what the user named, of which `sources` came.
+        wanted: views to pack, rgb among them; None: every one that there is of these videos.
+        labels: artifacts that the user named.
+
+    Raises:
+        UsageError: no such view, or rgb is not among those asked for.
+        MissingInput: a view that is asked for was not made yet.
+    """
+    for name in wanted or ():
+        get_view(name)
+    if wanted is not None and "rgb" not in wanted:
+        raise UsageError("a pack holds at least the rgb view: give --views rgb or rgb,flow")
+    named = _named(workspace, labels)
+    ids = {source.id for source in sources}
+    known = _views_there(workspace, progress) if wanted is None else []
+    chosen = {}
+    for view in (v for v in wanted or known if v != "rgb"):
+        best = named.get(view) or _best(workspace, view, ids)
+        if best is not None:
+            chosen[view] = best
+            progress.say(f"{view}: {best.label}")
+        elif wanted is not None:
+            how = get_view(view).how_to_make(str(videos))
+            raise MissingInput(f"there is no {view} for these videos; make it with: {how}")
+    if unwanted := named.keys() - chosen.keys():
+        raise UsageError(f"{named[min(unwanted)].label} holds no view that is packed")
+    if wanted is None and "flow" not in chosen:
+        how = get_view("flow").how_to_make(str(videos))
+        packed = ", ".join(["rgb", *chosen])
+        progress.say(f"no flow for these videos yet: packing {packed} only (to have it: {how})")
+    return chosen
+
+
+def _views_there(workspace: Workspace, progress: Progress) -> list[str]:
+    """Gives the derived views that a workspace has, of those that are known here."""
+    newest = {view: a.label for a in workspace.artifacts("view") for view in a.summary["views"]}
+    for view in sorted(newest.keys() - all_views().keys()):
+        progress.say(
+            f"{newest[view]} is left out: there is no view named {view} here; a view of your own "
+            f"is named in {VARIABLE}"
+        )
+    return sorted({"flow"} | (newest.keys() & all_views().keys()))
+
+
+def _named(workspace: Workspace, labels: Sequence[str]) -> dict[str, Artifact]:
+    """Gives the artifacts that the user named, by the views they hold."""
+    found = {}
+    for label in labels:
+        kinds = [k for k in DERIVED_KINDS if label.startswith(f"{k}/")] or DERIVED_KINDS
+        artifact = _resolve(workspace, kinds, label)
+        found |= {view: artifact for view in artifact.summary["views"]}
+    return found
+
+
+def _resolve(workspace: Workspace, kinds: Sequence[str], label: str) -> Artifact:
+    for kind in kinds[:-1]:
+        try:
+            return workspace.resolve(kind, label)
+        except VidsslError:
+            continue
+    return workspace.resolve(kinds[-1], label)
+
+
+def _best(workspace: Workspace, view: str, ids: set[str]) -> Artifact | None:
+    there = [
+        artifact
+        for kind in DERIVED_KINDS
+        for artifact in workspace.artifacts(kind)
+        if view in artifact.summary["views"]
+    ]
+    known = [(a, len(ids & _known_ids(a))) for a in reversed(there)]
+    best = max(known, key=lambda pair: pair[1], default=None)  # the first, so the newest, of equals
+    return best[0] if best is not None and best[1] else None
+
+
+def _known_ids(derived: Artifact) -> set[str]:
+    """Gives the videos that an artifact holds or says why not."""
+    stored = {video.decode() for video in ShardReader(derived.path).videos.id}
+    return stored | {video for video, _, _ in read_quarantine(derived.path)}

@@ -1,0 +1,224 @@
+"""`vidssl extract-view`: a view of a folder of video that is made from its frames, as an artifact.
+
+Poses and masks come from networks, views of a user's own from any code. A view need not be made of
+every frame: at a stride of 2 every other one has no blob, and readers interpolate it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vidssl.artifacts import Artifact, Workspace
+from vidssl.errors import UsageError
+from vidssl.machine import cores
+from vidssl.progress import SILENT, Progress
+from vidssl.resizing import resize, short_side
+from vidssl.settings import configure
+from vidssl.shards import SHARD_BYTES, VideoRecord
+from vidssl.stages.manifest import find_share, share_plan
+from vidssl.stages.parts import Part
+from vidssl.stages.pools import choose_pool
+from vidssl.stages.result import StageResult
+from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
+from vidssl.stages.training import choose_device
+from vidssl.stages.video_pool import Product, UnusableVideo
+from vidssl.video import Source, decode, frame_rate
+from vidssl.views import get_view
+from vidssl.views.codecs import get_codec
+from vidssl.views.derive import Deriver
+from vidssl.views.strided import INTERPOLATION, stored_frame
+
+# Each has the network in the GPU's memory; several overlap decoding, network and encoding.
+WORKERS_ON_CUDA = 4
+
+
+@dataclass(frozen=True)
+class ExtractView:
+    """Options of `vidssl extract-view`.
+
+    Attributes:
+        videos: a folder, a video file, or a text file of paths.
+        view: pose, mask, or one of the user's own.
+        settings: (field, value) of the view's deriver, such as weights.
+        stride: every how many frames one is derived; None: the view's usual.
+        stored: short side at which frames are stored; 0: as derived; None: the view's usual.
+        codec: of the frames; None: the view's usual.
+        name: of the artifact; None: the view's.
+        device: cpu or cuda; None: cuda where there is one.
+        workers: processes, each for one video at a time; None: one per core, four on CUDA.
+        part: what falls to this process, where several divide the work; None: all.
+        dask: address of a dask scheduler, whose workers do it; they must know views of your own.
+        new: repeat a finished run under a new version.
+        shard_bytes: about how large a shard gets.
+    """
+
+    videos: Path
+    view: str
+    settings: tuple[tuple[str, Any], ...] = ()
+    stride: int | None = None
+    stored: int | None = None
+    codec: str | None = None
+    name: str | None = None
+    device: str | None = None
+    workers: int | None = None
+    part: Part | None = None
+    dask: str | None = None
+    new: bool = False
+    dry_run: bool = False
+    shard_bytes: int = SHARD_BYTES
+
+
+def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) -> StageResult:
+    """Derives the view of every video; goes on where an earlier attempt stopped.
+
+    Raises:
+        VidsslError: no video, not one that can be used, a bad option, or a full disk.
+        MissingInput: the view's network lacks its weights.
+        Interrupted: a signal came; finished videos are kept.
+    """
+    device = choose_device(config.device)
+    deriver = get_view(config.view).deriver()
+    settings = configure(config.view, deriver.Config(), config.settings)
+    params = view_params(config, deriver, settings, device)
+    sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
+    videos = videos_digest(sources)
+    recipe = {"stage": "extract-view", "views": {config.view: params}, "videos": videos}
+    if config.dry_run:
+        plan = {"stage": "extract-view", "videos": len(sources), "device": device}
+        plan |= {"views": {config.view: params}} | share_plan(share)
+        return StageResult(artifact=None, plan=plan)
+    work = partial(
+        _derive_in_worker,
+        view=config.view,
+        settings=tuple(vars(settings).items()),
+        params=params,
+        device=device,
+    )
+    few = min(WORKERS_ON_CUDA, cores()) if device == "cuda" else None
+    job = ShardJob(
+        title=f"extract-view {config.view}",
+        views={config.view: params},
+        pool=choose_pool(work, config.workers or few, config.dask),
+        shard_bytes=config.shard_bytes,
+        earlier=None if config.new else _earlier(workspace, config.view, params),
+    )
+    name = config.name or config.view
+    shared = share is not None
+    with workspace.open_run("view", name, recipe, {}, config.new, shared) as opened:
+        if opened.finished is not None:
+            return reused(opened.finished)
+        deriver(settings, "cpu")  # what cannot be loaded costs one sentence, not one per video
+        result = carry_out(opened, job, sources, progress, share)
+    tell(result.notes, progress)
+    return result
+
+
+def _earlier(workspace: Workspace, view: str, params: Mapping[str, Any]) -> Artifact | None:
+    """Finds frames of the same parameters, which a grown folder need not derive again."""
+    return workspace.newest("view", lambda a: a.recipe.get("views") == {view: params})
+
+
+def view_params(
+    config: ExtractView, deriver: type[Deriver], settings: Any, device: str
+) -> dict[str, Any]:
+    """Gives all that determines the stored frames of a video; recorded with them.
+
+    Raises:
+        VidsslError: an unknown codec, a stride or size that makes no sense, or missing weights.
+    """
+    codec = get_codec(config.codec or get_view(config.view).default_codec)
+    stride = deriver.stride if config.stride is None else config.stride
+    if stride < 1:
+        raise UsageError(f"--stride {stride} makes no sense: give 1 or more")
+    stored = deriver.stored_size if config.stored is None else config.stored or None
+    if stored is not None and stored < 16:
+        raise UsageError(f"--stored-size {stored} is too small for a picture: give 16 or more")
+    return {
+        "codec": codec.name,
+        "stored_size": stored,
+        "stride": stride,
+        "interpolation": INTERPOLATION,
+        "derivation": deriver.describe(settings, device),
+    }
+
+
+# ── one video ────────────────────────────────────────────────────────────────────────────────
+
+
+def derive_video(source: Source, view: str, deriver: Deriver, params: Mapping[str, Any]) -> Product:
+    """Decodes one video and encodes a view of it.
+
+    Raises:
+        UnusableVideo: it is too short for the view.
+        UnreadableVideo: nothing can be decoded.
+    """
+    shown, notes = get_view(view), list[str]()
+    stride, size = int(params["stride"]), params["stored_size"]
+    frames = _Counted(decode(source.path, notes))
+    derived = deriver.derive(frames, stride, size)
+    stored = [shown.encode(_at_stored_size(frame, size), params["codec"]) for frame in derived]
+    for _ in frames:  # what the deriver had no use for counts as well
+        pass
+    count = frames.count - shown.lag
+    if count < 1:
+        raise UnusableVideo(f"it has {frames.count} frames, too few for {view}")
+    wanted = (count - 1) // stride + 1
+    if len(stored) != wanted:
+        raise UnusableVideo(
+            f"{view} gave {len(stored)} frames for {frames.count} of video at a stride of "
+            f"{stride}, and not {wanted}"
+        )
+    blobs = [stored[i // stride] if stored_frame(i, stride) else b"" for i in range(count)]
+    record = VideoRecord(
+        id=source.id,
+        path=source.name,
+        fps=frame_rate(source.path),
+        frames=frames.count,
+        width=frames.width,
+        height=frames.height,
+        note="; ".join(notes),
+    )
+    return Product(record, {view: blobs})
+
+
+def _at_stored_size(frame: np.ndarray, size: int | None) -> np.ndarray:
+    height, width = frame.shape[:2]
+    return resize(frame, short_side(width, height, size), cv2.INTER_AREA)
+
+
+class _Counted(Iterator[np.ndarray]):
+    """Frames on their way to a deriver, with how many there were and of what size."""
+
+    def __init__(self, frames: Iterator[np.ndarray]) -> None:
+        self._frames = frames
+        self.count, self.width, self.height = 0, 0, 0
+
+    def __next__(self) -> np.ndarray:
+        frame = next(self._frames)
+        self.count += 1
+        self.height, self.width = frame.shape[:2]
+        return frame
+
+
+def _derive_in_worker(
+    source: Source,
+    view: str,
+    settings: tuple[tuple[str, Any], ...],
+    params: Mapping[str, Any],
+    device: str,
+) -> Product:
+    return derive_video(source, view, _deriver(view, settings, device), params)
+
+
+@lru_cache(maxsize=1)
+def _deriver(view: str, settings: tuple[tuple[str, Any], ...], device: str) -> Deriver:
+    """Makes a worker's deriver, once, of settings as plain data: a user's class cannot travel."""
+    deriver = get_view(view).deriver()
+    return deriver(deriver.Config(**dict(settings)), device)

@@ -1,0 +1,39 @@
+"""The mask view: how much each pixel looks like a person's, in 8 bits.
+
+A stored frame is [H, W, 1]: 255 times a probability, never cut off at some threshold. Zero
+everywhere: nobody was found. :mod:`vidssl.views.person_mask` makes it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from vidssl.views.derive import Deriver
+from vidssl.views.stacked import StackedView
+
+if TYPE_CHECKING:
+    import torch
+
+
+class MaskView(StackedView):
+    """Where people are (or all things, if it was extracted so)."""
+
+    name: ClassVar[str] = "mask"
+    channels: ClassVar[int] = 1
+    default_codec: ClassVar[str] = "webp"
+    native: ClassVar[str] = "one channel; x/255 with x in 0..255"
+
+    def to_float(self, x: torch.Tensor) -> torch.Tensor:
+        """Gives [..., 1, T, H, W] in 0..1."""
+        return x.float() / 255
+
+    def flip(self, frames: np.ndarray) -> np.ndarray:
+        """Mirrors [T, H, W, 1] left to right."""
+        return np.ascontiguousarray(frames[:, :, ::-1])
+
+    def deriver(self) -> type[Deriver]:
+        from vidssl.views.person_mask import MaskDeriver  # a network: training needs none
+
+        return MaskDeriver

@@ -1,0 +1,209 @@
+"""Torchvision's networks, with weights from a file or from torch's cache; nothing is downloaded."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from vidssl.artifacts import file_digest
+from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
+from vidssl.resizing import resize, short_side
+from vidssl.views.derive import Deriver
+from vidssl.views.rgb import IMAGENET_MEAN, IMAGENET_STD
+
+BATCH_PIXELS = 4_000_000  # of network input that go through together on a GPU
+MOST_FRAMES = 32
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights and the SHA-256 of its bytes."""
+
+    path: Path
+    sha256: str
+
+
+def find_weights(model: str, given: str) -> Weights:
+    """Finds a network's weights: the file that was given, or torchvision's in torch's cache.
+
+    Raises:
+        MissingInput: they are not there; the sentence says how to get them.
+    """
+    if given:
+        path = Path(given)
+        if not path.is_file():
+            raise MissingInput(f"there is no file of weights {given}")
+        return _weights(path.resolve())
+    url = torchvision.models.get_model_weights(model).DEFAULT.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        raise MissingInput(
+            f"the weights of {model} are not here: download {url} to {path.parent}, "
+            "or name a file of them with --weights"
+        )
+    return _weights(path)
+
+
+def _weights(path: Path) -> Weights:
+    status = path.stat()
+    return Weights(path, _digest(path, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _digest(path: Path, size: int, changed: int) -> str:
+    return file_digest(path)
+
+
+def load_network(model: str, weights: Weights, device: str, **options: Any) -> nn.Module:
+    """Builds a torchvision network in eval mode, with these weights, on a device.
+
+    Args:
+        options: of torchvision's function of that name.
+
+    Raises:
+        VidsslError: the file is no such network's, or cannot be read without running code in it.
+    """
+    if multiprocessing.parent_process() is not None and device == "cpu":
+        torch.set_num_threads(1)  # a worker has one core
+    network = torchvision.models.get_model(model, weights=None, weights_backbone=None, **options)
+    try:
+        state = torch.load(weights.path, map_location="cpu", weights_only=True, mmap=True)
+        network.load_state_dict(state.get("model", state))
+    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
+        what = " ".join(str(error).split())
+        raise VidsslError(f"{weights.path} holds no weights of {model}: {what[:200]}") from error
+    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+    return network.to(device, memory_format=layout).eval().requires_grad_(False)
+
+
+def half_precision(device: str) -> AbstractContextManager[Any]:
+    """Gives a context in which convolutions run in float16 on CUDA, and as they are elsewhere."""
+    return torch.autocast("cuda", torch.float16) if device == "cuda" else nullcontext()
+
+
+def precision(device: str) -> str:
+    """Gives what :func:`half_precision` computes in, as it is recorded."""
+    return "float16" if device == "cuda" else "float32"
+
+
+# ── derivers with a network ──────────────────────────────────────────────────────────────────
+
+
+class NetworkDeriver(Deriver):
+    """A deriver that shows frames to a torchvision network, in batches on a GPU.
+
+    Its `Config` has `model`; `weights`, a file (empty: torch's cache); and `detector_size`, the
+    short side at which the network sees frames (0: the model's own). What is recorded is the
+    digest of the weights, not where they lay, and the size that is meant.
+
+    Attributes:
+        models: what torchvision calls the networks it can be used with, each with its own size.
+    """
+
+    models: ClassVar[Mapping[str, int]]
+    stride = 2
+    stored_size = 96
+
+    @abstractmethod
+    def see(self, x_B3HW: Tensor, size: tuple[int, int]) -> Tensor:
+        """Gives frames of the view at (height, width) `size`: float in 0..1 [B, C, h, w].
+
+        Args:
+            x_B3HW: frames as :func:`imagenet_input` makes them.
+        """
+
+    def derive(
+        self, frames: Iterable[np.ndarray], stride: int, size: int | None
+    ) -> Iterator[np.ndarray]:
+        chosen = islice(frames, 0, None, stride)
+        first = next(chosen, None)
+        if first is None:
+            return
+        height, width = first.shape[:2]
+        stored = short_side(width, height, size)[::-1]
+        seen = _scaled(width, height, own_size(self.models, self.config))
+        # Enlarged too: these networks know people of a hundred pixels and more.
+        method = cv2.INTER_AREA if seen < (width, height) else cv2.INTER_LINEAR
+        shown = (resize(frame, seen, method) for frame in chain([first], chosen))
+        for batch_BHWC in in_batches(shown, self.device):
+            with torch.inference_mode():
+                view_BChw = self.see(imagenet_input(batch_BHWC, self.device), stored)
+                levels = (255 * view_BChw).clamp(0, 255).round().to(torch.uint8)
+            yield from levels.permute(0, 2, 3, 1).cpu().numpy()
+
+    @classmethod
+    def describe(cls, config: Any, device: str) -> dict[str, Any]:
+        if config.model not in cls.models:
+            raise UsageError(
+                f"there is no model {config.model} for this view"
+                f"{nearest_name(config.model, cls.models)}; there are {', '.join(cls.models)}"
+            )
+        return asdict(config) | {
+            "weights": f"sha256:{find_weights(config.model, config.weights).sha256}",
+            "detector_size": own_size(cls.models, config),
+            "precision": precision(device),
+        }
+
+    @classmethod
+    def recall(cls, recorded: Mapping[str, Any], weights: str = "") -> Any:
+        fields = {name: value for name, value in recorded.items() if name != "precision"}
+        config = replace(cls.Config(**fields), weights=weights)
+        found = find_weights(config.model, weights)
+        if f"sha256:{found.sha256}" != recorded["weights"]:
+            raise VidsslError(
+                f"{found.path} holds other weights of {config.model} than those that were used "
+                f"({recorded['weights'][:15]}…): name their file with --weights"
+            )
+        return config
+
+
+def own_size(models: Mapping[str, int], config: Any) -> int:
+    """Gives the short side at which a network sees frames."""
+    return int(config.detector_size or models[config.model])
+
+
+def _scaled(width: int, height: int, short: int) -> tuple[int, int]:
+    """Gives (width, height) with that short side, aspect kept."""
+    scale = short / min(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+# ── frames ───────────────────────────────────────────────────────────────────────────────────
+
+
+def in_batches(frames: Iterable[np.ndarray], device: str) -> Iterator[np.ndarray]:
+    """Gives frames [H, W, C] in batches [B, H, W, C]: on CUDA as many as fit well, else one."""
+    batch: list[np.ndarray] = []
+    for frame in frames:
+        batch.append(frame)
+        pixels = frame.shape[0] * frame.shape[1]
+        most = min(MOST_FRAMES, max(1, BATCH_PIXELS // pixels)) if device == "cuda" else 1
+        if len(batch) >= most:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def imagenet_input(frames_BHWC: np.ndarray, device: str) -> Tensor:
+    """Gives RGB uint8 frames as torchvision's networks want them: float32 [B, 3, H, W]."""
+    frames = torch.from_numpy(frames_BHWC).to(device).permute(0, 3, 1, 2)
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1)
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return (frames.float() / 255 - mean) / std

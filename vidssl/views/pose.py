@@ -1,0 +1,70 @@
+"""The pose view: for each of 17 joints a map of where a person's is, in 8 bits.
+
+A stored frame is [H, W, 17]: 255 times the share of the joint's probability that lies in a cell of
+the keypoint head's map, weighted by the detection's score and summed over people (CoCon's recipe;
+:mod:`vidssl.views.keypoints` makes it). Zero everywhere: nobody was found.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from vidssl.views.derive import Deriver
+from vidssl.views.stacked import StackedView
+
+if TYPE_CHECKING:
+    import torch
+
+# COCO's order, which is that of torchvision's and Detectron2's networks.
+JOINTS = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+
+
+def _other_side(joint: str) -> str:
+    side, _, part = joint.partition("_")
+    return {"left": f"right_{part}", "right": f"left_{part}"}.get(side, joint)
+
+
+# In a mirrored picture joint j is where joint SWAPPED[j] was: a left hand has become a right one.
+SWAPPED = tuple(JOINTS.index(_other_side(joint)) for joint in JOINTS)
+
+
+class PoseView(StackedView):
+    """Where the joints of people are: one channel per joint, in COCO's order."""
+
+    name: ClassVar[str] = "pose"
+    channels: ClassVar[int] = len(JOINTS)
+    default_codec: ClassVar[str] = "webp"
+    native: ClassVar[str] = f"channels {', '.join(JOINTS)}; x/255 with x in 0..255"
+
+    def to_float(self, x: torch.Tensor) -> torch.Tensor:
+        """Gives [..., 17, T, H, W] in 0..1."""
+        return x.float() / 255
+
+    def flip(self, frames: np.ndarray) -> np.ndarray:
+        """Mirrors [T, H, W, 17] left to right and swaps left and right joints."""
+        return np.ascontiguousarray(frames[:, :, ::-1, SWAPPED])
+
+    def deriver(self) -> type[Deriver]:
+        from vidssl.views.keypoints import KeypointDeriver  # a network: training needs none
+
+        return KeypointDeriver

@@ -1,0 +1,33 @@
+"""Views whose channels are stored one above another, as one grey picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vidssl.views.view import View
+
+
+class StackedView(View):
+    """A view of any number of channels: [H, W, C] is stored as a grey picture [C·H, W].
+
+    As channels of a colour picture JPEG would mix them and halve their resolution, and there are
+    no pictures of 17 channels.
+    """
+
+    def to_image(self, frame: np.ndarray) -> np.ndarray:
+        """Lays [H, W, C] out as one grey picture [C·H, W], the first channel on top."""
+        return np.ascontiguousarray(frame.transpose(2, 0, 1)).reshape(-1, frame.shape[1])
+
+    def from_image(self, image: np.ndarray) -> np.ndarray:
+        """Takes [C·H, W] apart into [H, W, C].
+
+        Raises:
+            ValueError: not a grey picture whose height is C times something.
+        """
+        if image.ndim != 2 or image.shape[0] % self.channels:
+            raise ValueError(
+                f"a picture of shape {image.shape} is not {self.channels} channels of {self.name} "
+                "one above another"
+            )
+        channels = image.reshape(self.channels, -1, image.shape[1])
+        return np.ascontiguousarray(channels.transpose(1, 2, 0))
