@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_workspace import vidssl
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl.artifacts import Workspace
@@ -294,6 +295,20 @@ def test_bad_settings_are_usage_errors(tmp_path: Path) -> None:
         probe.run(workspace, ProbeOptions(settings=(("epoch", 3),)))
     with pytest.raises(UsageError, match="at least one epoch"):
         probe.run(workspace, ProbeOptions(settings=(("epochs", 0),)))
+
+
+def test_the_command_takes_a_recipes_probe_and_settings_over_it(tmp_path: Path) -> None:
+    small_workspace(tmp_path / "ws")
+    words = ["probe", "--recipe", "vicc-ucf101", "--set", "epochs=3", "--set", "lr=0.2", "--json"]
+    vidssl(*words, workspace=tmp_path / "ws")
+    (artifact,) = Workspace(tmp_path / "ws").artifacts("probe", "rgb-infonce")
+    settings = artifact.recipe["settings"]
+    assert (settings["epochs"], settings["lr"], settings["batch"]) == (3, 0.2, 128)
+    assert artifact.recipe["first_rate"] == 0.2
+    wrong = ["probe", "--recipe", "vicc-ucf11"]
+    assert "did you mean vicc-ucf101" in " ".join(
+        vidssl(*wrong, workspace=tmp_path / "ws", code=2).err.split()
+    )
 
 
 def test_damaged_features_are_refused(tmp_path: Path) -> None:

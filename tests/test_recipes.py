@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+import vidssl.recipes
+from vidssl.cli import app
 from vidssl.errors import UsageError
+from vidssl.linear_probe import ProbeConfig, rate_for
 from vidssl.objectives import OBJECTIVES
-from vidssl.recipes import load_recipe, recipe_card, recipe_names
+from vidssl.recipes import PARTS, load_recipe, probe_config, recipe_card, recipe_names
+from vidssl.views import VIEWS
+
+FILES = Path(vidssl.recipes.__file__).parent
+WORDS = {"title", "of", "base", "reports"}
+TABLES = {*PARTS, "probe", "finetune"}
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
@@ -32,6 +46,24 @@ def test_every_shipped_recipe_fits_every_method(name, method, stream):
     assert recipe.as_dict()["method_name"] == method
     assert not recipe.explicit
     assert recipe_card(name).title
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_has_no_table_that_nothing_reads(name):
+    """A slip in a table's name would silently leave it out."""
+    text = tomllib.loads((FILES / f"{name}.toml").read_text())
+    assert text.keys() <= WORDS | TABLES | OBJECTIVES.keys()
+    for method in OBJECTIVES.keys() & text.keys():
+        assert text[method].keys() <= PARTS.keys() | VIEWS.keys()
+        for stream in VIEWS.keys() & text[method].keys():
+            assert text[method][stream].keys() <= PARTS.keys()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_published_run_says_what_is_reported_of_it(name):
+    card = recipe_card(name)
+    assert bool(card.reports) == (card.method is not None)
+    assert card.method is None or card.method in OBJECTIVES
 
 
 PUBLISHED = {
@@ -64,6 +96,23 @@ def test_a_published_run_has_the_published_numbers(name, stream):
         assert (train.schedule, train.final_lr, train.sgd_momentum) == ("cosine", 6e-4, 0.9)
 
 
+def test_dpc_on_kinetics_with_a_deeper_network():
+    recipe = load_recipe("dpc-k400-r34", "cpc", "rgb")
+    assert (recipe.network.backbone, recipe.clip.size, recipe.clip.stride) == ("r2d3d_34", 224, 5)
+    assert (recipe.train.epochs, recipe.train.batch_size) == (150, 44)
+    assert (recipe.train.schedule, recipe.config.unit) == ("constant", False)
+
+
+def test_the_command_lists_every_recipe_with_what_is_reported():
+    shown = CliRunner().invoke(app, ["recipes"]).stdout
+    listed = json.loads(CliRunner().invoke(app, ["recipes", "--json"]).stdout)
+    assert list(listed) == recipe_names()
+    for name in recipe_names():
+        card = recipe_card(name)
+        assert f"{name} " in shown and card.title in shown and card.reports in shown
+        assert listed[name]["reports"] == card.reports
+
+
 def test_vicc_has_the_published_hyperparameters():
     single = load_recipe("vicc-ucf101", "vicc", "rgb").config
     across = load_recipe("vicc-cross-ucf101", "vicc-cross", "rgb").config
@@ -72,6 +121,100 @@ def test_vicc_has_the_published_hyperparameters():
         assert config.sinkhorn_iterations == 3 and not config.published_gradient
     assert (single.queue_from_epoch, single.freeze_prototypes_epochs) == (200, 100)
     assert (across.queue_from_epoch, across.freeze_prototypes_epochs) == (25, 0)
+
+
+# ── the probe ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_gives_a_probe(name):
+    assert isinstance(probe_config(name), ProbeConfig)
+
+
+@pytest.mark.parametrize("name", ["infonce-k400", "coclr-ucf101", "coclr-k400", "ubernce-ucf101"])
+def test_the_probe_of_coclr_has_the_published_settings(name):
+    config = probe_config(name)
+    assert (config.epochs, config.lr, config.weight_decay, config.batch) == (100, 1.0, 1e-3, 1024)
+    assert (config.decay_at, config.momentum) == ((0.6, 0.8), 0.9)
+    assert rate_for(config.batch, config) == 1.0
+
+
+@pytest.mark.parametrize("name", ["vicc-ucf101", "vicc-cross-ucf101"])
+def test_the_probe_of_vicc_has_the_published_settings(name):
+    config = probe_config(name)
+    assert (config.epochs, config.lr, config.weight_decay, config.batch) == (100, 0.1, 1e-3, 128)
+    assert (config.decay_at, config.momentum) == ((0.6, 0.8), 0.9)
+    assert rate_for(config.batch, config) == 0.1
+
+
+def test_settings_of_a_probe_are_read_from_texts_and_override_the_recipe():
+    texts = [("lr", "0.5"), ("decay_at", "[0.5]"), ("batch", "64"), ("weight_decay", "1")]
+    config = probe_config("vicc-ucf101", texts)
+    assert (config.lr, config.decay_at, config.batch, config.weight_decay) == (0.5, (0.5,), 64, 1.0)
+    assert config.lr_batch == 128 and probe_config(None) == ProbeConfig()
+
+
+def test_a_field_that_came_later_does_not_change_the_identity_of_earlier_probes():
+    names = {"epochs", "lr", "momentum", "weight_decay", "decay_at", "batch"}
+    assert ProbeConfig().as_dict().keys() == names
+    assert ProbeConfig(lr_batch=128).as_dict().keys() == names | {"lr_batch"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "told"),
+    [
+        ("coclr-ucf10", [], "did you mean coclr-ucf101"),
+        (None, [("weigth_decay", "1")], "did you mean weight_decay"),
+        (None, [("epochs", "many")], "epochs takes a whole number"),
+        (None, [("epochs", "1.5")], "epochs takes a whole number"),
+        (None, [("batch", "true")], "batch takes a whole number"),
+        (None, [("batch", "1")], "batch of two videos"),
+        (None, [("lr", "fast")], "lr takes a number"),
+        (None, [("decay_at", "0.6")], "decay_at takes a list of numbers"),
+        (None, [("lr_batch", "0")], "lr_batch must be at least 1"),
+    ],
+)
+def test_a_mistake_about_a_probe_is_one_sentence(name, settings, told):
+    with pytest.raises(UsageError, match=told) as caught:
+        probe_config(name, settings)
+    assert "\n" not in str(caught.value)
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────
+
+
+def misspelt(name: str) -> list[str]:
+    """Slips of the finger: a letter left out, one doubled, two swapped."""
+    middle = len(name) // 2
+    swapped = name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :]
+    return [
+        name[:middle] + name[middle + 1 :],
+        name[:middle] + name[middle] + name[middle:],
+        swapped,
+    ]
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_a_misspelt_setting_is_answered_with_the_right_one(method):
+    """For every field of the method, and of all that a recipe has beside it."""
+    recipe = load_recipe("paper", method, "rgb")
+    fields = {
+        field.name
+        for attribute in PARTS.values()
+        for field in dataclasses.fields(getattr(recipe, attribute))
+    }
+    assert {field.name for field in dataclasses.fields(OBJECTIVES[method].Config)} <= fields
+    for name in fields - {"k", "lr"}:  # too short for a slip to be told from another word
+        for wrong in set(misspelt(name)) - fields:
+            with pytest.raises(UsageError) as caught:
+                load_recipe("paper", method, "rgb", [(wrong, "1")])
+            assert f"(did you mean {name}?)" in str(caught.value), (wrong, str(caught.value))
+
+
+def test_a_setting_of_another_method_is_no_setting_of_this_one():
+    for method, field in (("infonce", "k"), ("vicc", "momentum"), ("cpc", "prototypes")):
+        with pytest.raises(UsageError, match=f"{method} has no setting {field}"):
+            load_recipe("paper", method, "rgb", [(field, "1")])
 
 
 def test_settings_override_and_are_remembered():

@@ -496,6 +496,9 @@ def probe(
     ] = None,
     pack: PackOption = None,
     split: SplitOption = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="A shipped recipe whose probe settings to take.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the probe."),
@@ -516,13 +519,15 @@ def probe(
     Example:  vidssl probe --stream flow --split split2
 
     Example:  vidssl probe --stream rgb,flow
+
+    Example:  vidssl probe --recipe vicc-cross-ucf101 --set weight_decay=1e-4
     """
     from vidssl.stages import probe as stage
     from vidssl.tables import classification_tables
 
     options = stage.ProbeOptions(
         checkpoints=tuple(checkpoint or ()), streams=_names(stream), pack=pack, split=split,
-        settings=_settings(settings), name=name, seed=seed, device=device, new=new,
+        recipe=recipe, settings=_settings(settings), name=name, seed=seed, device=device, new=new,
         dry_run=dry_run,
     )  # fmt: skip
     result = terminal.run(stage.run, options)

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vidssl.errors import UsageError
 
 PUBLISHED_BATCH = 1024
 STEPS_PER_EPOCH = 8
@@ -26,9 +29,10 @@ class ProbeConfig:
     """How the classifier is trained.
 
     Attributes:
-        epochs, lr, momentum, weight_decay: of SGD; `lr` is for a batch of 1024.
+        epochs, lr, momentum, weight_decay: of SGD.
         decay_at: shares of the epochs after which the rate falls to a tenth.
         batch: videos per step; None: see :func:`batch_for`.
+        lr_batch: `lr` is for a batch of so many; smaller ones have it in proportion.
     """
 
     epochs: int = 100
@@ -37,6 +41,20 @@ class ProbeConfig:
     weight_decay: float = 1e-3
     decay_at: tuple[float, ...] = (0.6, 0.8)
     batch: int | None = None
+    lr_batch: int = PUBLISHED_BATCH
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or (self.batch is not None and self.batch < 2):
+            raise UsageError("a probe needs at least one epoch and a batch of two videos or more")
+        if self.lr_batch < 1:
+            raise UsageError(f"lr_batch must be at least 1, not {self.lr_batch}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives what identifies it; `lr_batch` came later and is left out where it is 1024."""
+        fields = asdict(self) | {"decay_at": list(self.decay_at)}
+        if self.lr_batch == PUBLISHED_BATCH:
+            del fields["lr_batch"]
+        return fields
 
 
 def batch_for(videos: int, config: ProbeConfig) -> int:
@@ -54,8 +72,8 @@ def batch_for(videos: int, config: ProbeConfig) -> int:
 
 
 def rate_for(batch: int, config: ProbeConfig) -> float:
-    """Gives the first learning rate: `lr`, in proportion for batches smaller than 1024."""
-    return config.lr * min(1.0, batch / PUBLISHED_BATCH)
+    """Gives the first learning rate: `lr`, in proportion for batches below `lr_batch`."""
+    return config.lr * min(1.0, batch / config.lr_batch)
 
 
 class LinearProbe(nn.Module):

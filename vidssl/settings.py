@@ -53,19 +53,33 @@ def literal(value: Any) -> Any:
 
 
 def like(name: str, example: Any, value: Any) -> Any:
-    """Gives `value` in the type of `example`, the field's value so far.
+    """Gives `value` in the type of `example`, the field's value so far; None: a whole number.
 
     Raises:
         UsageError: it is of another type.
     """
-    if isinstance(example, bool) or isinstance(value, bool):
-        fits = isinstance(example, bool) and isinstance(value, bool)
-    elif isinstance(example, float):
-        fits = isinstance(value, int | float)
-    elif isinstance(example, tuple):
-        fits = isinstance(value, list | tuple) and all(isinstance(v, int) for v in value)
+    kind = int if example is None else type(example)
+    if kind is float:
+        fits = _is_number(value)
+    elif kind is tuple:
+        number = _is_number if any(isinstance(v, float) for v in example) else _is_whole
+        fits = isinstance(value, list | tuple) and all(map(number, value))
     else:
-        fits = isinstance(value, type(example))
+        fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
     if not fits:
-        raise UsageError(f"{name} takes {KINDS[type(example).__name__]}, not {value!r}")
-    return type(example)(value)
+        raise UsageError(f"{name} takes {_kind(example)}, not {value!r}")
+    return kind(value)
+
+
+def _kind(example: Any) -> str:
+    if isinstance(example, tuple) and any(isinstance(v, float) for v in example):
+        return "a list of numbers, such as [0.6, 0.8]"
+    return KINDS["int" if example is None else type(example).__name__]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -5,6 +5,7 @@ A file holds tables for all methods and, under a method's (and view's) name, wha
     [clip]            frames, stride, size          [coclr.train]        only for coclr
     [train]           epochs, lr, …                 [coclr.flow.train]   only its flow stream
     [coclr.method]    the fields of the method's Config
+    [probe]           how `vidssl probe --recipe` trains its classifier
 
 `policy` in [augment] takes all of :data:`vidssl.augment.POLICIES`' entry of that name, which the
 table's other fields then change.
@@ -25,9 +26,10 @@ from typing import Any
 from vidssl.augment import AugmentSpec, get_policy
 from vidssl.clips import ClipSpec
 from vidssl.errors import UsageError, nearest_name
+from vidssl.linear_probe import ProbeConfig
 from vidssl.objectives import OBJECTIVES
 from vidssl.optimisation import TrainSpec
-from vidssl.settings import like, literal
+from vidssl.settings import configure, like, literal
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,21 @@ def load_recipe(
         settings.setdefault(part, {})[field] = literal(value)
     explicit = frozenset(field for fields in settings.values() for field in fields)
     return replace(_apply(recipe, settings), explicit=explicit)
+
+
+def probe_config(name: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> ProbeConfig:
+    """Gives how a probe is trained: the [probe] of a shipped recipe, and what the user set.
+
+    Args:
+        name: None: the defaults.
+
+    Raises:
+        UsageError: an unknown recipe or field, or a value of the wrong type.
+    """
+    config = ProbeConfig()
+    for text in _with_bases(name) if name is not None else []:
+        config = configure("a probe", config, text.get("probe", {}).items())
+    return configure("a probe", config, overrides)
 
 
 def recipe_card(name: str) -> RecipeCard:

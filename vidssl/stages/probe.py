@@ -19,7 +19,7 @@ import numpy as np
 import safetensors.torch
 
 from vidssl.artifacts import Artifact, Run, Workspace, atomic_write, canonical_digest
-from vidssl.errors import UsageError, VidsslError, nearest_name
+from vidssl.errors import VidsslError
 from vidssl.features import Protocol
 from vidssl.linear_probe import (
     LinearProbe,
@@ -30,6 +30,7 @@ from vidssl.linear_probe import (
     train_probe,
 )
 from vidssl.progress import SILENT, Progress
+from vidssl.recipes import probe_config
 from vidssl.stages.classification import (
     ClassificationResult,
     Classified,
@@ -57,6 +58,7 @@ class ProbeOptions:
         streams: those whose probabilities are averaged; none: the checkpoints' own, or rgb.
         pack: None: the one the first checkpoint was trained on.
         split: None: the one the first checkpoint was trained with.
+        recipe: a shipped recipe whose [probe] is taken; None: the defaults.
         settings: (field, value) overrides of :class:`ProbeConfig`.
         name: of the artifact; None: the checkpoints'.
     """
@@ -66,6 +68,7 @@ class ProbeOptions:
     pack: str | None = None
     split: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
+    recipe: str | None = None
     settings: tuple[tuple[str, Any], ...] = ()
     name: str | None = None
     seed: int = 0
@@ -86,7 +89,7 @@ def run(
         VidsslError: no checkpoint, no labels, no such split, or a split that cannot be probed.
         UsageError: a setting that does not exist.
     """
-    config = configure(options.settings)
+    config = probe_config(options.recipe, options.settings)
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     checkpoints = [subject.checkpoint for subject in subjects]
     labelled = find_labels(workspace, subjects[0].pack, checkpoints, options.split)
@@ -99,25 +102,6 @@ def run(
         return _average(workspace, subjects, labelled, config, options, progress)
     name = options.name or name_of(subjects[0])
     return _one(workspace, subjects[0], labelled, config, replace(options, name=name), progress)
-
-
-def configure(settings: Sequence[tuple[str, Any]]) -> ProbeConfig:
-    """Gives the probe's settings with the user's overrides.
-
-    Raises:
-        UsageError: a setting that does not exist; the sentence names the nearest.
-    """
-    config = ProbeConfig()
-    for name, value in settings:
-        if name not in asdict(config):
-            raise UsageError(
-                f"a probe has no setting {name}{nearest_name(name, asdict(config))}; "
-                f"it has {', '.join(asdict(config))}"
-            )
-        config = replace(config, **{name: tuple(value) if name == "decay_at" else value})
-    if config.epochs < 1 or (config.batch is not None and config.batch < 2):
-        raise UsageError("a probe needs at least one epoch and a batch of two videos or more")
-    return config
 
 
 def check_trainable(labelled: Labelled) -> None:
@@ -249,7 +233,7 @@ def _recipe(
 def settings_of(config: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
     """Gives every number of a probe's training, for its recipe."""
     batch = batch_for(len(labelled.train), config)
-    settings = asdict(config) | {"batch": batch, "decay_at": list(config.decay_at)}
+    settings = config.as_dict() | {"batch": batch}
     return {"settings": settings, "first_rate": rate_for(batch, config)}
 
 
