@@ -38,6 +38,7 @@ from vidssl.stages import embed, evaluation, probe, recall, verify
 DATA = Path(__file__).parent / "data" / "formats"
 VIDEOS = golden.videos()
 OTHER = 99
+KINDS = FORMAT_VERSIONS.keys() - {"view"}  # which has an archive of its own
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_there_is_one_artifact_of_every_kind(workspace):
     ]
     assert [a.sequence for a in artifacts] == [1, 2, 3, 4, 5, 6, 7]
     if set(FORMAT_VERSIONS.values()) == {1}:
-        assert {a.kind for a in artifacts} == set(FORMAT_VERSIONS)
+        assert {a.kind for a in artifacts} == set(KINDS)
 
 
 def test_every_byte_is_what_its_record_says(workspace):
@@ -219,7 +220,7 @@ def refused(action) -> str:
     return sentence
 
 
-@pytest.mark.parametrize("kind", FORMAT_VERSIONS)
+@pytest.mark.parametrize("kind", sorted(KINDS))
 def test_an_artifact_of_an_unknown_version(workspace, kind):
     artifact = only(workspace, kind)
     path = artifact.path / MANIFEST

@@ -71,9 +71,11 @@ def _encode_webp(image: np.ndarray) -> bytes:
 
 def _decode_webp(blob: bytes) -> np.ndarray:
     image = _decode_picture(blob)
-    grey = image.ndim == 3 and not np.any(image != image[..., :1])
-    # WebP knows no grey pictures: they have three equal channels.
-    return np.ascontiguousarray(image[..., 0]) if grey else image
+    if image.ndim == 3:  # WebP knows no grey pictures: they have three equal channels
+        red, green, blue = cv2.split(image)
+        if np.array_equal(red, green) and np.array_equal(green, blue):
+            return red
+    return image
 
 
 def _encode(suffix: str, image: np.ndarray, options: list[int]) -> bytes:
