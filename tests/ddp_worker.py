@@ -37,8 +37,8 @@ def share(step: int, objective: Objective) -> list[ClipBatch]:
 class Stopping(FixedBatches):
     stop_at = -1
 
-    def epoch(self, epoch, first_step=0):
-        for step, batches in enumerate(super().epoch(epoch, first_step), first_step):
+    def steps(self, begin, end):
+        for step, batches in enumerate(super().steps(begin, end), begin):
             # Only one rank hears the signal; all must stop at the same step.
             if step == self.stop_at and distributed.rank() == 1:
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -43,14 +43,11 @@ class StubBlockEncoder(nn.Module):
 
 
 class FixedBatches:
-    """One epoch of batches made by a function of the step; remembers nothing."""
+    """Epochs of the same batches, made by a function of the step in it; remembers nothing."""
 
     def __init__(self, steps: int, make: Callable[[int], list[ClipBatch]]) -> None:
         self.steps_per_epoch, self.make = steps, make
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[ClipBatch]]:
-        for step in range(first_step, self.steps_per_epoch):
-            yield self.make(step)
-
-    def present(self, batch: ClipBatch, device: torch.device) -> ClipBatch:
-        return batch
+    def steps(self, begin: int, end: int) -> Iterator[list[ClipBatch]]:
+        for step in range(begin, end):
+            yield self.make(step % self.steps_per_epoch)

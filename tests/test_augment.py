@@ -7,6 +7,7 @@ import torch
 import torchvision.transforms.functional as TF
 
 from vidssl.augment import (
+    POLICIES,
     AugmentSpec,
     Box,
     ColourDraw,
@@ -16,10 +17,12 @@ from vidssl.augment import (
     adjust_saturation,
     apply_colour,
     centre_square,
+    colour,
     crop_resize,
     draw_clip,
     gaussian_blur,
 )
+from vidssl.augment.drawing import draw_colours
 
 
 def some_clips(clips: int = 3) -> torch.Tensor:
@@ -46,7 +49,7 @@ def test_colour_operation_equals_torchvision_on_every_frame(ours, reference, fac
 
 def test_blur_equals_torchvision():
     x = some_clips(2)
-    got = gaussian_blur(x.clone(), torch.tensor([0.8, 1.5]))
+    got = gaussian_blur(x.clone(), torch.tensor([0.8, 1.5]), reach=5)
     for clip, sigma in enumerate((0.8, 1.5)):
         wanted = TF.gaussian_blur(x[clip].transpose(0, 1), [11, 11], [sigma, sigma])
         torch.testing.assert_close(got[clip].transpose(0, 1), wanted, atol=0.05, rtol=0)
@@ -60,6 +63,21 @@ def test_each_clip_gets_only_its_own_changes_in_its_own_order():
     torch.testing.assert_close(got[0, :, 0], frame, atol=0.02, rtol=0)
     torch.testing.assert_close(got[1], x[1])
     torch.testing.assert_close(got[2], x[2, 2].expand(3, -1, -1, -1))
+
+
+@pytest.mark.parametrize("policy", ["truthful", "coclr", "dpc"])
+def test_a_batch_at_once_is_its_clips_one_by_one(policy):
+    """A GPU changes all clips in one go, a CPU one after the other."""
+    spec, draw = POLICIES[policy], np.random.default_rng(5)
+    frames = 2 if spec.per_frame != "nothing" else 1
+    draws = [c for _ in range(12) for c in draw_colours(spec, draw, True, frames)]
+    x = some_clips(12)
+    one_by_one = apply_colour(x.clone(), draws, spec)
+    at_once = x.clone() if frames == 1 else x.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    colour._change(at_once, draws, spec)
+    if frames > 1:
+        at_once = at_once.squeeze(2).unflatten(0, (12, 2)).transpose(1, 2)
+    torch.testing.assert_close(at_once, one_by_one, atol=1e-3, rtol=0)
 
 
 def test_channel_shuffle_permutes():
@@ -107,7 +125,7 @@ def test_probabilities_are_those_of_the_spec():
     draw = np.random.default_rng(2)
     spec = AugmentSpec()
     draws = [draw_clip(spec, draw, 1.0) for _ in range(4000)]
-    colours = [colour for d in draws for colour in d.colour]
+    colours = [c for d in draws for c in d.colour]
     assert len(colours) == len(draws)
     tolerance = pytest.approx
     assert np.mean([d.mirrored for d in draws]) == tolerance(0.5, abs=0.03)

@@ -41,8 +41,9 @@ from vidssl.augment import (
     get_policy,
 )
 from vidssl.checkpoints import checkpoint_encoder
-from vidssl.clips import ClipLoader, ClipSpec, TrainingVideos
+from vidssl.clips import ClipSpec, HostSample, TrainingVideos
 from vidssl.errors import UsageError
+from vidssl.loader import ClipLoader
 from vidssl.recipes import load_recipe, recipe_card, recipe_names
 from vidssl.views import get_view
 
@@ -441,21 +442,38 @@ class Numbered:
         return flow
 
 
-def loader(policy: str, views: tuple[str, ...], shown: str, **facts) -> ClipLoader:
+SHORT = ClipSpec(frames=4, size=8)
+
+
+def loader(
+    policy: str,
+    views: tuple[str, ...],
+    shown: str,
+    clip: ClipSpec = SHORT,
+    clips_per_video: int = 2,
+    **facts,
+) -> ClipLoader:
     rows = np.arange(4)
     return ClipLoader(
         TrainingVideos(Numbered(), rows, rows, rows),
         views,
-        ClipSpec(frames=4, size=8),
+        clip,
         replace(POLICIES[policy], **facts),
         4,
+        clips_per_video=clips_per_video,
         presentations={"flow": shown},
     )
 
 
+def samples_of(made: ClipLoader) -> list[HostSample]:
+    """Gives what the first batch is made of."""
+    order = np.random.default_rng([0, 0]).permutation(4)
+    return [made.sampler.sample(0, position, row) for position, row in enumerate(order)]
+
+
 def test_one_clip_is_one_moment_and_two_clips_are_two():
     made = loader("coclr", ("rgb",), "coclr")
-    samples = [made.sample(0, position, 0) for position in range(600)]
+    samples = [made.sampler.sample(0, position, 0) for position in range(600)]
     same = [np.array_equal(s.clips["rgb"][0], s.clips["rgb"][1]) for s in samples]
     # Two clips fall on the same of the 57 starts by chance.
     assert_share(same, 0.5 + 0.5 / 57)
@@ -469,7 +487,7 @@ def test_motion_as_a_picture_is_mirrored_without_turning_u_round(flip):
     shown = {}
     for policy in ("coclr", "truthful"):
         made = loader(policy, ("flow",), "coclr", **{**CALM, "flip": flip})
-        shown[policy] = made.sample(0, 0, 0).clips["flow"][0, 0, 0, 4].astype(int)
+        shown[policy] = made.sampler.sample(0, 0, 0).clips["flow"][0, 0, 0, 4].astype(int)
     right_half_moves_more = shown["coclr"][6] > shown["coclr"][1]
     assert right_half_moves_more == (flip == 0.0)
     assert (shown["coclr"] > 128).all()
@@ -478,15 +496,16 @@ def test_motion_as_a_picture_is_mirrored_without_turning_u_round(flip):
 
 def test_motion_as_a_picture_is_changed_in_colour_as_128_v_u():
     made = loader("coclr", ("flow",), "coclr", one_clip=0.0, strong=1.0, jitter=1.0, blur=0.0)
-    (host,) = next(made.epoch(0))
-    got = made.present(host, torch.device("cpu")).clips["flow"]
+    (batch,) = next(made.steps(0, 1))
+    got, samples = batch.clips["flow"], samples_of(made)
     assert got.shape == (4, 2, 3, 4, 8, 8)
-    native = get_view("flow").levels(host.clips["flow"], "coclr")
+    pixels = torch.from_numpy(np.stack([s.clips["flow"] for s in samples]))
+    native = get_view("flow").levels(pixels, "coclr")
     assert (native[..., 0, :, :, :] == 128).all(), "(128, v, u)"
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     for clip, frame in ((0, 0), (0, 3), (1, 2)):
-        draw = host.colour["flow"][4 * (2 * 1 + clip) + frame]  # of sample 1
+        draw = samples[1].colour["flow"][4 * clip + frame]
         image = native[1, clip, :, frame].permute(1, 2, 0).to(torch.uint8).numpy()
         wanted = torch.from_numpy(by_pil(image, draw).copy()).permute(2, 0, 1) / 255
         shown = got[1, clip, :, frame] * std + mean
@@ -495,14 +514,14 @@ def test_motion_as_a_picture_is_changed_in_colour_as_128_v_u():
 
 def test_flow_in_its_own_form_keeps_its_colour_and_its_sense_under_any_policy():
     made = loader("coclr", ("rgb", "flow"), "native", one_clip=0.0, strong=1.0, flip=1.0)
-    sample = made.sample(0, 0, 0)
+    sample = made.sampler.sample(0, 0, 0)
     assert list(sample.colour) == ["rgb"]
     assert (sample.clips["flow"][:, 0] < 128).all()
 
 
 def test_truthful_never_touches_the_colour_of_flow():
     for shown in ("native", "coclr"):
-        sample = loader("truthful", ("rgb", "flow"), shown).sample(0, 0, 0)
+        sample = loader("truthful", ("rgb", "flow"), shown).sampler.sample(0, 0, 0)
         assert list(sample.colour) == ["rgb"]
 
 
@@ -510,28 +529,26 @@ def test_cocon_takes_the_crop_of_flow_in_which_most_moves():
     best = loader("cocon", ("flow",), "cocon", crop_square=0.5)
     any_one = loader("cocon", ("flow",), "cocon", crop_square=0.5, crop_candidates=0)
     moved = [
-        np.mean([m.sample(0, p, 0).clips["flow"][:, 0].mean() for p in range(200)])
+        np.mean([m.sampler.sample(0, p, 0).clips["flow"][:, 0].mean() for p in range(200)])
         for m in (best, any_one)
     ]
     # The square of 6 of 16 columns begins anywhere from 0 to 10; right of 8 all moves by 80.
     assert moved[0] > moved[1] + 5
-    assert not best.sample(0, 0, 0).colour
+    assert not best.sampler.sample(0, 0, 0).colour
 
 
 def test_colour_of_a_frame_is_its_own_in_dpc():
-    made = loader("dpc", ("rgb",), "native")
-    made.clip = ClipSpec(frames=2, size=8, blocks=3)
-    made.clips_per_video = 1
-    (host,) = next(made.epoch(0))
-    assert len(host.colour["rgb"]) == 4 * 3 * 2
-    shown = made.present(host, torch.device("cpu")).clips["rgb"]
-    x = host.clips["rgb"].float()
-    for place, draw in enumerate(host.colour["rgb"]):
-        sample, rest = divmod(place, 6)
-        block, frame = divmod(rest, 2)
-        alone = x[sample, block, :, frame][None, :, None].clone()
-        wanted = get_view("rgb").to_float(apply_colour(alone, [draw], POLICIES["dpc"]))
-        torch.testing.assert_close(shown[sample, block, :, frame], wanted[0, :, 0])
+    clip = ClipSpec(frames=2, size=8, blocks=3)
+    made = loader("dpc", ("rgb",), "native", clip=clip, clips_per_video=1)
+    (batch,) = next(made.steps(0, 1))
+    for shown, sample in zip(batch.clips["rgb"], samples_of(made), strict=True):
+        x = torch.from_numpy(sample.clips["rgb"]).float()
+        assert len(sample.colour["rgb"]) == 3 * 2
+        for place, draw in enumerate(sample.colour["rgb"]):
+            block, frame = divmod(place, 2)
+            alone = x[block, :, frame][None, :, None].clone()
+            wanted = get_view("rgb").to_float(apply_colour(alone, [draw], POLICIES["dpc"]))
+            torch.testing.assert_close(shown[block, :, frame], wanted[0, :, 0])
 
 
 # ── recipes ──────────────────────────────────────────────────────────────────────────────────

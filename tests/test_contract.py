@@ -165,9 +165,9 @@ class StopAt(FixedBatches):
         super().__init__(steps, make)
         self.stop_at = stop_at
 
-    def epoch(self, epoch, first_step=0):
-        for step, batches in enumerate(super().epoch(epoch, first_step), first_step):
-            if epoch * self.steps_per_epoch + step == self.stop_at:
+    def steps(self, begin, end):
+        for step, batches in enumerate(super().steps(begin, end), begin):
+            if step == self.stop_at:
                 import os
                 import signal
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from cli_workspace import vidssl
 from small_workspace import annotate, make_pack
 
@@ -12,7 +11,8 @@ from vidssl.artifacts import Workspace
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import EncoderSpec
 from vidssl.checkpoints import checkpoint_encoder
-from vidssl.clips import ClipLoader, ClipSpec, TrainingVideos
+from vidssl.clips import ClipSpec, TrainingVideos
+from vidssl.loader import ClipLoader
 from vidssl.recipes import load_recipe, recipe_card
 
 SMALL = ["--epochs", 2, "--batch-size", 4, "--set", "frames=2", "--set", "size=32"]
@@ -126,7 +126,7 @@ def loader(clip: ClipSpec, length: int = 60, clips: int = 1, **augment: float) -
 
 
 def test_blocks_follow_one_another_without_a_gap():
-    sample = loader(ClipSpec(frames=3, stride=2, size=8, blocks=4)).sample(0, 0, 0)
+    sample = loader(ClipSpec(frames=3, stride=2, size=8, blocks=4)).sampler.sample(0, 0, 0)
     for view, channels in (("rgb", 3), ("flow", 2)):
         clips = sample.clips[view]
         assert clips.shape == (4, channels, 3, 8, 8)
@@ -135,16 +135,17 @@ def test_blocks_follow_one_another_without_a_gap():
 
 
 def test_a_short_video_is_padded_with_its_first_frame():
-    sample = loader(ClipSpec(frames=3, stride=1, size=8, blocks=3), length=7).sample(0, 0, 0)
+    sample = loader(ClipSpec(frames=3, stride=1, size=8, blocks=3), length=7).sampler.sample(
+        0, 0, 0
+    )
     assert sample.clips["rgb"][:, 0, :, 0, 0].ravel().tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6]
 
 
 def test_what_is_drawn_for_a_clip_holds_for_all_of_its_blocks():
     made = loader(ClipSpec(frames=2, size=8, blocks=3), clips=2, jitter=1, blur=1)
-    sample = made.sample(0, 0, 0)
+    sample = made.sampler.sample(0, 0, 0)
     colour = sample.colour["rgb"]
     assert len(colour) == 6 == len(sample.clips["rgb"])
     assert colour[0] == colour[1] == colour[2] != colour[3]
-    (host,) = next(made.epoch(0))
-    batch = made.present(host, torch.device("cpu"))
+    (batch,) = next(made.steps(0, 1))
     assert batch.clips["rgb"].shape == (4, 6, 3, 2, 8, 8)

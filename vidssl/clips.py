@@ -1,4 +1,4 @@
-"""From packed shards to batches of clips.
+"""From packed shards to one video's clips.
 
 Data is a function of (videos, seed, epoch, position): every sample has a random generator of its
 own, so batches do not depend on threads, ranks or on where a run was resumed.
@@ -8,33 +8,26 @@ Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vidssl.augment import (
-    POLICIES,
     AugmentSpec,
     Box,
     ClipDraw,
     ColourDraw,
-    apply_colour,
     crop_resize,
     cut,
     draw_moments,
     draw_views,
 )
-from vidssl.errors import VidsslError
 from vidssl.sampling import clip_indices, random_start
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
-
-BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -93,114 +86,56 @@ class TrainingVideos:
 
 @dataclass(frozen=True)
 class HostSample:
-    """One video's clips: uint8 [N, C, T, H, W] per view.
+    """One video's clips, as stored.
 
     Attributes:
+        clips: uint8 [N, C, T, H, W] per view; in memory channels come last.
         colour: of views that are changed in colour: for each of the N one draw, or T.
     """
 
     clips: dict[str, np.ndarray]
     colour: dict[str, list[ColourDraw]]
-    row: int
 
 
 @dataclass(frozen=True)
-class HostBatch:
-    """A batch before it goes to the device: uint8 [B, N, C, T, H, W] per view."""
+class ClipSampler:
+    """Makes the clips of one video after another, from any thread.
 
-    clips: dict[str, Tensor]
-    colour: dict[str, list[ColourDraw]]
-    source: Tensor
-    label: Tensor
-    index: Tensor
-
-
-class ClipLoader:
-    """Batches of clips for one rank, decoded by threads ahead of the training loop.
-
-    Args:
+    Attributes:
         videos: those to train on.
         views: names of the views every sample carries.
         augment: what is drawn for a clip, and how; its policy says what the views share.
-        batch_size: samples in one optimiser step, over all ranks and micro-batches.
-        accumulate: micro-batches in one optimiser step.
-        threads: decoding threads (JPEG decoding and resizing release the GIL).
         presentations: {view: how it is shown to the network}; "native" where it is left out.
-
-    Raises:
-        VidsslError: the batch cannot be divided, or there are fewer videos than a batch.
     """
 
-    def __init__(
-        self,
-        videos: TrainingVideos,
-        views: Sequence[str],
-        clip: ClipSpec,
-        augment: AugmentSpec,
-        batch_size: int,
-        *,
-        clips_per_video: int = 2,
-        seed: int = 0,
-        accumulate: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-        threads: int = 2,
-        pin: bool = False,
-        presentations: Mapping[str, str] | None = None,
-    ) -> None:
-        if batch_size % (accumulate * world_size):
-            raise VidsslError(
-                f"a batch of {batch_size} cannot be divided among {world_size} processes "
-                f"of {accumulate} micro-batches: choose a multiple of {accumulate * world_size}"
-            )
-        if len(videos) < batch_size:
-            raise VidsslError(
-                f"there are {len(videos)} training videos, fewer than one batch of {batch_size}: "
-                f"give --batch-size {max(1, len(videos))} or less"
-            )
-        self.videos, self.views, self.clip, self.augment = videos, list(views), clip, augment
-        self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
-        self.clips_per_video, self.rank, self.world_size = clips_per_video, rank, world_size
-        self.threads, self.pin = threads, pin
-        self.presentations = dict(presentations or {})
-        self.steps_per_epoch = len(videos) // batch_size
-        counts = np.stack([videos.reader.frame_count(view) for view in self.views])
-        self._length = counts.min(axis=0)  # a derived view is a frame shorter: indices are shared
+    videos: TrainingVideos
+    views: Sequence[str]
+    clip: ClipSpec
+    augment: AugmentSpec
+    clips_per_video: int = 2
+    seed: int = 0
+    presentations: Mapping[str, str] = field(default_factory=dict)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[HostBatch]]:
-        """Gives, for every optimiser step from `first_step`, this rank's micro-batches."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.videos))
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="clips")
-        pending: list[list[Future[HostSample]]] = []
-        try:
-            for step in range(first_step, self.steps_per_epoch + BATCHES_AHEAD):
-                if step < self.steps_per_epoch:
-                    positions = self._positions(step)
-                    pending.append(
-                        [pool.submit(self.sample, epoch, p, order[p]) for p in positions]
-                    )
-                if len(pending) > BATCHES_AHEAD or step >= self.steps_per_epoch:
-                    if not pending:
-                        break
-                    yield self._micro_batches([f.result() for f in pending.pop(0)])
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def shape(self, view: str) -> tuple[int, int, int, int, int]:
+        """Gives [N, T, H, W, C] of a sample's clips in memory."""
+        size, channels = self.clip.size, get_view(view).channels
+        clips = self.clips_per_video * self.clip.blocks
+        return clips, self.clip.frames, size, size, channels
 
-    def present(self, batch: HostBatch, device: torch.device) -> ClipBatch:
-        """Makes the network's input of a micro-batch, on the device."""
-        return present(batch, device, self.presentations, self.augment)
+    def sample(
+        self, epoch: int, position: int, row: int, into: Mapping[str, np.ndarray] | None = None
+    ) -> HostSample:
+        """Makes one video's clips.
 
-    def _positions(self, step: int) -> np.ndarray:
-        share = self.batch_size // self.world_size
-        begin = step * self.batch_size + self.rank * share
-        return np.arange(begin, begin + share)
-
-    def sample(self, epoch: int, position: int, row: int) -> HostSample:
-        """Makes one video's clips; `row` counts within the training videos."""
+        Args:
+            position: within the epoch.
+            row: counts within the training videos.
+            into: memory for the pixels of each view, of the form `shape` gives.
+        """
         draw = np.random.default_rng([self.seed, epoch, int(position), 1])
         video = int(self.videos.index[row])
         moments = draw_moments(self.augment, draw, self.clips_per_video)
-        times = self._times(draw, int(self._length[video]), one=moments.one)
+        times = self._times(draw, self._length(video), one=moments.one)
         # A frame that both clips hold is decoded once.
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
@@ -210,10 +145,19 @@ class ClipLoader:
         drawn = draw_views(self.augment, draw, aspects, films, moments.strong, len(times[0]))
         clips: dict[str, np.ndarray] = {}
         for view, draws in drawn.items():
-            shown = [self._clip(view, frames[view], *one) for one in zip(where, draws, strict=True)]
-            clips[view] = np.concatenate([self._blocks(clip) for clip in shown])
+            shape = self.shape(view)
+            pixels_NTHWC = np.empty(shape, np.uint8) if into is None else into[view]
+            # What is one clip here are consecutive blocks to the network.
+            whole = pixels_NTHWC.reshape(self.clips_per_video, -1, *shape[2:])
+            for clip_THWC, picked, one in zip(whole, where, draws, strict=True):
+                self._clip(view, frames[view], picked, one, clip_THWC)
+            clips[view] = pixels_NTHWC.transpose(0, 4, 1, 2, 3)
         colour = {v: self._colours(draws) for v, draws in drawn.items() if self._coloured(v)}
-        return HostSample(clips, colour, row)
+        return HostSample(clips, colour)
+
+    def _length(self, video: int) -> int:
+        # A derived view is a frame shorter, and indices are shared.
+        return min(int(self.videos.reader.frame_count(view)[video]) for view in self.views)
 
     def _times(self, draw: np.random.Generator, length: int, one: bool) -> list[np.ndarray]:
         """Draws the frame indices of every clip; `one` moment for all of them, or one for each."""
@@ -238,11 +182,10 @@ class ClipLoader:
         # What holds for a clip holds for all of its blocks.
         return [c for d in draws for c in d.colour * (blocks if len(d.colour) == 1 else 1)]
 
-    def _blocks(self, clip_CTHW: np.ndarray) -> np.ndarray:
-        """Cuts a clip of N·T frames into its blocks [N, C, T, H, W]."""
-        return np.stack(np.split(clip_CTHW, self.clip.blocks, axis=1))
-
-    def _clip(self, view: str, frames: np.ndarray, where: np.ndarray, draw: ClipDraw) -> np.ndarray:
+    def _clip(
+        self, view: str, frames: np.ndarray, where: np.ndarray, draw: ClipDraw, into: np.ndarray
+    ) -> None:
+        """Crops, resizes and mirrors the frames `where` of a view into [T, H, W, C]."""
         first, back = np.unique(where, return_inverse=True)  # padding repeats the first frame
         box = _busiest(view, frames[first], draw.boxes)
         cropped = crop_resize(frames[first], box, self.clip.size, self.augment.resize)
@@ -250,24 +193,7 @@ class ClipLoader:
             cropped = cropped[:, :, ::-1]
         elif draw.mirrored:
             cropped = get_view(view).flip(cropped)
-        return cropped[back].transpose(3, 0, 1, 2)
-
-    def _micro_batches(self, samples: list[HostSample]) -> list[HostBatch]:
-        share = len(samples) // self.accumulate
-        return [self._collate(samples[i * share : (i + 1) * share]) for i in range(self.accumulate)]
-
-    def _collate(self, samples: list[HostSample]) -> HostBatch:
-        rows = np.array([s.row for s in samples])
-        clips = {v: torch.from_numpy(np.stack([s.clips[v] for s in samples])) for v in self.views}
-        if self.pin:
-            clips = {view: x.pin_memory() for view, x in clips.items()}
-        return HostBatch(
-            clips=clips,
-            colour={v: [c for s in samples for c in s.colour[v]] for v in samples[0].colour},
-            source=torch.from_numpy(self.videos.source[rows]),
-            label=torch.from_numpy(self.videos.label[rows]),
-            index=torch.from_numpy(self.videos.index[rows]),
-        )
+        into[:] = cropped[back]
 
 
 def _busiest(view: str, frames: np.ndarray, boxes: tuple[Box, ...]) -> Box:
@@ -275,26 +201,3 @@ def _busiest(view: str, frames: np.ndarray, boxes: tuple[Box, ...]) -> Box:
     if len(boxes) == 1:
         return boxes[0]
     return max(boxes, key=lambda box: get_view(view).activity(cut(frames, box)))
-
-
-def present(
-    batch: HostBatch,
-    device: torch.device,
-    presentations: Mapping[str, str] | None = None,
-    augment: AugmentSpec = POLICIES["truthful"],
-) -> ClipBatch:
-    """Takes a batch to the device and makes the network's input of it: colour, then floats."""
-    clips = {}
-    for name, pixels in batch.clips.items():
-        view, shown = get_view(name), (presentations or {}).get(name, NATIVE)
-        x = view.levels(pixels.to(device, non_blocking=True), shown)
-        if name in batch.colour:
-            x = x.to(torch.float32)
-            x = apply_colour(x.flatten(0, 1), batch.colour[name], augment).view(x.shape)
-        clips[name] = view.normalise(x, shown)
-    return ClipBatch(
-        clips=clips,
-        source=batch.source.to(device, non_blocking=True),
-        label=batch.label.to(device, non_blocking=True),
-        index=batch.index.to(device, non_blocking=True),
-    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +34,11 @@ class Batches(Protocol):
 
     steps_per_epoch: int
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Sequence[Any]]:
-        """Gives this rank's micro-batches for every optimiser step from `first_step`."""
+    def steps(self, begin: int, end: int) -> Iterator[Sequence[ClipBatch]]:
+        """Gives this rank's micro-batches for the optimiser steps `begin` to `end`, on the device.
 
-    def present(self, batch: Any, device: torch.device) -> ClipBatch:
-        """Makes the network's input of a micro-batch, on the device."""
+        Steps are counted from the first one of training.
+        """
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,12 @@ def fit(
         stop_requests() as stop,
         _log_of_rank_zero(folder, resumed.get("log_rows", 0)) as log,
         progress.task(description, end, "step", begin) as task,
+        contextlib.closing(_steps(batches, seed, begin, end, meter)) as steps,
     ):
-        for clock, micro_batches in _steps(batches, seed, begin, end, meter):
+        for clock, micro_batches in steps:
             rate = learning_rate(spec, clock.step / per_epoch)
             set_learning_rate(optimizer, rate)
-            shown = [batches.present(b, place.device) for b in micro_batches]
-            outputs = train_step(objective, model, optimizer, shown, clock)
+            outputs = train_step(objective, model, optimizer, micro_batches, clock)
             meter.add(outputs, samples=spec.batch_size)
             task.advance()
 
@@ -139,17 +139,14 @@ def fit(
 
 def _steps(
     batches: Batches, seed: int, begin: int, end: int, meter: Meter
-) -> Iterator[tuple[Clock, Sequence[Any]]]:
+) -> Generator[tuple[Clock, Sequence[ClipBatch]], None, None]:
     """Gives the clock and the micro-batches of every optimiser step from `begin` to `end`."""
     per_epoch = batches.steps_per_epoch
-    while begin < end:
-        epoch, first = divmod(begin, per_epoch)
-        steps = batches.epoch(epoch, first)
-        for step in range(begin, (epoch + 1) * per_epoch):
-            with meter.waiting():
-                micro_batches = next(steps)
-            yield Clock(seed, epoch, step, end, per_epoch), micro_batches
-        begin = (epoch + 1) * per_epoch
+    ready = batches.steps(begin, end)
+    for step in range(begin, end):
+        with meter.waiting():
+            micro_batches = next(ready)
+        yield Clock(seed, step // per_epoch, step, end, per_epoch), micro_batches
 
 
 def train_step(

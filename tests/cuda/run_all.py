@@ -35,8 +35,8 @@ import torch
 
 from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace, file_digest
-from vidssl.clips import ClipLoader
 from vidssl.engine import Place, fit
+from vidssl.loader import ClipLoader
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import cotrain, pretrain, probe, retrieve
 from vidssl.stages.training import TrainingPlan
@@ -210,7 +210,7 @@ def loader(plan: TrainingPlan, views: Sequence[str], device: str, threads: int) 
         plan.recipe.augment,
         plan.recipe.train.batch_size,
         threads=threads,
-        pin=device == "cuda",
+        device=torch.device(device),
     )
 
 
@@ -218,10 +218,8 @@ def load_only(plan: TrainingPlan, device: str, threads: int) -> tuple[None, dict
     """Reads and augments two epochs of both views without any network."""
     batches = loader(plan, ("rgb", "flow"), device, threads)
     begin, samples = time.monotonic(), 0
-    for epoch in range(2):
-        for (micro,) in batches.epoch(epoch):
-            batches.present(micro, torch.device(device))
-            samples += len(micro.index)
+    for (micro,) in batches.steps(0, 2 * batches.steps_per_epoch):
+        samples += len(micro.index)
     seconds = time.monotonic() - begin
     return None, {"samples_per_second, both views": samples / seconds}
 

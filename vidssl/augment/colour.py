@@ -1,6 +1,7 @@
-"""Colour changes of clips, on the device, in floats of 0..255.
+"""Colour changes of clips, in floats of 0..255: batched on CUDA, clip by clip on a CPU.
 
-Legend: M clips (or runs of a clip's frames), C channels, T frames, H and W pixels.
+The operations write into the clips they are given. Legend: M clips (or runs of a clip's frames),
+C channels, T frames, H and W pixels.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +20,13 @@ from vidssl.augment.policy import POLICIES, AugmentSpec
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision and PIL
 BOX_PASSES = 3  # PIL's
+GAUSSIAN_REACH = 3  # of the largest sigma that may be drawn
 
 
 def apply_colour(
     x_MCTHW: Tensor, draws: Sequence[ColourDraw], spec: AugmentSpec = POLICIES["truthful"]
 ) -> Tensor:
-    """Gives clips [M, 3, T, H, W] of floats in 0..255 with their colour changed.
-
-    The clips given may be changed themselves, to save memory.
+    """Changes the colour of clips [M, 3, T, H, W] of floats in 0..255, in place; gives them.
 
     Which clips an operation touches is decided on the host, from the draws, so that the device
     never has to be waited for. Order: channel shuffle, jitter in drawn order, gray, blur; with
@@ -35,43 +36,66 @@ def apply_colour(
         draws: one for each clip, or as many for each as it has frames, clip by clip.
     """
     each = len(draws) // len(x_MCTHW)
-    if each == 1:
-        return _change(x_MCTHW, draws, spec)
-    frame_MTCtHW = x_MCTHW.unflatten(2, (each, -1)).transpose(1, 2)
-    changed = _change(frame_MTCtHW.flatten(0, 1), draws, spec)
-    return changed.view(frame_MTCtHW.shape).transpose(1, 2).flatten(2, 3)
+    if not x_MCTHW.is_cuda:
+        # A clip stays in the core's cache through all its changes; a batch would not.
+        for clip, x_1CTHW in enumerate(x_MCTHW.split(1)):
+            own = draws[clip * each : (clip + 1) * each]
+            if len(set(own)) == 1:
+                _change(x_1CTHW, own[:1], spec)
+            else:
+                _change(_frames(x_1CTHW), own, spec)
+    elif each == 1:
+        _change(x_MCTHW, draws, spec)
+    else:
+        frame_FC1HW = _frames(x_MCTHW)
+        _change(frame_FC1HW, draws, spec)
+        x_MCTHW.copy_(frame_FC1HW.squeeze(2).unflatten(0, (-1, each)).transpose(1, 2))
+    return x_MCTHW
 
 
-def _change(x: Tensor, draws: Sequence[ColourDraw], spec: AugmentSpec) -> Tensor:
-    _each(x, [d.channels for d in draws], (0, 1, 2), _permute_channels)
+def _frames(x_MCTHW: Tensor) -> Tensor:
+    """Gives every frame as a clip of its own [M·T, C, 1, H, W]: of a single clip, a view of it."""
+    return x_MCTHW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+
+
+def _change(x: Tensor, draws: Sequence[ColourDraw], spec: AugmentSpec) -> None:
+    _each(x, [d.channels for d in draws], (0, 1, 2), permute_channels)
     channels = [d.gray_channel for d in draws]
     if spec.gray_first:
-        _each(x, channels, -1, _replicate_channel)
+        _each(x, channels, -1, replicate_channel)
     for place in range(4):
         for number, (name, neutral, operation) in enumerate(JITTER):
             wanted = [getattr(d, name) if d.order[place] == number else neutral for d in draws]
             _each(x, wanted, neutral, operation)
     if not spec.gray_first:
-        _each(x, channels, -1, _replicate_channel)
+        _each(x, channels, -1, replicate_channel)
     if spec.blur_kind == "gaussian":
-        _each(x, [d.sigma for d in draws], 0.0, gaussian_blur)
+        reach = math.ceil(GAUSSIAN_REACH * spec.blur_sigma_max)
+        _each(x, [d.sigma for d in draws], 0.0, partial(gaussian_blur, reach=reach))
     else:
         radii = [box_radius(d.sigma) for d in draws]
         _each(x, radii, 0.0, partial(box_blur, reach=math.ceil(max(radii))))
-    return x
 
 
 def _each(
-    x: Tensor, values: list, neutral: object, operation: Callable[[Tensor, Tensor], Tensor]
+    x: Tensor, values: list, neutral: object, operation: Callable[[Tensor, Any], Tensor]
 ) -> None:
+    """Lets an operation change the clips whose value is not the neutral one."""
     rows = [i for i, value in enumerate(values) if value != neutral]
-    if rows:
+    if len(rows) == len(x) == 1:
+        operation(x, values[0])  # a plain number needs no small tensor, and no copy of the clip
+    elif rows:
         index = torch.tensor(rows, device=x.device)
         x[index] = operation(x[index], torch.tensor([values[i] for i in rows], device=x.device))
 
 
-def _per_clip(factor_M: Tensor) -> Tensor:
-    return factor_M.to(torch.float32).view(-1, 1, 1, 1, 1)
+# ── operations: in place, with a number for each of M clips, or one plain number for all ─────
+
+
+def _per_clip(number: Tensor | float) -> Any:
+    if isinstance(number, Tensor):
+        return number.to(torch.float32).view(-1, 1, 1, 1, 1)
+    return number
 
 
 def luminance(x_MCTHW: Tensor) -> Tensor:
@@ -81,28 +105,32 @@ def luminance(x_MCTHW: Tensor) -> Tensor:
     return weighted.unsqueeze(1)
 
 
-def adjust_brightness(x_MCTHW: Tensor, factor_M: Tensor) -> Tensor:
+def adjust_brightness(x_MCTHW: Tensor, factor: Tensor | float) -> Tensor:
     """Scales values by the clip's factor."""
-    return (x_MCTHW * _per_clip(factor_M)).clamp_(0, 255)
+    return x_MCTHW.mul_(_per_clip(factor)).clamp_(0, 255)
 
 
-def adjust_contrast(x_MCTHW: Tensor, factor_M: Tensor) -> Tensor:
+def adjust_contrast(x_MCTHW: Tensor, factor: Tensor | float) -> Tensor:
     """Moves values away from (or towards) the mean grey of their own frame."""
     mean = luminance(x_MCTHW).mean(dim=(3, 4), keepdim=True)
-    return torch.lerp(mean.expand_as(x_MCTHW), x_MCTHW, _per_clip(factor_M)).clamp_(0, 255)
+    return _away_from(mean, x_MCTHW, factor)
 
 
-def adjust_saturation(x_MCTHW: Tensor, factor_M: Tensor) -> Tensor:
+def adjust_saturation(x_MCTHW: Tensor, factor: Tensor | float) -> Tensor:
     """Moves values away from (or towards) their own grey."""
-    grey = luminance(x_MCTHW).expand_as(x_MCTHW)
-    return torch.lerp(grey, x_MCTHW, _per_clip(factor_M)).clamp_(0, 255)
+    return _away_from(luminance(x_MCTHW), x_MCTHW, factor)
 
 
-def adjust_hue(x_MCTHW: Tensor, shift_M: Tensor) -> Tensor:
+def _away_from(start: Tensor, x_MCTHW: Tensor, factor: Tensor | float) -> Tensor:
+    moved = torch.lerp(start.expand_as(x_MCTHW), x_MCTHW, _per_clip(factor), out=x_MCTHW)
+    return moved.clamp_(0, 255)
+
+
+def adjust_hue(x_MCTHW: Tensor, shift: Tensor | float) -> Tensor:
     """Turns the hue by the clip's share of a full turn; HSV's value and saturation stay."""
-    value, _ = x_MCTHW.max(1)
-    chroma = value - x_MCTHW.min(1).values
-    red, green, blue = x_MCTHW.unbind(1)
+    value, _ = x_MCTHW.max(1, keepdim=True)
+    chroma = value - x_MCTHW.amin(1, keepdim=True)
+    red, green, blue = x_MCTHW.split(1, dim=1)
     safe = chroma.clamp(min=1e-6)
     # Hue in sixths of a turn, by which channel is the largest.
     hue = torch.where(
@@ -110,28 +138,31 @@ def adjust_hue(x_MCTHW: Tensor, shift_M: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    hue = hue + 6 * shift_M.to(hue.dtype).view(-1, 1, 1, 1)
-    channels = []
-    for place in (5.0, 3.0, 1.0):
+    hue = hue + 6 * _per_clip(torch.as_tensor(shift))
+    for channel, place in zip((red, green, blue), (5.0, 3.0, 1.0), strict=True):
         k = torch.remainder(place + hue, 6)
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
-    return torch.stack(channels, 1)
+        torch.sub(value, chroma * torch.minimum(k, 4 - k).clamp_(0, 1), out=channel)
+    return x_MCTHW
 
 
-def gaussian_blur(x_MCTHW: Tensor, sigma_M: Tensor) -> Tensor:
-    """Blurs every frame with its clip's Gaussian, cut at three sigma, mirrored at the border."""
+def gaussian_blur(x_MCTHW: Tensor, sigma: Tensor | float, reach: int) -> Tensor:
+    """Blurs every frame with its clip's Gaussian, mirrored at the border.
+
+    Args:
+        reach: pixels on each side that count; no more than the picture has.
+    """
     clips, channels, time, height, width = x_MCTHW.shape
     # Reflection cannot reach past the picture, so the radius ends there too.
-    reach = math.ceil(3 * float(sigma_M.max())) if sigma_M.device.type == "cpu" else 6
     radius = max(1, min(reach, height - 1, width - 1))
     offset = torch.arange(-radius, radius + 1, device=x_MCTHW.device, dtype=x_MCTHW.dtype)
-    kernel = torch.exp(-0.5 * (offset / sigma_M.to(x_MCTHW.dtype).view(-1, 1)) ** 2)
+    sigma_M1 = torch.as_tensor(sigma, device=x_MCTHW.device, dtype=x_MCTHW.dtype).view(-1, 1)
+    kernel = torch.exp(-0.5 * (offset / sigma_M1) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)
     planes = x_MCTHW.reshape(clips, channels * time, height, width).transpose(0, 1)
     padded = F.pad(planes, (radius,) * 4, mode="reflect")
     rows = F.conv2d(padded, kernel.view(clips, 1, 1, -1), groups=clips)
     blurred = F.conv2d(rows, kernel.view(clips, 1, -1, 1), groups=clips)
-    return blurred.transpose(0, 1).reshape(x_MCTHW.shape)
+    return x_MCTHW.copy_(blurred.transpose(0, 1).reshape(x_MCTHW.shape))
 
 
 def box_radius(sigma: float) -> float:
@@ -146,7 +177,7 @@ def box_radius(sigma: float) -> float:
     return whole + (2 * whole + 1) * missing / (6 * ((whole + 1) ** 2 - variance))
 
 
-def box_blur(x_MCTHW: Tensor, radius_M: Tensor, reach: int) -> Tensor:
+def box_blur(x_MCTHW: Tensor, radius: Tensor | float, reach: int) -> Tensor:
     """Blurs every frame as PIL's GaussianBlur: three boxes along each side, borders repeated.
 
     Args:
@@ -154,7 +185,7 @@ def box_blur(x_MCTHW: Tensor, radius_M: Tensor, reach: int) -> Tensor:
     """
     clips, channels, time, height, width = x_MCTHW.shape
     offset = torch.arange(-reach, reach + 1, device=x_MCTHW.device, dtype=x_MCTHW.dtype)
-    radius_M1 = radius_M.to(x_MCTHW.dtype).view(-1, 1)
+    radius_M1 = torch.as_tensor(radius, device=x_MCTHW.device, dtype=x_MCTHW.dtype).view(-1, 1)
     # 1 inside the radius, its fraction at the pixel beyond, 0 outside.
     kernel = (radius_M1 + 1 - offset.abs()).clamp(0, 1) / (2 * radius_M1 + 1)
     planes = x_MCTHW.reshape(clips, channels * time, height, width).transpose(0, 1)
@@ -165,20 +196,24 @@ def box_blur(x_MCTHW: Tensor, radius_M: Tensor, reach: int) -> Tensor:
         for _ in range(BOX_PASSES):
             padded = F.pad(planes, padding, mode="replicate")
             planes = F.conv2d(padded, kernel.view(shape), groups=clips)
-    return planes.transpose(0, 1).reshape(x_MCTHW.shape)
+    return x_MCTHW.copy_(planes.transpose(0, 1).reshape(x_MCTHW.shape))
 
 
-def _replicate_channel(x_MCTHW: Tensor, channel_M: Tensor) -> Tensor:
-    picked = x_MCTHW[torch.arange(len(x_MCTHW), device=x_MCTHW.device), channel_M]
-    return picked.unsqueeze(1).expand_as(x_MCTHW)
+def replicate_channel(x_MCTHW: Tensor, channel: Tensor | int) -> Tensor:
+    """Gives all three channels the values of the clip's chosen one."""
+    clips = torch.arange(len(x_MCTHW), device=x_MCTHW.device)
+    return x_MCTHW.copy_(x_MCTHW[clips, channel].unsqueeze(1).expand_as(x_MCTHW))
 
 
-def _permute_channels(x_MCTHW: Tensor, channels_M3: Tensor) -> Tensor:
-    return x_MCTHW[torch.arange(len(x_MCTHW), device=x_MCTHW.device)[:, None], channels_M3]
+def permute_channels(x_MCTHW: Tensor, channels: Tensor | tuple[int, int, int]) -> Tensor:
+    """Puts the channels [M, 3] in the clip's order."""
+    order_M3 = torch.as_tensor(channels, device=x_MCTHW.device).view(-1, 3)
+    clips = torch.arange(len(x_MCTHW), device=x_MCTHW.device)
+    return x_MCTHW.copy_(x_MCTHW[clips[:, None], order_M3])
 
 
 # By the number that a draw's order knows them by, with the value that changes nothing.
-JITTER: tuple[tuple[str, float, Callable[[Tensor, Tensor], Tensor]], ...] = (
+JITTER: tuple[tuple[str, float, Callable[[Tensor, Any], Tensor]], ...] = (
     ("brightness", 1.0, adjust_brightness),
     ("contrast", 1.0, adjust_contrast),
     ("saturation", 1.0, adjust_saturation),

@@ -13,8 +13,9 @@ from vidssl.artifacts import Artifact, Workspace, file_digest
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.checkpoints import save_encoder, save_tensors, weights_digest
-from vidssl.clips import ClipLoader, ClipSpec
+from vidssl.clips import ClipSpec
 from vidssl.errors import MissingInput
+from vidssl.loader import ClipLoader
 from vidssl.progress import SILENT, Progress
 from vidssl.published import get_method, import_state, projection_width, read_published
 from vidssl.stages.inputs import TrainingData, find_pack, training_data
@@ -156,15 +157,11 @@ def measure_statistics(
         presentations={spec.view: spec.presentation},
     )
     steps = min(MEASURED_BATCHES, loader.steps_per_epoch)
-    batches = loader.epoch(0)
     encoder.train()
     with progress.task("measure BatchNorm statistics", steps, "batch") as task:
-        for _ in range(steps):
-            (host,) = next(batches)
-            clips = loader.present(host, torch.device("cpu")).clips[spec.view]
-            encoder.features(clips.flatten(0, 1))
+        for (clips,) in loader.steps(0, steps):
+            encoder.features(clips.clips[spec.view].flatten(0, 1))
             task.advance()
-    batches.close()  # type: ignore[attr-defined]
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
     encoder.eval()

@@ -19,9 +19,10 @@ from vidssl.checkpoints import (
     save_tensors,
     weights_digest,
 )
-from vidssl.clips import ClipLoader, ClipSpec
+from vidssl.clips import ClipSpec
 from vidssl.engine import Place, collapse, fit
 from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
+from vidssl.loader import ClipLoader
 from vidssl.machine import cores
 from vidssl.objectives import METHODS, OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
@@ -396,7 +397,7 @@ def _train(
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         threads=options.threads or cores(),
-        pin=device.type == "cuda",
+        device=device,
         presentations=presentations,
     )
     place = Place(
