@@ -117,7 +117,8 @@ def drawn(
     for _ in range(count):
         moments = draw_moments(spec, draw, clips)
         aspects = dict.fromkeys(views, ASPECT)
-        samples.append((moments, draw_views(spec, draw, aspects, ("rgb",), moments.strong, FRAMES)))
+        kinds = {view: get_view(view).kind for view in views}
+        samples.append((moments, draw_views(spec, draw, aspects, kinds, moments.strong, FRAMES)))
     return samples
 
 
@@ -300,7 +301,16 @@ def test_cocon_draws_every_view_apart_and_mirrors_film_alone():
     flow = [views["flow"][0] for views in samples]
     assert all(len(clip.boxes) == 3 for clip in flow) and not any(clip.mirrored for clip in flow)
     assert_share([clip.mirrored for clip in rgb], 0.5)
+    assert {round(box.height * 240) for clip in flow for box in clip.boxes} == {224}
     assert not {clip.boxes[0] for clip in rgb} & {box for clip in flow for box in clip.boxes}
+
+
+def test_cocon_crops_poses_and_masks_to_153_of_192():
+    for _, views in drawn("cocon", 50, ("rgb", "pose", "mask"), clips=1):
+        for view in ("pose", "mask"):
+            (clip,) = views[view]
+            assert not clip.mirrored and len(clip.boxes) == 3
+            assert {round(box.height * 192) for box in clip.boxes} == {153}
 
 
 # ── what is done, against PIL on single frames ───────────────────────────────────────────────

@@ -141,8 +141,8 @@ class ClipSampler:
         where = where.reshape(len(times), -1)
         frames = {view: self.videos.reader.frames(view, video, needed) for view in self.views}
         aspects = {view: f.shape[2] / f.shape[1] for view, f in frames.items()}
-        films = [view for view in self.views if get_view(view).colour]
-        drawn = draw_views(self.augment, draw, aspects, films, moments.strong, len(times[0]))
+        kinds = {view: get_view(view).kind for view in self.views}
+        drawn = draw_views(self.augment, draw, aspects, kinds, moments.strong, len(times[0]))
         clips: dict[str, np.ndarray] = {}
         for view, draws in drawn.items():
             shape = self.shape(view)

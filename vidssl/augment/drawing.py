@@ -84,7 +84,7 @@ def draw_views(
     spec: AugmentSpec,
     draw: np.random.Generator,
     aspects: Mapping[str, float],
-    films: Sequence[str],
+    kinds: Mapping[str, str],
     strong: Sequence[bool],
     frames: int,
 ) -> dict[str, list[ClipDraw]]:
@@ -92,7 +92,7 @@ def draw_views(
 
     Args:
         aspects: width over height of each view's frames.
-        films: the views that are film (:attr:`vidssl.views.View.colour`).
+        kinds: of each view (:attr:`vidssl.views.View.kind`).
         strong: for each clip, whether its colour may be changed.
         frames: of a clip.
     """
@@ -102,8 +102,8 @@ def draw_views(
             first = next(iter(views.values()))
             views[view] = [redraw_gray(spec, draw, clip) for clip in first]
         else:
-            film = view in films
-            views[view] = [draw_clip(spec, draw, aspect, s, frames, film) for s in strong]
+            kind = kinds[view]
+            views[view] = [draw_clip(spec, draw, aspect, s, frames, kind) for s in strong]
     return views
 
 
@@ -113,19 +113,21 @@ def draw_clip(
     aspect: float,
     strong: bool = True,
     frames: int = 1,
-    film: bool = True,
+    kind: str = "film",
 ) -> ClipDraw:
     """Draws one clip's augmentation for frames whose width over height is `aspect`.
 
     Args:
         strong: its colour may be changed.
         frames: of the clip, where something is drawn for each.
-        film: whether the view is film.
+        kind: of the view.
     """
+    film = kind == "film"
     if film or not spec.crop_candidates:
         boxes: tuple[Box, ...] = (draw_box(spec, draw, aspect),)
     else:
-        boxes = tuple(draw_square(spec, draw, aspect) for _ in range(spec.crop_candidates))
+        share = spec.crop_square_still if kind == "still" else spec.crop_square
+        boxes = tuple(draw_square(share, draw, aspect) for _ in range(spec.crop_candidates))
     mirrored = bool(draw.random() < spec.flip) and (film or spec.motion_mirrored)
     return ClipDraw(boxes, mirrored, draw_colours(spec, draw, strong, frames))
 
@@ -136,7 +138,7 @@ def draw_clip(
 def draw_box(spec: AugmentSpec, draw: np.random.Generator, aspect: float) -> Box:
     """Draws a crop by the spec's `crop`, or what its `crop_fallback` says where none fits."""
     if spec.crop == "square":
-        return draw_square(spec, draw, aspect)
+        return draw_square(spec.crop_square, draw, aspect)
     for _ in range(spec.crop_attempts):
         area = draw.uniform(spec.crop_area_min, spec.crop_area_max)
         ratio = draw_ratio(spec, draw)
@@ -146,9 +148,9 @@ def draw_box(spec: AugmentSpec, draw: np.random.Generator, aspect: float) -> Box
     return WHOLE_FRAME if spec.crop_fallback == "whole" else centre_square(aspect)
 
 
-def draw_square(spec: AugmentSpec, draw: np.random.Generator, aspect: float) -> Box:
-    """Draws the place of a square of `crop_square` of the short side."""
-    square = centre_square(aspect, spec.crop_square)
+def draw_square(share: float, draw: np.random.Generator, aspect: float) -> Box:
+    """Draws the place of a square of `share` of the short side."""
+    square = centre_square(aspect, share)
     return _somewhere(draw, square.width, square.height)
 
 

@@ -53,9 +53,9 @@ class AugmentSpec:
         crop_ratio: "log-uniform", or "uniform-or-inverse": uniform, or one over it, at evens.
         crop_attempts: draws of area and ratio until a crop fits into the frame.
         crop_fallback: what if none did: "square", the largest, centred; "whole", the frame.
-        crop_candidates: in views that are no film, so many squares of `crop_square` are drawn, and
-            the one in which most happens is taken (:meth:`vidssl.views.View.activity`); 0: these
-            views are cropped as film is.
+        crop_candidates: in views that are no film, so many squares are drawn, and the one in which
+            most happens is taken (:meth:`vidssl.views.View.activity`): of `crop_square` in motion,
+            of `crop_square_still` in poses and masks; 0: these views are cropped as film is.
         resize: "area" averages when shrinking and is bilinear when growing; "bilinear" and
             "bicubic" widen their filter when shrinking, as PIL does; "nearest".
         per_frame: what is drawn anew for every frame: "nothing"; "gray-channel": which channel
@@ -90,6 +90,7 @@ class AugmentSpec:
     strong: float = 1.0
     crop: str = "area"
     crop_square: float = 224 / 240
+    crop_square_still: float = 153 / 192
     crop_ratio: str = "log-uniform"
     crop_attempts: int = 10
     crop_fallback: str = "square"
@@ -113,8 +114,9 @@ class AugmentSpec:
         for name, least in (("crop_attempts", 1), ("crop_candidates", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if not 0 < self.crop_square <= 1:
-            raise UsageError(f"crop_square must be above 0 and at most 1, not {self.crop_square}")
+        for name in ("crop_square", "crop_square_still"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
         if self.crop_candidates and self.shared:
             raise UsageError("crop_candidates are of single views: give shared=false as well")
 

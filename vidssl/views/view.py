@@ -65,6 +65,13 @@ class View(ABC):
     published: ClassVar[Mapping[str, Presentation]] = {}
     command: ClassVar[str] = "extract-view"
 
+    @property
+    def kind(self) -> str:
+        """What its frames show: "film", "motion" (between frames) or "still" (in single ones)."""
+        if self.colour:
+            return "film"
+        return "motion" if self.lag else "still"
+
     def deriver(self) -> type[Deriver]:
         """Gives what extract-view makes the view with.
 
