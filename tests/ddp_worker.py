@@ -56,6 +56,9 @@ def linear(method: str) -> Objective:
     if method in ("cpc", "cocon"):
         return linear_dense(method)
     objective = OBJECTIVES[method]
+    if method == "finetune":  # without dropout, whose masks are each rank's own
+        config = objective.Config(classes=3, dropout=0.0)
+        return objective.build(config, {"rgb": linear_encoder("rgb", 0)}, seed=0)
     fields = dataclasses.fields(objective.Config)
     few = {name: v for name, v in FEW.items() if name in {field.name for field in fields}}
     if objective.name.startswith("vicc"):

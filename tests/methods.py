@@ -17,6 +17,8 @@ from vidssl.objectives import (
     CoCon,
     CoConConfig,
     CPCConfig,
+    Finetune,
+    FinetuneConfig,
     InfoNCE,
     InfoNCEConfig,
     Objective,
@@ -58,6 +60,7 @@ METHODS: dict[str, Callable[[], Objective]] = {
         CMCConfig(queue=QUEUE, momentum=0.9),
         {"rgb": encoder("rgb"), "flow": encoder("flow", seed=1)},
     ),
+    "finetune": lambda: Finetune(FinetuneConfig(classes=3, dropout=0.5), encoder("rgb")),
     "cpc": lambda: CPC(CPCConfig(predict=1, temperature=0.1), encoder("rgb", blocks=BLOCKS)),
     "cocon": lambda: CoCon(
         CoConConfig(predict=1, temperature=0.1),

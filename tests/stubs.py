@@ -20,9 +20,16 @@ class StubEncoder(nn.Module):
         super().__init__()
         self.spec = EncoderSpec(view, "stub", 1, 1, 1, 1, project=weight.shape[0])
         self.weight = nn.Parameter(weight.clone())
+        self.dim, self.context = weight.shape[0], None
+
+    def embed(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T
 
     def project(self, x: Tensor) -> Tensor:
-        return F.normalize(x.flatten(1) @ self.weight.T, dim=1)
+        return F.normalize(self.embed(x), dim=1)
+
+    def drop_head(self) -> None:
+        """There is none: both are one map."""
 
 
 class StubBlockEncoder(nn.Module):

@@ -14,7 +14,8 @@ from vidssl.backbones.dense import unit_channels
 from vidssl.errors import UsageError
 from vidssl.objectives import CPC, Clock, CoCon, CoConConfig, CPCConfig
 from vidssl.objectives.cocon import _others, block_vectors, similarity_loss, synchrony_loss
-from vidssl.objectives.cpc import dense_nce, dense_scores, own_column, state_dropout, top_shares
+from vidssl.objectives.cpc import dense_nce, dense_scores, own_column, top_shares
+from vidssl.objectives.dropout import seeded_dropout
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "cocon_losses.npz")
 TOLERANCE = 1e-5
@@ -154,10 +155,10 @@ def test_dpc_has_neither_norms_nor_temperature():
 
 def test_dropout_is_repeated_by_the_clock_and_keeps_the_mean():
     h = torch.ones(64, 32, 4, 4)
-    first, again = (state_dropout(0.1, clock(3))(h) for _ in range(2))
+    first, again = (seeded_dropout(0.1, clock(3))(h) for _ in range(2))
     assert first.equal(again)
-    assert not first.equal(state_dropout(0.1, clock(4))(h))
-    assert not first.equal(state_dropout(0.1, clock(3), 1)(h))
+    assert not first.equal(seeded_dropout(0.1, clock(4))(h))
+    assert not first.equal(seeded_dropout(0.1, clock(3), 1)(h))
     assert first.mean().item() == pytest.approx(1, abs=0.01)
     assert (first == 0).float().mean().item() == pytest.approx(0.1, abs=0.01)
 

@@ -40,6 +40,7 @@ FORMAT_VERSIONS: dict[str, int] = {
     "features": 1,
     "probe": 1,
     "retrieval": 1,
+    "finetune": 1,
 }
 MANIFEST = "artifact.json"
 RUN_MANIFEST = "run.json"

@@ -534,7 +534,78 @@ def probe(
     terminal.json_out(result.as_dict())
     if result.report is not None:
         terminal.show(classification_tables("linear probe", result.report))
+    terminal.notes(result.stage.notes)
     terminal.outline(result.stage)
+
+
+@command()
+def finetune(
+    terminal: Terminal,
+    checkpoint: CheckpointsOption = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            help="rgb, flow, or rgb,flow (a network each, whose probabilities are averaged); "
+            "default: the checkpoint's, or rgb."
+        ),
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Begin with fresh weights, for comparison.")
+    ] = False,
+    recipe: RecipeOption = None,
+    backbone: Annotated[str | None, typer.Option(help="Of --scratch, such as tiny or s3d.")] = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    settings: SetOption = None,
+    crops: Annotated[
+        str | None, typer.Option(help="Of the test: ten or centre; default: the recipe's.")
+    ] = None,
+    hop: Annotated[
+        int | None, typer.Option(min=1, help="Of the test: frames between windows' starts.")
+    ] = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    name: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    compile: CompileOption = False,
+    save_every: SaveEveryOption = 60.0,
+    resume: ResumeOption = False,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train encoder and classifier on labels, end to end, and test them: the papers' figures.
+
+    The trained network is a checkpoint, NAME-finetuned. Interrupted, the same command goes on;
+    with another --crops or --hop it tests again without training.
+
+    Example:  vidssl finetune
+
+    Example:  vidssl finetune --stream rgb,flow --crops ten
+
+    Example:  vidssl finetune --scratch --stream flow
+
+    Example:  torchrun --nproc-per-node 2 -m vidssl finetune --recipe coclr-ucf101
+    """
+    from vidssl.stages import finetune as stage
+    from vidssl.tables import classification_tables
+
+    options = stage.FinetuneOptions(
+        checkpoints=tuple(checkpoint or ()), streams=_names(stream), scratch=scratch,
+        recipe=recipe, pack=pack, split=split, crops=crops, hop=hop, name=name, seed=seed,
+        settings=_settings(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
+        device=device, compile=compile, save_every=save_every, resume=resume, new=new,
+        dry_run=dry_run,
+    )  # fmt: skip
+    result = terminal.run(stage.run, options)
+    terminal.json_out(result.as_dict())
+    if result.test is not None and result.test.report is not None:
+        terminal.show(classification_tables("finetuned network", result.test.report))
+    for training in result.trainings:
+        terminal.outline(training)
+    if result.test is not None:
+        terminal.notes(result.test.stage.notes)
+        terminal.outline(result.test.stage)
 
 
 @command()
@@ -614,6 +685,7 @@ def _evaluate(terminal: Terminal, **options: Any) -> None:
     terminal.json_out(result.as_dict())
     if result.report is not None:
         terminal.show(recall_table([result.report]))
+    terminal.notes(result.stage.notes)
     terminal.outline(result.stage)
 
 

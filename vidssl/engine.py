@@ -87,7 +87,7 @@ def fit(
     if place.device.type == "cuda":
         objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     _set_precision(objective, place)
-    optimizer = make_optimizer(spec, objective.parameters())
+    optimizer = make_optimizer(spec, objective.parameter_groups())
     resumed = load_resume(folder, objective, optimizer) or {}
     per_epoch = batches.steps_per_epoch
     begin = resumed.get("epoch", 0) * per_epoch + resumed.get("step_in_epoch", 0)

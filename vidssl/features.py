@@ -3,10 +3,12 @@
 The published test protocol (CoCLR and ViCC code, retrieval and linear probe): windows from the
 first frame on, a fixed hop apart; the centred square of 224 of 240 pixels; the backbone's pooled
 output without the projection head; unit length per window; the mean over a video's windows.
-Nothing is drawn at random, so the same encoder and shards give the same features.
+Nothing is drawn at random, so the same encoder and shards give the same features. A classifier goes
+through the same windows, for which it gives class probabilities instead of features; its published
+test shows each window in ten crops.
 
-Legend: V videos, W windows of all videos together, D feature width, B windows in a batch,
-C channels, T frames of a clip, S side of the network's input.
+Legend: V videos, W windows of all videos together, D feature width, B windows in a batch, R crops
+of a window, C channels, T frames of a clip, S side of the network's input.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ import numpy as np
 import torch
 
 from vidssl.artifacts import atomic_write
-from vidssl.augment import centre_square, crop_resize
-from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.errors import VidsslError
+from vidssl.augment import Box, centre_square, crop_resize
+from vidssl.backbones import EncoderSpec
+from vidssl.errors import UsageError, VidsslError, nearest_name
 from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
 from vidssl.sampling import clip_indices, published_hop, window_starts
@@ -38,6 +40,7 @@ from vidssl.views import get_view
 FILE_KIND = "vidssl-features"
 FILE_FORMAT = 1
 PUBLISHED_CROP = 224 / 240
+CROPS = ("centre", "ten")
 
 
 class FrameSource(Interface):
@@ -52,27 +55,89 @@ class FrameSource(Interface):
         ...
 
 
+class WindowNetwork(Interface):
+    """What gives a row for every window: an encoder, or a classifier above one."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What it eats."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        ...
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Gives a row for each window: [B, N, C, T, S, S] → [B, D]."""
+        ...
+
+    def to(self, device: torch.device) -> WindowNetwork:
+        """Moves it there."""
+        ...
+
+    def eval(self) -> WindowNetwork:
+        """Makes it fit for tests."""
+        ...
+
+
 @dataclass(frozen=True)
 class Protocol:
-    """How test windows are cut and shown. The defaults are the published ones.
+    """How test windows are cut and shown. The defaults are the published ones of features.
 
     Attributes:
         hop: frames between the starts of two windows; None: 16·stride − 1 for 32 frames.
-        crop_share: side of the centred square over the frame's short side.
+        crop_share: side of a square over the frame's short side.
         bf16: run the network in bfloat16 on CUDA; faster, and the last digits then change.
+        crops: "centre", the centred square; "ten": that and the four in the corners, and all five
+            mirrored. A window's row is the mean over its crops.
+        resize: how a crop becomes the network's input (:func:`vidssl.augment.crop_resize`).
+        turned: a mirrored crop points the other way, as flow's u does; false: pixels are mirrored
+            and nothing else, as published.
     """
 
     hop: int | None = None
     crop_share: float = PUBLISHED_CROP
     bf16: bool = False
+    crops: str = "centre"
+    resize: str = "area"
+    turned: bool = True
+
+    def __post_init__(self) -> None:
+        if self.crops not in CROPS:
+            raise UsageError(
+                f"there are no crops {self.crops}{nearest_name(self.crops, CROPS)}; "
+                f"there are {', '.join(CROPS)}"
+            )
+        if self.hop is not None and self.hop < 1:
+            raise UsageError(f"hop must be at least 1, not {self.hop}")
 
     def hop_for(self, spec: EncoderSpec) -> int:
         """Gives the hop between windows of this encoder."""
         return self.hop or published_hop(spec.window, spec.stride)
 
     def as_dict(self, spec: EncoderSpec) -> dict[str, Any]:
-        """Gives all that decides the features beside encoder and shards."""
-        return asdict(self) | {"hop": self.hop_for(spec)}
+        """Gives all that decides the features beside encoder and shards.
+
+        Fields that came later are told only where they say something, so that features from before
+        keep their identity.
+        """
+        later = {name: getattr(Protocol, name) for name in ("crops", "resize", "turned")}
+        whole = asdict(self) | {"hop": self.hop_for(spec)}
+        return {k: v for k, v in whole.items() if k not in later or v != later[k]}
+
+    def boxes(self, aspect: float) -> list[tuple[Box, bool]]:
+        """Gives the crops of frames whose width over height is `aspect`, and which are mirrored."""
+        centre = centre_square(aspect, self.crop_share)
+        if self.crops == "centre":
+            return [(centre, False)]
+        right, bottom = 1 - centre.width, 1 - centre.height
+        corners = [
+            Box(left, top, centre.width, centre.height)
+            for top in (0.0, bottom)
+            for left in (0.0, right)
+        ]
+        return [(box, mirrored) for mirrored in (False, True) for box in (centre, *corners)]
 
 
 @dataclass(frozen=True)
@@ -97,11 +162,16 @@ class Features:
         norm = np.linalg.norm(windows, axis=1, keepdims=True)
         return windows / np.maximum(norm, 1e-12)
 
-    def video_means(self) -> np.ndarray:
-        """Gives one row per video [V, D]: windows at unit length, then their mean."""
+    def video_means(self, unit: bool = True) -> np.ndarray:
+        """Gives one row per video [V, D]: the mean of its windows.
+
+        Args:
+            unit: windows at unit length before; false: as they are, such as probabilities.
+        """
         counts = np.diff(self.offsets)[:, None]
+        windows = self.unit_windows() if unit else self.windows
         # Every video has at least one window, so no segment is empty.
-        sums = np.add.reduceat(self.unit_windows(), self.offsets[:-1], axis=0)
+        sums = np.add.reduceat(windows, self.offsets[:-1], axis=0)
         return (sums / counts).astype(np.float32)
 
     def of_video(self, video: int) -> slice:
@@ -124,7 +194,7 @@ def join(parts: Sequence[Features]) -> Features:
 
 
 def extract(
-    encoder: Encoder,
+    network: WindowNetwork,
     source: FrameSource,
     videos: Sequence[int] | np.ndarray,
     ids: Sequence[str],
@@ -132,10 +202,12 @@ def extract(
     device: torch.device | str = "cpu",
     batch: int | None = None,
     progress: Progress = SILENT,
+    description: str = "embed",
 ) -> Features:
     """Embeds all windows of some videos.
 
     Args:
+        network: an encoder, or what gives rows of another kind.
         videos: which of the source's videos, by index [V].
         ids: their ids [V].
         batch: windows that go through the network together; it changes nothing but the speed.
@@ -143,19 +215,20 @@ def extract(
     Raises:
         VidsslError: the source lacks the encoder's view, or its frames are damaged.
     """
-    spec, protocol = encoder.spec, protocol or Protocol()
+    spec, protocol = network.spec, protocol or Protocol()
     device = torch.device(device)
     plan = _plan(spec, protocol, source.frame_count(spec.view)[np.asarray(videos)])
-    batch = batch or (64 if device.type == "cuda" else 16)
+    crops = len(protocol.boxes(1.0))
+    batch = batch or max(1, (64 if device.type == "cuda" else 16) // crops)
     chunks = [slice(at, at + batch) for at in range(0, len(plan.starts), batch)]
     jobs = (_Job(plan.rows[c], plan.starts[c]) for c in chunks)
-    encoder = encoder.to(device).eval()
+    network = network.to(device).eval()
     embedded = []
-    with progress.task(f"embed {spec.view}", len(plan.starts), "window") as task:
-        for x_BTSSC in _decoded_ahead(jobs, source, spec, protocol, videos):
-            embedded.append(_embed(encoder, x_BTSSC, protocol, device))
-            task.advance(len(x_BTSSC))
-    windows = np.concatenate(embedded) if embedded else np.empty((0, encoder.dim), np.float32)
+    with progress.task(f"{description} {spec.view}", len(plan.starts), "window") as task:
+        for x_BRTSSC in _decoded_ahead(jobs, source, spec, protocol, videos):
+            embedded.append(_embed(network, x_BRTSSC, protocol, device))
+            task.advance(len(x_BRTSSC))
+    windows = np.concatenate(embedded) if embedded else np.empty((0, network.dim), np.float32)
     return Features(tuple(ids), windows, plan.starts, plan.offsets)
 
 
@@ -217,7 +290,7 @@ def _cut(
     protocol: Protocol,
     videos: Sequence[int] | np.ndarray,
 ) -> np.ndarray:
-    """Gives one job's windows: uint8 [B, T, S, S, C]."""
+    """Gives one job's windows: uint8 [B, R, T, S, S, C]."""
     lengths = source.frame_count(spec.view)
     clips = []
     for row in np.unique(job.rows):  # a batch's windows are sorted by video
@@ -230,23 +303,33 @@ def _cut(
         )
         needed, place = np.unique(index_BT, return_inverse=True)
         shown = present(source.frames(spec.view, video, needed), spec, protocol)
-        clips.append(shown[place.reshape(index_BT.shape)])
+        rows_BT = place.reshape(index_BT.shape)
+        clips.append(np.stack([crop[rows_BT] for crop in shown], axis=1))
     return np.concatenate(clips)
 
 
-def present(frames_THWC: np.ndarray, spec: EncoderSpec, protocol: Protocol) -> np.ndarray:
-    """Gives frames as a test shows them: the centred square, resized: uint8 [T, S, S, C]."""
+def present(frames_THWC: np.ndarray, spec: EncoderSpec, protocol: Protocol) -> list[np.ndarray]:
+    """Gives frames as a test shows them: each of the R crops, resized: uint8 [T, S, S, C]."""
     height, width = frames_THWC.shape[1:3]
-    box = centre_square(width / height, protocol.crop_share)
-    return crop_resize(frames_THWC, box, spec.size)
+    flip = get_view(spec.view).flip if protocol.turned else _mirror
+    shown = []
+    for box, mirrored in protocol.boxes(width / height):
+        crop = crop_resize(frames_THWC, box, spec.size, protocol.resize)
+        shown.append(flip(crop) if mirrored else crop)
+    return shown
+
+
+def _mirror(frames_TSSC: np.ndarray) -> np.ndarray:
+    return frames_TSSC[:, :, ::-1]
 
 
 @torch.inference_mode()
 def _embed(
-    encoder: Encoder, x_BTSSC: np.ndarray, protocol: Protocol, device: torch.device
+    network: WindowNetwork, x_BRTSSC: np.ndarray, protocol: Protocol, device: torch.device
 ) -> np.ndarray:
-    frames = torch.from_numpy(x_BTSSC).to(device)
-    spec = encoder.spec
+    crops = x_BRTSSC.shape[1]
+    frames = torch.from_numpy(x_BRTSSC.reshape(-1, *x_BRTSSC.shape[2:])).to(device)
+    spec = network.spec
     clips = get_view(spec.view).present(frames.permute(0, 4, 1, 2, 3), spec.presentation)
     blocks_BNCTHW = clips.unflatten(2, (spec.blocks, spec.frames)).transpose(1, 2)
     half = protocol.bf16 and device.type == "cuda"
@@ -256,8 +339,8 @@ def _embed(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=half
     )
     with exact, autocast:
-        embedded = encoder.embed(blocks_BNCTHW)
-    return embedded.float().cpu().numpy()
+        embedded = network.embed(blocks_BNCTHW).float()
+    return embedded.unflatten(0, (-1, crops)).mean(1).cpu().numpy()
 
 
 # ── on disk ──────────────────────────────────────────────────────────────────────────────────

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -70,22 +71,37 @@ def learning_rate(spec: TrainSpec, epoch: float) -> float:
     return spec.lr
 
 
-def make_optimizer(spec: TrainSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Gives the optimiser over the trainable ones of `parameters`."""
-    trainable = [p for p in parameters if p.requires_grad]
+def make_optimizer(
+    spec: TrainSpec, parameters: Iterable[nn.Parameter] | Sequence[Mapping[str, Any]]
+) -> torch.optim.Optimizer:
+    """Gives the optimiser over the trainable ones of `parameters`.
+
+    Args:
+        parameters: all of them, or groups as :meth:`vidssl.objectives.Objective.parameter_groups`
+            gives them, each with its `share` of the learning rate.
+    """
+    groups = _groups(list(parameters))
     if spec.optimizer == "adam":
-        fused = all(p.is_cuda for p in trainable)
+        fused = all(p.is_cuda for group in groups for p in group["params"])
         return torch.optim.Adam(
-            trainable, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused or None
+            groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused or None
         )
     if spec.optimizer == "larc":
-        return LARC(trainable, spec.lr, spec.sgd_momentum, spec.weight_decay)
+        return LARC(groups, spec.lr, spec.sgd_momentum, spec.weight_decay)
     return torch.optim.SGD(
-        trainable, lr=spec.lr, momentum=spec.sgd_momentum, weight_decay=spec.weight_decay
+        groups, lr=spec.lr, momentum=spec.sgd_momentum, weight_decay=spec.weight_decay
     )
 
 
+def _groups(given: list[Any]) -> list[dict[str, Any]]:
+    groups = given if given and isinstance(given[0], Mapping) else [{"params": given}]
+    return [
+        {"share": 1.0, **group, "params": [p for p in group["params"] if p.requires_grad]}
+        for group in groups
+    ]
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the rate of every parameter group."""
+    """Sets the rate of every parameter group: its share of the whole."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)  # runs begun before shares saved none

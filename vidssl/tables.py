@@ -35,10 +35,9 @@ def classification_tables(title: str, report: ClassificationReport) -> Renderabl
     head = Table(title=shown, title_justify="left")
     if report.streams:
         head.add_column("stream")
-    for column in ("top-1 %", "top-5 %", "chance %", "on training part %"):
-        head.add_column(column, justify="right")
-    for column in ("train", "test", "split"):
-        head.add_column(column, justify="right")
+    trained = ["on training part %"] if report.train_top1 is not None else []
+    for column in ("top-1 %", "top-5 %", "chance %", *trained, "train", "test", "split"):
+        head.add_column(column, justify="right", no_wrap=not column.startswith("on"))
     for row in report.streams:
         head.add_row(row.stream, *_accuracies(row, report))
     lead = ["mean"] if report.streams else []
@@ -54,11 +53,12 @@ def classification_tables(title: str, report: ClassificationReport) -> Renderabl
 
 
 def _accuracies(row: StreamRow, report: ClassificationReport) -> list[str]:
+    trained = [percent(row.train_top1)] if report.train_top1 is not None else []
     return [
         percent(row.top1, row.error),
         percent(row.top5, row.top5_error),
         percent(report.chance),
-        percent(row.train_top1),
+        *trained,
         str(report.train_clips),
         str(report.test_clips),
         report.split,

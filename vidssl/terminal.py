@@ -130,6 +130,11 @@ class Terminal:
                 "--new makes this one the newest again", style="yellow"
             ))  # fmt: skip
 
+    def notes(self, sentences: Sequence[str]) -> None:
+        """Prints what the user should know of a result."""
+        for sentence in sentences:
+            self.show(Text(f"note: {sentence}", style="yellow"))
+
     def left_out(self, quarantined: Sequence[tuple[str, str]]) -> None:
         """Lists videos that could not be used, and exits with 3 if there are any."""
         self._list_quarantined(quarantined)

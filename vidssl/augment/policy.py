@@ -208,6 +208,43 @@ POLICIES: dict[str, AugmentSpec] = {
     ),
 }
 
+# How the same code finetunes: one clip of a video, more mildly changed.
+POLICIES |= {
+    "coclr-finetune": dataclasses.replace(
+        POLICIES["coclr"],
+        policy="coclr-finetune",
+        one_clip=0.0,
+        strong=1.0,
+        crop_attempts=10,
+        crop_fallback="square",
+        jitter=0.3,
+        gray=0.0,
+        per_frame="nothing",
+        blur=0.0,
+    ),
+    "dpc-finetune": AugmentSpec(
+        policy="dpc-finetune",
+        crop="area",
+        crop_area_min=0.5,
+        crop_area_max=1.0,
+        crop_ratio="uniform-or-inverse",
+        crop_attempts=10,
+        crop_fallback="square",
+        resize="bilinear",
+        flip=0.5,
+        jitter=0.3,
+        brightness=0.5,
+        contrast=0.5,
+        saturation=0.5,
+        hue=0.25,
+        gray=0.0,
+        blur=0.0,
+    ),
+}
+POLICIES["cocon-finetune"] = dataclasses.replace(
+    POLICIES["dpc-finetune"], policy="cocon-finetune", presentation="cocon"
+)
+
 
 def get_policy(name: str) -> AugmentSpec:
     """Gives the policy called `name`.

@@ -52,6 +52,17 @@ class DenseContext(nn.Module):
             nn.init.orthogonal_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
+    def look(self, x_BKDHW: Tensor, drop: Callable[[Tensor], Tensor] = _as_is) -> Tensor:
+        """Gives the state after K blocks [B, D, H, W], from a state of zeros.
+
+        Args:
+            drop: dropout of the state, which is carried on; by default none.
+        """
+        h = torch.zeros_like(x_BKDHW[:, 0])
+        for x_BDHW in x_BKDHW.unbind(1):
+            h = drop(self.gru(x_BDHW, h))
+        return h
+
     def rollout(
         self,
         seen_BKDHW: Tensor,
@@ -69,10 +80,7 @@ class DenseContext(nn.Module):
         """
         size = unit_channels if unit else (lambda x, dim: x)
         enters = _as_is if unit else torch.relu
-        h = torch.zeros_like(seen_BKDHW[:, 0])
-        for x_BDHW in seen_BKDHW.unbind(1):
-            h = drop(self.gru(enters(x_BDHW), h))
-        h = size(h, 1)
+        h = size(self.look(enters(seen_BKDHW), drop), 1)
         pred = []
         for _ in range(steps):
             foretold = size(self.predict(h), 1)

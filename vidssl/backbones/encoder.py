@@ -6,7 +6,7 @@ Legend: B clips, N blocks, C channels, T frames, D backbone width, P projection 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -98,6 +98,11 @@ class Encoder(nn.Module):
         self.head = _projection_head(self.dim, spec.project) if spec.project else None
         self.context = CONTEXTS[spec.context](self.dim) if spec.context else None
         self.half_precision = False
+
+    def drop_head(self) -> None:
+        """Takes the projection head off: what is left is pooled features, and the context."""
+        self.head = None
+        self.spec = replace(self.spec, project=None)
 
     def features(self, x_BCTHW: Tensor) -> Tensor:
         """Gives the backbone's feature map [B, D, t, h, w].

@@ -5,6 +5,7 @@ from vidssl.objectives.coclr import CoCLR, CoCLRConfig
 from vidssl.objectives.cocon import CoCon, CoConConfig
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.cpc import CPC, CPCConfig
+from vidssl.objectives.finetune import Classifier, Finetune, FinetuneConfig
 from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig
 from vidssl.objectives.ubernce import UberNCE, UberNCEConfig
 from vidssl.objectives.vicc import ViCC, ViCCConfig
@@ -15,6 +16,7 @@ from vidssl.objectives.vicc_cross import ViCCCross, ViCCCrossConfig
 METHODS: dict[str, dict[str, type[Objective]]] = {
     "pretrain": {"infonce": InfoNCE, "ubernce": UberNCE, "vicc": ViCC, "cpc": CPC},
     "cotrain": {"coclr": CoCLR, "vicc": ViCCCross, "cmc": CMC, "cocon": CoCon},
+    "finetune": {"finetune": Finetune},
 }
 OBJECTIVES: dict[str, type[Objective]] = {
     objective.name: objective for methods in METHODS.values() for objective in methods.values()
@@ -27,11 +29,14 @@ __all__ = [
     "OBJECTIVES",
     "CMCConfig",
     "CPCConfig",
+    "Classifier",
     "Clock",
     "CoCLR",
     "CoCLRConfig",
     "CoCon",
     "CoConConfig",
+    "Finetune",
+    "FinetuneConfig",
     "InfoNCE",
     "InfoNCEConfig",
     "Needs",

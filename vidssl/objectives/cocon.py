@@ -28,9 +28,9 @@ from vidssl.objectives.cpc import (
     dense_nce,
     dense_scores,
     foretell,
-    state_dropout,
     top_shares,
 )
+from vidssl.objectives.dropout import seeded_dropout
 
 SYNC_NORMS = ("l1", "l2")
 
@@ -119,7 +119,7 @@ class CoCon(Objective):
 
     def _foretell(self, view: str, batch: ClipBatch, clock: Clock) -> Foretold:
         number = list(self.views).index(view)
-        drop = state_dropout(self.config.dropout if self.training else 0.0, clock, number)
+        drop = seeded_dropout(self.config.dropout if self.training else 0.0, clock, number)
         return foretell(self.views[view], batch.clips[view], self.config, drop)  # type: ignore[arg-type]
 
     def _between(self, h: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -145,6 +145,14 @@ class Objective(nn.Module, ABC):
     def encoders(self) -> dict[str, Encoder]:
         """The trained encoder of each view: what is worth keeping when training ends."""
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Gives the parameters as an optimiser takes them, each group once.
+
+        A group may have a `share` of the learning rate; without one it has the whole. Parameters
+        that are not trainable may be among them.
+        """
+        return [{"params": list(self.parameters())}]
+
     @property
     def bequest(self) -> dict[str, Tensor]:
         """What a later run may start from beside the encoders; empty for most methods."""

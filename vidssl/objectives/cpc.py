@@ -22,6 +22,7 @@ from vidssl.clips import ClipBatch
 from vidssl.distributed import gather_with_gradient
 from vidssl.errors import UsageError
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
+from vidssl.objectives.dropout import seeded_dropout
 from vidssl.objectives.health import nearest_has_same_label, paired_cosines
 
 
@@ -89,7 +90,7 @@ class CPC(Objective):
         return {self.view: self.encoder}
 
     def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
-        drop = state_dropout(self.config.dropout if self.training else 0.0, clock)
+        drop = seeded_dropout(self.config.dropout if self.training else 0.0, clock)
         found = foretell(self.encoder, batch.clips[self.view], self.config, drop)
         score_MM = dense_scores(found.pred, found.target, self.config.temperature)
         features_BD = clip_features(found.z)
@@ -159,27 +160,6 @@ def dense_nce(score_MM: Tensor) -> Tensor:
 def clip_features(z_BNDHW: Tensor) -> Tensor:
     """Gives one unit vector per clip [B, D], detached: the mean over blocks and places."""
     return F.normalize(z_BNDHW.detach().mean(dim=(1, 3, 4)), dim=1)
-
-
-def state_dropout(share: float, clock: Clock, number: int = 0) -> Callable[[Tensor], Tensor]:
-    """Gives dropout of a state, seeded by the step and the rank, so that a resumed run repeats it.
-
-    Args:
-        number: of the network, where several drop in one step.
-    """
-    if share == 0:
-        return lambda h: h
-    drawn = torch.randint(2**62, (), generator=clock.generator())
-    seed = int(drawn) + 1009 * distributed.rank() + number
-    generators: dict[torch.device, torch.Generator] = {}
-
-    def drop(h: Tensor) -> Tensor:
-        if h.device not in generators:  # on the device, so that masks need not travel there
-            generators[h.device] = torch.Generator(h.device).manual_seed(seed)
-        kept = torch.rand(h.shape, generator=generators[h.device], device=h.device) >= share
-        return h * kept / (1 - share)
-
-    return drop
 
 
 # ── health ───────────────────────────────────────────────────────────────────────────────────

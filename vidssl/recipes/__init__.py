@@ -6,6 +6,7 @@ A file holds tables for all methods and, under a method's (and view's) name, wha
     [train]           epochs, lr, …                 [coclr.flow.train]   only its flow stream
     [coclr.method]    the fields of the method's Config
     [probe]           how `vidssl probe --recipe` trains its classifier
+    [finetune.evaluation]  how a finetuned network is tested, no part of its training
 
 `policy` in [augment] takes all of :data:`vidssl.augment.POLICIES`' entry of that name, which the
 table's other fields then change.
@@ -81,6 +82,21 @@ class RecipeCard:
     reports: str = ""
 
 
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """How a finetuned network is tested. Defaults: CoCLR's and ViCC's published code.
+
+    Attributes:
+        crops: "ten" or "centre" (:class:`vidssl.features.Protocol`).
+        hop: frames between the starts of two windows; None: 16·stride − 1 for 32 frames.
+        weight: of the stream's probabilities where those of several are averaged.
+    """
+
+    crops: str = "ten"
+    hop: int | None = None
+    weight: float = 1.0
+
+
 PARTS = {
     "network": "network",
     "clip": "clip",
@@ -142,6 +158,22 @@ def probe_config(name: str | None, overrides: Iterable[tuple[str, Any]] = ()) ->
     for text in _with_bases(name) if name is not None else []:
         config = configure("a probe", config, text.get("probe", {}).items())
     return configure("a probe", config, overrides)
+
+
+def own_table(name: str, method: str, stream: str, table: str) -> dict[str, Any]:
+    """Gives what a recipe says in a table for one method (and stream) alone, bases included."""
+    found: dict[str, Any] = {}
+    for text in _with_bases(name):
+        own = text.get(method, {})
+        for layer in (own, own.get(stream, {})):
+            found |= layer.get(table, {})
+    return found
+
+
+def evaluation_of(name: str, stream: str) -> EvaluationSpec:
+    """Gives how a recipe tests a finetuned network of a stream."""
+    told = own_table(name, "finetune", stream, "evaluation")
+    return configure("an evaluation", EvaluationSpec(), told.items())
 
 
 def recipe_card(name: str) -> RecipeCard:

@@ -6,16 +6,17 @@ another epoch or of other videos can never be taken for these.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from vidssl import features
 from vidssl.artifacts import Artifact, Workspace, canonical_digest, file_digest
-from vidssl.backbones import Encoder
 from vidssl.checkpoints import checkpoint_encoder, checkpoint_views, encoder_file, read_spec
 from vidssl.errors import Interrupted, VidsslError
-from vidssl.features import Features, Protocol
+from vidssl.features import Features, Protocol, WindowNetwork
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import ShardReader
 from vidssl.stages.evaluation import Subject, find_subject
@@ -111,18 +112,13 @@ def _embed(
             return StageResult(run.finished, reused=True)
         encoder = checkpoint_encoder(subject.checkpoint, subject.stream)
         device = choose_device(options.device)
-        try:
-            parts = list(
-                _parts(run.folder, encoder, subject.pack, options.protocol, device, progress)
+        with ShardReader(subject.pack.path) as reader:
+            videos = range(len(reader))
+            whole = in_parts(
+                run.folder, encoder, reader, videos, options.protocol, device, progress
             )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                "interrupted; the parts that were finished are kept, and the same command goes on"
-            ) from None
-        whole = features.join([part for _, part in parts])
         features.save(whole, run.folder / FEATURES_FILE)
-        for path, _ in parts:
-            path.unlink()
+        drop_parts(run.folder)
         summary = {
             "videos": len(whole.ids),
             "windows": len(whole.starts),
@@ -147,23 +143,49 @@ def _digest(recipe: dict[str, object], parents: dict[str, Artifact], folder: Pat
     return canonical_digest({"recipe": recipe, "parents": of_parents, "content": content})
 
 
-def _parts(
+# ── a few hundred videos at a time ───────────────────────────────────────────────────────────
+
+
+def in_parts(
     folder: Path,
-    encoder: Encoder,
-    pack: Artifact,
+    network: WindowNetwork,
+    reader: ShardReader,
+    videos: Sequence[int] | np.ndarray,
     protocol: Protocol,
     device: str,
-    progress: Progress,
-) -> Iterator[tuple[Path, Features]]:
-    """Embeds a few hundred videos at a time, each part kept until the whole is finished."""
-    with ShardReader(pack.path) as reader:
-        for number, first in enumerate(range(0, len(reader), PART_VIDEOS)):
-            videos = range(first, min(first + PART_VIDEOS, len(reader)))
-            ids = [reader.video_id(v) for v in videos]
+    progress: Progress = SILENT,
+    description: str = "embed",
+) -> Features:
+    """Embeds some videos of a pack; each part of 512 is kept in a file, so that a kill costs one.
+
+    Args:
+        folder: of the run; the parts stay there until :func:`drop_parts`.
+        videos: their numbers in the pack.
+
+    Raises:
+        Interrupted: Ctrl-C; the same command goes on.
+    """
+    parts = []
+    try:
+        for number, first in enumerate(range(0, len(videos), PART_VIDEOS)):
+            some = videos[first : first + PART_VIDEOS]
             path = folder / f"part-{number:05d}.h5"
             if not path.exists():
+                ids = [reader.video_id(v) for v in some]
                 part = features.extract(
-                    encoder, reader, videos, ids, protocol, device, progress=progress
-                )
+                    network, reader, some, ids, protocol, device,
+                    progress=progress, description=description,
+                )  # fmt: skip
                 features.save(part, path)
-            yield path, features.load(path)
+            parts.append(features.load(path))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted; the parts that were finished are kept, and the same command goes on"
+        ) from None
+    return features.join(parts)
+
+
+def drop_parts(folder: Path) -> None:
+    """Deletes what :func:`in_parts` kept, when what was made of it is safe."""
+    for path in folder.glob("part-*.h5"):
+        path.unlink()

@@ -178,7 +178,7 @@ def find_labels(
     if not np.any(annotations.labels >= 0):
         raise MissingInput(_no_labels(pack))
     if checkpoints:
-        seed = int(checkpoints[0].recipe.get("seed", seed))
+        seed = split_seed(checkpoints[0], seed)
     trained_with = checkpoints[0].recipe.get("split") if checkpoints else None
     selection = _select(annotations, split, trained_with, seed)
     train, test = (
@@ -193,6 +193,16 @@ def find_labels(
     for checkpoint in {c.digest: c for c in checkpoints}.values():  # one may hold several streams
         notes += leakage(workspace, checkpoint, [ids[v] for v in test])
     return Labelled(reader, ids, annotations, artifact, selection, seed, train, test, notes)
+
+
+def split_seed(checkpoint: Artifact, seed: int = 0) -> int:
+    """Gives the seed of the split that a checkpoint was trained with, were it a drawn one.
+
+    Args:
+        seed: of a checkpoint that does not say.
+    """
+    # A finetuned network keeps the split of the encoder it began from, whatever its own seed.
+    return int(checkpoint.recipe.get("split_seed", checkpoint.recipe.get("seed", seed)))
 
 
 def _no_labels(pack: Artifact) -> str:
@@ -214,6 +224,20 @@ def _select(
 def _without_label(selection: Selection, train: np.ndarray, test: np.ndarray) -> list[str]:
     left = len(selection.train) + len(selection.test) - len(train) - len(test)
     return [f"{left} videos of the split have no label and are left out"] if left else []
+
+
+def check_trainable(labelled: Labelled, what: str = "probe") -> None:
+    """Refuses a split whose train part has one class only.
+
+    Raises:
+        VidsslError: the sentence names the class.
+    """
+    known = np.unique(labelled.labels[labelled.train])
+    if len(known) < 2:
+        raise VidsslError(
+            f"a {what} tells classes apart, and the train part of {labelled.selection.name} "
+            f"has only {labelled.classes[known[0]]}"
+        )
 
 
 # ── what an encoder has seen ─────────────────────────────────────────────────────────────────
@@ -282,6 +306,6 @@ def _ids_of_one(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
     annotations = Annotations.load(artifact.path, ids)
     if split != SEEDED and split not in annotations.splits:
         return None
-    seed = int(checkpoint.recipe.get("seed", 0))
+    seed = split_seed(checkpoint)
     selection = _select(annotations, None, split, seed)
     return {ids[v] for v in selection.train}

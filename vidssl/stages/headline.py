@@ -72,7 +72,7 @@ def _features(s: Summary) -> str:
     return f"{s.get('windows')} windows of {s.get('videos')} videos, width {s.get('width')}"
 
 
-def _probe(s: Summary) -> str:
+def _accuracy(s: Summary) -> str:
     return f"top-1 {percent(s['top1'], s.get('error'))}{_split(s)}" if "top1" in s else ""
 
 
@@ -92,6 +92,7 @@ PHRASES: dict[str, Callable[[Summary], str]] = {
     "annotations": _annotations,
     "checkpoint": _checkpoint,
     "features": _features,
-    "probe": _probe,
+    "probe": _accuracy,
+    "finetune": _accuracy,
     "retrieval": _retrieval,
 }

@@ -99,6 +99,8 @@ def find_checkpoint(
 ) -> Artifact:
     """Gives the checkpoint the user named, or the newest of a stream.
 
+    Finetuned ones must be named: they are measured, and are no start for what learns unlabelled.
+
     Args:
         pack: only checkpoints that descend from it, or, as imported ones, from none.
         pretrained_only: only those that were not co-trained.
@@ -116,6 +118,7 @@ def find_checkpoint(
         return (
             stream in checkpoint_views(a)
             and (pack is None or a.parents.get("pack", pack.digest) == pack.digest)
+            and a.recipe.get("stage") != "finetune"
             and not (pretrained_only and a.recipe.get("stage") == "cotrain")
         )
 

@@ -40,7 +40,13 @@ from vidssl.stages.classification import (
     write_report,
 )
 from vidssl.stages.embed import features_of, name_of
-from vidssl.stages.evaluation import Labelled, Subject, find_labels, find_subjects
+from vidssl.stages.evaluation import (
+    Labelled,
+    Subject,
+    check_trainable,
+    find_labels,
+    find_subjects,
+)
 from vidssl.stages.result import StageResult
 from vidssl.stages.training import choose_device
 from vidssl.version import VERSION
@@ -102,20 +108,6 @@ def run(
         return _average(workspace, subjects, labelled, config, options, progress)
     name = options.name or name_of(subjects[0])
     return _one(workspace, subjects[0], labelled, config, replace(options, name=name), progress)
-
-
-def check_trainable(labelled: Labelled) -> None:
-    """Refuses a split whose train part has one class only.
-
-    Raises:
-        VidsslError: the sentence names the class.
-    """
-    known = np.unique(labelled.labels[labelled.train])
-    if len(known) < 2:
-        raise VidsslError(
-            f"a probe tells classes apart, and the train part of {labelled.selection.name} "
-            f"has only {labelled.classes[known[0]]}"
-        )
 
 
 def _plan(

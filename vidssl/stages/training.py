@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +173,16 @@ def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
     )
 
 
-def new_encoder(recipe: Recipe, stream: str, presentation: str | None = None) -> Encoder:
+def new_encoder(
+    recipe: Recipe, stream: str, presentation: str | None = None, context: str | None = None
+) -> Encoder:
     """Makes the encoder that a recipe describes for a stream.
 
     Args:
         presentation: how the stream is shown to it; None: as the recipe's augmentation says.
+        context: above its backbone; None: what the method needs.
     """
-    context = OBJECTIVES[recipe.method].context
+    context = context or OBJECTIVES[recipe.method].context
     if presentation is None:
         presentation = get_view(stream).shown_as(recipe.augment.presentation)
     return Encoder(
@@ -240,9 +243,10 @@ class TrainingPlan:
     """All that is decided before the first step.
 
     Attributes:
-        stage: "pretrain" or "cotrain".
+        stage: "pretrain", "cotrain" or "finetune".
         make_objective: builds the method with its networks; called only when there is work.
         streams: all that are trained at once, where it is more than the one of the options.
+        more: what else identifies the run.
     """
 
     stage: str
@@ -254,6 +258,7 @@ class TrainingPlan:
     make_objective: Callable[[], Objective]
     notes: list[str]
     streams: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Gives the recipe part of the run's identity."""
@@ -268,6 +273,7 @@ class TrainingPlan:
                 "seed": self.options.seed,
                 "precision": "bf16" if self.half_precision else "float32",
             }
+            | self.more
         )
 
     @property

@@ -1,0 +1,199 @@
+"""Finetuning: an encoder and a classifier above it, trained on labels end to end.
+
+Two heads, as published. Of encoders without a context (CoCLR, ViCC): pooled features → dropout →
+linear, begun from N(0, 0.01). Of encoders with one (DPC, CoCon): all blocks' maps → GRU → the last
+state's mean over places → BatchNorm → dropout → linear, begun orthogonal.
+
+Legend: B clips, N blocks, D feature width, H and W places, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.clips import ClipBatch
+from vidssl.errors import VidsslError
+from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
+from vidssl.objectives.dropout import seeded_dropout
+
+ENCODER = "encoder."
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How an encoder is finetuned; defaults: CoCLR's published code.
+
+    Attributes:
+        classes: K; the stage sets it to those of the labels.
+        dropout: of what enters the linear layer.
+        backbone_rate: the encoder's share of the learning rate, of which the head has the whole.
+        relu: of an encoder with a context: a ReLU before the GRU (DPC; CoCon has none).
+        state_dropout: likewise, of the GRU's state at every step.
+        freeze_context: likewise, the GRU stays as it was (CoCon's published code, by a slip).
+    """
+
+    classes: int = 101
+    dropout: float = 0.9
+    backbone_rate: float = 0.1
+    relu: bool = False
+    state_dropout: float = 0.1
+    freeze_context: bool = False
+
+    def __post_init__(self) -> None:
+        require("classes", self.classes, self.classes >= 2, "at least 2")
+        require("dropout", self.dropout, 0 <= self.dropout < 1, "in [0, 1)")
+        require("state_dropout", self.state_dropout, 0 <= self.state_dropout < 1, "in [0, 1)")
+        require("backbone_rate", self.backbone_rate, self.backbone_rate >= 0, "0 or more")
+
+
+def no_dropout(x: Tensor) -> Tensor:
+    """Gives what it is given."""
+    return x
+
+
+class Classifier(nn.Module):
+    """An encoder with a classifier above it.
+
+    It loses its projection head, if it has one, and what in its context looks ahead is not trained:
+    neither has a part in classifying, and what gets no gradient stops training over processes.
+
+    Args:
+        generator: of the linear layer's first weights.
+    """
+
+    def __init__(
+        self, encoder: Encoder, config: FinetuneConfig, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.encoder.drop_head()
+        self.fc = nn.Linear(encoder.dim, config.classes)
+        nn.init.zeros_(self.fc.bias)
+        if encoder.context is None:
+            self.norm: nn.Module = nn.Identity()
+            nn.init.normal_(self.fc.weight, 0, 0.01, generator=generator)
+        else:
+            self.norm = nn.BatchNorm1d(encoder.dim)
+            nn.init.orthogonal_(self.fc.weight, generator=generator)
+            encoder.context.predict.requires_grad_(False)  # type: ignore[union-attr, operator]
+            if config.freeze_context:
+                encoder.context.requires_grad_(False)
+
+    # What features.extract asks of a network: its spec, its width, and a row for each window.
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder's spec."""
+        return self.encoder.spec
+
+    @property
+    def dim(self) -> int:
+        """K."""
+        return self.config.classes
+
+    def embed(self, x_BNCTHW: Tensor) -> Tensor:
+        """Gives each window's class probabilities [B, K]."""
+        return self(x_BNCTHW).softmax(1)
+
+    def forward(
+        self,
+        x_BNCTHW: Tensor,
+        drop: Callable[[Tensor], Tensor] = no_dropout,
+        drop_state: Callable[[Tensor], Tensor] = no_dropout,
+    ) -> Tensor:
+        """Gives scores [B, K].
+
+        Args:
+            drop: dropout of what enters the linear layer.
+            drop_state: dropout of the context's states.
+        """
+        return self.fc(drop(self.norm(self.summary(x_BNCTHW, drop_state))))
+
+    def summary(self, x_BNCTHW: Tensor, drop_state: Callable[[Tensor], Tensor]) -> Tensor:
+        """Gives what stands for a clip [B, D]: pooled features, or the context's last state."""
+        if self.encoder.context is None:
+            return self.encoder.embed(x_BNCTHW)
+        z_BNDHW = self.encoder.block_maps(x_BNCTHW)
+        if self.config.relu:
+            z_BNDHW = F.relu(z_BNDHW)
+        h_BDHW = self.encoder.context.look(z_BNDHW, drop_state)  # type: ignore[operator]
+        return h_BDHW.mean(dim=(2, 3))
+
+    def head(self) -> dict[str, Tensor]:
+        """Gives the tensors of all that is not the encoder."""
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith(ENCODER)}
+
+    def load_head(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what :meth:`head` gave.
+
+        Raises:
+            VidsslError: the tensors are not those of this classifier.
+        """
+        wanted = {name: value.shape for name, value in self.head().items()}
+        if wanted != {name: value.shape for name, value in tensors.items()}:
+            raise VidsslError(
+                f"these tensors are no classifier of {self.config.classes} classes above a "
+                f"{self.spec.backbone}: {', '.join(sorted(tensors)) or 'there are none'}"
+            )
+        self.load_state_dict(dict(tensors), strict=False)
+
+
+class Finetune(Objective):
+    """Cross-entropy of a classifier's scores; the encoder learns at a rate of its own."""
+
+    name = "finetune"
+    Config = FinetuneConfig
+    supervised = True
+
+    def __init__(self, config: FinetuneConfig, encoder: Encoder, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.view = encoder.spec.view
+        self.classifier = Classifier(encoder, config, torch.Generator().manual_seed(seed))
+
+    @classmethod
+    def build(cls, config: FinetuneConfig, encoders: Mapping[str, Encoder], seed: int) -> Finetune:
+        (encoder,) = encoders.values()
+        return cls(config, encoder, seed)
+
+    @property
+    def needs(self) -> Needs:
+        blocks = self.classifier.encoder.spec.blocks
+        return Needs(views=(self.view,), clips=1, labels=True, blocks=blocks)
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        return {self.view: self.classifier.encoder}
+
+    @property
+    def bequest(self) -> dict[str, Tensor]:
+        """The classifier without its encoder."""
+        return self.classifier.head()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        named = list(self.classifier.named_parameters())
+        encoder = [p for name, p in named if name.startswith(ENCODER)]
+        head = [p for name, p in named if not name.startswith(ENCODER)]
+        return [{"params": head}, {"params": encoder, "share": self.config.backbone_rate}]
+
+    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+        config, training = self.config, self.training
+        score_BK = self.classifier(
+            batch.clips[self.view],
+            seeded_dropout(config.dropout if training else 0.0, clock),
+            seeded_dropout(config.state_dropout if training else 0.0, clock, number=1),
+        )
+        right_B = score_BK.detach().argmax(1) == batch.label
+        return StepOutput(
+            loss=F.cross_entropy(score_BK, batch.label),
+            metrics={"top1": right_B.float().mean()},
+        )

@@ -1,0 +1,366 @@
+"""`vidssl finetune`: encoder and classifier trained on labels end to end, then tested.
+
+The papers' headline figures. The training is one run of the engine like any other and leaves a
+checkpoint; the test leaves the figures (:mod:`vidssl.stages.finetuned`). Another way of testing
+trains nothing again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vidssl import distributed
+from vidssl.artifacts import Artifact, Workspace
+from vidssl.checkpoints import checkpoint_encoder, encoder_file, read_spec
+from vidssl.clips import TrainingVideos
+from vidssl.errors import UsageError, VidsslError
+from vidssl.features import Protocol
+from vidssl.objectives import OBJECTIVES, Objective
+from vidssl.progress import SILENT, Progress
+from vidssl.recipes import EvaluationSpec, Recipe, evaluation_of, load_recipe, own_table
+from vidssl.sampling import published_hop
+from vidssl.stages.classification import ClassificationResult
+from vidssl.stages.embed import name_of
+from vidssl.stages.evaluation import (
+    DEFAULT_STREAM,
+    Labelled,
+    Subject,
+    check_trainable,
+    find_labels,
+    find_subjects,
+)
+from vidssl.stages.finetuned import (
+    Finetuned,
+    average,
+    classify,
+    classify_parents,
+    classify_recipe,
+)
+from vidssl.stages.inputs import TrainingData, find_pack
+from vidssl.stages.result import StageResult
+from vidssl.stages.training import (
+    TrainingOptions,
+    TrainingPlan,
+    carry_out,
+    default_recipe,
+    fit_to_data,
+    like_encoder,
+    new_encoder,
+)
+from vidssl.views import get_view
+
+METHOD = "finetune"
+
+
+@dataclass(frozen=True)
+class FinetuneOptions(TrainingOptions):
+    """Options of `vidssl finetune`, beside those of every training.
+
+    Attributes:
+        checkpoints: one, or one of each stream; none: the newest of each of `streams`.
+        streams: each is trained by itself, and their probabilities are averaged; none: the
+            checkpoints' own, or rgb.
+        scratch: begin with fresh weights, of the recipe's network.
+        crops, hop: of the test (:class:`vidssl.recipes.EvaluationSpec`); None: the recipe's.
+        name: of the figures; that of the trained network is it with "-finetuned".
+    """
+
+    checkpoints: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+    scratch: bool = False
+    crops: str | None = None
+    hop: int | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What one stream's training begins with.
+
+    Attributes:
+        checkpoint: None: fresh weights.
+        name: of its figures.
+    """
+
+    stream: str
+    pack: Artifact
+    checkpoint: Artifact | None
+    name: str
+
+    @property
+    def label(self) -> str:
+        """What the user is told that it is."""
+        return (
+            f"a fresh {self.stream} network" if self.checkpoint is None else self.checkpoint.label
+        )
+
+    @property
+    def trained_name(self) -> str:
+        """The name of the checkpoint that comes of it."""
+        return self.name if self.checkpoint is None else f"{self.name}-finetuned"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """The networks that were trained, one for each stream, and what they reach on the test part.
+
+    Attributes:
+        test: None where this process only helped to train.
+    """
+
+    trainings: list[StageResult]
+    test: ClassificationResult | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the result as plain data, for --json."""
+        trained = {"trainings": [training.as_dict() for training in self.trainings]}
+        return (self.test.as_dict() if self.test is not None else {}) | trained
+
+
+# ── the stage ────────────────────────────────────────────────────────────────────────────────
+
+
+def run(
+    workspace: Workspace, options: FinetuneOptions, progress: Progress = SILENT
+) -> FinetuneResult:
+    """Finetunes and tests one stream, or several whose probabilities are averaged.
+
+    What is finished already, of training or testing, is not done again.
+
+    Raises:
+        VidsslError: no checkpoint, no labels, no such split, or `--resume` without anything to
+            go on with.
+        Interrupted: a signal came; the same command goes on.
+    """
+    starts = find_starts(workspace, options)
+    checkpoints = [start.checkpoint for start in starts if start.checkpoint is not None]
+    labelled = find_labels(workspace, starts[0].pack, checkpoints, options.split, options.seed)
+    check_trainable(labelled, "classifier")
+    plans = [plan(workspace, start, labelled, options) for start in starts]
+    if options.dry_run:
+        return FinetuneResult([], _dry_run(plans, starts, labelled, options))
+    if options.resume and not any(_begun(workspace, p, labelled) for p in plans):
+        raise VidsslError(
+            "there is no unfinished finetuning with this recipe and these inputs to resume; leave "
+            "--resume away to start one"
+        )
+    shown = " + ".join(start.label for start in starts)
+    progress.say(
+        f"finetune: {shown} on {starts[0].pack.label}, {labelled.selection.note}, "
+        f"recipe {plans[0].recipe.name}"
+    )
+    trainings = [carry_out(workspace, p, progress) for p in plans]
+    if distributed.rank() != 0:
+        return FinetuneResult(trainings, None)
+    networks = [_network(p, t.artifact) for p, t in zip(plans, trainings, strict=True)]
+    test = _test(workspace, networks, starts, labelled, options, progress)
+    return FinetuneResult(trainings, test)
+
+
+def find_starts(workspace: Workspace, options: FinetuneOptions) -> list[Start]:
+    """Finds what each stream begins with; all are trained on the first one's pack.
+
+    Raises:
+        UsageError: a checkpoint, and fresh weights as well.
+        VidsslError: there is none; the sentence names the command that makes it.
+    """
+    if options.scratch:
+        if options.checkpoints:
+            raise UsageError("--scratch begins with fresh weights: leave --checkpoint away")
+        streams = options.streams or (DEFAULT_STREAM,)
+        views = [get_view(stream).name for stream in streams]
+        pack = find_pack(workspace, options.pack, views)
+        starts = [Start(stream, pack, None, f"{stream}-scratch") for stream in streams]
+    else:
+        subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
+        starts = [Start(s.stream, subjects[0].pack, s.checkpoint, name_of(s)) for s in subjects]
+    if options.name is not None and len(starts) == 1:
+        return [replace(starts[0], name=options.name)]
+    return starts
+
+
+def plan(
+    workspace: Workspace, start: Start, labelled: Labelled, options: FinetuneOptions
+) -> TrainingPlan:
+    """Resolves one stream's training without doing any work."""
+    own = replace(options, stream=start.stream, resume=False)
+    recipe, notes = fit_to_data(choose_recipe(start, labelled, own), len(labelled.train))
+    parents = {"pack": start.pack, "annotations": labelled.artifact}
+    if start.checkpoint is not None:
+        parents["init"] = start.checkpoint
+    made = TrainingPlan(
+        stage=METHOD,
+        name=start.trained_name,
+        options=own,
+        recipe=recipe,
+        data=training_data(start.pack, labelled),
+        parents=parents,
+        make_objective=lambda: make_objective(recipe, start, options.seed),
+        notes=notes,
+        more={"classes": list(labelled.classes), "split_seed": labelled.split_seed},
+    )
+    several = max(len(options.streams), len(options.checkpoints)) > 1
+    return _as_it_was_called(workspace, made) if several and not options.new else made
+
+
+def _as_it_was_called(workspace: Workspace, made: TrainingPlan) -> TrainingPlan:
+    """Gives a plan the name under which its training is finished already, if it is."""
+    run = workspace.open_run("checkpoint", made.name, made.identity(), made.parents)
+    found = workspace.newest("checkpoint", lambda a: a.run == run.identity)
+    return made if found is None else replace(made, name=found.name)
+
+
+def choose_recipe(start: Start, labelled: Labelled, options: FinetuneOptions) -> Recipe:
+    """Gives the recipe's numbers for finetuning; network, and clip unless told, are the encoder's.
+
+    Raises:
+        UsageError: a setting that does not exist or does not fit.
+    """
+    name = options.recipe or default_recipe(options.device)
+    recipe = load_recipe(name, METHOD, options.stream, options.settings)
+    if "classes" in recipe.explicit:
+        raise UsageError("the classes are those of the labels: leave --set classes away")
+    if start.checkpoint is not None:
+        spec = read_spec(start.checkpoint.path / encoder_file(start.stream))
+        told = own_table(name, METHOD, options.stream, "clip").keys()
+        explicit = recipe.explicit
+        recipe = like_encoder(replace(recipe, explicit=explicit | told), spec)
+        recipe = replace(recipe, explicit=explicit)
+    recipe = recipe.override("network", project=0)  # a classifier has no use for it
+    return recipe.override("config", classes=len(labelled.classes))
+
+
+def training_data(pack: Artifact, labelled: Labelled) -> TrainingData:
+    """Gives the labelled videos of the train part."""
+    train = labelled.train
+    videos = TrainingVideos(
+        reader=labelled.reader,
+        index=train,
+        source=np.asarray(labelled.annotations.groups)[train],
+        label=labelled.labels[train],
+    )
+    selection = labelled.selection
+    return TrainingData(
+        pack, labelled.artifact, selection.name, list(labelled.classes), videos, selection.note
+    )
+
+
+def make_objective(recipe: Recipe, start: Start, seed: int) -> Objective:
+    """Gives the classifier above the start's encoder, or above a fresh one."""
+    clip = recipe.clip
+    if start.checkpoint is None:
+        encoder = new_encoder(recipe, start.stream, context="gru" if clip.blocks > 1 else None)
+    else:
+        encoder = checkpoint_encoder(start.checkpoint, start.stream)
+        encoder.spec = replace(
+            encoder.spec,
+            frames=clip.frames,
+            stride=clip.stride,
+            size=clip.size,
+            blocks=clip.blocks,
+        )
+    if encoder.context is not None and recipe.train.batch_size // recipe.train.accumulate < 2:
+        raise UsageError(
+            "a classifier above a context normalises over the batch, which must hold two videos "
+            "or more: give a larger --batch-size"
+        )
+    return OBJECTIVES[METHOD].build(recipe.config, {start.stream: encoder}, seed)
+
+
+# ── testing ──────────────────────────────────────────────────────────────────────────────────
+
+
+def evaluation_for(made: TrainingPlan) -> EvaluationSpec:
+    """Gives how a plan's network is tested: as the recipe says, unless the user does."""
+    options = made.options
+    assert isinstance(options, FinetuneOptions)
+    given = {"crops": options.crops, "hop": options.hop}
+    told = {name: value for name, value in given.items() if value is not None}
+    return replace(evaluation_of(made.recipe.name, options.stream), **told)
+
+
+def protocol_for(made: TrainingPlan, presentation: str) -> Protocol:
+    """Gives the test's protocol, frames resized and mirrored as in the plan's training."""
+    evaluation, augment = evaluation_for(made), made.recipe.augment
+    view = get_view(made.options.stream)
+    taken_for_film = augment.motion_as_picture and view.is_picture(presentation)
+    return Protocol(
+        hop=evaluation.hop,
+        crops=evaluation.crops,
+        resize=augment.resize,
+        turned=view.colour or not taken_for_film,
+    )
+
+
+def _network(made: TrainingPlan, checkpoint: Artifact | None) -> Finetuned:
+    assert checkpoint is not None
+    stream = made.options.stream
+    presentation = read_spec(checkpoint.path / encoder_file(stream)).presentation
+    subject = Subject(checkpoint, stream, made.data.pack)
+    return Finetuned(subject, protocol_for(made, presentation), evaluation_for(made).weight)
+
+
+def _test(
+    workspace: Workspace,
+    networks: Sequence[Finetuned],
+    starts: Sequence[Start],
+    labelled: Labelled,
+    options: FinetuneOptions,
+    progress: Progress,
+) -> ClassificationResult:
+    singles = [
+        classify(
+            workspace,
+            network,
+            labelled,
+            start.name,
+            anywhere=len(networks) > 1,
+            new=options.new,
+            device=options.device,
+            progress=progress,
+        )
+        for network, start in zip(networks, starts, strict=True)
+    ]
+    if len(singles) == 1:
+        return singles[0]
+    name = _joined_name(starts, options)
+    return average(workspace, networks, singles, labelled, name, new=options.new)
+
+
+def _joined_name(starts: Sequence[Start], options: FinetuneOptions) -> str:
+    if len(starts) == 1:
+        return starts[0].name
+    return options.name or "_".join(dict.fromkeys(start.name for start in starts))
+
+
+def _begun(workspace: Workspace, made: TrainingPlan, labelled: Labelled) -> bool:
+    """Whether a plan's training, or the test after it, was begun and not finished."""
+    training = workspace.open_run("checkpoint", made.name, made.identity(), made.parents)
+    if training.finished is None:
+        return training.started
+    network = _network(made, training.finished)
+    recipe, parents = classify_recipe(network, labelled), classify_parents(network, labelled)
+    name = made.name.removesuffix("-finetuned")
+    return workspace.open_run("finetune", name, recipe, parents).started
+
+
+def _dry_run(
+    plans: Sequence[TrainingPlan],
+    starts: Sequence[Start],
+    labelled: Labelled,
+    options: FinetuneOptions,
+) -> ClassificationResult:
+    """Gives what would be done: every stream's training and how it is tested."""
+    whole: dict[str, Any] = {"makes": f"finetune/{_joined_name(starts, options)}"}
+    for made in plans:
+        clip, evaluation = made.recipe.clip, asdict(evaluation_for(made))
+        evaluation["hop"] = evaluation["hop"] or published_hop(
+            clip.frames * clip.blocks, clip.stride
+        )
+        each = made.as_dict() | {"test_videos": len(labelled.test), "evaluation": evaluation}
+        whole |= {made.options.stream: each} if len(plans) > 1 else {"training": each}
+    notes = [*labelled.notes, *(note for made in plans for note in made.notes)]
+    return ClassificationResult(StageResult(None, notes=notes, plan=whole), None)

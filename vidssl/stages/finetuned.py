@@ -1,0 +1,234 @@
+"""A finetuned network on the test part of a split: an artifact of kind finetune.
+
+Published protocol (CoCLR and ViCC): windows as of features, each in ten crops; softmax; the mean
+over windows and crops. Several streams: the mean of their probabilities, weighted where the paper
+weights them (CoCon).
+
+Legend: N test videos, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from vidssl.artifacts import Artifact, Workspace, atomic_write, canonical_digest, file_digest
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_tensors, encoder_file, read_spec
+from vidssl.errors import VidsslError
+from vidssl.features import Protocol
+from vidssl.objectives import Classifier, FinetuneConfig
+from vidssl.progress import SILENT, Progress
+from vidssl.stages.classification import (
+    ClassificationResult,
+    Classified,
+    measure,
+    read_report,
+    summary_of,
+    write_report,
+)
+from vidssl.stages.embed import drop_parts, in_parts
+from vidssl.stages.evaluation import Labelled, Subject
+from vidssl.stages.result import StageResult
+from vidssl.stages.training import choose_device
+from vidssl.version import VERSION
+
+PROBABILITIES_FILE = "probabilities.safetensors"
+PROBABILITIES_FORMAT = 1
+HEADER = "vidssl-probabilities"
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A finetuned network of one stream, and how it is tested.
+
+    Attributes:
+        weight: of its probabilities where those of several streams are averaged.
+    """
+
+    subject: Subject
+    protocol: Protocol
+    weight: float = 1.0
+
+
+def load_classifier(checkpoint: Artifact, stream: str) -> Classifier:
+    """Loads a finetuned network, encoder and classifier, in eval mode.
+
+    Raises:
+        VidsslError: the checkpoint was not finetuned, or a file of it was changed.
+    """
+    if checkpoint.recipe.get("stage") != "finetune":
+        raise VidsslError(f"{checkpoint.label} has no classifier: it was not finetuned")
+    config = FinetuneConfig(**checkpoint.recipe["method"])
+    classifier = Classifier(checkpoint_encoder(checkpoint, stream), config)
+    classifier.load_head(checkpoint_tensors(checkpoint))
+    return classifier.eval()
+
+
+# ── one stream ───────────────────────────────────────────────────────────────────────────────
+
+
+def classify(
+    workspace: Workspace,
+    network: Finetuned,
+    labelled: Labelled,
+    name: str,
+    *,
+    anywhere: bool = False,
+    new: bool = False,
+    device: str | None = None,
+    progress: Progress = SILENT,
+) -> ClassificationResult:
+    """Classifies the test videos by one network, or finds it done.
+
+    Args:
+        anywhere: a finished test of any name will do.
+
+    Raises:
+        Interrupted: Ctrl-C; the same command goes on.
+    """
+    subject = network.subject
+    recipe, parents = classify_recipe(network, labelled), classify_parents(network, labelled)
+    opened = workspace.open_run("finetune", name, recipe, parents, new)
+    finished = opened.finished
+    if finished is None and anywhere and not new:
+        finished = workspace.newest("finetune", lambda a: a.run == opened.identity)
+    if finished is not None:
+        return _found(finished, labelled)
+    with opened as run:
+        windows = in_parts(
+            run.folder,
+            load_classifier(subject.checkpoint, subject.stream),
+            labelled.reader,
+            labelled.test,
+            network.protocol,
+            choose_device(device),
+            progress,
+            description="test",
+        )
+        share_NK = windows.video_means(unit=False)
+        report = measure(share_NK, labelled, Classified.by([subject]))
+        save_probabilities(run.folder, share_NK, labelled)
+        write_report(run.folder, report, share_NK, labelled)
+        drop_parts(run.folder)
+        content = file_digest(run.folder / PROBABILITIES_FILE)
+        digest = canonical_digest({"run": run.identity, "content": content})
+        stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
+    return ClassificationResult(stage, report)
+
+
+def classify_recipe(network: Finetuned, labelled: Labelled) -> dict[str, Any]:
+    """Gives the recipe of one network's test."""
+    subject = network.subject
+    spec = read_spec(subject.checkpoint.path / encoder_file(subject.stream))
+    return {
+        "stage": "finetune",
+        "stream": subject.stream,
+        "split": labelled.selection.name,
+        "split_seed": labelled.split_seed,
+        "protocol": network.protocol.as_dict(spec),
+    }
+
+
+def classify_parents(network: Finetuned, labelled: Labelled) -> dict[str, Artifact]:
+    """Gives what one network's test is made from."""
+    subject = network.subject
+    return {
+        "checkpoint": subject.checkpoint,
+        "pack": subject.pack,
+        "annotations": labelled.artifact,
+    }
+
+
+def _found(artifact: Artifact, labelled: Labelled) -> ClassificationResult:
+    stage = StageResult(artifact, reused=True, notes=labelled.notes)
+    return ClassificationResult(stage, read_report(artifact))
+
+
+# ── several streams ──────────────────────────────────────────────────────────────────────────
+
+
+def average(
+    workspace: Workspace,
+    networks: Sequence[Finetuned],
+    singles: Sequence[ClassificationResult],
+    labelled: Labelled,
+    name: str,
+    *,
+    new: bool = False,
+) -> ClassificationResult:
+    """Averages what several networks said of the test videos, each with its weight.
+
+    Args:
+        singles: what :func:`classify` gave of each of `networks`.
+    """
+    weights = [network.weight for network in networks]
+    recipe = {
+        "stage": "finetune",
+        "streams": [network.subject.stream for network in networks],
+        "average": "probabilities",
+        "weights": weights,
+        "split": labelled.selection.name,
+        "split_seed": labelled.split_seed,
+    }
+    tests = [single.stage.artifact for single in singles if single.stage.artifact is not None]
+    parents: dict[str, Artifact] = {"annotations": labelled.artifact}
+    for number, (network, test) in enumerate(zip(networks, tests, strict=True), 1):
+        mark = str(number) if number > 1 else ""
+        parents |= {f"checkpoint{mark}": network.subject.checkpoint, f"finetune{mark}": test}
+    with workspace.open_run("finetune", name, recipe, parents, new) as run:
+        if run.finished is not None:
+            return _found(run.finished, labelled)
+        shares = [load_probabilities(test.path / PROBABILITIES_FILE)[0] for test in tests]
+        share_NK = np.average(shares, axis=0, weights=weights).astype(np.float32)
+        whole = Classified.by([network.subject for network in networks])
+        reports = [single.report for single in singles if single.report is not None]
+        report = measure(share_NK, labelled, whole, streams=reports)
+        save_probabilities(run.folder, share_NK, labelled)
+        write_report(run.folder, report, share_NK, labelled)
+        digest = canonical_digest({"run": run.identity, "report": asdict(report)})
+        stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
+    return ClassificationResult(stage, report)
+
+
+# ── all probabilities ────────────────────────────────────────────────────────────────────────
+
+
+def save_probabilities(folder: Path, share_NK: np.ndarray, labelled: Labelled) -> None:
+    """Writes probabilities.safetensors: a row for each of predictions.csv, a column per class."""
+    about = {
+        "format": PROBABILITIES_FORMAT,
+        "vidssl_version": VERSION,
+        "classes": list(labelled.classes),
+    }
+    # One entry only: safetensors writes several in an order of its own, new each time.
+    header = {HEADER: json.dumps(about, sort_keys=True)}
+    blob = safetensors.numpy.save({"probabilities": share_NK}, header)
+    atomic_write(folder / PROBABILITIES_FILE, blob)
+
+
+def load_probabilities(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Reads what :func:`save_probabilities` wrote: float32 [N, K], and the names of the classes.
+
+    Raises:
+        VidsslError: no such file, damaged, or of another kind or format.
+    """
+    if not path.exists():
+        raise VidsslError(f"there is no file {path}")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            about = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            if about.get("format") != PROBABILITIES_FORMAT:
+                raise VidsslError(
+                    f"{path} has probabilities of format {about.get('format')}, and this vidssl "
+                    f"({VERSION}) reads format {PROBABILITIES_FORMAT}"
+                )
+            return file.get_tensor("probabilities"), about["classes"]
+    except safetensors.SafetensorError as error:
+        raise VidsslError(f"{path} is damaged: {error}") from error
