@@ -61,7 +61,8 @@ def videos_digest(sources: Sequence[Source]) -> str:
 
 def reused(artifact: Artifact) -> StageResult:
     """Gives the result of a run that was finished before."""
-    return replace(_result(artifact), reused=True)
+    left_out, notes = _names(read_quarantine(artifact.path)), _notes(ShardReader(artifact.path))
+    return StageResult(artifact, reused=True, quarantined=left_out, notes=notes)
 
 
 def carry_out(
@@ -193,9 +194,12 @@ def _gather_and_publish(
 
 def _publish(run: Run, known: Mapping[str, Mapping[str, Any]]) -> StageResult:
     """Turns a work folder in which all is gathered into the artifact."""
-    quarantined = len(read_quarantine(run.folder))
-    summary = _summary(run.folder, quarantined)
-    return _result(run.publish(ShardReader(run.folder).digest, summary, known=known))
+    reader = ShardReader(run.folder)
+    quarantine = read_quarantine(run.folder)
+    summary = _summary(reader, run.folder, len(quarantine))
+    notes = _notes(reader)  # before the folder is renamed
+    artifact = run.publish(reader.digest, summary, known=known)
+    return StageResult(artifact, quarantined=_names(quarantine), notes=notes)
 
 
 def _finished_by_another(run: Run) -> StageResult:
@@ -214,17 +218,11 @@ def _report(run: Run, own: PartFolder, share: Share) -> PartReport:
     )
 
 
-def _result(artifact: Artifact) -> StageResult:
-    left_out = _names(read_quarantine(artifact.path))
-    return StageResult(artifact, quarantined=left_out, notes=_notes(artifact.path))
-
-
 def _names(quarantine: Sequence[Row]) -> list[tuple[str, str]]:
     return sorted((name, reason) for _, name, reason in quarantine)
 
 
-def _summary(folder: Path, quarantined: int) -> dict[str, Any]:
-    reader = ShardReader(folder)
+def _summary(reader: ShardReader, folder: Path, quarantined: int) -> dict[str, Any]:
     return {
         "videos": len(reader),
         "quarantined": quarantined,
@@ -244,6 +242,6 @@ def tell(notes: Sequence[str], progress: Progress, most: int = 5) -> None:
         progress.say(f"note: … and {len(notes) - most} more of this kind")
 
 
-def _notes(folder: Path) -> list[str]:
-    notes = ShardReader(folder).notes()
+def _notes(reader: ShardReader) -> list[str]:
+    notes = reader.notes()
     return [f"{video.rpartition('#')[0]}: {note}" for video, note in sorted(notes.items())]
