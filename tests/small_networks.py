@@ -7,8 +7,6 @@ from pathlib import Path
 import torch
 import torchvision
 
-torch.set_num_threads(1)
-
 
 def random_network(model: str, **options: object) -> torch.nn.Module:
     """Builds a network in eval mode that sees something, though nothing that is there."""

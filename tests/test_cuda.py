@@ -10,12 +10,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from methods import METHODS, batch
+from small_networks import noise_frames, random_weights
 from stubs import FixedBatches
 
 from vidssl.augment import ColourDraw, apply_colour
@@ -24,9 +26,14 @@ from vidssl.engine import Place, fit
 from vidssl.errors import Interrupted
 from vidssl.features import Protocol, extract
 from vidssl.optimisation import TrainSpec
+from vidssl.views.detection import ask_heads, detect, surest
+from vidssl.views.keypoints import KeypointConfig, KeypointDeriver, heatmaps
+from vidssl.views.networks import imagenet_input
+from vidssl.views.person_mask import MaskConfig, MaskDeriver
 
 SCRIPT = Path(__file__).parent / "cuda" / "run_all.py"
 SMALL = ["--backbone", "tiny", "--frames", "8", "--size", "64", "--videos", "24", "--epochs", "1"]
+SMALL += ["--derive", "2", "--detector-size", "48"]
 STEPS = [
     "pack",
     "load only",
@@ -36,6 +43,8 @@ STEPS = [
     "cotrain rgb",
     "probe",
     "retrieve --evaluate",
+    "derive pose",
+    "derive mask",
 ]
 without_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -195,3 +204,98 @@ def test_features_are_the_same_bytes_each_time_and_close_to_the_cpus(backbone):
     np.testing.assert_array_equal(once.windows, again.windows)
     scale = np.abs(here.windows).max()
     assert np.abs(once.windows - here.windows).max() < 1e-3 * scale
+
+
+# ── views by networks
+
+
+@pytest.fixture(scope="module")
+def pose_weights(tmp_path_factory):
+    return random_weights(tmp_path_factory.mktemp("w"), "keypointrcnn_resnet50_fpn")
+
+
+@pytest.mark.cuda
+@without_cuda
+def test_keypoint_heads_say_the_same_on_both_devices(pose_weights):
+    """Of the same boxes: which boxes there are is decided by digits that differ."""
+    frames = noise_frames(3, 96, 128).numpy()
+    config = KeypointConfig(weights=str(pose_weights), min_score=0.1, people=2)
+    found = surest(detect(KeypointDeriver(config).network, imagenet_input(frames, "cpu")), 2)
+    logits, maps = {}, {}
+    for device in ("cpu", "cuda"):
+        network = KeypointDeriver(config, device).network
+        with torch.inference_mode():
+            seen = detect(network, imagenet_input(frames, device))
+            assert all(boxes.dtype == torch.float32 for boxes in seen.boxes)
+            boxes = [one.to(device) for one in found.boxes]
+            heads = network.roi_heads
+            said = ask_heads(
+                heads.keypoint_roi_pool,
+                heads.keypoint_head,
+                heads.keypoint_predictor,
+                replace(seen, boxes=boxes),
+            )
+            first = heatmaps(said[:2], boxes[0], found.scores[0].to(device), (96, 128))
+        logits[device], maps[device] = said.cpu(), first.cpu()
+    assert logits["cuda"].dtype == torch.float32
+    likeness = torch.nn.functional.cosine_similarity(
+        logits["cuda"].flatten(1), logits["cpu"].flatten(1)
+    )
+    assert likeness.min() > 0.995
+    peaks = [maps[device].flatten(1).amax(1) for device in ("cuda", "cpu")]
+    torch.testing.assert_close(*peaks, rtol=0.15, atol=1e-3)
+
+
+@pytest.mark.cuda
+@without_cuda
+def test_poses_are_derived_in_batches_under_amp(pose_weights):
+    config = KeypointConfig(weights=str(pose_weights), min_score=0.1, people=2, detector_size=96)
+    deriver = KeypointDeriver(config, "cuda")
+    frames = noise_frames(70, 48, 64).numpy()  # more than two batches
+    derived = list(deriver.derive(iter(frames), 2, 32))
+    assert len(derived) == 35
+    assert all(d.shape == (32, 43, 17) and d.dtype == np.uint8 for d in derived)
+    assert sum(d.any() for d in derived) > 30
+    assert KeypointDeriver.describe(config, "cuda")["precision"] == "float16"
+    again = list(deriver.derive(iter(frames), 2, 32))
+    assert np.mean([np.array_equal(a, b) for a, b in zip(derived, again, strict=True)]) > 0.9
+
+
+@pytest.mark.cuda
+@without_cuda
+def test_hand_made_heatmaps_are_the_same_on_both_devices():
+    draw = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2, 17, 56, 56, generator=draw)
+    boxes = torch.tensor([[10.5, 3.0, 60.2, 80.0], [40.0, 20.0, 120.0, 95.0]])
+    scores = torch.tensor([0.9, 0.8])
+    here = heatmaps(logits, boxes, scores, (96, 128))
+    there = heatmaps(logits.cuda(), boxes.cuda(), scores.cuda(), (96, 128))
+    torch.testing.assert_close(there.cpu(), here, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [("deeplabv3_resnet50", {"aux_loss": True}), ("lraspp_mobilenet_v3_large", {})],
+)
+def test_masks_of_pixels_are_the_same_on_both_devices(tmp_path, model, options):
+    weights = random_weights(tmp_path, model, num_classes=21, **options)
+    config = MaskConfig(model=model, weights=str(weights), detector_size=96)
+    frames = noise_frames(5).numpy()
+    here, there = (
+        np.stack(list(MaskDeriver(config, device).derive(iter(frames), 1, 48))).astype(int)
+        for device in ("cpu", "cuda")
+    )
+    assert here.shape == there.shape == (5, 48, 64, 1)
+    assert np.abs(here - there).mean() < 2
+
+
+@pytest.mark.cuda
+@without_cuda
+def test_masks_of_boxes_are_derived_under_amp(tmp_path):
+    weights = random_weights(tmp_path, "maskrcnn_resnet50_fpn_v2")
+    config = MaskConfig(weights=str(weights), min_score=0.02, people=3, detector_size=96)
+    derived = list(MaskDeriver(config, "cuda").derive(iter(noise_frames(5).numpy()), 1, 48))
+    assert [d.shape for d in derived] == [(48, 64, 1)] * 5
+    assert any(d.any() for d in derived)

@@ -4,11 +4,11 @@
 
 For a machine with a GPU and without PyAV: clips are rendered, their flow computed, and both
 packed straight into shards; no video file is written or decoded. Then, through the public stages,
-pretrain rgb and flow, cotrain, probe and retrieve. DIR gets results.json, results.md and the
-workspace. On a CPU, to see that it works:
+pretrain rgb and flow, cotrain, probe and retrieve; and views are derived by networks. DIR gets
+results.json, results.md and the workspace. On a CPU, to see that it works:
 
     python tests/cuda/run_all.py --out DIR --device cpu --backbone tiny \
-        --frames 8 --size 64 --videos 24 --epochs 1
+        --frames 8 --size 64 --videos 24 --epochs 1 --derive 2 --detector-size 48
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from derivers import derive_view
 
 from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace, file_digest
@@ -304,12 +305,20 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     step("cotrain rgb", cotrained)
     step("probe", probed)
     step("retrieve --evaluate", retrieved)
+    for view in ("pose", "mask"):
+        step(f"derive {view}", partial(derived, view, arguments))
     return {
         "machine": machine(cuda),
         "settings": {k: str(v) for k, v in vars(arguments).items() if k != "out"},
         "recipe": plan.as_dict()["recipe"],
         "measured": [asdict(m) for m in found],
     }
+
+
+def derived(view: str, arguments: argparse.Namespace) -> tuple[None, dict[str, Any]]:
+    size = arguments.detector_size
+    folder = arguments.out / "weights"
+    return None, derive_view(view, folder, arguments.derive, 240, size, arguments.device)
 
 
 def finished(checkpoint: Artifact | None) -> tuple[Path, dict[str, Any]]:
@@ -373,6 +382,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stored", type=int, default=144, help="short side of packed frames")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=None, help="default: 64, or all")
+    parser.add_argument("--derive", type=int, default=512, help="frames of views to derive")
+    parser.add_argument("--detector-size", type=int, default=0, help="0: the networks' own")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, help="that decode")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -77,8 +78,8 @@ def load_network(model: str, weights: Weights, device: str, **options: Any) -> n
     Raises:
         VidsslError: the file is no such network's, or cannot be read without running code in it.
     """
-    if multiprocessing.parent_process() is not None and device == "cpu":
-        torch.set_num_threads(1)  # a worker has one core
+    if multiprocessing.parent_process() is not None:
+        _be_a_worker(device)
     network = torchvision.models.get_model(model, weights=None, weights_backbone=None, **options)
     try:
         state = torch.load(weights.path, map_location="cpu", weights_only=True, mmap=True)
@@ -88,6 +89,15 @@ def load_network(model: str, weights: Weights, device: str, **options: Any) -> n
         raise VidsslError(f"{weights.path} holds no weights of {model}: {what[:200]}") from error
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     return network.to(device, memory_format=layout).eval().requires_grad_(False)
+
+
+def _be_a_worker(device: str) -> None:
+    """Takes the share of this machine that a worker process has: one core, or one of the GPUs."""
+    if device == "cuda":
+        turn = os.environ.get("LOCAL_RANK") or os.getpid()  # workers begin one after another
+        torch.cuda.set_device(int(turn) % torch.cuda.device_count())
+    else:
+        torch.set_num_threads(1)
 
 
 def half_precision(device: str) -> AbstractContextManager[Any]:
