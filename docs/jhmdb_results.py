@@ -21,7 +21,7 @@ from pathlib import Path
 import results_tables
 
 from vidssl.cli import app
-from vidssl.terminal import stop_on_sigterm
+from vidssl.interrupts import leave_at_once
 
 EPOCHS, SEED = 40, 0
 STREAMS = ("rgb", "flow")
@@ -195,7 +195,7 @@ def main() -> None:
             archive = results_tables.ARCHIVES / f"jhmdb-{split}.tar.xz"
             print(archive, results_tables.collect(given.workspace, archive, split))
         return
-    stop_on_sigterm()
+    leave_at_once()
     failed = 0
     for command in commands(given.videos, splits, only):
         if given.list:
