@@ -55,7 +55,7 @@ def test_every_requirement_has_bounds(name):
 
 def test_torch_is_new_enough():
     needed = requirements()
-    assert needed["torch"] == ">=2.11" and needed["torchvision"] == ">=0.26"
+    assert needed["torch"] == ">=2.11,<3" and needed["torchvision"] == ">=0.26,<1"
 
 
 def test_all_that_is_imported_is_required():
