@@ -24,6 +24,7 @@ from vidssl.stages import extract_flow, manifest, pack, part_folders, shard_run,
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.manifest import Share, find_share
 from vidssl.stages.pack import Pack
+from vidssl.stages.part_folders import PartFolder
 from vidssl.stages.parts import Part, choose_part, divide
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, videos_digest
@@ -448,6 +449,24 @@ def test_killed_between_two_moves(site: Site, whole: StageResult, moved: int):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(part_folders.os, "rename", rename)
         site.killed("1/2", after=100)
+    check(site, site.run("0/2"), whole)
+    assert len(site.worked) == COUNT
+
+
+def test_the_last_part_is_killed_while_another_is_about_to_look(
+    site: Site, whole: StageResult, monkeypatch: pytest.MonkeyPatch
+):
+    """All is gathered, nothing is published, and the other's own folder is gone."""
+    original = PartFolder.finish
+
+    def finish(folder: PartFolder, quarantine: Sequence) -> None:
+        original(folder, quarantine)
+        if folder.part.index == 0:
+            with monkeypatch.context() as patch:
+                patch.setattr(shard_run, "_publish", lambda *_: (_ for _ in ()).throw(Stopped))
+                site.killed("1/2", after=100)
+
+    monkeypatch.setattr(PartFolder, "finish", finish)
     check(site, site.run("0/2"), whole)
     assert len(site.worked) == COUNT
 

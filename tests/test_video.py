@@ -10,7 +10,14 @@ import pytest
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.errors import VidsslError
-from vidssl.video import UnreadableVideo, decode, find_videos, fingerprint, frame_rate
+from vidssl.video import (
+    UnreadableVideo,
+    decode,
+    duration,
+    find_videos,
+    fingerprint,
+    frame_rate,
+)
 
 
 def names(path: Path) -> list[str]:
@@ -215,3 +222,11 @@ def test_unreadable_files_say_why(tmp_path: Path):
         with pytest.raises(UnreadableVideo, match=reason) as caught:
             read(tmp_path / f"{name}.mp4")
         assert "\n" not in str(caught.value)
+
+
+def test_duration_is_what_the_header_says(tmp_path: Path):
+    video = write_video(tmp_path / "v.mp4", moving_square(10), fps=5)
+    assert duration(video) == pytest.approx(2.0)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert duration(tmp_path / "broken.mp4") == duration(write_sound(tmp_path / "s.mp4")) == 0
+    assert duration(tmp_path / "gone.mp4") == 0

@@ -23,6 +23,7 @@ import numpy as np
 
 from vidssl.artifacts import Workspace
 from vidssl.progress import SILENT
+from vidssl.resizing import short_side
 from vidssl.shards import VideoRecord
 from vidssl.stages.extract_flow import WORKING_SIZE, ExtractFlow, extract_video, flow_params
 from vidssl.stages.manifest import Share
@@ -30,7 +31,7 @@ from vidssl.stages.pack import RGB_SIZE, pack_video
 from vidssl.stages.parts import Part, divide
 from vidssl.stages.shard_run import ShardJob, carry_out, videos_digest
 from vidssl.stages.video_pool import Product
-from vidssl.video import Source, decode, duration, find_videos, fingerprint, short_side
+from vidssl.video import Source, decode, duration, find_videos, fingerprint
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
 from vidssl.views.flow_algorithms import get_flow_method
@@ -106,7 +107,7 @@ def measure_clip(clock: Clock, source: Source, tvl1_every: int) -> None:
             product = extract_video(source, params)
         clock.bytes[name] += sum(map(len, product.blobs["flow"]))
     with clock.step("pack", count):
-        product = pack_video(source, RGB_PARAMS, None, {})
+        product = pack_video(source, RGB_PARAMS)
     clock.bytes["pack"] += sum(map(len, product.blobs["rgb"]))
 
 

@@ -98,10 +98,8 @@ def _carry_out_part(
 ) -> StageResult:
     with ExitStack() as held:
         with run.alone():
-            if run.overtaken():
-                return _finished_by_another(run)
-            if is_gathered(run.folder):
-                return _gather_and_publish(run, job, sources)
+            if (ended := _end_of_others(run, job, sources)) is not None:
+                return ended
             own = held.enter_context(open_part(run.folder, share.part))
             before = own.finished
             done = accounted_for(run.folder, job.views, share.part)
@@ -110,8 +108,8 @@ def _carry_out_part(
             own.finish(_work(own.path, job, mine, done, progress))
     # The part is finished, and its lock let go: whoever of them comes last here publishes.
     with run.alone():
-        if not own.finished:  # the folder is gone: another one came last, and published
-            return _finished_by_another(run)
+        if (ended := _end_of_others(run, job, sources)) is not None:
+            return ended
         report = _report(run, own, share)
         if not report.unfinished:
             return replace(_gather_and_publish(run, job, sources), part=report)
@@ -202,11 +200,16 @@ def _publish(run: Run, known: Mapping[str, Mapping[str, Any]]) -> StageResult:
     return StageResult(artifact, quarantined=_names(quarantine), notes=notes)
 
 
-def _finished_by_another(run: Run) -> StageResult:
-    artifact = run.find_finished()
-    if artifact is None:
-        raise VidsslError("not one video can be used, as another part of this run has found")
-    return reused(artifact)
+def _end_of_others(run: Run, job: ShardJob, sources: Sequence[Source]) -> StageResult | None:
+    """Gives the artifact where other parts came to the end meanwhile, or were killed on the way."""
+    if run.overtaken():
+        artifact = run.find_finished()
+        if artifact is None:
+            raise VidsslError("not one video can be used, as another part of this run has found")
+        return reused(artifact)
+    if is_gathered(run.folder):
+        return _gather_and_publish(run, job, sources)
+    return None
 
 
 def _report(run: Run, own: PartFolder, share: Share) -> PartReport:
