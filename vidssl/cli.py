@@ -144,7 +144,9 @@ def extract_flow(
     stored_size: Annotated[
         int | None, typer.Option(help="Short side at which it is stored (128; 0: as computed).")
     ] = None,
-    codec: Annotated[str, typer.Option(help="jpeg1 to jpeg100, or png (lossless).")] = "jpeg95",
+    codec: Annotated[
+        str, typer.Option(help="jpeg1 to jpeg100; png or webp (lossless); coclr (as published).")
+    ] = "jpeg95",
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
     workers: WorkersOption = None,
     shard: ShardOption = None,
@@ -177,6 +179,27 @@ def extract_flow(
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, f"vidssl pack {quote(str(videos))}")
+
+
+@command("flow-diff")
+def flow_diff(
+    terminal: Terminal,
+    first: Annotated[str, typer.Argument(help="Flow artifact or pack, such as flow/main/v001.")],
+    second: Annotated[str, typer.Argument(help="Another one of the same videos.")],
+    every: Annotated[int, typer.Option(min=1, help="Compare every so many frames.")] = 1,
+) -> None:
+    """Compare two artifacts' flow of the same videos, pixel by pixel.
+
+    Both are read in pixels, whatever codec and map they are stored with.
+
+    Example:  vidssl flow-diff flow/main/v001 flow/tvl1/v001
+    """
+    from vidssl.stages import flow_diff as stage
+    from vidssl.tables import flow_diff_tables
+
+    result = terminal.run(stage.run, stage.FlowDiffOptions(first, second, every))
+    terminal.json_out(result.as_dict())
+    terminal.show(flow_diff_tables(result))
 
 
 @command("extract-view")

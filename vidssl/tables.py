@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing mo
     from vidssl.stages.baselines import BaselineResult
     from vidssl.stages.classification import ClassificationReport, StreamRow
     from vidssl.stages.demo import DemoResult
+    from vidssl.stages.flow_diff import FlowDiff
     from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
     from vidssl.stages.recall import RetrievalReport
     from vidssl.stages.status import Node, Status
@@ -63,6 +64,25 @@ def _accuracies(row: StreamRow, report: ClassificationReport) -> list[str]:
         str(report.test_clips),
         report.split,
     ]
+
+
+def flow_diff_tables(found: FlowDiff) -> RenderableType:
+    """Gives end-point errors between two artifacts' flow, and where they are largest."""
+    title = f"end-point error, {found.second} against {found.first}"
+    errors = Table("pixels")
+    errors.add_column("of the first", justify="right")
+    errors.add_row("mean", f"{found.mean:.3f}")
+    for share, error in found.quantiles.items():
+        errors.add_row("median" if share == 0.5 else f"{share:.0%} are below", f"{error:.3f}")
+    errors.add_row("largest", f"{found.largest:.2f}")
+    for error, share in found.within.items():
+        errors.add_row(f"below {error:g}", f"{percent(share)} %")
+    said = Text(
+        f"{found.frames} frames of {found.videos} videos; mean motion {found.motion[0]:.2f} and "
+        f"{found.motion[1]:.2f} px; largest means: "
+        + ", ".join(f"{video} {mean:.3f}" for video, mean in found.worst)
+    )
+    return Group(Text(title), errors, said, *(Text(note, style="yellow") for note in found.notes))
 
 
 def recall_table(

@@ -6,7 +6,7 @@ import os
 import resource
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from vidssl.shards.layout import (
 )
 from vidssl.shards.tables import ShardTables, join_tables
 from vidssl.views import get_view
+from vidssl.views.flow import read_pixels
 from vidssl.views.strided import read_strided
 
 Frames = Sequence[int] | np.ndarray
@@ -150,11 +151,32 @@ class ShardReader:
             return np.stack([pictures[i] for i in back])
         return read_strided(unique, stride, int(self.frame_count(view)[video]), decoded)[back]
 
-    def _decoded(self, view: str, video: int, frames: np.ndarray) -> list[np.ndarray]:
-        """Gives stored frames, sorted and each once: uint8 [H, W, C] each."""
-        codec, decoder = self.views[view]["codec"], get_view(view)
+    def flow(self, video: int, frames: Frames) -> np.ndarray:
+        """Gives flow in pixels of the recorded working size, however it is stored.
+
+        Returns:
+            float32 [T, H, W, 2], u to the right and v downward, in the order asked for.
+
+        Raises:
+            As :meth:`read`.
+        """
+        unique, back = self._sort("flow", video, frames)
+        params = self.views["flow"]
+        decode = partial(read_pixels, codec=params["codec"], bound=params["bound"])
+        pictures = self._decoded("flow", video, unique, decode)
+        return np.stack([pictures[i] for i in back])
+
+    def _decoded(
+        self,
+        view: str,
+        video: int,
+        frames: np.ndarray,
+        decode: Callable[[bytes], np.ndarray] | None = None,
+    ) -> list[np.ndarray]:
+        """Gives stored frames, sorted and each once: uint8 [H, W, C] each, or as `decode` does."""
+        decode = decode or partial(get_view(view).decode, codec=self.views[view]["codec"])
         return [
-            self._decode(decoder.decode, blob, codec, view, video, frame)
+            self._decode(decode, blob, view, video, frame)
             for frame, blob in zip(frames, self._read_sorted(view, video, frames), strict=True)
         ]
 
@@ -192,10 +214,10 @@ class ShardReader:
         return np.frombuffer(data, kind)
 
     def _decode(
-        self, decode: Any, blob: bytes, codec: str, view: str, video: int, frame: int
+        self, decode: Callable[[bytes], np.ndarray], blob: bytes, view: str, video: int, frame: int
     ) -> np.ndarray:
         try:
-            picture: np.ndarray = decode(blob, codec)
+            picture = decode(blob)
         except ValueError as error:
             raise self._damage(video, view, int(frame), f"cannot be decoded ({error})") from error
         return picture

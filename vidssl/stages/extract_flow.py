@@ -24,8 +24,7 @@ from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_di
 from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
-from vidssl.views.codecs import get_codec
-from vidssl.views.flow import MAP_NAME, quantise
+from vidssl.views.flow import map_name, store_pixels
 from vidssl.views.flow_algorithms import derive_flow, get_flow_method
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".
@@ -44,7 +43,7 @@ class ExtractFlow:
         bound: pixels of the working size beyond which flow is clipped; None: a twelfth of it.
         size: short side at which flow is computed; None: as the videos are.
         stored: short side at which it is stored; None: as computed.
-        codec: jpeg1 to jpeg100, or png (lossless).
+        codec: jpeg1 to jpeg100; png or webp (lossless); or coclr, the published pictures.
         name: of the artifact.
         workers: processes, each for one video at a time; None: one per core.
         part: what falls to this process, where several divide the work; None: all.
@@ -109,7 +108,7 @@ def flow_params(config: ExtractFlow) -> dict[str, Any]:
         VidsslError: an unknown method or codec, or a size or bound that makes no sense.
     """
     method = get_flow_method(config.method)
-    get_codec(config.codec)
+    get_view("flow").check_codec(config.codec)
     for option, size in (("--size", config.size), ("--stored-size", config.stored)):
         if size is not None and size < 16:
             raise UsageError(f"{option} {size} is too small for flow: give 16 or more")
@@ -121,7 +120,7 @@ def flow_params(config: ExtractFlow) -> dict[str, Any]:
         "method": method.name,
         "method_params": dict(method.params),
         "bound": float(bound),
-        "map": MAP_NAME,
+        "map": map_name(config.codec),
         "working_size": config.size,
         "stored_size": config.stored,
     }
@@ -145,7 +144,7 @@ def extract_video(source: Source, params: Mapping[str, Any]) -> Product:
             stored = short_side(flow.shape[1], flow.shape[0], params["stored_size"])
             if flow.shape[1::-1] != stored:
                 flow = cv2.resize(flow, stored, interpolation=cv2.INTER_AREA)
-            blobs.append(view.encode(quantise(flow, params["bound"]), params["codec"]))
+            blobs.append(store_pixels(flow, params["codec"], params["bound"]))
     except cv2.error as error:
         size = f"{width}x{height}"
         raise UnusableVideo(f"{params['method']} cannot do frames of {size}") from error

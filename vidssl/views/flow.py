@@ -5,8 +5,10 @@ size, clipped to ±bound and mapped to 1..255 so that 128 is exactly no motion:
 
     stored = round(flow · 127 / bound) + 128
 
-(The published code maps with round((flow + 20) · 255 / 40), where no motion becomes 128 too but
-means +0.078 px; docs/methods.md.) Frame i is the motion from RGB frame i to i + 1.
+Frame i is the motion from RGB frame i to i + 1. The published code maps with
+round((flow + 20) · 255 / 40), where no motion becomes 128 too but means +0.078 px
+(docs/methods.md), and writes colour JPEG: the codec "coclr" stores flow so. It is read back to the
+levels above; :func:`read_pixels` gives either kind in pixels.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
+from vidssl.views.codecs import get_codec
 from vidssl.views.rgb import standardise_rgb
 from vidssl.views.stacked import StackedView
 from vidssl.views.view import Presentation, standardise
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 ZERO = 128
 STEPS = 127  # levels on each side of zero
 MAP_NAME = "round(flow*127/bound)+128"
+COCLR = "coclr"  # a codec of flow alone
+COCLR_MAP_NAME = "round((flow+bound)*255/(2*bound))"
+COCLR_QUALITY = "jpeg100"
 
 _Array = TypeVar("_Array", "np.ndarray", "torch.Tensor")
 
@@ -46,7 +52,49 @@ def to_pixels(stored: _Array, bound: float) -> _Array:
     return (stored.float() - ZERO) * (bound / STEPS)
 
 
+def map_name(codec: str) -> str:
+    """Gives the map from pixels to stored levels, as recorded with flow."""
+    return COCLR_MAP_NAME if codec == COCLR else MAP_NAME
+
+
+def store_pixels(flow: np.ndarray, codec: str, bound: float) -> bytes:
+    """Stores one flow, float32 [H, W, 2] in pixels, as one blob.
+
+    Raises:
+        UsageError: the codec is unknown.
+    """
+    if codec == COCLR:
+        scaled = (np.clip(flow, -bound, bound) + np.float32(bound)) * np.float32(255 / (2 * bound))
+        return _encode_coclr(np.rint(scaled).astype(np.uint8))
+    return FlowView().encode(quantise(flow, bound), codec)
+
+
+def read_pixels(blob: bytes, codec: str, bound: float) -> np.ndarray:
+    """Gives what :func:`store_pixels` stored: float32 [H, W, 2] in pixels.
+
+    Raises:
+        ValueError: the blob is no flow.
+    """
+    if codec == COCLR:
+        levels = _decode_coclr(blob).astype(np.float32)
+        return levels * np.float32(2 * bound / 255) - np.float32(bound)
+    return to_pixels(FlowView().decode(blob, codec), bound)
+
+
 # ── as published
+
+
+def _encode_coclr(levels: np.ndarray) -> bytes:
+    """Stores their levels, uint8 [H, W, 2], as they do: blue, green and red are u, v and 128."""
+    picture = np.stack([np.full_like(levels[..., 0], ZERO), levels[..., 1], levels[..., 0]], -1)
+    return get_codec(COCLR_QUALITY).encode(picture)
+
+
+def _decode_coclr(blob: bytes) -> np.ndarray:
+    picture = get_codec(COCLR_QUALITY).decode(blob)
+    if picture.ndim != 3:
+        raise ValueError("the picture is grey, and CoCLR's of flow are not")
+    return picture[..., :0:-1]
 
 
 def to_published(x: torch.Tensor) -> torch.Tensor:
@@ -104,6 +152,21 @@ class FlowView(StackedView):
     native: ClassVar[str] = (
         "channels (u, v); (x − 128)/127 with x stored as round(flow·127/bound) + 128"
     )
+
+    def check_codec(self, codec: str) -> None:
+        if codec != COCLR:
+            super().check_codec(codec)
+
+    def encode(self, frame: np.ndarray, codec: str | None = None) -> bytes:
+        if codec != COCLR:
+            return super().encode(frame, codec)
+        levels = ((frame.astype(np.float32) - ZERO) / STEPS + 1) * np.float32(255 / 2)
+        return _encode_coclr(np.rint(np.clip(levels, 0, 255)).astype(np.uint8))
+
+    def decode(self, blob: bytes, codec: str | None = None) -> np.ndarray:
+        if codec != COCLR:
+            return super().decode(blob, codec)
+        return quantise(_decode_coclr(blob).astype(np.float32) * np.float32(2 / 255) - 1, 1.0)
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
         """Gives [..., 2, T, H, W] in units of the bound: (x - 128) / 127, so -1 to 1."""

@@ -86,6 +86,10 @@ class View(ABC):
         option = f" --view {self.name}" if self.command == "extract-view" else ""
         return f"vidssl {self.command} {videos}{option}" if self.command else ""
 
+    def check_codec(self, codec: str) -> None:
+        """Raises a :class:`UsageError` for a codec that the view cannot be stored with."""
+        get_codec(codec)
+
     def encode(self, frame: np.ndarray, codec: str | None = None) -> bytes:
         """Stores one frame: uint8 [H, W, C] → one blob.
 
