@@ -151,12 +151,12 @@ def test_batches_are_the_same_on_both_devices(policy):
             device=torch.device(device),
         )
         kept = []
-        for (batch,) in loader.steps(0, 9):
+        for (made,) in loader.steps(0, 9):
             busy = torch.rand(2048, 2048, device=device) if device == "cuda" else None
             for _ in range(20 if busy is not None else 0):
                 busy = busy @ busy / 2048
-            kept.append({view: x.clone() for view, x in batch.clips.items()})
-            assert batch.index.device.type == device
+            kept.append({view: x.clone() for view, x in made.clips.items()})
+            assert made.index.device.type == device
         batches[device] = kept
     for here, there in zip(batches["cpu"], batches["cuda"], strict=True):
         for view in here:
