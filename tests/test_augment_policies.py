@@ -441,7 +441,7 @@ class Numbered:
     def frame_count(self, view):
         return np.full(4, self.length)
 
-    def frames(self, view, video, indices):
+    def pictures(self, view, video, indices):
         if view == "rgb":
             frames = np.empty((len(indices), 12, 16, 3), np.uint8)
             frames[...] = np.asarray(indices)[:, None, None, None]
