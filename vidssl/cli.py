@@ -17,6 +17,7 @@ import typer
 
 from vidssl.errors import UsageError
 from vidssl.terminal import (
+    Command,
     Commands,
     JsonOption,
     Terminal,
@@ -62,7 +63,10 @@ DaskOption = Annotated[
     typer.Option("--dask", metavar="ADDRESS", help="Work on a dask.distributed cluster."),
 ]
 VideosArgument = Annotated[
-    Path, typer.Argument(help="A folder (searched deeply), a video, or a text file of paths.")
+    Path,
+    typer.Argument(
+        metavar="VIDEOS", help="A folder (searched deeply), a video, or a text file of paths."
+    ),
 ]
 StreamOption = Annotated[
     str, typer.Option("--stream", help="The view to train, such as rgb or flow.")
@@ -108,7 +112,9 @@ DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newe
 
 @app.callback(invoke_without_command=True)
 def main_options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version.")
+    ] = False,
 ) -> None:
     """Self-supervised learning on folders of raw, unlabelled video.
 
@@ -463,7 +469,7 @@ def cotrain(
 @command("import")
 def import_checkpoint(
     terminal: Terminal,
-    file: Annotated[Path, typer.Argument(help="A published .pth.tar.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A published .pth.tar.")],
     method: Annotated[str, typer.Option(help="infonce, ubernce, coclr, vicc, dpc or cocon.")],
     view: Annotated[str, typer.Option(help="What the network saw: rgb or flow.")] = "rgb",
     backbone: Annotated[
@@ -635,7 +641,7 @@ def finetune(
 def retrieve(
     terminal: Terminal,
     queries: Annotated[
-        list[Path] | None, typer.Argument(metavar="[QUERY]...", help="Video files to look for.")
+        list[Path] | None, typer.Argument(metavar="QUERY", help="Video files to look for.")
     ] = None,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Test videos query train videos: R@1 … R@50.")
@@ -734,7 +740,7 @@ def baselines(
     from vidssl.tables import baseline_table
 
     options = stage.BaselineOptions(
-        encoders=stage.untrained_specs(backbone) if backbone else (),
+        encoders=stage.untrained_specs(backbone, device) if backbone else (),
         pack=pack, split=split, split_seed=seed, seeds=(seed,), device=device, new=new,
     )  # fmt: skip
     results = terminal.run(stage.run, options)
@@ -746,7 +752,7 @@ def baselines(
 def export(
     terminal: Terminal,
     checkpoint: Annotated[
-        str | None, typer.Argument(metavar="[CHECKPOINT]", help="Default: the stream's newest.")
+        str | None, typer.Argument(metavar="CHECKPOINT", help="Default: the stream's newest.")
     ] = None,
     stream: EvaluatedStreamOption = None,
     format: Annotated[str, typer.Option(help="safetensors, onnx or torch-export.")] = "safetensors",
@@ -790,7 +796,7 @@ def status(terminal: Terminal) -> None:
 def verify(
     terminal: Terminal,
     artifacts: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="Default: all.")
+        list[str] | None, typer.Argument(metavar="ARTIFACT", help="Default: all.")
     ] = None,
 ) -> None:
     """Check every byte of the artifacts against what was written, down to the frame.
@@ -810,7 +816,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def recipes(json: JsonOption = False) -> None:
     """List the shipped recipes, and what the papers report of theirs.
 
