@@ -63,10 +63,7 @@ DaskOption = Annotated[
     typer.Option("--dask", metavar="ADDRESS", help="Work on a dask.distributed cluster."),
 ]
 VideosArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="VIDEOS", help="A folder (searched deeply), a video, or a text file of paths."
-    ),
+    Path, typer.Argument(help="A folder (searched deeply), a video, or a text file of paths.")
 ]
 StreamOption = Annotated[
     str, typer.Option("--stream", help="The view to train, such as rgb or flow.")
@@ -469,7 +466,7 @@ def cotrain(
 @command("import")
 def import_checkpoint(
     terminal: Terminal,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A published .pth.tar.")],
+    file: Annotated[Path, typer.Argument(help="A published .pth.tar.")],
     method: Annotated[str, typer.Option(help="infonce, ubernce, coclr, vicc, dpc or cocon.")],
     view: Annotated[str, typer.Option(help="What the network saw: rgb or flow.")] = "rgb",
     backbone: Annotated[

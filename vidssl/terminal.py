@@ -224,7 +224,7 @@ def terminal_command(
         ]
 
         for parameter in [*own, *shared]:
-            _say_what_it_takes(parameter.annotation)
+            _say_what_it_takes(parameter)
 
         def run(**given: Any) -> None:
             place, json, quiet, _ = (given.pop(option) for option in SHARED)
@@ -241,11 +241,12 @@ def terminal_command(
     return register
 
 
-def _say_what_it_takes(annotation: Any) -> None:
-    """Gives an option the metavar of its type, where it has none of its own."""
-    kind, info = get_args(annotation)[:2]
+def _say_what_it_takes(parameter: inspect.Parameter) -> None:
+    """Gives an argument its name and an option its type to be shown by, where nothing is said."""
+    kind, info = get_args(parameter.annotation)[:2]
     if info.metavar is None:
-        info.metavar = METAVARS[plain_type(kind)[0]]
+        argument = isinstance(info, typer.models.ArgumentInfo)
+        info.metavar = parameter.name.upper() if argument else METAVARS[plain_type(kind)[0]]
 
 
 def plain_type(kind: Any) -> tuple[type, bool]:
