@@ -179,7 +179,7 @@ def test_a_field_that_came_later_does_not_change_the_identity_of_earlier_probes(
         (None, [("epochs", "many")], "epochs takes a whole number"),
         (None, [("epochs", "1.5")], "epochs takes a whole number"),
         (None, [("batch", "true")], "batch takes a whole number"),
-        (None, [("batch", "1")], "batch of two videos"),
+        (None, [("batch", "1")], "batch must be at least 2"),
         (None, [("lr", "fast")], "lr takes a number"),
         (None, [("decay_at", "0.6")], "decay_at takes a list of numbers"),
         (None, [("lr_batch", "0")], "lr_batch must be at least 1"),
@@ -235,6 +235,13 @@ def test_settings_override_and_are_remembered():
     assert recipe.train.milestones == (3, 5) and recipe.config.queue == 64
     assert recipe.explicit == {"lr", "epochs", "milestones", "queue"}
     assert recipe.as_dict()["method"]["queue"] == 64
+
+
+def test_settings_of_one_part_are_checked_together():
+    settings = [("k", "300"), ("queue", "512")]  # k alone would be more than the recipe's queue
+    for order in (settings, settings[::-1]):
+        config = load_recipe("cpu", "coclr", "rgb", order).config
+        assert (config.k, config.queue) == (300, 512)
 
 
 def test_a_recipe_is_plain_json_and_its_name_does_not_stand_in_for_its_numbers():

@@ -17,6 +17,7 @@ import typer
 
 from vidssl.errors import UsageError
 from vidssl.terminal import (
+    Command,
     Commands,
     JsonOption,
     Terminal,
@@ -108,7 +109,9 @@ DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newe
 
 @app.callback(invoke_without_command=True)
 def main_options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version.")
+    ] = False,
 ) -> None:
     """Self-supervised learning on folders of raw, unlabelled video.
 
@@ -635,7 +638,7 @@ def finetune(
 def retrieve(
     terminal: Terminal,
     queries: Annotated[
-        list[Path] | None, typer.Argument(metavar="[QUERY]...", help="Video files to look for.")
+        list[Path] | None, typer.Argument(metavar="QUERY", help="Video files to look for.")
     ] = None,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Test videos query train videos: R@1 … R@50.")
@@ -734,7 +737,7 @@ def baselines(
     from vidssl.tables import baseline_table
 
     options = stage.BaselineOptions(
-        encoders=stage.untrained_specs(backbone) if backbone else (),
+        encoders=stage.untrained_specs(backbone, device) if backbone else (),
         pack=pack, split=split, split_seed=seed, seeds=(seed,), device=device, new=new,
     )  # fmt: skip
     results = terminal.run(stage.run, options)
@@ -746,7 +749,7 @@ def baselines(
 def export(
     terminal: Terminal,
     checkpoint: Annotated[
-        str | None, typer.Argument(metavar="[CHECKPOINT]", help="Default: the stream's newest.")
+        str | None, typer.Argument(metavar="CHECKPOINT", help="Default: the stream's newest.")
     ] = None,
     stream: EvaluatedStreamOption = None,
     format: Annotated[str, typer.Option(help="safetensors, onnx or torch-export.")] = "safetensors",
@@ -790,7 +793,7 @@ def status(terminal: Terminal) -> None:
 def verify(
     terminal: Terminal,
     artifacts: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="Default: all.")
+        list[str] | None, typer.Argument(metavar="ARTIFACT", help="Default: all.")
     ] = None,
 ) -> None:
     """Check every byte of the artifacts against what was written, down to the frame.
@@ -810,7 +813,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def recipes(json: JsonOption = False) -> None:
     """List the shipped recipes, and what the papers report of theirs.
 

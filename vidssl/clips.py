@@ -25,6 +25,7 @@ from vidssl.augment import (
     draw_moments,
     draw_views,
 )
+from vidssl.errors import require
 from vidssl.sampling import clip_indices, random_start
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE, mirrored
@@ -41,6 +42,10 @@ class ClipSpec:
     stride: int = 1
     size: int = 128
     blocks: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require(name, value, value >= 1, "at least 1")
 
 
 @dataclass(frozen=True)

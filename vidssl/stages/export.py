@@ -85,6 +85,8 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
             f"there is no format {options.format}{nearest_name(options.format, FORMATS)}; "
             f"there are {', '.join(FORMATS)}"
         )
+    if options.stream is not None:
+        get_view(options.stream)
     checkpoint, stream = find_encoder(workspace, options.checkpoint, options.stream)
     label = f"{checkpoint.name}-v{checkpoint.version:03d}-{stream}-{options.format}"
     folder = options.out or Path(label)

@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from vidssl.artifacts import Artifact, Workspace
+from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.errors import UsageError
 from vidssl.progress import SILENT, Progress
 from vidssl.resizing import short_side
@@ -74,6 +74,7 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         VidsslError: no video, not one that can be used, a bad option, or a full disk.
         Interrupted: a signal came; finished videos are kept.
     """
+    check_name(config.name)
     params = flow_params(config)
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     recipe = {"stage": "extract-flow", "flow": params, "videos": videos_digest(sources)}

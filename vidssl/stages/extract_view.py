@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace
+from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.errors import UsageError
 from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
@@ -34,6 +34,7 @@ from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.derive import Deriver
 from vidssl.views.strided import INTERPOLATION, stored_frame
+from vidssl.words import counted
 
 # Each has the network in the GPU's memory; several overlap decoding, network and encoding.
 WORKERS_ON_CUDA = 4
@@ -84,6 +85,8 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
         Interrupted: a signal came; finished videos are kept.
     """
     device = choose_device(config.device)
+    name = config.name or config.view
+    check_name(name)
     deriver = get_view(config.view).deriver()
     settings = configure(config.view, deriver.Config(), config.settings)
     params = view_params(config, deriver, settings, device)
@@ -109,7 +112,6 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
         shard_bytes=config.shard_bytes,
         earlier=None if config.new else _earlier(workspace, config.view, params),
     )
-    name = config.name or config.view
     shared = share is not None
     with workspace.open_run("view", name, recipe, {}, config.new, shared) as opened:
         if opened.finished is not None:
@@ -168,7 +170,7 @@ def derive_video(source: Source, view: str, deriver: Deriver, params: Mapping[st
         pass
     count = frames.count - shown.lag
     if count < 1:
-        raise UnusableVideo(f"it has {frames.count} frames, too few for {view}")
+        raise UnusableVideo(f"it has {counted(frames.count, 'frame')}, too few for {view}")
     wanted = (count - 1) // stride + 1
     if len(stored) != wanted:
         raise UnusableVideo(
