@@ -19,7 +19,7 @@ from vidssl.checkpoints import checkpoint_encoder
 from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError
 from vidssl.features import Protocol
 from vidssl.shards import ShardReader
-from vidssl.stages import embed, finetune, finetuned, probe, retrieve
+from vidssl.stages import embed, finetune, finetuned, probe, retrieve, verify
 from vidssl.stages.finetune import FinetuneOptions
 from vidssl.stages.finetuned import load_classifier, load_probabilities
 from vidssl.stages.probe import ProbeOptions
@@ -357,3 +357,13 @@ def test_damaged_probabilities_are_refused(done, tmp_path: Path) -> None:
     other.write_bytes(path.read_bytes().replace(b'\\"format\\": 1', b'\\"format\\": 7'))
     with pytest.raises(VidsslError, match="format 7"):
         load_probabilities(other)
+
+
+def test_verify_compares_probabilities_with_predictions(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    artifact = tuned(workspace).test.stage.artifact
+    assert verify.verify_artifact(artifact).ok
+    table = artifact.path / "predictions.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    problems = verify.verify_artifact(artifact).problems
+    assert any("do not fit its predictions" in problem for problem in problems)

@@ -38,7 +38,7 @@ from vidssl.stages import embed, evaluation, probe, recall, verify
 DATA = Path(__file__).parent / "data" / "formats"
 VIDEOS = golden.videos()
 OTHER = 99
-KINDS = FORMAT_VERSIONS.keys() - {"view"}  # which has an archive of its own
+KINDS = FORMAT_VERSIONS.keys() - {"view", "finetune"}  # which have archives of their own
 
 
 @pytest.fixture

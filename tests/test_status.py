@@ -78,7 +78,7 @@ def test_headlines_of_every_kind(tmp_path: Path) -> None:
         "features": "150 windows of 30 videos, width 128",
         "retrieval": "R@1 100.0 %, R@5 100.0 %, R@10 100.0 % on split1",
     }
-    assert set(found) | {"flow", "view", "probe"} == set(headline.PHRASES)
+    assert set(found) | {"flow", "view", "probe", "finetune"} == set(headline.PHRASES)
     assert [headline.size(n) for n in (12, 4_200, 198_009_826)] == ["12 B", "4.2 kB", "198 MB"]
 
 
