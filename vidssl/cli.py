@@ -7,6 +7,7 @@ loads a video decoder.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -181,7 +182,7 @@ def extract_flow(
         **_division(shard, workers, dask), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
-    terminal.finish(result, f"vidssl pack {quote(str(videos))}")
+    terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
 
 
 @command("flow-diff")
@@ -265,7 +266,7 @@ def extract_view(
         **_division(shard, workers, dask),
     )  # fmt: skip
     result = terminal.run(stage.run, config)
-    terminal.finish(result, f"vidssl pack {quote(str(videos))}")
+    terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
 
 
 @command()
@@ -308,6 +309,7 @@ def pack(
 
     Example:  vidssl pack VIDEOS/ --shard 0/8
     """
+    from vidssl.stages import next_step
     from vidssl.stages import pack as stage
 
     given = _given(size=size, quality=quality)
@@ -318,7 +320,7 @@ def pack(
         name=name, new=new, dry_run=dry_run, **_division(shard, workers, dask), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
-    terminal.finish(result, "vidssl pretrain --stream rgb")
+    terminal.finish(result, lambda: next_step.after_packing(terminal.workspace))
 
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────
@@ -373,10 +375,8 @@ def pretrain(
         dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
-    if stream == "rgb":
-        terminal.finish(result, "vidssl pretrain --stream flow")
-    else:
-        terminal.finish(result, "vidssl cotrain --stream rgb --k 5")
+    told = {"method": method, "recipe": recipe, "pack": pack, "split": split, "device": device}
+    terminal.finish(result, _after(terminal, result, **told))
 
 
 @command()
@@ -454,7 +454,7 @@ def cotrain(
     )  # fmt: skip
     if not cycles:
         result = terminal.run(stage.run, options)
-        terminal.finish(result, "vidssl probe")
+        terminal.finish(result, _after(terminal, result, pack=pack, device=device))
         return
     results = []
     for result in terminal.run(stage.run_cycles, options):
@@ -503,7 +503,7 @@ def import_checkpoint(
         blocks=blocks, pack=pack, name=name, seed=seed, new=new, dry_run=dry_run,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
-    terminal.finish(result, f"vidssl probe --stream {view}")
+    terminal.finish(result, _after(terminal, result, pack=pack))
 
 
 # ── evaluation ───────────────────────────────────────────────────────────────────────────────
@@ -894,6 +894,13 @@ def _division(shard: str | None, workers: int | None, dask: str | None) -> dict[
         if value is not None:
             raise UsageError(f"the dask cluster divides the work by itself: leave {option} out")
     return {"dask": dask}
+
+
+def _after(terminal: Terminal, result: Any, **told: str | None) -> Callable[[], str]:
+    """Gives what tells the command that goes on from a checkpoint."""
+    from vidssl.stages import next_step
+
+    return lambda: next_step.after_training(terminal.workspace, result.artifact, **told)
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -123,18 +123,27 @@ class Terminal:
         if self.json and not self.silent:
             print(json.dumps(value, indent=1, default=str))
 
-    def finish(self, result: StageResult, next_command: str = "") -> None:
-        """Prints what a stage gave, and exits with 3 when it left videos out."""
+    def finish(self, result: StageResult, next_command: Callable[[], str]) -> None:
+        """Prints what a stage gave, and exits with 3 when it left videos out.
+
+        Args:
+            next_command: gives what to type next, or nothing; asked only if it is shown.
+        """
         if self.silent and result.part is not None:  # each rank has a part of its own to tell of
             return replace(self, silent=False).finish(result, next_command)
         self.json_out(result.as_dict())
         self.outline(result)
-        if next_command and result.artifact is not None:
-            self.show(Text.assemble(("next: ", "dim"), next_command, self._elsewhere()))
+        self._point_to(result, next_command)
         # torchrun takes every code but 0 for a failure, and then ends the other processes.
         under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if result.quarantined and not under_torchrun:
             raise typer.Exit(QUARANTINED)
+
+    def _point_to(self, result: StageResult, next_command: Callable[[], str]) -> None:
+        if result.artifact is None or self.json or self.silent:
+            return
+        if command := next_command():
+            self.show(Text.assemble(("next: ", "dim"), command, self._elsewhere()))
 
     def _elsewhere(self) -> str:
         """Gives the option that a command needs to work in this workspace, too."""
