@@ -110,7 +110,7 @@ def test_a_clip_longer_than_the_videos_is_padded_not_dropped(copied):
         (["pretrain", "--set", "temperature=0"], "temperature must be above 0"),
         (["cotrain", "--k", "99", "--set", "queue=8"], "queue"),
         (["extract-flow", "VIDEOS", "--method", "tvl"], "did you mean tvl1"),
-        (["extract-flow", "VIDEOS", "--codec", "webp"], "jpeg95"),
+        (["extract-flow", "VIDEOS", "--codec", "gif"], "jpeg95"),
         (["extract-flow", "VIDEOS", "--size", "-3"], "--size -3"),
         (["retrieve"], "--evaluate"),
         (["retrieve", "x.mp4", "--evaluate"], "either"),
