@@ -16,10 +16,11 @@ from vidssl.errors import UsageError
 from vidssl.progress import SILENT, Progress
 from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, VideoRecord
-from vidssl.stages.manifest import find_share, share_plan
+from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
+from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
@@ -78,9 +79,6 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
     params = flow_params(config)
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     recipe = {"stage": "extract-flow", "flow": params, "videos": videos_digest(sources)}
-    if config.dry_run:
-        plan = {"stage": "extract-flow", "videos": len(sources), "flow": params}
-        return StageResult(artifact=None, plan=plan | share_plan(share))
     job = ShardJob(
         title="extract-flow",
         views={"flow": params},
@@ -88,8 +86,11 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         shard_bytes=config.shard_bytes,
         earlier=None if config.new else _earlier(workspace, params),
     )
-    shared = share is not None
-    with workspace.open_run("flow", config.name, recipe, {}, config.new, shared) as opened:
+    begun = workspace.open_run("flow", config.name, recipe, {}, config.new, share is not None)
+    if config.dry_run:
+        who = config.dask or config.workers
+        return plan_run(begun, job.views, sources, share, who, progress, job.earlier)
+    with begun as opened:
         if opened.finished is not None:
             return reused(opened.finished)
         result = carry_out(opened, job, sources, progress, share)

@@ -22,10 +22,11 @@ from vidssl.progress import SILENT, Progress
 from vidssl.resizing import resize, short_side
 from vidssl.settings import configure
 from vidssl.shards import SHARD_BYTES, VideoRecord
-from vidssl.stages.manifest import find_share, share_plan
+from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
+from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.training import choose_device
 from vidssl.stages.video_pool import Product, UnusableVideo
@@ -93,10 +94,6 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     videos = videos_digest(sources)
     recipe = {"stage": "extract-view", "views": {config.view: params}, "videos": videos}
-    if config.dry_run:
-        plan = {"stage": "extract-view", "videos": len(sources), "device": device}
-        plan |= {"views": {config.view: params}} | share_plan(share)
-        return StageResult(artifact=None, plan=plan)
     work = partial(
         _derive_in_worker,
         view=config.view,
@@ -112,8 +109,11 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
         shard_bytes=config.shard_bytes,
         earlier=None if config.new else _earlier(workspace, config.view, params),
     )
-    shared = share is not None
-    with workspace.open_run("view", name, recipe, {}, config.new, shared) as opened:
+    begun = workspace.open_run("view", name, recipe, {}, config.new, share is not None)
+    if config.dry_run:
+        who, more = config.dask or config.workers or few, {"device": device}
+        return plan_run(begun, job.views, sources, share, who, progress, job.earlier, more)
+    with begun as opened:
         if opened.finished is not None:
             return reused(opened.finished)
         deriver(settings, "cpu")  # what cannot be loaded costs one sentence, not one per video

@@ -23,10 +23,11 @@ from vidssl.progress import SILENT, Progress
 from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
 from vidssl.stages.derived import Derived, check_views, choose_derived
-from vidssl.stages.manifest import Share, find_share, share_plan
+from vidssl.stages.manifest import Share, find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
+from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
@@ -109,9 +110,12 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         views[view] = dict(ShardReader(artifact.path).views[view])
     recipe = {"stage": "pack", "views": views, "videos": videos_digest(sources)}
     if config.dry_run:
-        plan = {"stage": "pack", "videos": len(sources), "views": views, "labels": config.labels}
-        labels = {view: artifact.label for view, artifact in derived.items()}
-        return PackResult(artifact=None, plan=plan | {"derived": labels} | share_plan(share))
+        more = {"derived": {view: artifact.label for view, artifact in derived.items()}}
+        more |= {"labels": config.labels}
+        begun = workspace.open_run("pack", config.name, recipe, derived, config.new)
+        who = config.dask or config.workers
+        planned = plan_run(begun, views, sources, share, who, progress, more=more)
+        return PackResult(artifact=None, plan=planned.plan)
     packed = _pack(workspace, config, sources, share, derived, views, recipe, progress)
     if packed.artifact is None:  # a part, and not the last: the last one annotates
         return PackResult(
