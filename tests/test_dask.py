@@ -213,8 +213,8 @@ def test_what_slurm_set_means_nothing_to_the_cluster(
     cluster: distributed.LocalCluster,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
     config = ["extract-flow", videos, "--size", "32", "--dask", cluster.scheduler_address]
     result = vidssl(*config, "--json", workspace=tmp_path, code=3)
     assert result.json["summary"]["videos"] == 9
