@@ -48,6 +48,9 @@ FIGURES = (
 )
 
 
+PRECISIONS = ("bf16", "float32")
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """What the user may say of a training run.
@@ -60,6 +63,8 @@ class TrainingOptions:
         resume: demand an unfinished run to continue.
         new: repeat a finished run under a new version.
         snapshot_epochs: also publish the checkpoint after these epochs.
+        precision: of backbones, "bf16" or "float32"; None: bf16 with CUDA.
+        recompute: compute activations twice to save memory.
         save_every: seconds between two writes of resume.pt.
     """
 
@@ -75,7 +80,9 @@ class TrainingOptions:
     new: bool = False
     dry_run: bool = False
     device: str | None = None
+    precision: str | None = None
     compile: bool = False
+    recompute: bool = False
     threads: int | None = None
     snapshot_epochs: tuple[int, ...] = ()
     save_every: float = 60.0
@@ -114,6 +121,20 @@ def check_options(options: TrainingOptions, stage: str) -> Recipe:
     for epoch in options.snapshot_epochs:
         require("--snapshot-epochs", epoch, 1 <= epoch <= last, f"from 1 to {last}, the last one")
     return recipe
+
+
+def choose_precision(options: TrainingOptions) -> str:
+    """Gives what backbones compute in: bf16 with CUDA, else float32, unless the user says.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if options.precision is None:
+        return "bf16" if choose_device(options.device) == "cuda" else "float32"
+    if options.precision not in PRECISIONS:
+        known = " and ".join(PRECISIONS)
+        raise UsageError(f"there is no precision {options.precision}; there are {known}")
+    return options.precision
 
 
 def choose_recipe(options: TrainingOptions, stage: str) -> Recipe:
@@ -299,14 +320,14 @@ class TrainingPlan:
                 "stream": self.options.stream,
                 "split": self.data.split,
                 "seed": self.options.seed,
-                "precision": "bf16" if self.half_precision else "float32",
+                "precision": choose_precision(self.options),
             }
             | self.more
         )
 
     @property
     def half_precision(self) -> bool:
-        return choose_device(self.options.device) == "cuda"
+        return choose_precision(self.options) == "bf16"
 
     def as_dict(self) -> dict[str, Any]:
         """Gives the plan as plain data, for --dry-run."""
@@ -430,7 +451,11 @@ def _train(
         presentations=presentations,
     )
     place = Place(
-        device, plan.half_precision, compile=options.compile, save_every=options.save_every
+        device,
+        plan.half_precision,
+        compile=options.compile,
+        recompute=options.recompute,
+        save_every=options.save_every,
     )
     last = fit(
         objective,
