@@ -150,7 +150,8 @@ def with_shuffled_batch(
     if world_size() == 1:
         return encode(x_B)
     everything = gather(x_B)
-    order = torch.randperm(len(everything), generator=generator).to(x_B.device)
+    order = torch.randperm(len(everything), generator=generator)
+    order = order.to(x_B.device, non_blocking=True)
     mine = order.view(world_size(), -1)[rank()]
     shuffled = gather(encode(everything[mine]))
     back = torch.argsort(order).view(world_size(), -1)[rank()]

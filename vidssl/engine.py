@@ -192,7 +192,8 @@ def _over_ranks(objective: Objective) -> nn.Module:
     if distributed.world_size() == 1:
         return objective
     # Queues and BatchNorm statistics are each rank's own, hence no broadcast of buffers. Gradients
-    # lie in the buckets that are sent, not beside them.
+    # lie in the buckets that are sent, not beside them. No static graph: it gains nothing here
+    # (docs/benchmarks.md), and a step without a loss breaks it.
     return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 

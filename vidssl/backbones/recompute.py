@@ -46,13 +46,12 @@ def _twice(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> 
 def statistics_kept(network: nn.Module) -> Iterator[None]:
     """Within it, forward passes in train mode leave running statistics as they are."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        # Not track_running_stats=False: the pass must save as many tensors as the first one.
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.sub_(1)  # each was passed once
+        for norm, momentum, count in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, count

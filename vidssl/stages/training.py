@@ -46,8 +46,6 @@ FIGURES = (
     "feature_std",
     "feature_rank",
 )
-
-
 PRECISIONS = ("bf16", "float32")
 
 
@@ -113,6 +111,7 @@ def check_options(options: TrainingOptions, stage: str) -> Recipe:
     """
     get_view(options.stream)
     choose_device(options.device)
+    choose_precision(options)
     if options.name is not None:
         check_name(options.name)
     recipe = choose_recipe(options, stage)
