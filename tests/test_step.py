@@ -84,6 +84,11 @@ def test_an_unknown_precision_is_refused_before_anything_is_looked_up():
         check_options(TrainingOptions(precision="fp16"), "pretrain")
 
 
+def test_compiling_what_is_recomputed_is_refused():
+    with pytest.raises(UsageError, match="leave --compile or --recompute away"):
+        check_options(TrainingOptions(compile=True, recompute=True), "pretrain")
+
+
 def test_a_cpu_computes_in_float32_unless_told():
     assert choose_precision(TrainingOptions(device="cpu")) == "float32"
     assert choose_precision(TrainingOptions(device="cpu", precision="bf16")) == "bf16"

@@ -112,6 +112,10 @@ def check_options(options: TrainingOptions, stage: str) -> Recipe:
     get_view(options.stream)
     choose_device(options.device)
     choose_precision(options)
+    if options.compile and options.recompute:
+        raise UsageError(
+            "torch compiles no recomputed backbone: leave --compile or --recompute away"
+        )
     if options.name is not None:
         check_name(options.name)
     recipe = choose_recipe(options, stage)
