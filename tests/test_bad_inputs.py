@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from cli_workspace import SMALL, make_videos, vidssl
-from video_files import write_sound
+from video_files import moving_square, write_sound, write_video
 
 from vidssl.artifacts import Workspace, canonical_digest
 
@@ -78,6 +78,27 @@ def test_broken_files_are_left_out_with_their_reason_and_exit_code_3(tmp_path):
     }  # fmt: skip
     assert all(row["reason"] for row in result["quarantined"])
     assert result["summary"]["videos"] == len(good)
+
+
+def test_a_video_of_one_frame_is_in_no_pack_with_flow_and_is_told_of_each_time(tmp_path):
+    videos = make_videos(tmp_path / "videos", clips=1)
+    write_video(videos / "still.mp4", moving_square(1))
+    (videos / "sound.wav").write_bytes(b"RIFF")  # no video by its name: skipped without a word
+    workspace, still = tmp_path / "w", {"video": "still.mp4"}
+    for command, reason in (
+        ("extract-flow", "it has one frame only, and flow needs two"),
+        ("pack", "no flow for it: it has one frame only, and flow needs two"),
+        ("pack", "no flow for it: it has one frame only, and flow needs two"),  # finished before
+    ):
+        said = vidssl(command, videos, "--json", workspace=workspace, code=3).json
+        assert said["quarantined"] == [still | {"reason": reason}]
+        assert said["summary"]["videos"] == 3
+        shown = vidssl(command, videos, workspace=workspace, code=3).out.replace("\n", " ")
+        assert f"left out: still.mp4: {reason}" in shown
+    alone = vidssl("pack", videos, "--views", "rgb", "--json", workspace=workspace).json
+    assert (alone["summary"]["videos"], alone["quarantined"]) == (4, [])
+    small = [*SMALL, "--set", "queue=4"]
+    assert vidssl("pretrain", *small, "--json", workspace=workspace).json["summary"]["loss"] > 0
 
 
 def test_nothing_but_broken_files_makes_no_artifact(tmp_path):

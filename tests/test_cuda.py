@@ -45,6 +45,7 @@ STEPS = [
     "cotrain rgb",
     "probe",
     "retrieve --evaluate",
+    "finetune",
     "derive pose",
     "derive mask",
 ]

@@ -151,7 +151,7 @@ def test_bad_videos_are_quarantined_with_their_reason(tmp_path, workspace):
     (folder / "empty.mp4").write_bytes(b"")
     result = extract_view.run(workspace, ExtractView(folder, "brighter", workers=1))
     assert dict(result.quarantined) == {
-        "single.mp4": "it has 1 frames, too few for brighter",
+        "single.mp4": "it has 1 frame, too few for brighter",
         "empty.mp4": "the file is empty",
     }
 

@@ -227,12 +227,21 @@ def test_a_dry_run_leaves_nothing(workspace: Workspace, videos: Path):
 
 # ── stopped and begun again
 
+# It takes its time after each video, so that whoever waits for a moment sees it.
 RUN = """
-import sys
+import sys, time
 from pathlib import Path
 from vidssl.artifacts import Workspace
+from vidssl.shards import ShardWriter
 from vidssl.stages import pack
+
+def add_slowly(writer, record, blobs):
+    add(writer, record, blobs)
+    time.sleep(0.1)
+
+add = ShardWriter.add
 if __name__ == "__main__":
+    ShardWriter.add = add_slowly
     pack.run(Workspace(sys.argv[1]), pack.Pack(Path(sys.argv[2]), workers=2))
 """
 

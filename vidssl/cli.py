@@ -461,6 +461,7 @@ def cotrain(
         results.append(result)
         terminal.outline(result)
     terminal.json_out({"runs": [r.as_dict() for r in results]})
+    terminal.propose(results[-1], _after(terminal, results[-1], pack=pack, device=device))
 
 
 @command("import")

@@ -133,13 +133,14 @@ class Terminal:
             return replace(self, silent=False).finish(result, next_command)
         self.json_out(result.as_dict())
         self.outline(result)
-        self._point_to(result, next_command)
+        self.propose(result, next_command)
         # torchrun takes every code but 0 for a failure, and then ends the other processes.
         under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if result.quarantined and not under_torchrun:
             raise typer.Exit(QUARANTINED)
 
-    def _point_to(self, result: StageResult, next_command: Callable[[], str]) -> None:
+    def propose(self, result: StageResult, next_command: Callable[[], str]) -> None:
+        """Prints what to type next, where there is something."""
         if result.artifact is None or self.json or self.silent:
             return
         if command := next_command():
