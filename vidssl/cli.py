@@ -131,8 +131,15 @@ def extract_flow(
     terminal: Terminal,
     videos: VideosArgument,
     method: Annotated[
-        str, typer.Option(help="dis (fast), tvl1 (the papers' reference) or farneback.")
-    ] = "dis",
+        str | None,
+        typer.Option(
+            help="tvl1 (the papers'; default with CUDA), dis (fast; default without) or farneback."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Of the method's parameters; default: its first.")
+    ] = None,
+    device: DeviceOption = None,
     bound: Annotated[
         float | None,
         typer.Option(help="Pixels beyond which flow is clipped; default: a twelfth of --size."),
@@ -174,8 +181,8 @@ def extract_flow(
     given = _given(bound=bound, size=size, stored=stored_size)
     given |= {key: None for key in ("size", "stored") if given.get(key) == 0}
     config = stage.ExtractFlow(
-        videos, method=method, codec=codec, name=name, new=new, dry_run=dry_run,
-        **_division(shard, workers, dask), **given,
+        videos, method=method, preset=preset, device=device, codec=codec, name=name, new=new,
+        dry_run=dry_run, **_division(shard, workers, dask), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, f"vidssl pack {quote(str(videos))}")

@@ -120,7 +120,7 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
     with timed("make clips"):
         videos = make_clips(workspace, options, progress)
     with timed("extract-flow"):
-        flow_config = extract_flow.ExtractFlow(videos, workers=options.workers)
+        flow_config = extract_flow.ExtractFlow(videos, method="dis", workers=options.workers)
         extract_flow.run(workspace, flow_config, progress)
     with timed("pack"):
         pack_config = pack.Pack(videos, labels=str(videos / "splits.csv"), workers=options.workers)

@@ -19,18 +19,17 @@ from vidssl.progress import SILENT, Progress
 from vidssl.report.sheet import check_sheet
 from vidssl.sampling import span
 from vidssl.shards import ShardReader
+from vidssl.stages.device import choose_device
 from vidssl.stages.evaluation import find_subjects
 from vidssl.stages.gallery import Gallery, Stream, open_gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
 from vidssl.stages.query_frames import (
     QueryFrames,
-    flow_note,
     make_derivers,
     one_opencv_thread,
     show_like,
 )
 from vidssl.stages.query_sheet import draw_answer
-from vidssl.stages.training import choose_device
 from vidssl.video import Source, find_videos
 
 
@@ -96,7 +95,7 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
         gallery=len(gallery.reader),
         answers=answers,
         quarantined=quarantined,
-        notes=flow_note(gallery.reader, gallery.streams) + _notes(answers),
+        notes=_notes(answers),
     )
 
 

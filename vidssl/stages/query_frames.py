@@ -17,15 +17,13 @@ import cv2
 import numpy as np
 
 from vidssl.errors import UsageError, VidsslError
-from vidssl.shards import ShardReader
 from vidssl.stages.extract_flow import extract_video
 from vidssl.stages.extract_view import derive_video
-from vidssl.stages.gallery import Gallery, Stream
+from vidssl.stages.gallery import Gallery
 from vidssl.stages.pack import pack_video
 from vidssl.video import Source
 from vidssl.views import get_view
 from vidssl.views.derive import Deriver
-from vidssl.views.flow_algorithms import get_flow_method
 from vidssl.views.strided import read_strided
 
 
@@ -114,17 +112,3 @@ def one_opencv_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
-
-
-def flow_note(reader: ShardReader, streams: Sequence[Stream]) -> list[str]:
-    """Tells when this version's flow algorithm is not the one the gallery's flow was made with."""
-    if all(stream.subject.stream != "flow" for stream in streams):
-        return []
-    recorded = reader.views["flow"]
-    ours = dict(get_flow_method(recorded["method"]).params)
-    if recorded.get("method_params", ours) == ours:
-        return []
-    return [
-        f"the gallery's flow was made by {recorded['method']} with other parameters than this "
-        "version uses for the query: similarities are a little low"
-    ]

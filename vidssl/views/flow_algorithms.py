@@ -1,13 +1,16 @@
-"""Optical flow on a CPU: what extract-flow and retrieve derive the flow view with.
+"""Optical flow: what extract-flow and retrieve derive the flow view with.
 
-Training never imports this. A frame pair goes in as grey uint8 [H, W], flow comes out as float32
-[H, W, 2], in pixels: u to the right, v downward, from the first frame to the second.
+Training never imports this. A frame pair goes in as uint8, grey [H, W] or RGB [H, W, 3] as the
+method asks for; flow comes out as float32 [H, W, 2], in pixels: u to the right, v downward, from
+the first frame to the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -15,8 +18,31 @@ import numpy as np
 
 from vidssl.errors import UsageError, VidsslError, nearest_name
 from vidssl.resizing import short_side
+from vidssl.views.batched_flow import BatchedFlow, FramePair
 
+Params = Mapping[str, Any]
 Estimate = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class FlowAlgorithm:
+    """One algorithm, its parameters still open: a row of :data:`FLOW_METHODS`.
+
+    Attributes:
+        presets: named sets of all its parameters; the first is the default.
+        start: makes an estimator of one pair after another, on a CPU.
+        batched: makes one of many pairs at once, on a device ("cpu" or "cuda").
+        colour: whether it takes RGB frames instead of grey ones.
+        smallest: short side below which it cannot work.
+        on_cuda: name of the method that stands in for it on a CUDA device.
+    """
+
+    presets: Mapping[str, Params]
+    start: Callable[[Params], Estimate]
+    batched: Callable[[Params, str], BatchedFlow] | None = None
+    colour: bool = False
+    smallest: int = 1
+    on_cuda: str = ""
 
 
 @dataclass(frozen=True)
@@ -24,21 +50,31 @@ class FlowMethod:
     """One algorithm with all its parameters.
 
     Attributes:
-        name: as the user types it.
-        params: what is recorded with the flow; the same parameters give the same flow.
+        name: as recorded with the flow.
+        params: likewise; the same parameters give the same flow.
         start: makes an estimator, which may be used for any number of pairs in one process.
+        batched: makes a :class:`BatchedFlow` on a device; None where the method has none.
+        colour: whether it takes RGB frames instead of grey ones.
+        smallest: short side below which it cannot work.
     """
 
     name: str
-    params: Mapping[str, Any]
+    params: Params
     start: Callable[[], Estimate]
+    batched: Callable[[str], BatchedFlow] | None = None
+    colour: bool = False
+    smallest: int = 1
 
 
-def get_flow_method(name: str) -> FlowMethod:
-    """Gives the flow algorithm called `name`.
+def get_flow_method(name: str, preset: str | None = None, device: str = "cpu") -> FlowMethod:
+    """Gives the flow algorithm called `name` with the parameters of a preset.
+
+    Args:
+        preset: None: the method's first.
+        device: where it will run; on "cuda" another method may stand in for the one named.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such method, or it has no such preset.
         VidsslError: this OpenCV lacks it.
     """
     if name not in FLOW_METHODS:
@@ -46,32 +82,91 @@ def get_flow_method(name: str) -> FlowMethod:
             f"there is no flow method named {name!r}{nearest_name(name, FLOW_METHODS)}: "
             f"the methods are {', '.join(FLOW_METHODS)}"
         )
-    method = FLOW_METHODS[name]
+    if device == "cuda" and FLOW_METHODS[name].on_cuda:
+        name = FLOW_METHODS[name].on_cuda
+    presets = FLOW_METHODS[name].presets
+    if preset is not None and preset not in presets:
+        raise UsageError(
+            f"{name} has no preset {preset!r}{nearest_name(preset, presets)}: "
+            f"it has {', '.join(presets)}"
+        )
+    method = flow_method(name, presets[preset] if preset else next(iter(presets.values())))
     method.start()  # so that a missing algorithm is told before any work
     return method
 
 
+def flow_method(name: str, params: Params) -> FlowMethod:
+    """Gives a method with the parameters recorded with some flow.
+
+    Raises:
+        UsageError: this version knows no method of that name.
+    """
+    if name not in FLOW_METHODS:
+        raise UsageError(f"this version of vidssl knows no flow method named {name!r}")
+    row = FLOW_METHODS[name]
+    return FlowMethod(
+        name,
+        params,
+        partial(row.start, params),
+        partial(row.batched, params) if row.batched else None,
+        row.colour,
+        row.smallest,
+    )
+
+
+def working_frame(frame: np.ndarray, size: int | None, colour: bool = False) -> np.ndarray:
+    """Gives an RGB frame [H, W, 3] as a method takes it: grey or RGB, at the working size.
+
+    Grey is OpenCV's 0.299 R + 0.587 G + 0.114 B. The short side is scaled down to `size` (None:
+    as it is); frames that are smaller still are not enlarged.
+    """
+    height, width = frame.shape[:2]
+    if not colour:
+        frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    working = short_side(width, height, size)
+    if working != (width, height):
+        frame = cv2.resize(frame, working, interpolation=cv2.INTER_AREA)
+    return frame
+
+
+def in_pixels_of(flow: np.ndarray, size: int | None) -> np.ndarray:
+    """Gives flow [H, W, 2] of frames smaller than `size` in pixels of that size all the same.
+
+    So motion means the same in small and large videos.
+    """
+    shortest = min(flow.shape[:2])
+    return flow if size in (None, shortest) else flow * np.float32(size / shortest)
+
+
 def derive_flow(
-    frames: Iterable[np.ndarray], estimate: Estimate, size: int | None
+    frames: Iterable[np.ndarray], estimate: Estimate, size: int | None, colour: bool = False
 ) -> Iterator[np.ndarray]:
     """Gives the flow between each RGB frame [H, W, 3] and the next: float32 [h, w, 2].
 
-    It is computed with the short side scaled down to `size` (None: as the frames are). Frames
-    that are smaller still are not enlarged; their flow is given in pixels of the size asked for
-    all the same, so that motion means the same in small and large videos.
+    It is computed at the working size (:func:`working_frame`) and given in its pixels
+    (:func:`in_pixels_of`).
     """
-    before = None
-    for frame in frames:
-        height, width = frame.shape[:2]
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        working = short_side(width, height, size)
-        if working != (width, height):
-            grey = cv2.resize(grey, working, interpolation=cv2.INTER_AREA)
-        if before is not None:
-            flow = estimate(before, grey)
-            shortest = min(grey.shape)
-            yield flow if size in (None, shortest) else flow * np.float32(size / shortest)
-        before = grey
+    for pair in _pairs(frames, size, colour):
+        yield in_pixels_of(estimate(pair.before, pair.after), size)
+
+
+def derive_together(
+    frames: Iterable[np.ndarray], method: BatchedFlow, size: int | None, colour: bool = False
+) -> Iterator[np.ndarray]:
+    """Gives what :func:`derive_flow` gives, by a method that works on many pairs at once."""
+    ready: dict[Hashable, np.ndarray] = {}
+    given = 0
+    for index, flow in method.flows(_pairs(frames, size, colour)):
+        ready[index] = flow
+        while given in ready:
+            yield in_pixels_of(ready.pop(given), size)
+            given += 1
+
+
+def _pairs(frames: Iterable[np.ndarray], size: int | None, colour: bool) -> Iterator[FramePair]:
+    working = (working_frame(frame, size, colour) for frame in frames)
+    for index, (before, after) in enumerate(pairwise(working)):
+        yield FramePair(index, before, after)
 
 
 # ── the algorithms
@@ -109,26 +204,25 @@ FARNEBACK_PARAMS = {
 }
 
 
-def _start_dis() -> Estimate:
+def _start_dis(params: Params) -> Estimate:
     made: dict[tuple[int, ...], cv2.DISOpticalFlow] = {}
 
     def estimate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         # One for each size: OpenCV's flow changes after pictures of another size.
         if before.shape not in made:
-            made[before.shape] = cv2.DISOpticalFlow_create(_DIS_PRESETS[DIS_PARAMS["preset"]])
+            made[before.shape] = cv2.DISOpticalFlow_create(_DIS_PRESETS[params["preset"]])
         flow: np.ndarray = made[before.shape].calc(before, after, None)
         return flow
 
     return estimate
 
 
-def _start_tvl1() -> Estimate:
+def _start_tvl1(p: Params) -> Estimate:
     if not hasattr(cv2, "optflow") or not hasattr(cv2.optflow, "DualTVL1OpticalFlow_create"):
         raise VidsslError(
             "this OpenCV has no TV-L1 flow: install opencv-contrib-python instead of "
             "opencv-python or opencv-python-headless, or use --method dis"
         )
-    p = TVL1_PARAMS
     create = cv2.optflow.DualTVL1OpticalFlow_create
 
     def estimate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -152,14 +246,17 @@ def _start_tvl1() -> Estimate:
     return estimate
 
 
-def _start_farneback() -> Estimate:
+def _start_farneback(params: Params) -> Estimate:
     return lambda before, after: cv2.calcOpticalFlowFarneback(
-        before, after, None, flags=0, **FARNEBACK_PARAMS
+        before, after, None, flags=0, **params
     )
 
 
-FLOW_METHODS: dict[str, FlowMethod] = {
-    "dis": FlowMethod("dis", DIS_PARAMS, _start_dis),
-    "tvl1": FlowMethod("tvl1", TVL1_PARAMS, _start_tvl1),
-    "farneback": FlowMethod("farneback", FARNEBACK_PARAMS, _start_farneback),
+FLOW_METHODS: dict[str, FlowAlgorithm] = {
+    "dis": FlowAlgorithm(
+        {"medium": DIS_PARAMS, **{name: {"preset": name} for name in ("fast", "ultrafast")}},
+        _start_dis,
+    ),
+    "tvl1": FlowAlgorithm({"published": TVL1_PARAMS}, _start_tvl1),
+    "farneback": FlowAlgorithm({"default": FARNEBACK_PARAMS}, _start_farneback),
 }
