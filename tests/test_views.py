@@ -14,7 +14,6 @@ from video_files import moving_square
 from vidssl.errors import UsageError, VidsslError
 from vidssl.resizing import resize
 from vidssl.views import VIEWS, get_view
-from vidssl.views import flow_algorithms as algorithms
 from vidssl.views.flow import quantise, to_pixels
 from vidssl.views.flow_algorithms import FLOW_METHODS, derive_flow, get_flow_method
 
@@ -240,28 +239,6 @@ def test_flow_does_not_depend_on_what_was_computed_before(name: str):
     list(derive_flow(moving_square(3, 40, 30, step=(0, 1)), estimate, None))
     (again,) = derive_flow(clip, estimate, None)
     np.testing.assert_array_equal(first, again)
-
-
-def test_tvl1_has_the_published_parameters():
-    tvl1 = cv2.optflow.DualTVL1OpticalFlow_create()
-    p = algorithms.TVL1_PARAMS
-    assert [tvl1.getTau(), tvl1.getLambda(), tvl1.getTheta()] == [p["tau"], p["lambda"], p["theta"]]
-    assert [tvl1.getScalesNumber(), tvl1.getWarpingsNumber()] == [p["nscales"], p["warps"]]
-    assert tvl1.getInnerIterations() == p["inner_iterations"]
-    assert tvl1.getOuterIterations() == p["outer_iterations"]
-    assert [tvl1.getEpsilon(), tvl1.getScaleStep()] == [p["epsilon"], p["scale_step"]]
-    assert [tvl1.getMedianFiltering(), tvl1.getGamma()] == [p["median_filtering"], p["gamma"]]
-    clip = moving_square(2)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip]
-    (flow,) = derive_flow(clip, get_flow_method("tvl1").start(), None)
-    np.testing.assert_array_equal(flow, tvl1.calc(*grey, None))
-
-
-def test_an_opencv_without_tvl1_names_the_right_package(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delattr(cv2, "optflow")
-    with pytest.raises(VidsslError, match="install opencv-contrib-python"):
-        get_flow_method("tvl1")
-    get_flow_method("dis")
 
 
 def test_an_unknown_method_is_one_sentence():

@@ -125,7 +125,7 @@ def choose_method(config: ExtractFlow) -> tuple[FlowMethod, str]:
     """
     device = choose_device(config.device)
     name = config.method or ("tvl1" if device == "cuda" else "dis")
-    method = get_flow_method(name, config.preset, device)
+    method = get_flow_method(name, config.preset)
     if device == "cuda" and method.batched is None:
         if config.device is not None:
             raise UsageError(f"{method.name} runs on a CPU only: leave out --device {device}")

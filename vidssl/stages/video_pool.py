@@ -195,6 +195,7 @@ def _serve(pipe: Connection, stream: Stream) -> None:
     """A worker's life: one video after another, until the parent hangs up or dies."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     cv2.setNumThreads(0)
+    os.environ["OMP_NUM_THREADS"] = "1"  # should the work load PyTorch
     while True:
         try:
             source = pipe.recv()

@@ -34,7 +34,6 @@ class FlowAlgorithm:
         batched: makes one of many pairs at once, on a device ("cpu" or "cuda").
         colour: whether it takes RGB frames instead of grey ones.
         smallest: short side below which it cannot work.
-        on_cuda: name of the method that stands in for it on a CUDA device.
     """
 
     presets: Mapping[str, Params]
@@ -42,7 +41,6 @@ class FlowAlgorithm:
     batched: Callable[[Params, str], BatchedFlow] | None = None
     colour: bool = False
     smallest: int = 1
-    on_cuda: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,8 @@ class FlowMethod:
     smallest: int = 1
 
 
-def get_flow_method(name: str, preset: str | None = None, device: str = "cpu") -> FlowMethod:
-    """Gives the flow algorithm called `name` with the parameters of a preset.
-
-    Args:
-        preset: None: the method's first.
-        device: where it will run; on "cuda" another method may stand in for the one named.
+def get_flow_method(name: str, preset: str | None = None) -> FlowMethod:
+    """Gives the flow algorithm called `name` with the parameters of a preset, or of its first.
 
     Raises:
         UsageError: there is no such method, or it has no such preset.
@@ -82,8 +76,6 @@ def get_flow_method(name: str, preset: str | None = None, device: str = "cpu") -
             f"there is no flow method named {name!r}{nearest_name(name, FLOW_METHODS)}: "
             f"the methods are {', '.join(FLOW_METHODS)}"
         )
-    if device == "cuda" and FLOW_METHODS[name].on_cuda:
-        name = FLOW_METHODS[name].on_cuda
     presets = FLOW_METHODS[name].presets
     if preset is not None and preset not in presets:
         raise UsageError(
@@ -193,6 +185,12 @@ TVL1_PARAMS = {
     "gamma": 0.0,
     "median_filtering": 5,
 }
+# What the others cost in accuracy and save in time: docs/benchmarks.md, "TV-L1".
+TVL1_PRESETS = {
+    "published": TVL1_PARAMS,
+    "balanced": TVL1_PARAMS | {"epsilon": 0.02},
+    "fast": TVL1_PARAMS | {"epsilon": 0.02, "warps": 2, "scale_step": 0.5},
+}
 
 FARNEBACK_PARAMS = {
     "pyr_scale": 0.5,
@@ -217,11 +215,23 @@ def _start_dis(params: Params) -> Estimate:
     return estimate
 
 
-def _start_tvl1(p: Params) -> Estimate:
+def _start_tvl1(params: Params) -> Estimate:
+    from vidssl.views.tvl1.estimators import start  # here: the others need no PyTorch
+
+    return start(params)
+
+
+def _batch_tvl1(params: Params, device: str) -> BatchedFlow:
+    from vidssl.views.tvl1.estimators import start_batched
+
+    return start_batched(params, device)
+
+
+def _start_tvl1_of_opencv(p: Params) -> Estimate:
     if not hasattr(cv2, "optflow") or not hasattr(cv2.optflow, "DualTVL1OpticalFlow_create"):
         raise VidsslError(
-            "this OpenCV has no TV-L1 flow: install opencv-contrib-python instead of "
-            "opencv-python or opencv-python-headless, or use --method dis"
+            "this OpenCV has no TV-L1: install opencv-contrib-python instead of "
+            "opencv-python or opencv-python-headless, or use --method tvl1"
         )
     create = cv2.optflow.DualTVL1OpticalFlow_create
 
@@ -257,6 +267,7 @@ FLOW_METHODS: dict[str, FlowAlgorithm] = {
         {"medium": DIS_PARAMS, **{name: {"preset": name} for name in ("fast", "ultrafast")}},
         _start_dis,
     ),
-    "tvl1": FlowAlgorithm({"published": TVL1_PARAMS}, _start_tvl1),
+    "tvl1": FlowAlgorithm(TVL1_PRESETS, _start_tvl1, _batch_tvl1, smallest=3),
+    "tvl1-opencv": FlowAlgorithm(TVL1_PRESETS, _start_tvl1_of_opencv, smallest=3),
     "farneback": FlowAlgorithm({"default": FARNEBACK_PARAMS}, _start_farneback),
 }
