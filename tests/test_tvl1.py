@@ -96,7 +96,7 @@ def test_a_pair_does_not_depend_on_its_batch():
 
 def test_batches_of_mixed_sizes_come_back_by_their_tags():
     pairs = [*stored_pairs(128)[:3], *stored_pairs(33)]
-    method = TorchTVL1(replace(PUBLISHED, warps=1, nscales=2), "cpu", batch=2)
+    method = TorchTVL1(replace(PUBLISHED, warps=1, nscales=2), torch.device("cpu"), batch=2)
     given = [FramePair(pair.name, pair.before, pair.after) for pair in pairs]
     found = dict(method.flows([given[0], None, *given[1:]]))
     assert found.keys() == {pair.name for pair in pairs}

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidssl.distributed import local_device
+from vidssl.errors import VidsslError
 from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.solver import solve
@@ -27,15 +29,31 @@ def start(params: Mapping[str, Any]) -> Callable[[np.ndarray, np.ndarray], np.nd
 
 
 def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
-    """Gives the fastest batched TV-L1 that a device ("cpu" or "cuda") can run."""
-    return TorchTVL1(Parameters.of(params), device)
+    """Gives batched TV-L1 on a device: by Triton kernels on "cuda", else in plain PyTorch.
+
+    Raises:
+        VidsslError: Triton is missing.
+    """
+    parameters, where = Parameters.of(params), local_device(device)
+    if where.type != "cuda":
+        return TorchTVL1(parameters, where)
+    try:
+        from vidssl.views.tvl1.in_flight import PairsInFlight
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise VidsslError(
+            "TV-L1 on a GPU needs Triton, which this PyTorch came without: pip install triton, "
+            "or give --device cpu"
+        ) from None
+    return PairsInFlight(parameters, where)
 
 
 class TorchTVL1(BatchedFlow):
     """Plain PyTorch on any device, batch by batch: the reference for what is faster."""
 
-    def __init__(self, parameters: Parameters, device: str, batch: int = BATCH) -> None:
-        self.parameters, self.device, self.batch = parameters, torch.device(device), batch
+    def __init__(self, parameters: Parameters, device: torch.device, batch: int = BATCH) -> None:
+        self.parameters, self.device, self.batch = parameters, device, batch
 
     def flows(self, pairs: Iterable[FramePair | None]) -> Iterator[TaggedFlow]:
         for batch in batches_of_one_size(pairs, self.batch):
