@@ -141,7 +141,7 @@ class Bench:
         return used.unflatten(-1, (height, -1))[..., :width]
 
     def put(self, buffer: torch.Tensor, planes: torch.Tensor) -> None:
-        height, width = self.size
+        width = self.size[1]
         padded = torch.nn.functional.pad(planes, (0, pitch_of(width) - width)).flatten(-2)
         buffer[1, ..., : padded.shape[-1]] = padded.to(DEVICE)
 
