@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import inspect
 import re
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import typer
 
 from vidssl.cli import app
+from vidssl.terminal import METAVARS, plain_type
 
 PAGE = Path(__file__).with_name("cli.md")
 EXAMPLE = "Example:"
-KINDS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 HEAD = """\
 # Command line
 
@@ -107,14 +106,15 @@ def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
     for name, parameter in inspect.signature(function).parameters.items():
         kind, *about = get_args(hints[name])
         (info,) = (a for a in about if isinstance(a, typer.models.ParameterInfo))
-        kind, repeats = _plain(kind)
+        kind, repeats = plain_type(kind)
         word = name.replace("_", "-")
         text = info.help or ""
         if isinstance(info, typer.models.ArgumentInfo):
-            shown = info.metavar or (f"{word.upper()}..." if repeats else word.upper())
-            yield Parameter((), shown, "", text)
+            required = parameter.default is inspect.Parameter.empty
+            shown = info.metavar if required else f"[{info.metavar}]"
+            yield Parameter((), f"{shown}..." if repeats else shown, "", text)
             continue
-        takes = "" if kind is bool else info.metavar or KINDS[kind]
+        takes = info.metavar or METAVARS[kind]
         text += " May be given several times." if repeats else ""
         text += f" Also by the environment: `{info.envvar}`." if info.envvar else ""
         yield Parameter(_names(info, word), takes, _default(parameter.default), text.strip())
@@ -126,15 +126,6 @@ def _names(info: typer.models.ParameterInfo, word: str) -> tuple[str, ...]:
     if all(not name.startswith("--") for name in names):
         names.insert(0, f"--{word}")
     return tuple(names)
-
-
-def _plain(kind: Any) -> tuple[type, bool]:
-    """Gives the type of one value, and whether several may be given."""
-    if get_origin(kind) in (Union, types.UnionType):
-        kind = next(k for k in get_args(kind) if k is not types.NoneType)
-    if get_origin(kind) is list:
-        return get_args(kind)[0], True
-    return kind, False
 
 
 def _default(value: Any) -> str:

@@ -11,7 +11,9 @@ import torchvision
 def random_network(model: str, **options: object) -> torch.nn.Module:
     """Builds a network in eval mode that sees something, though nothing that is there."""
     torch.manual_seed(0)
-    network = torchvision.models.get_model(model, weights=None, weights_backbone=None, **options)
+    if not model.startswith("raft"):
+        options["weights_backbone"] = None
+    network = torchvision.models.get_model(model, weights=None, **options)
     if hasattr(network, "roi_heads"):
         with torch.no_grad():
             network.roi_heads.box_predictor.cls_score.bias[1] = 4.5  # scores from 0.3 to 0.9

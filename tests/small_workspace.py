@@ -5,8 +5,10 @@ Nothing is decoded and nothing is trained, so that the evaluation stages are tes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,12 +97,19 @@ def make_checkpoint(
     split: str | None = "80/20",
     seed: int = 0,
     name: str | None = None,
+    spec: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Publishes an untrained tiny encoder as if it had been pretrained."""
+    """Publishes an untrained tiny encoder as if it had been pretrained.
+
+    Args:
+        spec, recipe: what differs of its spec, and of the recipe it says it comes of.
+    """
     torch.manual_seed(seed)
-    spec = EncoderSpec(stream, "tiny", get_view(stream).channels, 8, 1, 32, 16)
-    encoder = Encoder(spec).eval()
-    recipe = {"stage": "pretrain", "stream": stream, "split": split, "seed": seed}
+    channels = get_view(stream).channels
+    whole = replace(EncoderSpec(stream, "tiny", channels, 8, 1, 32, 16), **(spec or {}))
+    encoder = Encoder(whole).eval()
+    recipe = {"stage": "pretrain", "stream": stream, "split": split, "seed": seed} | (recipe or {})
     parents = {"pack": pack} | ({"annotations": annotations} if annotations else {})
     name = name or f"{stream}-infonce"
     with workspace.open_run("checkpoint", name, recipe, parents) as run:

@@ -55,6 +55,15 @@ def test_blur_equals_torchvision():
         torch.testing.assert_close(got[clip].transpose(0, 1), wanted, atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize(("border", "passes"), [("reflect", 1), ("replicate", 3)])
+def test_filters_of_a_gpu_and_of_a_cpu_are_the_same(border, passes):
+    x, taps = some_clips(2), torch.tensor([[0.1, 0.2, 0.4, 0.2, 0.1], [0.0, 0.3, 0.4, 0.3, 0.0]])
+    at_once = colour.filter_at_once(x.clone(), taps, border, passes)
+    by_planes = colour.filter_by_planes(x.clone(), taps, border, passes)
+    torch.testing.assert_close(at_once, by_planes, atol=1e-3, rtol=0)
+    assert (at_once - x).abs().max() > 10
+
+
 def test_each_clip_gets_only_its_own_changes_in_its_own_order():
     x = some_clips(3)
     first = ColourDraw(brightness=1.3, contrast=0.5, order=(1, 0, 2, 3))

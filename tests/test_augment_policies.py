@@ -441,7 +441,7 @@ class Numbered:
     def frame_count(self, view):
         return np.full(4, self.length)
 
-    def frames(self, view, video, indices):
+    def pictures(self, view, video, indices):
         if view == "rgb":
             frames = np.empty((len(indices), 12, 16, 3), np.uint8)
             frames[...] = np.asarray(indices)[:, None, None, None]
@@ -596,7 +596,7 @@ def test_a_policy_that_is_set_replaces_the_recipes_and_its_facts_may_be_changed(
         ([("policy", "colcr")], "did you mean coclr"),
         ([("resize", "bicubc")], "did you mean bicubic"),
         ([("presentation", "cocn")], "did you mean cocon"),
-        ([("one_clip", "1.5")], "one_clip is a probability"),
+        ([("one_clip", "1.5")], "one_clip must be a probability"),
         ([("crop_candidates", "3")], "shared=false"),
         ([("crop_attempts", "0")], "at least 1"),
         ([("one_clp", "1")], "did you mean one_clip"),

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from cli_workspace import SMALL, make_videos, vidssl
-from video_files import write_sound
+from video_files import moving_square, write_sound, write_video
 
 from vidssl.artifacts import Workspace, canonical_digest
 
@@ -80,6 +80,27 @@ def test_broken_files_are_left_out_with_their_reason_and_exit_code_3(tmp_path):
     assert result["summary"]["videos"] == len(good)
 
 
+def test_a_video_of_one_frame_is_in_no_pack_with_flow_and_is_told_of_each_time(tmp_path):
+    videos = make_videos(tmp_path / "videos", clips=1)
+    write_video(videos / "still.mp4", moving_square(1))
+    (videos / "sound.wav").write_bytes(b"RIFF")  # no video by its name: skipped without a word
+    workspace, still = tmp_path / "w", {"video": "still.mp4"}
+    for command, reason in (
+        ("extract-flow", "it has one frame only, and flow needs two"),
+        ("pack", "no flow for it: it has one frame only, and flow needs two"),
+        ("pack", "no flow for it: it has one frame only, and flow needs two"),  # finished before
+    ):
+        said = vidssl(command, videos, "--json", workspace=workspace, code=3).json
+        assert said["quarantined"] == [still | {"reason": reason}]
+        assert said["summary"]["videos"] == 3
+        shown = vidssl(command, videos, workspace=workspace, code=3).out.replace("\n", " ")
+        assert f"left out: still.mp4: {reason}" in shown
+    alone = vidssl("pack", videos, "--views", "rgb", "--json", workspace=workspace).json
+    assert (alone["summary"]["videos"], alone["quarantined"]) == (4, [])
+    small = [*SMALL, "--set", "queue=4"]
+    assert vidssl("pretrain", *small, "--json", workspace=workspace).json["summary"]["loss"] > 0
+
+
 def test_nothing_but_broken_files_makes_no_artifact(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "empty.mp4").touch()
@@ -93,36 +114,103 @@ def test_a_clip_longer_than_the_videos_is_padded_not_dropped(copied):
     assert result["summary"]["training_videos"] > 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "hint"),
-    [
-        (["pretrain", "--set", "temprature=0.1"], "did you mean temperature"),
-        (["pretrain", "--set", "temperature=warm"], "takes a number"),
-        (["pretrain", "--set", "temperature"], "FIELD=VALUE"),
-        (["pretrain", "--recipe", "papr"], "did you mean paper"),
-        (["pretrain", "--method", "infonse"], "did you mean infonce"),
-        (["pretrain", "--backbone", "tyni"], "did you mean tiny"),
-        (["pretrain", "--device", "tpu"], "cpu and cuda"),
-        (["pretrain", "--stream", "flw"], "did you mean flow"),
-        (["pretrain", "--name", "../x"], "letters"),
-        (["pretrain", "--set", "optimizer=adm"], "did you mean adam"),
-        (["pretrain", "--set", "momentum=1.5"], "momentum"),
-        (["pretrain", "--set", "temperature=0"], "temperature must be above 0"),
-        (["cotrain", "--k", "99", "--set", "queue=8"], "queue"),
-        (["extract-flow", "VIDEOS", "--method", "tvl"], "did you mean tvl1"),
-        (["extract-flow", "VIDEOS", "--codec", "webp"], "jpeg95"),
-        (["extract-flow", "VIDEOS", "--size", "-3"], "--size -3"),
-        (["retrieve"], "--evaluate"),
-        (["retrieve", "x.mp4", "--evaluate"], "either"),
-        (["retrieve", "x.mp4", "--split", "split1"], "--evaluate"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_options_that_make_no_sense_exit_with_2(finished, arguments, hint):
-    small = SMALL if arguments[0] in ("pretrain", "cotrain") else []
-    arguments = [finished["videos"] if word == "VIDEOS" else word for word in arguments]
-    said = refused(*[arguments[0], *small, *arguments[1:]], workspace=finished["workspace"], code=2)
+# Nothing of what these name is there, neither workspace nor file: the option is told all the same.
+WRONG_OPTIONS = [
+    ("extract-flow nowhere --method tvl", "did you mean tvl1"),
+    ("extract-flow nowhere --codec webm", "jpeg95"),
+    ("extract-flow nowhere --size -3", "--size -3"),
+    ("extract-flow nowhere --bound 0", "--bound 0"),
+    ("extract-flow nowhere --name ../x", "letters"),
+    ("pack nowhere --views rgb,flw", "did you mean flow"),
+    ("pack nowhere --views flow", "--views rgb or rgb,flow"),
+    ("pack nowhere --size 3", "--size 3"),
+    ("pack nowhere --labels folder", "did you mean folders"),
+    ("pack nowhere --group-pattern (", "no regular expression"),
+    ("pack nowhere --name ../x", "letters"),
+    ("pretrain --stream flw", "did you mean flow"),
+    ("pretrain --method infonse", "did you mean infonce"),
+    ("pretrain --recipe papr", "did you mean paper"),
+    ("pretrain --backbone s3dd", "did you mean s3d"),
+    ("pretrain --set temprature=0.1", "did you mean temperature"),
+    ("pretrain --set temperature=warm", "takes a number"),
+    ("pretrain --set temperature=0", "temperature must be above 0"),
+    ("pretrain --set temperature", "FIELD=VALUE"),
+    ("pretrain --set momentum=1.5", "momentum"),
+    ("pretrain --set lr=inf", "lr takes a number"),
+    ("pretrain --set lr=-1", "lr must be 0 or more"),
+    ("pretrain --set optimizer=adm", "did you mean adam"),
+    ("pretrain --set frames=0", "frames must be at least 1"),
+    ("pretrain --set crop_area_min=2", "crop_area_min must be"),
+    ("pretrain --set flip=2", "flip must be a probability"),
+    ("pretrain --set blocks=2", "takes clips whole"),
+    ("pretrain --method cpc --set blocks=2", "more than 2, such as"),
+    ("pretrain --device tpu", "cpu and cuda"),
+    ("pretrain --name ../x", "letters"),
+    ("pretrain --snapshot-epochs 500", "--snapshot-epochs"),
+    ("cotrain --stream flw", "did you mean flow"),
+    ("cotrain --method coclrr", "did you mean coclr"),
+    ("cotrain --backbone s3dd", "did you mean s3d"),
+    ("cotrain --k 99 --set queue=8", "queue"),
+    ("cotrain --device tpu", "cpu and cuda"),
+    ("cotrain --views rgb,flow", "--views"),
+    ("cotrain --init-from x", "--student"),
+    ("cotrain --cycles 1 --set epoch=3", "did you mean epochs"),
+    ("cotrain --cycles 1 --student x", "--student"),
+    ("cotrain --method cmc --views rgb,flw", "did you mean flow"),
+    ("cotrain --method cmc --views rgb", "2 streams"),
+    ("cotrain --method cmc --init-from newest --set epoch=3", "did you mean epochs"),
+    ("cotrain --method cmc --student x", "--init-from"),
+    ("import nowhere --method coclrr", "did you mean coclr"),
+    ("import nowhere --method coclr --view rbg", "did you mean rgb"),
+    ("import nowhere --method coclr --backbone s3dd", "did you mean s3d"),
+    ("import nowhere --method coclr --name ../x", "letters"),
+    ("probe --stream flw", "did you mean flow"),
+    ("probe --set epoch=3", "did you mean epochs"),
+    ("probe --set epochs=many", "epochs takes a whole number"),
+    ("probe --set batch=1", "batch must be at least 2"),
+    ("probe --device tpu", "cpu and cuda"),
+    ("probe --name ../x", "letters"),
+    ("probe --recipe papr", "did you mean paper"),
+    ("probe --stream rgb,flw", "did you mean flow"),
+    ("probe -c a -c b --stream rgb", "2 checkpoints and 1 stream"),
+    ("finetune --stream flw", "did you mean flow"),
+    ("finetune --set epoch=3", "did you mean epochs"),
+    ("finetune --set classes=3", "leave --set classes away"),
+    ("finetune --crops eleven", "ten"),
+    ("finetune --backbone s3dd", "did you mean s3d"),
+    ("finetune --scratch -c x", "--scratch"),
+    ("finetune --device tpu", "cpu and cuda"),
+    ("finetune --name ../x", "letters"),
+    ("extract-view nowhere --view pos", "did you mean pose"),
+    ("extract-view nowhere --view pose --codec webm", "webp"),
+    ("extract-view nowhere --view pose --stride 0", "--stride 0"),
+    ("extract-view nowhere --view pose --set scor=1", "did you mean"),
+    ("extract-view nowhere --view pose --device tpu", "cpu and cuda"),
+    ("extract-view nowhere --view pose --name ../x", "letters"),
+    ("extract-flow nowhere --shard 3/2", "no part 3/2"),
+    ("retrieve", "--evaluate"),
+    ("retrieve nowhere.mp4 --evaluate", "either"),
+    ("retrieve nowhere.mp4 --weights pose", "VIEW=FILE"),
+    ("retrieve nowhere.mp4 --split split1", "--evaluate"),
+    ("retrieve nowhere.mp4 --stream flw", "did you mean flow"),
+    ("retrieve nowhere.mp4 --device tpu", "cpu and cuda"),
+    ("retrieve nowhere.mp4 --sheet x.txt", ".png"),
+    ("retrieve --evaluate --stream rgb,flw", "did you mean flow"),
+    ("retrieve --evaluate --name ../x", "letters"),
+    ("baselines --backbone tyni", "did you mean tiny"),
+    ("baselines --device tpu", "cpu and cuda"),
+    ("export --format onx", "did you mean onnx"),
+    ("export --stream flw", "did you mean flow"),
+    ("demo --set epoch=1", "did you mean epochs"),
+    ("demo --device tpu", "cpu and cuda"),
+]
+
+
+@pytest.mark.parametrize(("line", "hint"), WRONG_OPTIONS, ids=lambda value: value)
+def test_a_wrong_option_exits_with_2_before_anything_is_looked_up(tmp_path, line, hint):
+    said = refused(*line.split(), workspace=tmp_path / "empty", code=2)
     assert hint in said
+    assert not (tmp_path / "empty").exists()
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,32 @@ def test_probe_averages_two_streams(copied):
     vidssl("verify", "probe/rgb-coclr_flow-infonce", workspace=copied["workspace"])
 
 
+def test_finetune_trains_tests_and_averages(copied):
+    workspace = copied["workspace"]
+    small = SMALL[:-2]  # there is no queue
+    result = vidssl("finetune", "-c", "rgb-coclr", *small, "--json", workspace=workspace).json
+    assert result["artifact"] == "finetune/rgb-coclr/v001"
+    assert [t["artifact"] for t in result["trainings"]] == ["checkpoint/rgb-coclr-finetuned/v001"]
+    assert result["results"]["test_clips"] + result["results"]["train_clips"] == CLIPS
+    both = ["finetune", "-c", "rgb-coclr", "-c", "flow-infonce", "--crops", "ten", *small]
+    shown = vidssl(*both, workspace=workspace)
+    assert all(word in shown.out for word in ("mean", "top-1 %", *STEPS))
+    assert "finetune/rgb-coclr_flow-infonce/v001" in shown.out
+    assert vidssl(*both, "--json", workspace=workspace).json["reused"]
+    assert "plan" in vidssl(*both, "--new", "--dry-run", workspace=workspace).out
+    vidssl("retrieve", "--evaluate", "-c", "rgb-coclr-finetuned", workspace=workspace)
+    assert "stale" not in vidssl("status", workspace=workspace).out
+    vidssl("verify", workspace=workspace)
+    # What is finetuned is no student and no partner.
+    vidssl("cotrain", "--stream", "flow", "--k", 2, *SMALL, workspace=workspace)
+    flow = Workspace(workspace).resolve("checkpoint", "flow-coclr")
+    assert flow.parents["partner"] == finished_digest(workspace, "rgb-coclr")
+
+
+def finished_digest(workspace, name):
+    return Workspace(workspace).resolve("checkpoint", name).digest
+
+
 def test_retrieve_evaluates_one_stream_and_both(copied):
     for stream in ("rgb", "flow", "rgb,flow"):
         result = vidssl(

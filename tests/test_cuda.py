@@ -20,11 +20,13 @@ from methods import METHODS, batch
 from small_networks import noise_frames, random_weights
 from stubs import FixedBatches
 
-from vidssl.augment import ColourDraw, apply_colour
+from vidssl.augment import POLICIES, ColourDraw, apply_colour
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.engine import Place, fit
 from vidssl.errors import Interrupted
 from vidssl.features import Protocol, extract
+from vidssl.loader import ClipLoader
 from vidssl.optimisation import TrainSpec
 from vidssl.views.detection import ask_heads, detect, surest
 from vidssl.views.keypoints import KeypointConfig, KeypointDeriver, heatmaps
@@ -43,6 +45,7 @@ STEPS = [
     "cotrain rgb",
     "probe",
     "retrieve --evaluate",
+    "finetune",
     "derive pose",
     "derive mask",
 ]
@@ -117,8 +120,48 @@ def test_colour_is_the_same_on_both_devices():
     clips = 255 * torch.rand(4, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     here = apply_colour(clips.clone(), draws)
     there = apply_colour(clips.cuda(), draws).cpu()
-    # A blur's tail is cut at six pixels on the device and at three sigma on the host.
+    # cuDNN may round a blur's factors to TF32.
     torch.testing.assert_close(there, here, atol=0.5, rtol=1e-3)
+
+
+class NoisyVideos:
+    """Frames for training."""
+
+    def frame_count(self, view):
+        return np.full(12, 40)
+
+    def pictures(self, view, video, indices):
+        channels = {"rgb": 3, "flow": 2}[view]
+        draw = np.random.default_rng([video, channels])
+        return list(draw.integers(0, 256, (40, 48, 64, channels), np.uint8)[indices])
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize("policy", ["truthful", "coclr"])
+def test_batches_are_the_same_on_both_devices(policy):
+    """Over epochs and with the loop at work meanwhile: no batch is overwritten while it is used."""
+    rows, batches = np.arange(12), {}
+    for device in ("cpu", "cuda"):
+        loader = ClipLoader(
+            TrainingVideos(NoisyVideos(), rows, rows, rows),
+            ["rgb", "flow"],
+            ClipSpec(frames=8, size=32),
+            POLICIES[policy],
+            6,
+            device=torch.device(device),
+        )
+        kept = []
+        for (made,) in loader.steps(0, 9):
+            busy = torch.rand(2048, 2048, device=device) if device == "cuda" else None
+            for _ in range(20 if busy is not None else 0):
+                busy = busy @ busy / 2048
+            kept.append({view: x.clone() for view, x in made.clips.items()})
+            assert made.index.device.type == device
+        batches[device] = kept
+    for here, there in zip(batches["cpu"], batches["cuda"], strict=True):
+        for view in here:
+            torch.testing.assert_close(there[view].cpu(), here[view], atol=1e-2, rtol=1e-3)
 
 
 @pytest.mark.cuda
@@ -130,6 +173,7 @@ def test_a_training_step_is_the_same_on_both_devices(method, tmp_path):
     for device in ("cpu", "cuda"):
         objective = METHODS[method]()
         batches = OnDevice(6, lambda step, of=objective: batch(step, of))
+        batches.device = device
         spec = TrainSpec(epochs=1, batch_size=4, optimizer="sgd", lr=1e-3, weight_decay=0.0)
         folder = tmp_path / device
         folder.mkdir()
@@ -143,19 +187,23 @@ def test_a_training_step_is_the_same_on_both_devices(method, tmp_path):
 class OnDevice(FixedBatches):
     """Takes batches to the device, and asks for a stop when told."""
 
-    stop_at = -1
+    stop_at, device = -1, "cuda"
 
-    def present(self, batch, device):
+    def steps(self, begin, end):
         import signal
 
         from vidssl.clips import ClipBatch
 
-        self.seen = getattr(self, "seen", 0) + 1
-        if self.seen == self.stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        clips = {view: x.to(device) for view, x in batch.clips.items()}
-        rest = (t.to(device) for t in (batch.source, batch.label, batch.index))
-        return ClipBatch(clips, *rest)
+        for step, batches in enumerate(super().steps(begin, end), begin):
+            if step == self.stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield [
+                ClipBatch(
+                    {view: x.to(self.device) for view, x in b.clips.items()},
+                    *(t.to(self.device) for t in (b.source, b.label, b.index)),
+                )
+                for b in batches
+            ]
 
 
 @pytest.mark.cuda

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,13 @@ from video_files import moving_square, write_video
 
 from vidssl.artifacts import Workspace
 from vidssl.errors import Interrupted, VidsslError
-from vidssl.stages import dask_pool, extract_flow, pack, video_pool
+from vidssl.shards import ShardWriter, VideoRecord
+from vidssl.stages import dask_pool, extract_flow, pack
 from vidssl.stages.dask_pool import work_on_cluster
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.stages.video_pool import Product
-from vidssl.video import Source, find_videos
+from vidssl.video import Source
 
 distributed = pytest.importorskip(
     "distributed", reason="dask.distributed is not installed: pip install 'vidssl[dask]'"
@@ -54,30 +54,28 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def kill_a_worker(cluster: distributed.LocalCluster, workspace: Path) -> None:
-    """Waits until two videos are done, then kills one of the processes that do them."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        journals = list(workspace.glob("flow/main/.run-*/spool-0000.journal"))
-        if journals and journals[0].read_bytes().count(b"\n") > 2:
-            os.kill(cluster.workers[0].pid, signal.SIGKILL)
-            return
-        time.sleep(0.002)
-
-
 def test_a_worker_is_killed_and_the_artifact_is_the_same(
-    tmp_path: Path, videos: Path, cluster: distributed.LocalCluster
+    tmp_path: Path,
+    videos: Path,
+    cluster: distributed.LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     config = ExtractFlow(videos, size=None, stored=None, codec="png", bound=10)
     expected = extract_flow.run(Workspace(tmp_path / "one"), replace(config, workers=1))
-    victim = cluster.workers[0].pid
-    killer = threading.Thread(target=kill_a_worker, args=(cluster, tmp_path / "w"))
-    killer.start()
+    victim, stored = cluster.workers[0].pid, []
+
+    def add(writer: ShardWriter, record: VideoRecord, blobs: Mapping) -> None:
+        original(writer, record, blobs)
+        stored.append(record.path)
+        if len(stored) == 2:
+            os.kill(victim, signal.SIGKILL)  # with videos before it and others given out to it
+
+    original = ShardWriter.add
+    monkeypatch.setattr(ShardWriter, "add", add)
     there = replace(config, dask=cluster.scheduler_address)
     result = extract_flow.run(Workspace(tmp_path / "w"), there)
-    killer.join()
-    with pytest.raises(ProcessLookupError):
-        os.kill(victim, 0)
+    assert len(stored) == len(set(stored)) == 9
+    assert victim not in [worker.pid for worker in cluster.workers.values()]
     assert result.artifact.digest == expected.artifact.digest
     assert result.artifact.recipe == expected.artifact.recipe
     assert result.quarantined == expected.quarantined
@@ -125,7 +123,9 @@ def sources_in(folder: Path, names: list[str]) -> list[Source]:
     return [Source(f"{name}#0", folder / name, name, "0") for name in names]
 
 
-def test_a_crash_or_a_failure_costs_one_video(tmp_path: Path, cluster: distributed.LocalCluster):
+def test_what_is_the_fault_of_a_video_and_what_is_not(
+    tmp_path: Path, cluster: distributed.LocalCluster
+):
     sources = sources_in(tmp_path, ["a", "fail", "crash", "b", "gone", "c"])
     (tmp_path / "gone").unlink()
     work = partial(_odd_work, folder=tmp_path)
@@ -140,40 +140,12 @@ def test_a_crash_or_a_failure_costs_one_video(tmp_path: Path, cluster: distribut
         "fail": "RuntimeError: a strange file",
         "gone": "the file is gone",
     }
-
-
-def test_a_worker_that_lacks_a_disk_is_no_fault_of_the_video(
-    tmp_path: Path, cluster: distributed.LocalCluster
-):
-    work = partial(_odd_work, folder=tmp_path)
-    sources = sources_in(tmp_path, ["blind"])
     with pytest.raises(VidsslError, match=r"a dask worker does not see .*not mounted, which is"):
-        list(work_on_cluster(sources, work, cluster.scheduler_address))
+        list(work_on_cluster(sources_in(tmp_path, ["blind"]), work, cluster.scheduler_address))
     assert (tmp_path / "blind.log").read_text() == "x" * (1 + dask_pool.RETRIES), "tried elsewhere"
 
 
-def test_a_worker_with_another_vidssl_is_refused(
-    tmp_path: Path, cluster: distributed.LocalCluster, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(dask_pool, "VERSION", "9.9")
-    work = partial(_odd_work, folder=tmp_path)
-    with pytest.raises(VidsslError, match=r"a dask worker has vidssl .*, and here it is 9\.9"):
-        list(work_on_cluster(sources_in(tmp_path, ["a"]), work, cluster.scheduler_address))
-
-
-def test_a_signal_ends_it_after_what_was_given(tmp_path: Path, cluster: distributed.LocalCluster):
-    sources = sources_in(tmp_path, [f"v{n}" for n in range(30)])
-    work = partial(_odd_work, folder=tmp_path)
-    given = []
-    with pytest.raises(Interrupted, match="finished videos are kept"):
-        for source, _ in work_on_cluster(sources, work, cluster.scheduler_address):
-            given.append(source.name)
-            if len(given) == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
-    assert 3 <= len(given) < 30
-
-
-def test_only_a_few_are_given_out_at_once(
+def test_a_few_at_once_and_a_signal_ends_it(
     tmp_path: Path, cluster: distributed.LocalCluster, monkeypatch: pytest.MonkeyPatch
 ):
     """Products are large: a cluster that is faster than the disk here must not pile them up."""
@@ -181,10 +153,19 @@ def test_only_a_few_are_given_out_at_once(
     sources = sources_in(tmp_path, [f"v{n}" for n in range(30)])
     work = partial(_odd_work, folder=tmp_path)
     pool = work_on_cluster(sources, work, cluster.scheduler_address)
-    next(pool)
+    given = [next(pool)]
     time.sleep(1)
     assert len(list(tmp_path.glob("*.log"))) <= 2 * 2 + 1
-    assert len(list(pool)) == 29
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted, match="finished videos are kept"):
+        given.extend(pool)
+    assert 1 <= len(given) <= 2 * 2 + 1
+
+
+def test_a_worker_with_another_vidssl_is_refused(tmp_path: Path):
+    (source,) = sources_in(tmp_path, ["a"])
+    with pytest.raises(VidsslError, match=r"a dask worker has vidssl .*, and here it is 9\.9"):
+        dask_pool._attempt_there(source, partial(_odd_work, folder=tmp_path), "9.9")
 
 
 # ── the command line
@@ -208,16 +189,14 @@ def test_the_cluster_divides_the_work_by_itself(tmp_path: Path, videos: Path, ot
 
 
 def test_what_slurm_set_means_nothing_to_the_cluster(
-    tmp_path: Path,
-    videos: Path,
-    cluster: distributed.LocalCluster,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    config = ["extract-flow", videos, "--size", "32", "--dask", cluster.scheduler_address]
-    result = vidssl(*config, "--json", workspace=tmp_path, code=3)
-    assert result.json["summary"]["videos"] == 9
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    command = ["extract-flow", videos, "--dry-run", "--json"]
+    assert vidssl(*command, workspace=tmp_path).json["plan"]["part"] == "0/2"
+    there = vidssl(*command, "--dask", "tcp://host:8786", workspace=tmp_path)
+    assert "part" not in there.json["plan"]
 
 
 def test_without_the_extra_one_sentence_says_how_to_get_it(
@@ -226,11 +205,3 @@ def test_without_the_extra_one_sentence_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "distributed", None)
     found = vidssl("extract-flow", videos, "--dask", "tcp://host:8786", workspace=tmp_path, code=1)
     assert "pip install 'vidssl[dask]'" in found.err
-
-
-def test_the_products_are_those_of_local_processes(videos: Path, cluster: distributed.LocalCluster):
-    params = extract_flow.flow_params(ExtractFlow(videos))
-    work = partial(extract_flow.extract_video, params=params)
-    sources = find_videos(videos)[:4]
-    here = dict(video_pool.work_on_videos(sources, work, 1))
-    assert dict(work_on_cluster(sources, work, cluster.scheduler_address)) == here

@@ -10,7 +10,7 @@ from small_workspace import annotate, make_pack
 from vidssl.artifacts import Workspace
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import EncoderSpec
-from vidssl.checkpoints import checkpoint_encoder
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_tensors
 from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.loader import ClipLoader
 from vidssl.recipes import load_recipe, recipe_card
@@ -37,6 +37,21 @@ def test_cpc_trains_and_its_encoder_is_evaluated(packed):
     )
     vidssl("probe", "-c", "rgb-cpc", workspace=packed)
     vidssl("retrieve", "--evaluate", "-c", "rgb-cpc", workspace=packed)
+
+
+def test_a_cpc_encoder_is_finetuned_over_its_blocks(packed):
+    vidssl("pretrain", "--method", "cpc", *SMALL, workspace=packed)
+    command = ["finetune", "-c", "rgb-cpc", "--epochs", 2, "--batch-size", 4, "--recipe", "cpu"]
+    command += ["--set", "relu=true", "--hop", 4, "--json"]
+    made = vidssl(*command, workspace=packed).json
+    assert made["artifact"] == "finetune/rgb-cpc/v001"
+    checkpoint = Workspace(packed).resolve("checkpoint", "rgb-cpc-finetuned")
+    assert checkpoint.recipe["clip"]["blocks"] == 4
+    assert {"norm.running_var", "fc.weight"} <= set(checkpoint_tensors(checkpoint))
+    spec = checkpoint_encoder(checkpoint, "rgb").spec
+    assert (spec.context, spec.blocks, spec.project) == ("gru", 4, None)
+    vidssl("probe", "-c", "rgb-cpc-finetuned", workspace=packed)
+    assert vidssl(*command, workspace=packed).json["reused"]
 
 
 def test_cocon_trains_two_views_into_one_checkpoint(packed):
@@ -112,7 +127,7 @@ class Numbered:
     def frame_count(self, view):
         return np.array([self.length] * 4)
 
-    def frames(self, view, video, indices):
+    def pictures(self, view, video, indices):
         channels = {"rgb": 3, "flow": 2}[view]
         shape = (len(indices), 8, 8, channels)
         return np.broadcast_to(np.asarray(indices, np.uint8)[:, None, None, None], shape).copy()

@@ -122,6 +122,20 @@ def test_every_option_says_what_it_does(name):
         assert option.help or set(option.names) & known_by_name, f"{name}: {option.names}"
 
 
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_reads_as_the_reference_does(name):
+    shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "160"}).stdout
+    usage = shown.partition("Usage: ")[2].partition("\n")[0].split()
+    wanted = COMMANDS[name].arguments if name else ()
+    assert [word for word in usage[3 if name else 2 :] if word not in ("COMMAND", "[ARGS]...")] == [
+        argument.takes for argument in wanted
+    ], usage
+    flags = [o.names[0] for o in COMMANDS[name].options if not o.takes] if name else ["--version"]
+    for flag in [*flags, "--help"]:
+        row = re.search(rf"{flag} +(-\w)?  +\S", shown)
+        assert row is not None, f"{name}: {flag} is shown as though it took something"
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_line_that_calls_vidssl_parses(path):
     for line in commands_in_blocks(path.read_text()):

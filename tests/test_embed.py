@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_workspace import make_checkpoint, make_pack, small_workspace
+from watching import Watching
 
 from vidssl.artifacts import Workspace
 from vidssl.errors import Interrupted, VidsslError
 from vidssl.features import Protocol
-from vidssl.progress import SILENT
 from vidssl.shards import ShardReader
 from vidssl.stages import embed
 from vidssl.stages.embed import EmbedOptions, load_features
@@ -45,24 +45,14 @@ def test_the_same_command_gives_the_same_bytes(workspace: Workspace) -> None:
 def test_an_interrupted_run_goes_on(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_features(embed.run(workspace, EmbedOptions()).artifact)
     monkeypatch.setattr(embed, "PART_VIDEOS", 8)
-    calls = []
-
-    class Stopping:
-        """Progress that presses Ctrl-C when the third part begins."""
-
-        def say(self, text: str) -> None: ...
-
-        def task(self, *arguments, **options):
-            calls.append(arguments)
-            if len(calls) == 3:
-                raise KeyboardInterrupt
-            return SILENT.task(*arguments, **options)
-
+    stopped = Watching(stop_after=2 * 8 * 5)  # two parts of eight videos of five windows
     with pytest.raises(Interrupted, match="the same command goes on"):
-        embed.run(workspace, EmbedOptions(new=True), Stopping())
+        embed.run(workspace, EmbedOptions(new=True), stopped)
     assert len(workspace.unfinished()) == 1
-    result = embed.run(workspace, EmbedOptions(new=True), Stopping())
-    assert len(calls) == 5  # parts 3 and 4 only
+    again = Watching()
+    result = embed.run(workspace, EmbedOptions(new=True), again)
+    assert again.titles == ["embed rgb"]  # one bar for all parts
+    assert (again.total, again.behind, again.came) == (150, 80, 70)
     assert list(result.artifact.payload) == ["features.h5"]
     assert workspace.unfinished() == []
     found = load_features(result.artifact)

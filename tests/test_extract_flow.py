@@ -273,13 +273,22 @@ def test_a_dry_run_leaves_nothing(tmp_path: Path, config: ExtractFlow):
 
 # ── stopped and begun again
 
+# It takes its time after each video, so that whoever waits for a moment sees it.
 RUN = """
-import sys
+import sys, time
 from pathlib import Path
 from vidssl.artifacts import Workspace
 from vidssl.errors import VidsslError
+from vidssl.shards import ShardWriter
 from vidssl.stages import extract_flow
+
+def add_slowly(writer, record, blobs):
+    add(writer, record, blobs)
+    time.sleep(0.1)
+
+add = ShardWriter.add
 if __name__ == "__main__":
+    ShardWriter.add = add_slowly
     config = extract_flow.ExtractFlow(
         Path(sys.argv[2]), method="dis", workers=2, size=None, stored=None, codec="png", bound=10
     )

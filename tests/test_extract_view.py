@@ -14,7 +14,7 @@ from video_files import moving_square, write_video
 from vidssl.artifacts import Workspace
 from vidssl.errors import MissingInput, UsageError, VidsslError
 from vidssl.shards import ShardReader
-from vidssl.stages import extract_flow, extract_view, pack, shard_run
+from vidssl.stages import extract_flow, extract_view, pack, pools
 from vidssl.stages.extract_view import ExtractView
 from vidssl.stages.video_pool import work_on_videos
 from vidssl.video import decode, find_videos
@@ -137,7 +137,7 @@ def test_a_grown_folder_is_not_derived_again(tmp_path, workspace, config, monkey
         worked.extend(source.name for source in sources)
         return work_on_videos(sources, work, workers)
 
-    monkeypatch.setattr(shard_run, "work_on_videos", spy)
+    monkeypatch.setattr(pools, "work_on_videos", spy)
     result = extract_view.run(workspace, replace(config, videos=grown))
     assert worked == ["c0/new.mp4"]
     anew = extract_view.run(Workspace(tmp_path / "anew"), replace(config, videos=grown))
@@ -151,7 +151,7 @@ def test_bad_videos_are_quarantined_with_their_reason(tmp_path, workspace):
     (folder / "empty.mp4").write_bytes(b"")
     result = extract_view.run(workspace, ExtractView(folder, "brighter", workers=1))
     assert dict(result.quarantined) == {
-        "single.mp4": "it has 1 frames, too few for brighter",
+        "single.mp4": "it has 1 frame, too few for brighter",
         "empty.mp4": "the file is empty",
     }
 

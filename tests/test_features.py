@@ -12,7 +12,7 @@ import torch
 
 from vidssl import features
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.errors import VidsslError
+from vidssl.errors import UsageError, VidsslError
 from vidssl.features import Features, Protocol, extract
 from vidssl.views import get_view
 
@@ -158,3 +158,75 @@ def test_join_is_extraction_at_once() -> None:
     assert joined.ids == whole.ids
     assert joined.offsets.tolist() == whole.offsets.tolist()
     assert np.allclose(joined.windows, whole.windows, atol=1e-6)
+
+
+# ── ten crops ────────────────────────────────────────────────────────────────────────────────
+
+
+def slow_crops(video: np.ndarray) -> list[np.ndarray]:
+    """Centre, top left, top right, bottom left, bottom right; then all of them mirrored."""
+    height, width = video.shape[1:3]
+    side = round(min(height, width) * 224 / 240)
+    y, x = height - side, width - side
+    places = [(round(y / 2), round(x / 2)), (0, 0), (0, x), (y, 0), (y, x)]
+    cut = [video[:, top : top + side, left : left + side] for top, left in places]
+    return cut + [crop[:, :, ::-1].copy() for crop in cut]
+
+
+@pytest.mark.parametrize("view", ["rgb", "flow"])
+def test_ten_crops_are_the_slow_twin(view: str) -> None:
+    """Of the size that the network takes, so that nothing is resized."""
+    channels = get_view(view).channels
+    (video,) = videos([8], height=60, width=76, channels=channels)
+    spec = EncoderSpec(view, "tiny", channels, frames=8, stride=1, size=56)
+    expected = slow_crops(video)
+    if view == "flow":  # a mirrored motion goes the other way
+        for crop in expected[5:]:
+            crop[..., 0] = np.minimum(256 - crop[..., 0].astype(int), 255)
+    shown = features.present(video, spec, Protocol(crops="ten"))
+    assert len(shown) == 10
+    for crop, wanted in zip(shown, expected, strict=True):
+        np.testing.assert_array_equal(crop, wanted)
+
+
+def test_mirrored_pixels_and_nothing_else_where_that_is_wanted() -> None:
+    (video,) = videos([8], height=60, width=76, channels=2)
+    spec = EncoderSpec("flow", "tiny", 2, frames=8, stride=1, size=56)
+    shown = features.present(video, spec, Protocol(crops="ten", turned=False))
+    for crop, wanted in zip(shown, slow_crops(video), strict=True):
+        np.testing.assert_array_equal(crop, wanted)
+
+
+def test_a_windows_row_is_the_mean_over_its_crops() -> None:
+    made, clips = encoder(), Memory(videos([30, 8]))
+    ten = extract(made, clips, [0, 1], ["a", "b"], Protocol(crops="ten"), batch=2)
+    one = extract(made, clips, [0, 1], ["a", "b"], batch=2)
+    np.testing.assert_array_equal(ten.starts, one.starts)
+    rows = []
+    for video, start in ((0, 0), (0, 7), (0, 14), (1, 0)):
+        first = np.maximum(min(start, len(clips.videos[video]) - 15) + 2 * np.arange(8), 0)
+        shown = features.present(clips.videos[video][first], SPEC, Protocol(crops="ten"))
+        x = torch.from_numpy(np.stack(shown)).permute(0, 4, 1, 2, 3)
+        with torch.inference_mode():
+            rows.append(made.pool(get_view("rgb").to_float(x)).mean(0).numpy())
+    np.testing.assert_allclose(ten.windows, rows, atol=1e-6, rtol=1e-4)
+
+
+def test_probabilities_are_averaged_as_they_are() -> None:
+    windows = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]], np.float32)
+    found = Features(("a", "b"), windows, np.zeros(3, np.int64), np.array([0, 2, 3]))
+    np.testing.assert_allclose(found.video_means(unit=False), [[0.7, 0.3], [0.2, 0.8]], rtol=1e-6)
+
+
+def test_what_came_later_does_not_change_the_identity_of_features() -> None:
+    told = Protocol().as_dict(SPEC)
+    assert told == {"hop": 7, "crop_share": 224 / 240, "bf16": False}
+    more = Protocol(crops="ten", resize="bicubic", turned=False).as_dict(SPEC)
+    assert more == told | {"crops": "ten", "resize": "bicubic", "turned": False}
+
+
+def test_bad_protocols_are_one_sentence() -> None:
+    with pytest.raises(UsageError, match="did you mean ten"):
+        Protocol(crops="tne")
+    with pytest.raises(UsageError, match="hop must be at least 1"):
+        Protocol(hop=0)

@@ -107,7 +107,7 @@ def test_only_video_files_need_av_and_only_the_command_line_needs_typer_and_rich
 
 # ── what a training machine needs ────────────────────────────────────────────────────────────
 
-TRAINING = ("pretrain", "cotrain", "embed", "probe", "retrieve")
+TRAINING = ("pretrain", "cotrain", "finetune", "embed", "probe", "retrieve")
 CHECK = """
 import sys
 import vidssl.synthetic

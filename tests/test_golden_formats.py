@@ -38,7 +38,7 @@ from vidssl.stages import embed, evaluation, probe, recall, verify
 DATA = Path(__file__).parent / "data" / "formats"
 VIDEOS = golden.videos()
 OTHER = 99
-KINDS = FORMAT_VERSIONS.keys() - {"view"}  # which has an archive of its own
+KINDS = FORMAT_VERSIONS.keys() - {"view", "finetune"}  # which have archives of their own
 
 
 @pytest.fixture
@@ -191,7 +191,12 @@ def test_retrieval(workspace):
     again, _ = recall.measure(
         [stored.video_means()], labelled, report.features, only(workspace, "pack")
     )
-    assert again == report
+    assert _shares(again) == _shares(report)
+
+
+def _shares(report: recall.RetrievalReport) -> list[tuple[int, float, float, int]]:
+    """What was found; errors of shares of 0 and 1 were written as 0 at the time."""
+    return [(row.k, row.recall, row.chance, row.queries) for row in report.recall]
 
 
 def test_resume(folder):

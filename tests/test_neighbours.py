@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidssl import neighbours
-from vidssl.neighbours import centred_unit, chance_at, recall_at, top_k
+from vidssl.neighbours import centred_unit, chance_at, recall_at, standard_error, top_k
 
 
 def slow_top_k(queries: np.ndarray, gallery: np.ndarray, k: int) -> list[list[int]]:
@@ -77,3 +77,18 @@ def test_chance_is_the_mean_over_all_orders() -> None:
             np.mean([label in gallery[list(order[:k])] for label in queries]) for order in orders
         ]
         assert chance_at(queries, gallery, k) == pytest.approx(np.mean(hits))
+
+
+def test_all_or_none_of_a_few_is_not_known_to_the_last_digit() -> None:
+    for n in (1, 3, 20):
+        # Wilson's interval for one standard error has the centre (p + 1/2n) / (1 + 1/n), and at
+        # p = 0 reaches as far to either side.
+        centre = (1 / (2 * n)) / (1 + 1 / n)
+        assert standard_error(0.0, n) == pytest.approx(2 * centre)
+        assert standard_error(1.0, n) == standard_error(0.0, n)
+    assert standard_error(0.5, 4) == 0.25
+    assert standard_error(1 / 20, 20) == pytest.approx((1 / 20 * 19 / 20 / 20) ** 0.5)
+    nothing, everything = np.array([[0]] * 3), np.array([[1]] * 3)
+    for ranked, hit in ((nothing, 0.0), (everything, 1.0)):
+        (row,) = recall_at(ranked, np.array([1, 1, 1]), np.array([0, 1]), (1,))
+        assert (row.recall, row.error) == (hit, 0.25)

@@ -23,6 +23,7 @@ from vidssl.views.networks import (
 from vidssl.views.person_mask import MaskConfig, MaskDeriver
 
 MODEL = "lraspp_mobilenet_v3_large"
+OPTIONS = {"num_classes": 21, "weights_backbone": None}
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,9 @@ def test_a_file_of_something_else_is_one_sentence(tmp_path, content):
     else:
         torch.save(content, path)
     with pytest.raises(VidsslError, match=r"weights.pth holds no weights of lraspp") as caught:
-        load_network(MODEL, find_weights(MODEL, str(path)), "cpu", num_classes=21)
+        load_network(
+            MODEL, find_weights(MODEL, str(path)), "cpu", torch.contiguous_format, **OPTIONS
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -115,7 +118,9 @@ def test_no_code_in_a_file_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"evil": Evil()}, "weights.pth")
     with pytest.raises(VidsslError, match="holds no weights"):
-        load_network(MODEL, find_weights(MODEL, "weights.pth"), "cpu", num_classes=21)
+        load_network(
+            MODEL, find_weights(MODEL, "weights.pth"), "cpu", torch.contiguous_format, **OPTIONS
+        )
     assert not Path("touched").exists()
 
 
@@ -123,7 +128,7 @@ def test_weights_as_torchvisions_own_training_saves_them(tmp_path, weights):
     state = torch.load(weights, weights_only=True)
     torch.save({"model": state, "epoch": 3}, tmp_path / "training.pth")
     found = find_weights(MODEL, str(tmp_path / "training.pth"))
-    network = load_network(MODEL, found, "cpu", num_classes=21)
+    network = load_network(MODEL, found, "cpu", torch.contiguous_format, **OPTIONS)
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, state[name])
     assert not network.training and not any(p.requires_grad for p in network.parameters())

@@ -293,7 +293,7 @@ def test_bad_settings_are_usage_errors(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "ws")
     with pytest.raises(UsageError, match="did you mean epochs"):
         probe.run(workspace, ProbeOptions(settings=(("epoch", 3),)))
-    with pytest.raises(UsageError, match="at least one epoch"):
+    with pytest.raises(UsageError, match="epochs must be at least 1"):
         probe.run(workspace, ProbeOptions(settings=(("epochs", 0),)))
 
 

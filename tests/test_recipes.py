@@ -5,22 +5,32 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import vidssl.recipes
+from vidssl.augment import POLICIES
 from vidssl.cli import app
 from vidssl.errors import UsageError
 from vidssl.linear_probe import ProbeConfig, rate_for
 from vidssl.objectives import OBJECTIVES
-from vidssl.recipes import PARTS, load_recipe, probe_config, recipe_card, recipe_names
+from vidssl.recipes import (
+    PARTS,
+    evaluation_of,
+    load_recipe,
+    probe_config,
+    recipe_card,
+    recipe_names,
+)
 from vidssl.views import VIEWS
 
 FILES = Path(vidssl.recipes.__file__).parent
 WORDS = {"title", "of", "base", "reports"}
-TABLES = {*PARTS, "probe", "finetune"}
+TABLES = {*PARTS, "probe"}
+OWN_TABLES = {"finetune": {"evaluation"}}  # of a method, beside the parts
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
@@ -54,9 +64,10 @@ def test_a_recipe_has_no_table_that_nothing_reads(name):
     text = tomllib.loads((FILES / f"{name}.toml").read_text())
     assert text.keys() <= WORDS | TABLES | OBJECTIVES.keys()
     for method in OBJECTIVES.keys() & text.keys():
-        assert text[method].keys() <= PARTS.keys() | VIEWS.keys()
+        parts = PARTS.keys() | OWN_TABLES.get(method, set())
+        assert text[method].keys() <= parts | VIEWS.keys()
         for stream in VIEWS.keys() & text[method].keys():
-            assert text[method][stream].keys() <= PARTS.keys()
+            assert text[method][stream].keys() <= parts
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -168,7 +179,7 @@ def test_a_field_that_came_later_does_not_change_the_identity_of_earlier_probes(
         (None, [("epochs", "many")], "epochs takes a whole number"),
         (None, [("epochs", "1.5")], "epochs takes a whole number"),
         (None, [("batch", "true")], "batch takes a whole number"),
-        (None, [("batch", "1")], "batch of two videos"),
+        (None, [("batch", "1")], "batch must be at least 2"),
         (None, [("lr", "fast")], "lr takes a number"),
         (None, [("decay_at", "0.6")], "decay_at takes a list of numbers"),
         (None, [("lr_batch", "0")], "lr_batch must be at least 1"),
@@ -226,6 +237,13 @@ def test_settings_override_and_are_remembered():
     assert recipe.as_dict()["method"]["queue"] == 64
 
 
+def test_settings_of_one_part_are_checked_together():
+    settings = [("k", "300"), ("queue", "512")]  # k alone would be more than the recipe's queue
+    for order in (settings, settings[::-1]):
+        config = load_recipe("cpu", "coclr", "rgb", order).config
+        assert (config.k, config.queue) == (300, 512)
+
+
 def test_a_recipe_is_plain_json_and_its_name_does_not_stand_in_for_its_numbers():
     one = load_recipe("cpu", "infonce", "rgb").as_dict()
     other = load_recipe("cpu", "infonce", "rgb", [("lr", 0.5)]).as_dict()
@@ -249,3 +267,63 @@ def test_a_mistake_is_one_sentence(arguments, told):
     with pytest.raises(UsageError, match=told) as caught:
         load_recipe(*arguments)
     assert "\n" not in str(caught.value)
+
+
+# ── finetuning ───────────────────────────────────────────────────────────────────────────────
+
+COCLR = ("adam", 1e-3, 1e-3, 64, 500, (400, 450), 0.9, 0.1)
+VICC = ("sgd", 0.1, 1e-3, 128, 500, (200, 300, 400, 450), 0.9, 0.1)
+DPC = ("adam", 1e-3, 1e-3, 128, 300, (60, 80), 0.5, 1.0)
+COCON = ("adam", 1e-3, 1e-5, 8, 100, (50, 70), 0.5, 1.0)
+FINETUNED = {
+    # name: training, policy, crops, hop
+    "paper": (COCLR, "truthful", "ten", None),
+    "infonce-ucf101": (COCLR, "coclr-finetune", "ten", None),
+    "infonce-k400": (COCLR, "coclr-finetune", "ten", None),
+    "ubernce-ucf101": (COCLR, "coclr-finetune", "ten", None),
+    "coclr-ucf101": (COCLR, "coclr-finetune", "ten", None),
+    "coclr-k400": (COCLR, "coclr-finetune", "ten", None),
+    "vicc-ucf101": (VICC, "coclr-finetune", "ten", None),
+    "vicc-cross-ucf101": (VICC, "coclr-finetune", "ten", None),
+    "dpc-ucf101": (DPC, "dpc-finetune", "centre", 60),
+    "dpc-k400": (DPC, "dpc-finetune", "centre", 60),
+    "cocon-ucf101": (COCON, "cocon-finetune", "centre", 60),
+    "cocon-k400": (COCON, "cocon-finetune", "centre", 60),
+    "cocon-hmdb51": (COCON, "cocon-finetune", "centre", 90),
+}
+
+
+@pytest.mark.parametrize("name", FINETUNED)
+def test_a_published_finetuning_has_the_published_numbers(name):
+    numbers, policy, crops, hop = FINETUNED[name]
+    recipe = load_recipe(name, "finetune", "rgb")
+    train, config = recipe.train, recipe.config
+    assert numbers == (
+        *(train.optimizer, train.lr, train.weight_decay, train.batch_size, train.epochs),
+        *(train.milestones, config.dropout, config.backbone_rate),
+    )
+    assert (train.schedule, train.gamma, train.sgd_momentum) == ("step", 0.1, 0.9)
+    assert (config.relu, config.freeze_context) == (numbers is DPC, numbers is COCON)
+    assert config.state_dropout == 0.1
+    augment = recipe.augment
+    assert (augment.policy, augment.jitter, augment.gray, augment.blur) == (policy, 0.3, 0, 0)
+    assert augment.one_clip == 0 and augment.strong == 1 and augment.per_frame == "nothing"
+    assert augment.crop_attempts == 10 and augment.crop_fallback == "square"
+    tested = evaluation_of(name, "rgb")
+    assert (tested.crops, tested.hop) == (crops, hop)
+    weights = [evaluation_of(name, stream).weight for stream in ("rgb", "flow", "mask", "pose")]
+    assert weights == ([2, 2, 1, 1] if numbers is COCON else [1, 1, 1, 1])
+    if numbers in (DPC, COCON):
+        assert (recipe.clip.frames, recipe.clip.stride, recipe.clip.blocks) == (5, 3, 8)
+
+
+def test_finetuning_policies_are_as_published():
+    ours, theirs = POLICIES["truthful"], POLICIES["coclr-finetune"]
+    assert (theirs.crop_area_min, theirs.crop_ratio) == (0.2, "uniform-or-inverse")
+    assert (theirs.resize, theirs.motion_as_picture) == ("bicubic", True)
+    jitter = ("brightness", "contrast", "saturation", "hue")
+    assert [getattr(theirs, name) for name in jitter] == [getattr(ours, name) for name in jitter]
+    dpc, cocon = POLICIES["dpc-finetune"], POLICIES["cocon-finetune"]
+    assert (dpc.crop_area_min, dpc.crop_ratio) == (0.5, "uniform-or-inverse")
+    assert [getattr(dpc, name) for name in jitter] == [0.5, 0.5, 0.5, 0.25]
+    assert cocon == replace(dpc, policy="cocon-finetune", presentation="cocon")

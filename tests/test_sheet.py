@@ -100,5 +100,36 @@ def test_names_of_any_script_fit(monkeypatch: pytest.MonkeyPatch, unicode_font: 
     render(card((1, 1, 1), name="Привет.mp4", label="día"), neighbours(3), "… – −")
 
 
+LONG = "a_folder_of_many_letters_that_fills_the_line"
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["a/clip.mp4", "b/clip.mp4"],
+        [f"{LONG}/a/{LONG}/clip.mp4", f"{LONG}/b/{LONG}/clip.mp4"],
+        [f"{LONG}/a/{LONG}/1.mp4", f"{LONG}/b/{LONG}/1.mp4", f"{LONG}/b/{LONG}/2.mp4", "c/1.mp4"],
+        [f"{LONG}/a/x/{LONG}/c.mp4", f"{LONG}/a/y/{LONG}/c.mp4", f"{LONG}/b/y/{LONG}/c.mp4"],
+        [f"{LONG}1{LONG}.mp4", f"{LONG}2{LONG}.mp4"],
+    ],
+)
+def test_paths_that_differ_look_different(paths: list[str]) -> None:
+    shown = lettering.fit_apart(paths, 200, 16)
+    assert len(set(shown)) == len(paths)
+    for path, short in zip(paths, shown, strict=True):
+        assert lettering.text_width(short, 16) <= 200
+        assert path.endswith(short.rpartition(lettering.ELLIPSIS)[2])
+    assert lettering.fit_apart(["a.mp4", "a.mp4"], 200, 16) == ["a.mp4", "a.mp4"]
+
+
+def test_the_sheet_tells_folders_apart() -> None:
+    def sheet_of(*names: str) -> np.ndarray:
+        return render(card((1, 1, 1)), [card((9, 9, 9), name=name, rank=1) for name in names])
+
+    for folder in ("b", f"b/{LONG}/{LONG}"):
+        one, other = (f"{LONG}/{f}/{LONG}/clip.mp4" for f in ("a", folder))
+        assert (sheet_of(one, other) != sheet_of(one, one)).any()
+
+
 def test_ascii_for_opencv_4() -> None:
     assert lettering.to_ascii("Müßig – 0.5…1 日.mp4") == "Mussig - 0.5..1 _.mp4"

@@ -50,7 +50,7 @@ def test_lineage_and_tree(tmp_path: Path) -> None:
         "annotations": "annotations/main/v001",
     }
     assert made.summary["split"] == "split1"
-    assert made.headline == "top-1 100.0 ± 0.0 % on split1"
+    assert made.headline == "top-1 100.0 ± 14.3 % on split1"
     assert all(not a.stale for a in found.artifacts)
     assert labels(status.tree(found)) == [
         [
@@ -74,11 +74,11 @@ def test_headlines_of_every_kind(tmp_path: Path) -> None:
     assert found == {
         "pack": "30 videos, rgb",
         "annotations": "no labels",  # the fixture's summary does not tell
-        "checkpoint": "infonce, tiny, 1 epochs",
+        "checkpoint": "infonce, tiny, 1 epoch",
         "features": "150 windows of 30 videos, width 128",
         "retrieval": "R@1 100.0 %, R@5 100.0 %, R@10 100.0 % on split1",
     }
-    assert set(found) | {"flow", "view", "probe"} == set(headline.PHRASES)
+    assert set(found) | {"flow", "view", "probe", "finetune"} == set(headline.PHRASES)
     assert [headline.size(n) for n in (12, 4_200, 198_009_826)] == ["12 B", "4.2 kB", "198 MB"]
 
 

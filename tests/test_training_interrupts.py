@@ -64,6 +64,28 @@ def test_killed_training_goes_on_to_the_same_weights(copied, stage, number):
     assert digests["whole"] == digests["killed"]
 
 
+def test_killed_finetuning_goes_on_to_the_same_figures(copied):
+    workspace = copied["workspace"]
+    small = [*SMALL[:-2], *EPOCHS, "--save-every", "0", "-c", "rgb-infonce"]  # it has no queue
+    commands = {name: ["finetune", "--name", name, *small] for name in ("whole", "killed")}
+    whole = start(commands["whole"], workspace)
+    assert whole.wait(300) == 0, whole.communicate()[1]
+
+    killed = start(commands["killed"], workspace)
+    wait_for_steps(killed, workspace, "killed-finetuned", rows=5)
+    killed.kill()
+    killed.communicate(timeout=60)
+    found = Workspace(workspace)
+    assert found.artifacts("checkpoint", "killed-finetuned") == []
+
+    again = start([*commands["killed"], "--resume"], workspace)
+    assert again.wait(300) == 0, again.communicate()[1]
+    one, other = (found.resolve("checkpoint", f"{name}-finetuned") for name in commands)
+    assert one.digest == other.digest
+    one, other = (found.resolve("finetune", name).payload for name in commands)
+    assert one["probabilities.safetensors"] == other["probabilities.safetensors"]
+
+
 def test_two_processes_cannot_work_on_one_run(copied):
     workspace = copied["workspace"]
     command = [*command_of("pretrain", "same"), "--epochs", "100000"]

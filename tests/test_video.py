@@ -113,7 +113,7 @@ def test_a_name_that_is_no_utf8(folder: Path):
         ("nowhere", "there is no such folder or file"),
         ("empty", "there is no video in"),
         ("notes.doc", "is no video"),
-        ("list.txt", "names 2 of 3 files that do not exist: gone.mp4, lost.mp4"),
+        ("list.txt", "names files that do not exist, 2 of 3: gone.mp4, lost.mp4"),
         ("comments.txt", "there is no video in the list"),
         ("binary.txt", "it is not text"),
     ],

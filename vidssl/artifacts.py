@@ -49,6 +49,12 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FileRecord = Mapping[str, Any]  # bytes and sha256 of a file
 
 
+def check_name(name: str) -> None:
+    """Raises a :class:`UsageError` unless an artifact can bear that name."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise UsageError(f"{name!r} is no artifact name: use letters, digits, . _ and -")
+
+
 # ── digests and atomic writes ────────────────────────────────────────────────────────────────
 
 
@@ -517,8 +523,7 @@ class Workspace:
         Raises:
             UsageError: the name cannot be a folder's name.
         """
-        if not NAME_PATTERN.fullmatch(name):
-            raise UsageError(f"{name!r} is no artifact name: use letters, digits, . _ and -")
+        check_name(name)
         digests = {role: parent.digest for role, parent in parents.items()}
         return Run(self, kind, name, recipe, digests, new, shared)
 

@@ -20,6 +20,7 @@ from vidssl.artifacts import Artifact, atomic_write, canonical_digest, file_dige
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.errors import VidsslError
 from vidssl.version import VERSION
+from vidssl.words import counted
 
 ENCODER_FORMAT = 1
 TENSORS_FORMAT = 1
@@ -68,7 +69,7 @@ def load_encoder(path: Path) -> Encoder:
     ):
         raise VidsslError(
             f"{path} does not fit the backbone {spec.backbone} of this vidssl ({VERSION}): "
-            f"{len(different)} tensors differ, such as {different[0]}"
+            f"{counted(len(different), 'tensor')} apart, such as {different[0]}"
         )
     encoder.load_state_dict(state, strict=True)
     return encoder.eval()

@@ -7,6 +7,7 @@ loads a video decoder.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -17,6 +18,7 @@ import typer
 
 from vidssl.errors import UsageError
 from vidssl.terminal import (
+    Command,
     Commands,
     JsonOption,
     Terminal,
@@ -108,7 +110,9 @@ DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newe
 
 @app.callback(invoke_without_command=True)
 def main_options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version.")
+    ] = False,
 ) -> None:
     """Self-supervised learning on folders of raw, unlabelled video.
 
@@ -185,7 +189,7 @@ def extract_flow(
         dry_run=dry_run, **_division(shard, workers, dask), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
-    terminal.finish(result, f"vidssl pack {quote(str(videos))}")
+    terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
 
 
 @command("flow-diff")
@@ -269,7 +273,7 @@ def extract_view(
         **_division(shard, workers, dask),
     )  # fmt: skip
     result = terminal.run(stage.run, config)
-    terminal.finish(result, f"vidssl pack {quote(str(videos))}")
+    terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
 
 
 @command()
@@ -312,6 +316,7 @@ def pack(
 
     Example:  vidssl pack VIDEOS/ --shard 0/8
     """
+    from vidssl.stages import next_step
     from vidssl.stages import pack as stage
 
     given = _given(size=size, quality=quality)
@@ -322,7 +327,7 @@ def pack(
         name=name, new=new, dry_run=dry_run, **_division(shard, workers, dask), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
-    terminal.finish(result, "vidssl pretrain --stream rgb")
+    terminal.finish(result, lambda: next_step.after_packing(terminal.workspace))
 
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────
@@ -377,10 +382,8 @@ def pretrain(
         dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
-    if stream == "rgb":
-        terminal.finish(result, "vidssl pretrain --stream flow")
-    else:
-        terminal.finish(result, "vidssl cotrain --stream rgb --k 5")
+    told = {"method": method, "recipe": recipe, "pack": pack, "split": split, "device": device}
+    terminal.finish(result, _after(terminal, result, **told))
 
 
 @command()
@@ -458,13 +461,14 @@ def cotrain(
     )  # fmt: skip
     if not cycles:
         result = terminal.run(stage.run, options)
-        terminal.finish(result, "vidssl probe")
+        terminal.finish(result, _after(terminal, result, pack=pack, device=device))
         return
     results = []
     for result in terminal.run(stage.run_cycles, options):
         results.append(result)
         terminal.outline(result)
     terminal.json_out({"runs": [r.as_dict() for r in results]})
+    terminal.propose(results[-1], _after(terminal, results[-1], pack=pack, device=device))
 
 
 @command("import")
@@ -507,7 +511,7 @@ def import_checkpoint(
         blocks=blocks, pack=pack, name=name, seed=seed, new=new, dry_run=dry_run,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
-    terminal.finish(result, f"vidssl probe --stream {view}")
+    terminal.finish(result, _after(terminal, result, pack=pack))
 
 
 # ── evaluation ───────────────────────────────────────────────────────────────────────────────
@@ -642,7 +646,7 @@ def finetune(
 def retrieve(
     terminal: Terminal,
     queries: Annotated[
-        list[Path] | None, typer.Argument(metavar="[QUERY]...", help="Video files to look for.")
+        list[Path] | None, typer.Argument(metavar="QUERY", help="Video files to look for.")
     ] = None,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Test videos query train videos: R@1 … R@50.")
@@ -741,7 +745,7 @@ def baselines(
     from vidssl.tables import baseline_table
 
     options = stage.BaselineOptions(
-        encoders=stage.untrained_specs(backbone) if backbone else (),
+        encoders=stage.untrained_specs(backbone, device) if backbone else (),
         pack=pack, split=split, split_seed=seed, seeds=(seed,), device=device, new=new,
     )  # fmt: skip
     results = terminal.run(stage.run, options)
@@ -753,7 +757,7 @@ def baselines(
 def export(
     terminal: Terminal,
     checkpoint: Annotated[
-        str | None, typer.Argument(metavar="[CHECKPOINT]", help="Default: the stream's newest.")
+        str | None, typer.Argument(metavar="CHECKPOINT", help="Default: the stream's newest.")
     ] = None,
     stream: EvaluatedStreamOption = None,
     format: Annotated[str, typer.Option(help="safetensors, onnx or torch-export.")] = "safetensors",
@@ -797,7 +801,7 @@ def status(terminal: Terminal) -> None:
 def verify(
     terminal: Terminal,
     artifacts: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="Default: all.")
+        list[str] | None, typer.Argument(metavar="ARTIFACT", help="Default: all.")
     ] = None,
 ) -> None:
     """Check every byte of the artifacts against what was written, down to the frame.
@@ -817,7 +821,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def recipes(json: JsonOption = False) -> None:
     """List the shipped recipes, and what the papers report of theirs.
 
@@ -898,6 +902,13 @@ def _division(shard: str | None, workers: int | None, dask: str | None) -> dict[
         if value is not None:
             raise UsageError(f"the dask cluster divides the work by itself: leave {option} out")
     return {"dask": dask}
+
+
+def _after(terminal: Terminal, result: Any, **told: str | None) -> Callable[[], str]:
+    """Gives what tells the command that goes on from a checkpoint."""
+    from vidssl.stages import next_step
+
+    return lambda: next_step.after_training(terminal.workspace, result.artifact, **told)
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -25,9 +25,10 @@ from vidssl.augment import (
     draw_moments,
     draw_views,
 )
+from vidssl.errors import require
 from vidssl.sampling import clip_indices, random_start
 from vidssl.views import get_view
-from vidssl.views.view import NATIVE
+from vidssl.views.view import NATIVE, mirrored
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class ClipSpec:
     stride: int = 1
     size: int = 128
     blocks: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require(name, value, value >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ class FrameReader(Protocol):
     def frame_count(self, view: str) -> np.ndarray:
         """Gives the number of frames of every video."""
 
-    def frames(self, view: str, video: int, indices: np.ndarray) -> np.ndarray:
-        """Gives decoded frames, uint8 [len(indices), H, W, C]."""
+    def pictures(self, view: str, video: int, indices: np.ndarray) -> Sequence[np.ndarray]:
+        """Gives decoded frames, uint8 [H, W, C] each."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +144,8 @@ class ClipSampler:
         # A frame that both clips hold is decoded once.
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
-        frames = {view: self.videos.reader.frames(view, video, needed) for view in self.views}
-        aspects = {view: f.shape[2] / f.shape[1] for view, f in frames.items()}
+        frames = {view: self.videos.reader.pictures(view, video, needed) for view in self.views}
+        aspects = {view: f[0].shape[1] / f[0].shape[0] for view, f in frames.items()}
         kinds = {view: get_view(view).kind for view in self.views}
         drawn = draw_views(self.augment, draw, aspects, kinds, moments.strong, len(times[0]))
         clips: dict[str, np.ndarray] = {}
@@ -183,21 +188,28 @@ class ClipSampler:
         return [c for d in draws for c in d.colour * (blocks if len(d.colour) == 1 else 1)]
 
     def _clip(
-        self, view: str, frames: np.ndarray, where: np.ndarray, draw: ClipDraw, into: np.ndarray
+        self,
+        view: str,
+        frames: Sequence[np.ndarray],
+        where: np.ndarray,
+        draw: ClipDraw,
+        into: np.ndarray,
     ) -> None:
         """Crops, resizes and mirrors the frames `where` of a view into [T, H, W, C]."""
-        first, back = np.unique(where, return_inverse=True)  # padding repeats the first frame
-        box = _busiest(view, frames[first], draw.boxes)
-        cropped = crop_resize(frames[first], box, self.clip.size, self.augment.resize)
+        # Where a clip is longer than the video, it begins with one frame many times.
+        repeated = int(np.count_nonzero(where == where[0])) - 1
+        shown = [frames[i] for i in where[repeated:]]
+        box = _busiest(view, shown, draw.boxes)
+        crop_resize(shown, box, self.clip.size, self.augment.resize, into[repeated:])
         if draw.mirrored and self._is_picture_of_motion(view):
-            cropped = cropped[:, :, ::-1]
+            into[repeated:] = mirrored(into[repeated:])
         elif draw.mirrored:
-            cropped = get_view(view).flip(cropped)
-        into[:] = cropped[back]
+            into[repeated:] = get_view(view).flip(into[repeated:])
+        into[:repeated] = into[repeated]
 
 
-def _busiest(view: str, frames: np.ndarray, boxes: tuple[Box, ...]) -> Box:
+def _busiest(view: str, frames: Sequence[np.ndarray], boxes: tuple[Box, ...]) -> Box:
     """Gives the box in which most happens."""
     if len(boxes) == 1:
         return boxes[0]
-    return max(boxes, key=lambda box: get_view(view).activity(cut(frames, box)))
+    return max(boxes, key=lambda box: get_view(view).activity(np.stack(cut(frames, box))))

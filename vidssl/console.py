@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from types import TracebackType
 from typing import Self
 
@@ -12,13 +13,15 @@ from rich.progress import (
     MofNCompleteColumn,
     SpinnerColumn,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
 
 from vidssl.progress import SILENT, Progress, Task
+from vidssl.words import counted, plural
 
 PLAIN_LINE_EVERY = 10.0  # seconds
+RATE_OVER = 60.0  # seconds that the rate is taken over
+LOOK_EVERY = 1.0  # seconds between two looks at how far the work has come
 
 
 def make_progress(console: Console, quiet: bool) -> Progress:
@@ -40,23 +43,48 @@ def _duration(seconds: float) -> str:
 
 
 class _Timed:
-    """Counting, rate and remaining time, for both ways of showing."""
+    """Counting, rate and remaining time, for both ways of showing.
+
+    The rate is that of this process's own work over the last minute. While the work is younger it
+    begins with the work itself, not with the first unit done: several processes bring their first
+    ones all at once, and time taken from there would be none.
+    """
 
     def __init__(self, description: str, total: int | None, unit: str, done: int) -> None:
         self.description, self.total, self.unit, self.done = description, total, unit, done
         self._before, self._begin = done, time.monotonic()
+        self._now = self._begin
+        self._looks = deque([(self._begin, done)])  # the first one ends the span of the rate
         self.figures: dict[str, float | str] = {}
 
     def count(self, n: int, figures: dict[str, float | str]) -> None:
         self.done += n
         self.figures |= figures
+        self._now = time.monotonic()
+        if self._now - self._looks[-1][0] >= LOOK_EVERY:
+            self._looks.append((self._now, self.done))
+        while self._now - self._looks[0][0] > RATE_OVER and len(self._looks) > 2:
+            self._looks.popleft()
 
     @property
     def rate(self) -> float:
+        """Units per second of late."""
+        since, done = self._looks[0]
+        return (self.done - done) / max(self._now - since, 1e-9)
+
+    @property
+    def average(self) -> float:
+        """Units per second of all of this process's work."""
         return (self.done - self._before) / max(time.monotonic() - self._begin, 1e-9)
 
-    def rate_text(self) -> str:
-        return f"{self.rate:.3g} {self.unit}s/s"
+    def left_text(self) -> str:
+        """How long it will take; empty at the end, and where it cannot be told."""
+        if self.total is None or self.rate <= 0 or self.done >= self.total:
+            return ""
+        return f"{_duration((self.total - self.done) / self.rate)} left"
+
+    def rate_text(self, rate: float) -> str:
+        return f"{rate:.3g} {plural(self.unit)}/s"
 
 
 class RichProgress:
@@ -81,12 +109,12 @@ class _RichTask:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}", style="cyan"),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[figures]}", style="dim"),
             console=console,
         )
         self._id = self._bars.add_task(
-            timed.description, total=timed.total, completed=timed.done, rate="", figures=""
+            timed.description, total=timed.total, completed=timed.done, rate="", left="", figures=""
         )
 
     def advance(self, n: int = 1, **figures: float | str) -> None:
@@ -94,7 +122,8 @@ class _RichTask:
         self._bars.update(
             self._id,
             advance=n,
-            rate=self._timed.rate_text(),
+            rate=self._timed.rate_text(self._timed.rate),
+            left=self._timed.left_text(),
             figures=_figures(self._timed.figures),
         )
 
@@ -141,12 +170,10 @@ class _PlainTask:
     def _line(self) -> str:
         timed = self._timed
         of = f"/{timed.total}" if timed.total is not None else ""
-        left = ""
-        if timed.total is not None and timed.rate > 0:
-            left = f", {_duration((timed.total - timed.done) / timed.rate)} left"
+        left = f", {timed.left_text()}" if timed.left_text() else ""
         figures = f"  {_figures(timed.figures)}" if timed.figures else ""
-        head = f"{timed.description}: {timed.done}{of} {timed.unit}s"
-        return f"{head}, {timed.rate_text()}{left}{figures}"
+        head = f"{timed.description}: {timed.done}{of} {plural(timed.unit)}"
+        return f"{head}, {timed.rate_text(timed.rate)}{left}{figures}"
 
     def note(self, text: str) -> None:
         self._progress.say(text)
@@ -164,6 +191,6 @@ class _PlainTask:
         took = _duration(time.monotonic() - self._begin)
         figures = f"  {_figures(timed.figures)}" if timed.figures else ""
         self._progress.say(
-            f"{timed.description}: {timed.done} {timed.unit}s in {took}, "
-            f"{timed.rate_text()}{figures}"
+            f"{timed.description}: {counted(timed.done, timed.unit)} in {took}, "
+            f"{timed.rate_text(timed.average)}{figures}"
         )

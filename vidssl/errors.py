@@ -34,6 +34,12 @@ class Interrupted(VidsslError):
         self.exit_code = 128 + signal_number
 
 
+def require(name: str, value: object, holds: bool, what: str) -> None:
+    """Raises a :class:`UsageError` that says what a setting must be, unless it holds."""
+    if not holds:
+        raise UsageError(f"{name} must be {what}, not {value}")
+
+
 def nearest_name(wrong: str, names: Iterable[str]) -> str:
     """Gives ``" (did you mean X?)"`` for the closest of `names`, or an empty text."""
     close = difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.5)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -32,7 +32,6 @@ from vidssl.augment import Box, centre_square, crop_resize
 from vidssl.backbones import EncoderSpec
 from vidssl.errors import UsageError, VidsslError, nearest_name
 from vidssl.machine import cores
-from vidssl.progress import SILENT, Progress
 from vidssl.sampling import clip_indices, published_hop, window_starts
 from vidssl.version import VERSION
 from vidssl.views import get_view
@@ -201,8 +200,7 @@ def extract(
     protocol: Protocol | None = None,
     device: torch.device | str = "cpu",
     batch: int | None = None,
-    progress: Progress = SILENT,
-    description: str = "embed",
+    embedded: Callable[[int], None] = lambda windows: None,
 ) -> Features:
     """Embeds all windows of some videos.
 
@@ -211,6 +209,7 @@ def extract(
         videos: which of the source's videos, by index [V].
         ids: their ids [V].
         batch: windows that go through the network together; it changes nothing but the speed.
+        embedded: told after every batch how many windows it had.
 
     Raises:
         VidsslError: the source lacks the encoder's view, or its frames are damaged.
@@ -223,13 +222,17 @@ def extract(
     chunks = [slice(at, at + batch) for at in range(0, len(plan.starts), batch)]
     jobs = (_Job(plan.rows[c], plan.starts[c]) for c in chunks)
     network = network.to(device).eval()
-    embedded = []
-    with progress.task(f"{description} {spec.view}", len(plan.starts), "window") as task:
-        for x_BRTSSC in _decoded_ahead(jobs, source, spec, protocol, videos):
-            embedded.append(_embed(network, x_BRTSSC, protocol, device))
-            task.advance(len(x_BRTSSC))
-    windows = np.concatenate(embedded) if embedded else np.empty((0, network.dim), np.float32)
+    rows = []
+    for x_BRTSSC in _decoded_ahead(jobs, source, spec, protocol, videos):
+        rows.append(_embed(network, x_BRTSSC, protocol, device))
+        embedded(len(x_BRTSSC))
+    windows = np.concatenate(rows) if rows else np.empty((0, network.dim), np.float32)
     return Features(tuple(ids), windows, plan.starts, plan.offsets)
+
+
+def count_windows(spec: EncoderSpec, protocol: Protocol, lengths: np.ndarray) -> int:
+    """Gives how many windows videos of so many frames [V] have together."""
+    return len(_plan(spec, protocol, lengths).starts)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vidssl.annotations import read_table
-from vidssl.errors import VidsslError
+from vidssl.errors import UsageError, VidsslError, nearest_name
 from vidssl.video import Source
+from vidssl.words import agree, counted
 
 Row = dict[str, str]
 
+LABEL_WORDS = ("folders", "none")
 SPLIT_WORDS = frozenset(("train", "test", "val", "valid", "validation", "unused", "none", "-", ""))
 
 _HMDB51 = (
@@ -40,6 +42,31 @@ class Labelling:
     notes: list[str]
 
 
+def check_labelling(labels: str | Path, group_pattern: str | None) -> None:
+    """Checks what :func:`label_videos` is told, before there are videos.
+
+    Raises:
+        UsageError: labels that are neither a word nor a table, or a bad pattern.
+        VidsslError: there is no such table.
+    """
+    text = str(labels)
+    if text not in LABEL_WORDS and not Path(text).exists():
+        if not Path(text).suffix:
+            raise UsageError(
+                f"--labels takes folders, none or a CSV file, not {text}"
+                f"{nearest_name(text, LABEL_WORDS)}"
+            )
+        raise VidsslError(f"there is no table of labels {text}")
+    if group_pattern is not None and group_pattern not in GROUP_PATTERNS:
+        try:
+            re.compile(group_pattern)
+        except re.error as error:
+            raise UsageError(
+                f"--group-pattern {group_pattern!r} is no regular expression ({error}) and none "
+                f"of {', '.join(GROUP_PATTERNS)}"
+            ) from error
+
+
 def label_videos(
     sources: Sequence[Source], labels: str | Path = "folders", group_pattern: str | None = None
 ) -> Labelling:
@@ -53,8 +80,9 @@ def label_videos(
             the known names and falls back to a group per video. A group column goes before it.
 
     Raises:
-        VidsslError: a CSV that lacks a column or matches no video, or a bad pattern.
+        VidsslError: as :func:`check_labelling`, or a CSV that lacks a column or matches no video.
     """
+    check_labelling(labels, group_pattern)
     rows = [{"id": s.id, "label": "", "group": ""} for s in sources]
     split_columns: list[str] = []
     notes: list[str] = []
@@ -115,11 +143,14 @@ def _label_by_table(
         row |= dict.fromkeys(split_columns, "") | filled.get(video, {})
     if unmatched:
         notes.append(
-            f"{len(unmatched)} of {len(table)} rows of {path.name} match no packed video, "
-            f"such as {unmatched[0]}"
+            f"{len(unmatched)} of {counted(len(table), 'row')} of {path.name} "
+            f"{agree(len(unmatched), 'matches', 'match')} no packed video, such as {unmatched[0]}"
         )
     if len(filled) < len(rows):
-        notes.append(f"{len(rows) - len(filled)} videos have no row in {path.name}: no label")
+        left = len(rows) - len(filled)
+        notes.append(
+            f"{counted(left, 'video')} {agree(left, 'has', 'have')} no row in {path.name}: no label"
+        )
     return split_columns
 
 
@@ -178,7 +209,10 @@ def _group_by_name(
         rows[i]["group"] = found.get(i) or rows[i]["id"]
     without = sum(group is None for group in found.values())
     if without:
-        notes.append(f"{without} names do not fit the group pattern: each is a group of its own")
+        notes.append(
+            f"{counted(without, 'name')} {agree(without, 'does', 'do')} not fit the group pattern: "
+            "each is a group of its own"
+        )
 
 
 def _fits_all(name: str, stems: Sequence[str]) -> bool:
@@ -186,21 +220,11 @@ def _fits_all(name: str, stems: Sequence[str]) -> bool:
 
 
 def _group_of(stem: str, pattern: str) -> str | None:
-    """The group that a name tells, None when it does not fit.
-
-    Raises:
-        VidsslError: no regular expression.
-    """
-    try:
-        if pattern in GROUP_PATTERNS:
-            match = re.fullmatch(GROUP_PATTERNS[pattern], stem)
-        else:
-            match = re.search(pattern, stem)
-    except re.error as error:
-        known = ", ".join(GROUP_PATTERNS)
-        raise VidsslError(
-            f"--group-pattern {pattern!r} is no regular expression ({error}) and none of {known}"
-        ) from error
+    """The group that a name tells, None when it does not fit."""
+    if pattern in GROUP_PATTERNS:
+        match = re.fullmatch(GROUP_PATTERNS[pattern], stem)
+    else:
+        match = re.search(pattern, stem)
     if match is None:
         return None
     return match[1] if match.re.groups else match[0]

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidssl.errors import UsageError
+from vidssl.errors import require
 
 PUBLISHED_BATCH = 1024
 STEPS_PER_EPOCH = 8
@@ -44,10 +44,12 @@ class ProbeConfig:
     lr_batch: int = PUBLISHED_BATCH
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or (self.batch is not None and self.batch < 2):
-            raise UsageError("a probe needs at least one epoch and a batch of two videos or more")
-        if self.lr_batch < 1:
-            raise UsageError(f"lr_batch must be at least 1, not {self.lr_batch}")
+        require("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        require("batch", self.batch, self.batch is None or self.batch >= 2, "at least 2 videos")
+        require("lr_batch", self.lr_batch, self.lr_batch >= 1, "at least 1")
+        require("lr", self.lr, self.lr >= 0, "0 or more")
+        require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        require("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
 
     def as_dict(self) -> dict[str, Any]:
         """Gives what identifies it; `lr_batch` came later and is left out where it is 1024."""

@@ -22,6 +22,7 @@ from vidssl.clips import ClipBatch, ClipSampler, ClipSpec, TrainingVideos
 from vidssl.errors import VidsslError
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
+from vidssl.words import counted
 
 DECODED_AHEAD = 2  # steps whose clips threads are at, beside the next one
 SHOWN_AHEAD = 1  # steps whose batches are on a CUDA device, beside the one that trains
@@ -89,9 +90,10 @@ class ClipLoader:
         presentations: Mapping[str, str] | None = None,
     ) -> None:
         if batch_size % (accumulate * world_size):
+            parts = f"{counted(world_size, 'process')} of {counted(accumulate, 'micro-batch')}"
             raise VidsslError(
-                f"a batch of {batch_size} cannot be divided among {world_size} processes "
-                f"of {accumulate} micro-batches: choose a multiple of {accumulate * world_size}"
+                f"a batch of {batch_size} cannot be divided among {parts}: "
+                f"choose a multiple of {accumulate * world_size}"
             )
         if len(videos) < batch_size:
             raise VidsslError(

@@ -109,7 +109,7 @@ class Recall:
     Attributes:
         k: how many neighbours count.
         recall: 0 to 1.
-        error: one standard error, sqrt(r(1 − r) / Q).
+        error: one standard error (:func:`standard_error`).
         chance: what a random order of the gallery would give on average.
         queries: Q.
     """
@@ -160,5 +160,12 @@ def chance_at(query_label_Q: np.ndarray, gallery_label_G: np.ndarray, k: int) ->
 
 
 def standard_error(share: float, n: int) -> float:
-    """Gives one standard error of a share of n independent trials."""
-    return math.sqrt(share * (1 - share) / n) if n else 0.0
+    """Gives one standard error of a share of n independent trials, sqrt(p(1 − p) / n).
+
+    For a share of 0 or 1 that would be none, as though nothing else could have come out. There it
+    is 1 / (n + 1), which is how far the interval of Wilson (1927) for one standard error reaches
+    from the share.
+    """
+    if not n:
+        return 0.0
+    return math.sqrt(share * (1 - share) / n) if 0 < share < 1 else 1 / (n + 1)

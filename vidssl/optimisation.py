@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidssl.errors import UsageError, nearest_name
+from vidssl.errors import UsageError, nearest_name, require
 from vidssl.larc import LARC
 
 OPTIMIZERS = ("adam", "sgd", "larc")
@@ -55,8 +55,10 @@ class TrainSpec:
                     f"there are {', '.join(known)}"
                 )
         for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("lr", "weight_decay", "gamma", "warmup_epochs", "final_lr"):
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        require("sgd_momentum", self.sgd_momentum, 0 <= self.sgd_momentum < 1, "in [0, 1)")
 
 
 def learning_rate(spec: TrainSpec, epoch: float) -> float:

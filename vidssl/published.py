@@ -26,6 +26,7 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.errors import UsageError, VidsslError, nearest_name
+from vidssl.words import counted
 
 Rename = Callable[[str], str]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -190,10 +191,12 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
         for key in keys:
             del bare[key]
         if keys:
-            notes.append(f"{what} left out ({len(keys)} tensors, {begin}…)")
+            notes.append(f"{what} left out ({counted(len(keys), 'tensor')}, {begin}…)")
     bare, aliases = _without_aliases(bare)
     if aliases:
-        notes.append(f"{aliases} aliases left out: second names of tensors that were taken")
+        notes.append(
+            f"{counted(aliases, 'alias')} left out: second names of tensors that were taken"
+        )
     encoder = Encoder(spec)
     renamed = _renamed(bare, _rules(layout, spec.backbone))
     lacks = _fill(encoder, renamed)

@@ -20,13 +20,19 @@ def short_side(width: int, height: int, size: int | None) -> tuple[int, int]:
 
 
 def resize(
-    frame_HWC: np.ndarray, size: tuple[int, int], method: int = cv2.INTER_AREA
+    frame_HWC: np.ndarray,
+    size: tuple[int, int],
+    method: int = cv2.INTER_AREA,
+    into: np.ndarray | None = None,
 ) -> np.ndarray:
     """Gives a frame of any number of channels at (width, height): [H, W, C] → [h, w, C].
 
     Args:
         method: OpenCV's interpolation; area does not alias when it shrinks.
+        into: memory for the result, one block of it.
     """
+    if into is not None:
+        return _resize_into(into, frame_HWC, size, method)
     width, height = size
     if size == frame_HWC.shape[1::-1]:
         return frame_HWC
@@ -37,3 +43,13 @@ def resize(
     return np.concatenate(
         [resize(np.ascontiguousarray(group), size, method) for group in groups], axis=2
     )
+
+
+def _resize_into(
+    into: np.ndarray, frame_HWC: np.ndarray, size: tuple[int, int], method: int
+) -> np.ndarray:
+    if size == frame_HWC.shape[1::-1] or frame_HWC.shape[2] > MOST_CHANNELS:
+        into[:] = resize(frame_HWC, size, method)
+    else:
+        cv2.resize(frame_HWC, size, dst=into, interpolation=method)
+    return into

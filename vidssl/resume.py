@@ -18,6 +18,7 @@ from vidssl import distributed
 from vidssl.artifacts import atomic_write
 from vidssl.errors import VidsslError
 from vidssl.version import VERSION
+from vidssl.words import counted
 
 RESUME_FORMAT = 1
 RESUME_FILE = "resume.pt"
@@ -76,7 +77,7 @@ def load_resume(
     state = _read(path)
     if state["world_size"] != distributed.world_size():
         raise VidsslError(
-            f"{path} was written by {state['world_size']} processes, this run has "
+            f"{path} was written by {counted(state['world_size'], 'process')}, this run has "
             f"{distributed.world_size()}: each has queues and BatchNorm statistics of its own, "
             "so resume with as many"
         )

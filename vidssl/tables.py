@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from vidssl.words import counted
+
 if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing more is imported
     from vidssl.stages.baselines import BaselineResult
     from vidssl.stages.classification import ClassificationReport, StreamRow
@@ -94,7 +96,8 @@ def recall_table(
         probes: of the same features, shown beside.
     """
     first = reports[0]
-    title = f"nearest neighbour, {first.queries} test videos in {first.gallery} train videos"
+    parts = [counted(first.queries, "test video"), counted(first.gallery, "train video")]
+    title = f"nearest neighbour, {' in '.join(parts)}"
     table = Table(title=f"{title}, split {first.split}", title_justify="left")
     table.add_column("features", overflow="fold")
     for row in first.recall:
@@ -125,7 +128,8 @@ def query_tables(result: QueryResult) -> RenderableType:
 
 
 def _answer_table(answer: QueryAnswer, result: QueryResult) -> RenderableType:
-    where = f"{' + '.join(result.checkpoints)} in {result.gallery} videos of {result.pack}"
+    gallery = f"{counted(result.gallery, 'video')} of {result.pack}"
+    where = f"{' + '.join(result.checkpoints)} in {gallery}"
     table = Table(title=Text(f"{Path(answer.query).name}: {where}"), title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("similarity", justify="right")

@@ -6,19 +6,21 @@ import errno
 import inspect
 import json
 import os
+import re
 import sys
 import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from vidssl.artifacts import Workspace
 from vidssl.console import make_progress
@@ -27,14 +29,35 @@ from vidssl.interrupts import work_begins
 from vidssl.progress import Progress
 from vidssl.stages.headline import COLLAPSED, headline
 from vidssl.stages.result import PartReport, StageResult
+from vidssl.words import counted
 
 Result = TypeVar("Result")
 
 QUARANTINED = 3
 MOST_QUARANTINED_SHOWN = 10
+# What help says that an option takes.
+METAVARS = {bool: "", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
-class Commands(TyperGroup):
+class PlainHelp:
+    """What a command's help looks like, whatever the release of Typer: `VIDEOS`, not `{VIDEOS}`."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces: list[str] = super().collect_usage_pieces(ctx)  # type: ignore[misc]
+        return [re.sub(r"^\{(.*)\}", r"\1", piece) for piece in pieces]
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.metavar = METAVARS[bool]
+        return option
+
+
+class Command(PlainHelp, TyperCommand):
+    """One command."""
+
+
+class Commands(PlainHelp, TyperGroup):
     """Turns errors meant for the user into one sentence and an exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -100,18 +123,28 @@ class Terminal:
         if self.json and not self.silent:
             print(json.dumps(value, indent=1, default=str))
 
-    def finish(self, result: StageResult, next_command: str = "") -> None:
-        """Prints what a stage gave, and exits with 3 when it left videos out."""
+    def finish(self, result: StageResult, next_command: Callable[[], str]) -> None:
+        """Prints what a stage gave, and exits with 3 when it left videos out.
+
+        Args:
+            next_command: gives what to type next, or nothing; asked only if it is shown.
+        """
         if self.silent and result.part is not None:  # each rank has a part of its own to tell of
             return replace(self, silent=False).finish(result, next_command)
         self.json_out(result.as_dict())
         self.outline(result)
-        if next_command and result.artifact is not None:
-            self.show(Text.assemble(("next: ", "dim"), next_command, self._elsewhere()))
+        self.propose(result, next_command)
         # torchrun takes every code but 0 for a failure, and then ends the other processes.
         under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if result.quarantined and not under_torchrun:
             raise typer.Exit(QUARANTINED)
+
+    def propose(self, result: StageResult, next_command: Callable[[], str]) -> None:
+        """Prints what to type next, where there is something."""
+        if result.artifact is None or self.json or self.silent:
+            return
+        if command := next_command():
+            self.show(Text.assemble(("next: ", "dim"), command, self._elsewhere()))
 
     def _elsewhere(self) -> str:
         """Gives the option that a command needs to work in this workspace, too."""
@@ -200,6 +233,9 @@ def terminal_command(
             for option, kind in SHARED.items()
         ]
 
+        for parameter in [*own, *shared]:
+            _say_what_it_takes(parameter)
+
         def run(**given: Any) -> None:
             place, json, quiet, _ = (given.pop(option) for option in SHARED)
             function(Terminal.open(place, json, quiet), **given)
@@ -209,10 +245,27 @@ def terminal_command(
         run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
         run.__name__, run.__doc__ = function.__name__, function.__doc__
-        app.command(name)(run)
+        app.command(name, cls=Command)(run)
         return function
 
     return register
+
+
+def _say_what_it_takes(parameter: inspect.Parameter) -> None:
+    """Gives an argument its name and an option its type to be shown by, where nothing is said."""
+    kind, info = get_args(parameter.annotation)[:2]
+    if info.metavar is None:
+        argument = isinstance(info, typer.models.ArgumentInfo)
+        info.metavar = parameter.name.upper() if argument else METAVARS[plain_type(kind)[0]]
+
+
+def plain_type(kind: Any) -> tuple[type, bool]:
+    """Gives the type of one value of an option, and whether several may be given."""
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(k for k in get_args(kind) if k is not types.NoneType)
+    if get_origin(kind) is list:
+        return get_args(kind)[0], True
+    return kind, False
 
 
 def artifact_line(result: StageResult) -> Text:
@@ -226,9 +279,8 @@ def artifact_line(result: StageResult) -> Text:
 
 def part_line(part: PartReport, reused: bool) -> Text:
     """Gives one line: the part, how much it did, what the others still have to do."""
-    what = "was finished before" if reused else f"{part.videos} videos"
-    s = "" if part.unfinished == 1 else "s"
-    left = f"{part.unfinished} part{s} to go; the last one publishes {part.run}"
+    what = "was finished before" if reused else counted(part.videos, "video")
+    left = f"{counted(part.unfinished, 'part')} to go; the last one publishes {part.run}"
     return Text.assemble(("✓ ", "green"), (f"part {part.part}", "bold"), f"  {what}, ", left)
 
 

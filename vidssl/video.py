@@ -178,7 +178,7 @@ def _read_list(path: Path) -> list[Path]:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise VidsslError(
-            f"{path} names {len(missing)} of {len(entries)} files that do not exist: "
+            f"{path} names files that do not exist, {len(missing)} of {len(entries)}: "
             f"{', '.join(missing[:3])}{more}"
         )
     if not files:

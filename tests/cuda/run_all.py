@@ -4,8 +4,8 @@
 
 For a machine with a GPU and without PyAV: clips are rendered, their flow computed, and both
 packed straight into shards; no video file is written or decoded. Then, through the public stages,
-pretrain rgb and flow, cotrain, probe and retrieve; and views are derived by networks. DIR gets
-results.json, results.md and the workspace. On a CPU, to see that it works:
+pretrain rgb and flow, cotrain, probe, retrieve and finetune; and views are derived by networks.
+DIR gets results.json, results.md and the workspace. On a CPU, to see that it works:
 
     python tests/cuda/run_all.py --out DIR --device cpu --backbone tiny \
         --frames 8 --size 64 --videos 24 --epochs 1 --derive 2 --detector-size 48
@@ -39,7 +39,7 @@ from vidssl.artifacts import Artifact, Workspace, file_digest
 from vidssl.engine import Place, fit
 from vidssl.loader import ClipLoader
 from vidssl.shards import ShardWriter, VideoRecord
-from vidssl.stages import cotrain, pretrain, probe, retrieve
+from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
 from vidssl.stages.training import TrainingPlan
 from vidssl.synthetic import FPS, MOTIONS, render
 from vidssl.training_log import read_log
@@ -281,6 +281,15 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
             "chance": first_row.chance,
         }
 
+    def finetuned() -> tuple[Path, dict[str, Any]]:
+        few = tuple(pair for pair in settings if pair[0] in ("epochs", "batch_size"))
+        options = finetune.FinetuneOptions(**(common | {"settings": few}))
+        result = finetune.run(workspace, options)
+        folder, row = finished(result.trainings[0].artifact)
+        assert result.test is not None and result.test.report is not None
+        report = result.test.report
+        return folder, row | {"test top1": report.top1, "error": report.error}
+
     step("pack", packed)
     plan = pretrain.plan(workspace, first("rgb"))
     step("load only", lambda: load_only(plan, arguments.device, arguments.threads))
@@ -305,6 +314,7 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     step("cotrain rgb", cotrained)
     step("probe", probed)
     step("retrieve --evaluate", retrieved)
+    step("finetune", finetuned)
     for view in ("pose", "mask"):
         step(f"derive {view}", partial(derived, view, arguments))
     return {

@@ -5,7 +5,7 @@ Legend: T frames, H and W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -15,24 +15,32 @@ import torch.nn.functional as F
 from vidssl.augment.drawing import Box
 from vidssl.resizing import resize as resize_frame
 
+Frames = Sequence[np.ndarray]  # uint8 [H, W, C] each, or [T, H, W, C] in one
 
-def crop_resize(frames_THWC: np.ndarray, box: Box, size: int, resize: str = "area") -> np.ndarray:
-    """Gives the box of every frame as a square: uint8 [T, H, W, C] → [T, size, size, C].
+
+def crop_resize(
+    frames: Frames, box: Box, size: int, resize: str = "area", into: np.ndarray | None = None
+) -> np.ndarray:
+    """Gives the box of every frame as a square: T of uint8 [H, W, C] → [T, size, size, C].
 
     Args:
         resize: "area" averages over area when shrinking, which does not alias, and is bilinear
             when growing. "bilinear", "bicubic" and "nearest" are PIL's: the first two widen their
             filter when shrinking.
+        into: memory for the result.
     """
-    return RESIZE[resize](cut(frames_THWC, box), size)
+    if into is None:
+        into = np.empty((len(frames), size, size, frames[0].shape[2]), np.uint8)
+    RESIZE[resize](cut(frames, box), into)
+    return into
 
 
-def cut(frames_THWC: np.ndarray, box: Box) -> np.ndarray:
-    """Gives the box of every frame, in whole pixels, at least one: a view of the frames."""
-    height, width = frames_THWC.shape[1:3]
+def cut(frames: Frames, box: Box) -> list[np.ndarray]:
+    """Gives the box of every frame, in whole pixels, at least one: views of the frames."""
+    height, width = frames[0].shape[:2]
     left, right = _pixels(box.left, box.width, width)
     top, bottom = _pixels(box.top, box.height, height)
-    return frames_THWC[:, top:bottom, left:right]
+    return [frame[top:bottom, left:right] for frame in frames]
 
 
 def _pixels(begin: float, extent: float, size: int) -> tuple[int, int]:
@@ -40,37 +48,38 @@ def _pixels(begin: float, extent: float, size: int) -> tuple[int, int]:
     return first, min(max(first + round(extent * size), first + 1), size)
 
 
-def by_area(frames_THWC: np.ndarray, size: int) -> np.ndarray:
-    """Resizes to [T, size, size, C]: by area when shrinking, bilinearly when growing."""
-    time, height, width, channels = frames_THWC.shape
+def by_area(frames: Frames, into_TSSC: np.ndarray) -> None:
+    """Resizes by area when shrinking, bilinearly when growing."""
+    size, (height, width) = into_TSSC.shape[1], frames[0].shape[:2]
     shrinks = width >= size and height >= size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    out = np.empty((time, size, size, channels), np.uint8)
-    for t in range(time):
-        out[t] = resize_frame(frames_THWC[t], (size, size), method)
-    return out
+    for frame, into_SSC in zip(frames, into_TSSC, strict=True):
+        resize_frame(frame, (size, size), method, into_SSC)
 
 
-def as_pil(mode: str) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Gives a resizing to [T, size, size, C] that differs from PIL's by rounding alone."""
+def as_pil(mode: str) -> Resize:
+    """Gives a resizing that differs from PIL's by rounding alone."""
 
-    def resize(frames_THWC: np.ndarray, size: int) -> np.ndarray:
-        x_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
-        y_TCHW = F.interpolate(x_TCHW, (size, size), mode=mode, antialias=True)
-        return np.ascontiguousarray(y_TCHW.permute(0, 2, 3, 1).numpy())
+    def resize(frames: Frames, into_TSSC: np.ndarray) -> None:
+        x_TCHW = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+        size = into_TSSC.shape[1:3]
+        y_TCHW = F.interpolate(x_TCHW, size, mode=mode, antialias=True)
+        torch.from_numpy(into_TSSC).copy_(y_TCHW.permute(0, 2, 3, 1))
 
     return resize
 
 
-def nearest(frames_THWC: np.ndarray, size: int) -> np.ndarray:
-    """Resizes to [T, size, size, C] by the pixel under each new pixel's centre, as PIL."""
-    height, width = frames_THWC.shape[1:3]
+def nearest(frames: Frames, into_TSSC: np.ndarray) -> None:
+    """Resizes by the pixel under each new pixel's centre, as PIL."""
+    size, (height, width) = into_TSSC.shape[1], frames[0].shape[:2]
     centre = np.arange(size) + 0.5
     rows, columns = (centre * height / size).astype(int), (centre * width / size).astype(int)
-    return frames_THWC[:, rows[:, None], columns]
+    for frame, into_SSC in zip(frames, into_TSSC, strict=True):
+        into_SSC[:] = frame[rows[:, None], columns]
 
 
-RESIZE: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+Resize = Callable[[Frames, np.ndarray], None]
+RESIZE: dict[str, Resize] = {
     "area": by_area,
     "bilinear": as_pil("bilinear"),
     "bicubic": as_pil("bicubic"),

@@ -9,10 +9,11 @@ policy and may then change any single fact of it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from vidssl.errors import UsageError, nearest_name
+from vidssl.errors import UsageError, nearest_name, require
 from vidssl.views import VIEWS
 from vidssl.views.view import NATIVE
 
@@ -109,14 +110,20 @@ class AugmentSpec:
         for name, words in known.items():
             _one_of(name, getattr(self, name), words)
         for name in CHANCES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} is a probability, from 0 to 1, not {getattr(self, name)}")
+            chance = getattr(self, name)
+            require(name, chance, 0 <= chance <= 1, "a probability, from 0 to 1")
         for name, least in (("crop_attempts", 1), ("crop_candidates", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            require(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         for name in ("crop_square", "crop_square_still"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UsageError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+            share = getattr(self, name)
+            require(name, share, 0 < share <= 1, "above 0 and at most 1")
+        for name, most in (("crop_area", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            require(f"{name}_max", high, high <= most, f"at most {most:g}")
+            require(f"{name}_min", low, 0 < low <= high, f"above 0 and at most {name}_max, {high}")
+        for name in ("brightness", "contrast", "saturation"):
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        require("hue", self.hue, 0 <= self.hue <= 0.5, "from 0 to 0.5")
         if self.crop_candidates and self.shared:
             raise UsageError("crop_candidates are of single views: give shared=false as well")
 

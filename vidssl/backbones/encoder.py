@@ -34,6 +34,15 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
 CONTEXTS: dict[str, Callable[[int], nn.Module]] = {"gru": DenseContext}
 
 
+def check_backbone(name: str) -> None:
+    """Raises a :class:`UsageError` that names the nearest, unless there is such a backbone."""
+    if name not in BACKBONES:
+        raise UsageError(
+            f"there is no backbone {name}{nearest_name(name, BACKBONES)}; "
+            f"there are {', '.join(BACKBONES)}"
+        )
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """What an encoder is made of and what it eats.
@@ -85,11 +94,7 @@ class Encoder(nn.Module):
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        if spec.backbone not in BACKBONES:
-            raise UsageError(
-                f"there is no backbone {spec.backbone}{nearest_name(spec.backbone, BACKBONES)}; "
-                f"there are {', '.join(BACKBONES)}"
-            )
+        check_backbone(spec.backbone)
         if spec.context is not None and spec.context not in CONTEXTS:
             raise UsageError(f"there is no context {spec.context}; there is {', '.join(CONTEXTS)}")
         self.spec = spec

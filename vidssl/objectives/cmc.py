@@ -46,6 +46,7 @@ class CMC(Objective):
     name = "cmc"
     Config = CMCConfig
     joint = True
+    streams = 2
 
     def __init__(self, config: CMCConfig, encoders: Mapping[str, Encoder], seed: int = 0) -> None:
         super().__init__()

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
-from vidssl.objectives.contract import Clock, Needs, projection_width, require
+from vidssl.errors import require
+from vidssl.objectives.contract import Clock, Needs, projection_width
 from vidssl.objectives.health import mean_where
 from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig
 from vidssl.objectives.queue import random_unit_rows

@@ -17,12 +17,13 @@ from vidssl.backbones import Encoder
 from vidssl.backbones.dense import unit_channels
 from vidssl.clips import ClipBatch
 from vidssl.distributed import gather_with_gradient
-from vidssl.errors import UsageError
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
+from vidssl.errors import UsageError, require
+from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.cpc import (
     CPCConfig,
     Foretold,
     batch_neighbour,
+    check_blocks,
     check_encoder,
     clip_features,
     dense_nce,
@@ -84,6 +85,10 @@ class CoCon(Objective):
     @classmethod
     def build(cls, config: CoConConfig, encoders: Mapping[str, Encoder], seed: int) -> CoCon:
         return cls(config, encoders)
+
+    @classmethod
+    def check_blocks(cls, config: CoConConfig, blocks: int) -> None:
+        check_blocks(cls.name, config, blocks)
 
     @property
     def needs(self) -> Needs:

@@ -29,12 +29,6 @@ from vidssl.clips import ClipBatch
 from vidssl.errors import UsageError
 
 
-def require(name: str, value: object, holds: bool, what: str) -> None:
-    """Raises a :class:`UsageError` that says what a hyperparameter must be, unless it holds."""
-    if not holds:
-        raise UsageError(f"{name} must be {what}, not {value}")
-
-
 def projection_width(method: str, encoder: Encoder) -> int:
     """Gives P of an encoder.
 
@@ -113,6 +107,7 @@ class Objective(nn.Module, ABC):
         name: of the method, as recipes and checkpoints know it.
         joint: it trains the encoders of all its streams; else that of the first stream alone,
             and what it is given of others are frozen partners.
+        streams: how many it trains at once where it is joint; None: any number.
         supervised: it learns from labels.
         context: what its encoders need above the backbone instead of a projection head
             (:attr:`vidssl.backbones.EncoderSpec.context`); None: the head.
@@ -121,6 +116,7 @@ class Objective(nn.Module, ABC):
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
     joint: ClassVar[bool] = False
+    streams: ClassVar[int | None] = None
     supervised: ClassVar[bool] = False
     context: ClassVar[str | None] = None
 
@@ -134,6 +130,15 @@ class Objective(nn.Module, ABC):
             encoders: of each stream, the trained one first.
             seed: of what the method itself starts from, such as queues and prototypes.
         """
+
+    @classmethod
+    def check_blocks(cls, config: Any, blocks: int) -> None:
+        """Raises a :class:`UsageError` unless it can learn from clips cut into so many blocks."""
+        if blocks != 1:
+            raise UsageError(
+                f"{cls.name} takes clips whole, and here they are cut into {blocks} blocks: "
+                "choose --method cpc, or --set blocks=1"
+            )
 
     @property
     @abstractmethod

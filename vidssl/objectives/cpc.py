@@ -20,10 +20,11 @@ from vidssl.backbones import Encoder
 from vidssl.backbones.dense import unit_channels
 from vidssl.clips import ClipBatch
 from vidssl.distributed import gather_with_gradient
-from vidssl.errors import UsageError
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
+from vidssl.errors import UsageError, require
+from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.dropout import seeded_dropout
 from vidssl.objectives.health import nearest_has_same_label, paired_cosines
+from vidssl.words import counted
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,10 @@ class CPC(Objective):
         (encoder,) = encoders.values()
         return cls(config, encoder)
 
+    @classmethod
+    def check_blocks(cls, config: CPCConfig, blocks: int) -> None:
+        check_blocks(cls.name, config, blocks)
+
     @property
     def needs(self) -> Needs:
         return Needs(views=(self.view,), clips=1, blocks=self.encoder.spec.blocks)
@@ -110,11 +115,15 @@ def check_encoder(name: str, config: CPCConfig, encoder: Encoder) -> None:
     """
     if encoder.context is None or encoder.spec.project is not None:
         raise UsageError(f"{name} needs an encoder with a context and without a projection head")
-    if encoder.spec.blocks <= config.predict:
+    check_blocks(name, config, encoder.spec.blocks)
+
+
+def check_blocks(name: str, config: CPCConfig, blocks: int) -> None:
+    """Raises a :class:`UsageError` unless blocks are left to foretell the last ones from."""
+    if blocks <= config.predict:
         raise UsageError(
-            f"{name} foretells {config.predict} blocks and must see at least one before them: "
-            f"give clips more than {config.predict} blocks, such as --set blocks=8, "
-            f"not {encoder.spec.blocks}"
+            f"{name} foretells {counted(config.predict, 'block')} and must see at least one "
+            f"before: give clips more than {config.predict}, such as --set blocks=8, not {blocks}"
         )
 
 

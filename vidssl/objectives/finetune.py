@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips import ClipBatch
-from vidssl.errors import VidsslError
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, require
+from vidssl.errors import VidsslError, require
+from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.dropout import seeded_dropout
 
 ENCODER = "encoder."
@@ -164,6 +164,10 @@ class Finetune(Objective):
     def build(cls, config: FinetuneConfig, encoders: Mapping[str, Encoder], seed: int) -> Finetune:
         (encoder,) = encoders.values()
         return cls(config, encoder, seed)
+
+    @classmethod
+    def check_blocks(cls, config: FinetuneConfig, blocks: int) -> None:
+        """Any number will do: a classifier sees all blocks."""
 
     @property
     def needs(self) -> Needs:

@@ -15,13 +15,13 @@ from torch import Tensor
 from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
 from vidssl.distributed import gather, with_shuffled_batch
+from vidssl.errors import require
 from vidssl.objectives.contract import (
     Clock,
     Needs,
     Objective,
     StepOutput,
     projection_width,
-    require,
 )
 from vidssl.objectives.health import nearest_has_same_label
 from vidssl.objectives.momentum import frozen_copy, move_towards

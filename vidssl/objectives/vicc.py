@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
 from vidssl.distributed import with_shuffled_batch, world_size
-from vidssl.errors import UsageError
+from vidssl.errors import UsageError, require
 from vidssl.objectives.contract import (
     Clock,
     Needs,
     Objective,
     StepOutput,
     projection_width,
-    require,
 )
 from vidssl.objectives.health import nearest_has_same_label, prototype_usage
 from vidssl.objectives.recent import RecentFeatures

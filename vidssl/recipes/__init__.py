@@ -25,8 +25,9 @@ from importlib import resources
 from typing import Any
 
 from vidssl.augment import AugmentSpec, get_policy
+from vidssl.backbones import check_backbone
 from vidssl.clips import ClipSpec
-from vidssl.errors import UsageError, nearest_name
+from vidssl.errors import UsageError, nearest_name, require
 from vidssl.linear_probe import ProbeConfig
 from vidssl.objectives import OBJECTIVES
 from vidssl.optimisation import TrainSpec
@@ -39,6 +40,10 @@ class NetworkSpec:
 
     backbone: str = "s3d"
     project: int = 128
+
+    def __post_init__(self) -> None:
+        check_backbone(self.backbone)
+        require("project", self.project, self.project >= 0, "0 (no head) or more")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ names are first brought to ASCII there (ü becomes u, and what has no such form 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
+from os.path import commonprefix
 from typing import Any
 
 import cv2
@@ -17,6 +19,7 @@ Colour = tuple[int, int, int]  # red, green, blue
 
 REGULAR, SEMIBOLD, BOLD = 400, 600, 750
 ELLIPSIS = "…"
+CUT = f"{ELLIPSIS}/"  # where folders were left out
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 PLAIN = {DASH: "-", "—": "-", MINUS: "-", ELLIPSIS: "..", "·": "-", "ß": "ss"}
 _HERSHEY = cv2.FONT_HERSHEY_DUPLEX
@@ -62,6 +65,23 @@ def fit(text: str, width: int, size: int, weight: int = REGULAR) -> str:
         else:
             high = kept - 1
     return _without_middle(text, low)
+
+
+def fit_apart(paths: Sequence[str], width: int, size: int) -> list[str]:
+    """Shortens paths in their middle, as :func:`fit`, but keeps what tells them apart.
+
+    Of those that would look the same, the folders are left out that they have in common.
+    """
+    shown = {path: fit(path, width, size) for path in paths}
+    for look in set(shown.values()):
+        alike = [path for path in shown if shown[path] == look]
+        common = commonprefix(alike)  # noqa: RUF071 - letter by letter is meant
+        folders = common.rfind("/") + 1
+        rest = folders if folders > len(CUT) else len(common)
+        if len(alike) > 1 and rest > len(CUT):
+            tails = [f"{CUT if rest == folders else ELLIPSIS}{path[rest:]}" for path in alike]
+            shown |= dict(zip(alike, fit_apart(tails, width, size), strict=True))
+    return [shown[path] for path in paths]
 
 
 def to_ascii(text: str) -> str:

@@ -14,7 +14,16 @@ import numpy as np
 
 from vidssl.artifacts import atomic_write
 from vidssl.errors import UsageError, VidsslError
-from vidssl.report.lettering import BOLD, MINUS, SEMIBOLD, Colour, draw_text, fit, text_width
+from vidssl.report.lettering import (
+    BOLD,
+    MINUS,
+    SEMIBOLD,
+    Colour,
+    draw_text,
+    fit,
+    fit_apart,
+    text_width,
+)
 
 GROUND: Colour = (19, 21, 26)
 PANEL: Colour = (31, 34, 42)
@@ -40,6 +49,7 @@ class Card:
 
     Attributes:
         frames: over time, all of one size.
+        name: a path; of a neighbour as much of it is shown as tells it from the others.
         detail: a short remark, such as a time range.
         rank, similarity: None for the query.
     """
@@ -82,9 +92,11 @@ def render(query: Card, neighbours: Sequence[Card], footer: str = "") -> np.ndar
     columns = 1 if len(neighbours) <= 3 else 2
     strips = [_strip(card.frames) for card in neighbours]
     width = max([LEAST_CARD, *(strip.shape[1] for strip in strips)])
+    widest = max((text_width(card.detail, 15) for card in neighbours), default=0)
+    names = fit_apart([card.name for card in neighbours], width - widest - 24, 16)
     cards = [
-        _card(card, strip, width, query.label)
-        for card, strip in zip(neighbours, strips, strict=True)
+        _card(card, name, strip, width, query.label)
+        for card, name, strip in zip(neighbours, names, strips, strict=True)
     ]
     grid = _grid(cards, columns)
     height = max(head.shape[0], grid.shape[0])
@@ -129,8 +141,8 @@ def _strip(frames: Sequence[np.ndarray]) -> np.ndarray:
     return _rounded(np.hstack([t for tile in tiles for t in (tile, _bar())][:-1]))
 
 
-def _card(card: Card, strip: np.ndarray, width: int, wanted: str | None) -> np.ndarray:
-    """A neighbour: its strip, and below it rank, similarity, label, name and time."""
+def _card(card: Card, name: str, strip: np.ndarray, width: int, wanted: str | None) -> np.ndarray:
+    """A neighbour: its strip, and below it rank, similarity, label, name as it fits, and time."""
     panel = _panel(PAD + TILE_HEIGHT + 76 + PAD, width + 2 * PAD, PANEL)
     _paste(panel, strip, PAD, PAD)
     y = PAD + TILE_HEIGHT + 34
@@ -150,7 +162,7 @@ def _card(card: Card, strip: np.ndarray, width: int, wanted: str | None) -> np.n
     y += 34
     right = text_width(card.detail, 15)
     draw_text(panel, card.detail, (PAD + width - right, y), 15, DIM)
-    draw_text(panel, fit(card.name, width - right - 24, 16), (PAD, y), 16, DIM)
+    draw_text(panel, name, (PAD, y), 16, DIM)
     return panel
 
 

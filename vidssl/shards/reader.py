@@ -143,13 +143,21 @@ class ShardReader:
         Raises:
             As :meth:`read`.
         """
+        return np.stack(self.pictures(view, video, frames))
+
+    def pictures(self, view: str, video: int, frames: Frames) -> list[np.ndarray]:
+        """Gives decoded frames as :meth:`frames` does, uint8 [H, W, C] each.
+
+        A frame asked for twice is the same memory twice.
+        """
         unique, back = self._sort(view, video, frames)
         stride = self.views[view].get("stride", 1)
         decoded = partial(self._decoded, view, video)
         if stride == 1:
             pictures = decoded(unique)
-            return np.stack([pictures[i] for i in back])
-        return read_strided(unique, stride, int(self.frame_count(view)[video]), decoded)[back]
+        else:
+            pictures = read_strided(unique, stride, int(self.frame_count(view)[video]), decoded)
+        return [pictures[i] for i in back]
 
     def flow(self, video: int, frames: Frames) -> np.ndarray:
         """Gives flow in pixels of the recorded working size, however it is stored.

@@ -20,9 +20,9 @@ import torch
 from torch.nn.functional import normalize
 
 from vidssl.artifacts import Artifact, Run, Workspace
-from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.backbones import Encoder, EncoderSpec, check_backbone
 from vidssl.errors import UsageError, nearest_name
-from vidssl.features import Protocol, extract
+from vidssl.features import Protocol, count_windows, extract
 from vidssl.linear_probe import ProbeConfig
 from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
@@ -163,6 +163,7 @@ def run(
                 f"there is no baseline {name}{nearest_name(name, HAND_MADE)}; "
                 f"there are {', '.join(HAND_MADE)}"
             )
+    choose_device(options.device)
     views = sorted({HAND_MADE[name].view for name in options.baselines or ()} | {"rgb"})
     pack = find_pack(workspace, options.pack, views)
     labelled = find_labels(workspace, pack, [], options.split, options.split_seed)
@@ -236,15 +237,18 @@ def _untrained(
     progress: Progress,
 ) -> Baseline:
     def features() -> np.ndarray:
-        found = extract(
-            untrained_encoder(spec, seed),
-            labelled.reader,
-            range(len(labelled.ids)),
-            labelled.ids,
-            options.protocol,
-            choose_device(options.device),
-            progress=progress,
-        )
+        reader, protocol = labelled.reader, options.protocol
+        windows = count_windows(spec, protocol, reader.frame_count(spec.view))
+        with progress.task(f"embed {spec.view}", windows, "window") as task:
+            found = extract(
+                untrained_encoder(spec, seed),
+                reader,
+                range(len(labelled.ids)),
+                labelled.ids,
+                protocol,
+                choose_device(options.device),
+                embedded=task.advance,
+            )
         return found.video_means()
 
     recipe = {
@@ -265,6 +269,7 @@ def untrained_encoder(spec: EncoderSpec, seed: int) -> Encoder:
 
 def untrained_spec(view: str, backbone: str, frames: int, stride: int, size: int) -> EncoderSpec:
     """Gives the spec of an untrained encoder without a projection head."""
+    check_backbone(backbone)
     channels = get_view(view).channels
     return EncoderSpec(view, backbone, channels, frames, stride, size, project=None)
 

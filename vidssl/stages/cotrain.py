@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
-from vidssl.checkpoints import checkpoint_encoder
+from vidssl.checkpoints import checkpoint_encoder, encoder_file, read_spec
 from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
@@ -24,6 +24,8 @@ from vidssl.stages.training import (
     TrainingOptions,
     TrainingPlan,
     carry_out,
+    check_context,
+    check_options,
     choose_method,
     choose_recipe,
     default_recipe,
@@ -33,6 +35,7 @@ from vidssl.stages.training import (
     like_encoder,
     require_labels,
 )
+from vidssl.views import get_view
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,8 @@ def plan_cycles(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
 
 def run(workspace: Workspace, options: CotrainOptions, progress: Progress = SILENT) -> StageResult:
     """Co-trains `options.stream` once, or several views at once; gives the checkpoint."""
-    method = objective_of(options)
-    if method.joint:
+    if check(options).joint:
         return carry_out(workspace, plan_together(workspace, options, progress), progress)
-    if options.init_from:
-        raise UsageError(f"{method.name} starts from its student: use --student")
-    if options.views:
-        raise UsageError(
-            f"{method.name} has one student: --stream says which, and --views is for methods "
-            "that train several views at once, such as cocon"
-        )
     pair = find_pair(workspace, options)
     if not options.new:
         pair = _as_typed_before(workspace, options, pair)
@@ -90,9 +85,11 @@ def run_cycles(
     if options.student or options.partner:
         raise UsageError("--cycles chooses students and partners itself: leave --student and "
                          "--partner away")  # fmt: skip
-    if objective_of(options).joint:
+    if check(options).joint:
         raise UsageError(f"{objective_of(options).name} trains all streams at once: "
                          "leave --cycles away")  # fmt: skip
+    for stream in options.streams:
+        check_options(for_stream(options, stream), "cotrain")
     newest = start_of_cycles(workspace, options)
     for student, partner in plan_cycles(options.cycles, options.streams):
         turn = for_stream(options, student)
@@ -107,6 +104,34 @@ def run_cycles(
         newest[student] = result.artifact
 
 
+def check(options: CotrainOptions) -> type[Objective]:
+    """Checks what options say by themselves, and gives the method they mean.
+
+    Raises:
+        UsageError: the first that makes no sense.
+    """
+    get_view(options.stream)
+    method = objective_of(options)
+    if method.joint:
+        if options.student or options.partner:
+            raise UsageError(
+                f"{method.name} trains all streams at once, without student and partner: "
+                "give --init-from to start from checkpoints"
+            )
+        joint.check(options, options.views or options.streams)
+        return method
+    if options.init_from:
+        raise UsageError(f"{method.name} starts from its student: use --student")
+    if options.views:
+        raise UsageError(
+            f"{method.name} has one student: --stream says which, and --views is for methods "
+            "that train several views at once, such as cocon"
+        )
+    partner_stream(options)
+    check_options(options, "cotrain")
+    return method
+
+
 def objective_of(options: CotrainOptions) -> type[Objective]:
     """Gives the method that the options mean."""
     recipe = options.recipe or default_recipe(options.device)
@@ -117,11 +142,6 @@ def plan_together(
     workspace: Workspace, options: CotrainOptions, progress: Progress
 ) -> TrainingPlan:
     """Plans a run that trains all streams at once."""
-    if options.student or options.partner:
-        raise UsageError(
-            f"{objective_of(options).name} trains all streams at once, without student and "
-            "partner: give --init-from to start from checkpoints"
-        )
     starts = list(options.init_from)
     if starts == ["newest"]:
         starts = [start.label for start in start_of_cycles(workspace, options).values()]
@@ -196,6 +216,9 @@ def plan(
     data = training_data(workspace, pack, split, int(student.recipe.get("seed", options.seed)))
     encoder = checkpoint_encoder(student, options.stream)
     recipe = like_encoder(choose_recipe(options, "cotrain"), encoder.spec)
+    taught_by = read_spec(partner.path / encoder_file(partner_stream(options)))
+    for spec in (encoder.spec, taught_by):
+        check_context(recipe.method, spec)
     recipe, notes = fit_to_data(recipe, len(data.videos))
     require_labels(recipe, data)
     parents = {"pack": pack, "student": student, "partner": partner}

@@ -18,6 +18,7 @@ from vidssl.progress import SILENT, Progress
 from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.stages.classification import ClassificationReport
+from vidssl.stages.device import choose_device
 from vidssl.stages.recall import RetrievalReport
 from vidssl.synthetic import MOTIONS, write_clips
 
@@ -109,6 +110,7 @@ class DemoResult:
 
 def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT) -> DemoResult:
     """Makes clips and runs every stage on them; what is finished already is not done again."""
+    check(options)
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -137,6 +139,17 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
             if checkpoint is not None
         ]
     return DemoResult(videos, list(MOTIONS), rows, seconds)
+
+
+def check(options: DemoOptions) -> None:
+    """Checks what options say by themselves, before any clip is made.
+
+    Raises:
+        UsageError: a setting that one of the demo's methods does not know, or no such device.
+    """
+    choose_device(options.device)
+    for method in ("infonce", "coclr"):
+        load_recipe(RECIPE, method, "rgb", options.settings)
 
 
 def _named(baseline: str) -> str:

@@ -36,6 +36,14 @@ class Derived:
         return cls(ShardReader(artifact.path.absolute()), left_out)
 
 
+def check_views(wanted: Sequence[str] | None) -> None:
+    """Raises a :class:`UsageError` unless all of these are views, and rgb is among them."""
+    for name in wanted or ():
+        get_view(name)
+    if wanted is not None and "rgb" not in wanted:
+        raise UsageError("a pack holds at least the rgb view: give --views rgb or rgb,flow")
+
+
 def choose_derived(
     workspace: Workspace,
     videos: Path,
@@ -57,10 +65,7 @@ def choose_derived(
         UsageError: no such view, or rgb is not among those asked for.
         MissingInput: a view that is asked for was not made yet.
     """
-    for name in wanted or ():
-        get_view(name)
-    if wanted is not None and "rgb" not in wanted:
-        raise UsageError("a pack holds at least the rgb view: give --views rgb or rgb,flow")
+    check_views(wanted)
     named = _named(workspace, labels)
     ids = {source.id for source in sources}
     known = _views_there(workspace, progress) if wanted is None else []

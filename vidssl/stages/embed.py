@@ -165,24 +165,26 @@ def in_parts(
     Raises:
         Interrupted: Ctrl-C; the same command goes on.
     """
-    parts = []
+    view = network.spec.view
+    lengths = reader.frame_count(view)
+    parts = [videos[v : v + PART_VIDEOS] for v in range(0, len(videos), PART_VIDEOS)]
+    paths = [folder / f"part-{number:05d}.h5" for number in range(len(parts))]
+    windows = [features.count_windows(network.spec, protocol, lengths[part]) for part in parts]
+    before = sum(n for n, path in zip(windows, paths, strict=True) if path.exists())
     try:
-        for number, first in enumerate(range(0, len(videos), PART_VIDEOS)):
-            some = videos[first : first + PART_VIDEOS]
-            path = folder / f"part-{number:05d}.h5"
-            if not path.exists():
-                ids = [reader.video_id(v) for v in some]
-                part = features.extract(
-                    network, reader, some, ids, protocol, device,
-                    progress=progress, description=description,
-                )  # fmt: skip
-                features.save(part, path)
-            parts.append(features.load(path))
+        with progress.task(f"{description} {view}", sum(windows), "window", before) as task:
+            for some, path in zip(parts, paths, strict=True):
+                if not path.exists():
+                    ids = [reader.video_id(v) for v in some]
+                    part = features.extract(
+                        network, reader, some, ids, protocol, device, embedded=task.advance
+                    )
+                    features.save(part, path)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; the parts that were finished are kept, and the same command goes on"
         ) from None
-    return features.join(parts)
+    return features.join([features.load(path) for path in paths])
 
 
 def drop_parts(folder: Path) -> None:

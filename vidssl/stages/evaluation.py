@@ -9,13 +9,15 @@ from itertools import zip_longest
 import numpy as np
 
 from vidssl.annotations import EVERYTHING, SEEDED, Annotations, Selection
-from vidssl.artifacts import Artifact, Workspace
+from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.checkpoints import checkpoint_views
 from vidssl.errors import MissingInput, UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardReader
+from vidssl.stages.device import choose_device
 from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
 from vidssl.views import get_view
+from vidssl.words import agree, counted
 
 DEFAULT_STREAM = "rgb"
 
@@ -62,6 +64,30 @@ class Labelled:
         return self.annotations.labels
 
 
+def check_words(
+    checkpoints: Sequence[str] = (),
+    streams: Sequence[str] = (),
+    device: str | None = None,
+    name: str | None = None,
+) -> None:
+    """Checks what options say by themselves, before anything is looked up.
+
+    Raises:
+        UsageError: as many streams as do not fit several checkpoints, no such view, no such
+            device, or no name for an artifact.
+    """
+    for stream in streams:
+        get_view(stream)
+    if len(checkpoints) > 1 and streams and len(checkpoints) != len(streams):
+        raise UsageError(
+            f"there are {len(checkpoints)} checkpoints and {counted(len(streams), 'stream')}: "
+            "name a stream for each checkpoint, or none"
+        )
+    choose_device(device)
+    if name is not None:
+        check_name(name)
+
+
 def find_subject(
     workspace: Workspace,
     checkpoint: str | None = None,
@@ -94,18 +120,12 @@ def find_subjects(
         streams: none: the checkpoints' own, or rgb.
 
     Raises:
-        UsageError: as many streams as do not fit several checkpoints, or no such stream.
+        UsageError: as :func:`check_words`.
         VidsslError: as :func:`find_subject`.
     """
-    for stream in streams:
-        get_view(stream)
+    check_words(checkpoints, streams)
     if len(checkpoints) == 1:
         checkpoints = [*checkpoints] * max(1, len(streams))
-    if checkpoints and streams and len(checkpoints) != len(streams):
-        raise UsageError(
-            f"there are {len(checkpoints)} checkpoints and {len(streams)} streams: "
-            "name a stream for each checkpoint, or none"
-        )
     pairs = list(zip_longest(checkpoints, streams)) or [(None, None)]
     first = find_subject(workspace, *pairs[0], pack)
     # Others may come from another pack; what is compared are the first one's videos.
@@ -223,7 +243,10 @@ def _select(
 
 def _without_label(selection: Selection, train: np.ndarray, test: np.ndarray) -> list[str]:
     left = len(selection.train) + len(selection.test) - len(train) - len(test)
-    return [f"{left} videos of the split have no label and are left out"] if left else []
+    if not left:
+        return []
+    verbs = agree(left, "has no label and is", "have no label and are")
+    return [f"{counted(left, 'video')} of the split {verbs} left out"]
 
 
 def check_trainable(labelled: Labelled, what: str = "probe") -> None:
@@ -253,8 +276,8 @@ def leakage(workspace: Workspace, checkpoint: Artifact, test_ids: Sequence[str])
     if not both:
         return []
     return [
-        f"{both} of the {len(test_ids)} test videos were in the training set of "
-        f"{checkpoint.label}{_unlabelled(checkpoint)}, which flatters these figures"
+        f"{both} of the {counted(len(test_ids), 'test video')} {agree(both, 'was', 'were')} in the "
+        f"training set of {checkpoint.label}{_unlabelled(checkpoint)}, which flatters these figures"
     ]
 
 

@@ -80,16 +80,7 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
     Raises:
         VidsslError: no such checkpoint, the folder is there already, or an extra is missing.
     """
-    if options.format not in FORMATS:
-        raise UsageError(
-            f"there is no format {options.format}{nearest_name(options.format, FORMATS)}; "
-            f"there are {', '.join(FORMATS)}"
-        )
-    checkpoint, stream = find_encoder(workspace, options.checkpoint, options.stream)
-    label = f"{checkpoint.name}-v{checkpoint.version:03d}-{stream}-{options.format}"
-    folder = options.out or Path(label)
-    if folder.exists():
-        raise VidsslError(f"{folder} is there already: name another folder with --out")
+    checkpoint, stream, folder = find(workspace, options)
     encoder = checkpoint_encoder(checkpoint, stream)
     progress.say(f"export: {stream} of {checkpoint.label} as {options.format}")
     blob, name = FORMATS[options.format](encoder, checkpoint)
@@ -98,6 +89,27 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
     atomic_write(folder / name, blob)
     write_json(folder / CARD, card)
     return ExportResult([folder / name, folder / CARD], card)
+
+
+def find(workspace: Workspace, options: ExportOptions) -> tuple[Artifact, str, Path]:
+    """Gives the checkpoint, its stream, and the folder that is to be made.
+
+    Raises:
+        VidsslError: no such checkpoint, or the folder is there already.
+    """
+    if options.format not in FORMATS:
+        raise UsageError(
+            f"there is no format {options.format}{nearest_name(options.format, FORMATS)}; "
+            f"there are {', '.join(FORMATS)}"
+        )
+    if options.stream is not None:
+        get_view(options.stream)
+    checkpoint, stream = find_encoder(workspace, options.checkpoint, options.stream)
+    label = f"{checkpoint.name}-v{checkpoint.version:03d}-{stream}-{options.format}"
+    folder = options.out or Path(label)
+    if folder.exists():
+        raise VidsslError(f"{folder} is there already: name another folder with --out")
+    return checkpoint, stream, folder
 
 
 def card_of(checkpoint: Artifact, spec: EncoderSpec, width: int) -> dict[str, Any]:

@@ -11,17 +11,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace
+from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.errors import UsageError
 from vidssl.progress import SILENT, Progress
 from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.batched_extraction import Frames, extract_in_batches, in_chunks
 from vidssl.stages.device import choose_device
-from vidssl.stages.manifest import find_share, share_plan
+from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
+from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Pool, Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
@@ -89,13 +90,11 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         VidsslError: no video, not one that can be used, a bad option, or a full disk.
         Interrupted: a signal came; finished videos are kept.
     """
+    check_name(config.name)
     method, device = choose_method(config)
     params = flow_params(config, method)
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     recipe = {"stage": "extract-flow", "flow": params, "videos": videos_digest(sources)}
-    if config.dry_run:
-        plan = {"stage": "extract-flow", "videos": len(sources), "device": device, "flow": params}
-        return StageResult(artifact=None, plan=plan | share_plan(share))
     job = ShardJob(
         title="extract-flow",
         views={"flow": params},
@@ -103,8 +102,11 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         shard_bytes=config.shard_bytes,
         earlier=None if config.new else _earlier(workspace, params),
     )
-    shared = share is not None
-    with workspace.open_run("flow", config.name, recipe, {}, config.new, shared) as opened:
+    begun = workspace.open_run("flow", config.name, recipe, {}, config.new, share is not None)
+    if config.dry_run:
+        who = config.dask or config.workers
+        return plan_run(begun, job.views, sources, share, who, progress, job.earlier)
+    with begun as opened:
         if opened.finished is not None:
             return reused(opened.finished)
         result = carry_out(opened, job, sources, progress, share)

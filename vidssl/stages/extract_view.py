@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace
+from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.errors import UsageError
 from vidssl.machine import cores
 from vidssl.progress import SILENT, Progress
@@ -23,10 +23,11 @@ from vidssl.resizing import resize, short_side
 from vidssl.settings import configure
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.device import choose_device
-from vidssl.stages.manifest import find_share, share_plan
+from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
+from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
@@ -34,6 +35,7 @@ from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.derive import Deriver
 from vidssl.views.strided import INTERPOLATION, stored_frame
+from vidssl.words import counted
 
 # Each has the network in the GPU's memory; several overlap decoding, network and encoding.
 WORKERS_ON_CUDA = 4
@@ -84,16 +86,14 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
         Interrupted: a signal came; finished videos are kept.
     """
     device = choose_device(config.device)
+    name = config.name or config.view
+    check_name(name)
     deriver = get_view(config.view).deriver()
     settings = configure(config.view, deriver.Config(), config.settings)
     params = view_params(config, deriver, settings, device)
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     videos = videos_digest(sources)
     recipe = {"stage": "extract-view", "views": {config.view: params}, "videos": videos}
-    if config.dry_run:
-        plan = {"stage": "extract-view", "videos": len(sources), "device": device}
-        plan |= {"views": {config.view: params}} | share_plan(share)
-        return StageResult(artifact=None, plan=plan)
     work = partial(
         _derive_in_worker,
         view=config.view,
@@ -109,9 +109,11 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
         shard_bytes=config.shard_bytes,
         earlier=None if config.new else _earlier(workspace, config.view, params),
     )
-    name = config.name or config.view
-    shared = share is not None
-    with workspace.open_run("view", name, recipe, {}, config.new, shared) as opened:
+    begun = workspace.open_run("view", name, recipe, {}, config.new, share is not None)
+    if config.dry_run:
+        who, more = config.dask or config.workers or few, {"device": device}
+        return plan_run(begun, job.views, sources, share, who, progress, job.earlier, more)
+    with begun as opened:
         if opened.finished is not None:
             return reused(opened.finished)
         deriver(settings, "cpu")  # what cannot be loaded costs one sentence, not one per video
@@ -168,7 +170,7 @@ def derive_video(source: Source, view: str, deriver: Deriver, params: Mapping[st
         pass
     count = frames.count - shown.lag
     if count < 1:
-        raise UnusableVideo(f"it has {frames.count} frames, too few for {view}")
+        raise UnusableVideo(f"it has {counted(frames.count, 'frame')}, too few for {view}")
     wanted = (count - 1) // stride + 1
     if len(stored) != wanted:
         raise UnusableVideo(

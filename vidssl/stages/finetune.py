@@ -30,6 +30,7 @@ from vidssl.stages.evaluation import (
     Labelled,
     Subject,
     check_trainable,
+    check_words,
     find_labels,
     find_subjects,
 )
@@ -135,6 +136,7 @@ def run(
             go on with.
         Interrupted: a signal came; the same command goes on.
     """
+    check(options)
     starts = find_starts(workspace, options)
     checkpoints = [start.checkpoint for start in starts if start.checkpoint is not None]
     labelled = find_labels(workspace, starts[0].pack, checkpoints, options.split, options.seed)
@@ -160,16 +162,28 @@ def run(
     return FinetuneResult(trainings, test)
 
 
+def check(options: FinetuneOptions) -> None:
+    """Checks what options say by themselves, before anything is looked up.
+
+    Raises:
+        UsageError: the first that makes no sense.
+    """
+    check_words(options.checkpoints, options.streams, options.device, options.name)
+    if options.scratch and options.checkpoints:
+        raise UsageError("--scratch begins with fresh weights: leave --checkpoint away")
+    if options.crops is not None:
+        Protocol(crops=options.crops)
+    for stream in options.streams or (DEFAULT_STREAM,):
+        recipe_for(stream, options)
+
+
 def find_starts(workspace: Workspace, options: FinetuneOptions) -> list[Start]:
     """Finds what each stream begins with; all are trained on the first one's pack.
 
     Raises:
-        UsageError: a checkpoint, and fresh weights as well.
         VidsslError: there is none; the sentence names the command that makes it.
     """
     if options.scratch:
-        if options.checkpoints:
-            raise UsageError("--scratch begins with fresh weights: leave --checkpoint away")
         streams = options.streams or (DEFAULT_STREAM,)
         views = [get_view(stream).name for stream in streams]
         pack = find_pack(workspace, options.pack, views)
@@ -213,19 +227,29 @@ def _as_it_was_called(workspace: Workspace, made: TrainingPlan) -> TrainingPlan:
     return made if found is None else replace(made, name=found.name)
 
 
-def choose_recipe(start: Start, labelled: Labelled, options: FinetuneOptions) -> Recipe:
-    """Gives the recipe's numbers for finetuning; network, and clip unless told, are the encoder's.
+def recipe_for(stream: str, options: FinetuneOptions) -> Recipe:
+    """Gives a recipe's numbers for finetuning a stream, with the user's settings.
 
     Raises:
-        UsageError: a setting that does not exist or does not fit.
+        UsageError: a recipe or a setting that does not exist or does not fit.
     """
     name = options.recipe or default_recipe(options.device)
-    recipe = load_recipe(name, METHOD, options.stream, options.settings)
+    recipe = load_recipe(name, METHOD, stream, options.settings)
     if "classes" in recipe.explicit:
         raise UsageError("the classes are those of the labels: leave --set classes away")
+    return recipe
+
+
+def choose_recipe(start: Start, labelled: Labelled, options: FinetuneOptions) -> Recipe:
+    """Gives the recipe's numbers; network, and clip unless told, are the encoder's.
+
+    Raises:
+        UsageError: a setting that does not fit the encoder.
+    """
+    recipe = recipe_for(options.stream, options)
     if start.checkpoint is not None:
         spec = read_spec(start.checkpoint.path / encoder_file(start.stream))
-        told = own_table(name, METHOD, options.stream, "clip").keys()
+        told = own_table(recipe.name, METHOD, options.stream, "clip").keys()
         explicit = recipe.explicit
         recipe = like_encoder(replace(recipe, explicit=explicit | told), spec)
         recipe = replace(recipe, explicit=explicit)

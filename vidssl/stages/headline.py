@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vidssl.artifacts import Artifact
+from vidssl.words import counted
 
 Summary = Mapping[str, Any]
 COLLAPSED = "collapsed"  # in a checkpoint's summary: a sentence on how its training went wrong
@@ -32,7 +33,7 @@ def size(count: float) -> str:
 
 
 def _shards(s: Summary) -> str:
-    parts = [f"{s.get('videos', 0)} videos", "+".join(s.get("views", {}))]
+    parts = [counted(s.get("videos", 0), "video"), "+".join(s.get("views", {}))]
     if "bytes" in s:
         parts.append(size(s["bytes"]))
     if s.get("quarantined"):
@@ -50,14 +51,14 @@ def _annotations(s: Summary) -> str:
     if not s.get("labelled"):
         return "no labels"
     splits = f", splits {', '.join(s['splits'])}" if s.get("splits") else ""
-    return f"{s['labelled']} of {s['videos']} labelled, {s.get('classes')} classes{splits}"
+    return f"{s['labelled']} of {s['videos']} labelled, {counted(s['classes'], 'class')}{splits}"
 
 
 def _checkpoint(s: Summary) -> str:
     parts = ["collapsed"] if COLLAPSED in s else []
     parts += [str(s[name]) for name in ("method", "backbone") if name in s]
     if "epochs" in s:
-        parts.append(f"{s['epochs']} epochs")
+        parts.append(counted(s["epochs"], "epoch"))
     for name, shown in (
         ("loss", "loss {:.2f}"),
         ("purity", "purity {:.2f}"),
@@ -69,7 +70,8 @@ def _checkpoint(s: Summary) -> str:
 
 
 def _features(s: Summary) -> str:
-    return f"{s.get('windows')} windows of {s.get('videos')} videos, width {s.get('width')}"
+    windows, videos = counted(s["windows"], "window"), counted(s["videos"], "video")
+    return f"{windows} of {videos}, width {s['width']}"
 
 
 def _accuracy(s: Summary) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidssl.artifacts import Artifact, Workspace, file_digest
+from vidssl.artifacts import Artifact, Workspace, check_name, file_digest
 from vidssl.augment import AugmentSpec
-from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.backbones import Encoder, EncoderSpec, check_backbone
 from vidssl.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.clips import ClipSpec
 from vidssl.errors import MissingInput
@@ -60,6 +60,7 @@ def run(workspace: Workspace, options: ImportOptions, progress: Progress = SILEN
     Raises:
         VidsslError: the file cannot be read safely, or a tensor is missing or left over.
     """
+    check(options)
     method = options.method.lower()
     whole = read_published(options.file)
     spec = encoder_spec(options, whole["state_dict"])
@@ -100,6 +101,20 @@ def run(workspace: Workspace, options: ImportOptions, progress: Progress = SILEN
             summary | {"accounted_for": imported.notes},
         )
     return StageResult(artifact, notes=imported.notes)
+
+
+def check(options: ImportOptions) -> None:
+    """Checks what options say by themselves, before the file is opened.
+
+    Raises:
+        UsageError: the first that makes no sense.
+    """
+    get_method(options.method)
+    get_view(options.view)
+    if options.backbone is not None:
+        check_backbone(options.backbone)
+    if options.name is not None:
+        check_name(options.name)
 
 
 def encoder_spec(options: ImportOptions, state: dict[str, Tensor]) -> EncoderSpec:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_views
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_views, encoder_file, read_spec
 from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
@@ -16,7 +16,8 @@ from vidssl.stages.inputs import find_pack, pack_of, training_data
 from vidssl.stages.training import (
     TrainingOptions,
     TrainingPlan,
-    choose_recipe,
+    check_context,
+    check_options,
     fit_to_data,
     for_stream,
     like_encoder,
@@ -39,17 +40,17 @@ def plan(
         init_from: checkpoints whose encoders are the start; streams that none of them has, and
             all streams where there are none, start from scratch.
     """
-    if len({get_view(stream).name for stream in streams}) != len(streams):
-        raise UsageError("each of the views is given once, such as --views rgb,flow")
-    options = for_stream(options, streams[0])  # the whole of them has one recipe: the first's
+    recipe = check(options, streams)
+    options = for_stream(options, streams[0])
     starts = find_starts(workspace, streams, init_from)
     pack = find_pack(workspace, options.pack, list(streams))
     for start in starts.values():
         pack = _same_pack(workspace, start, starts, pack, named=options.pack is not None)
     data = training_data(workspace, pack, options.split, options.seed)
-    recipe = choose_recipe(options, "cotrain")
     for stream, start in starts.items():
-        recipe = like_encoder(recipe, checkpoint_encoder(start, stream).spec)
+        spec = read_spec(start.path / encoder_file(stream))
+        check_context(recipe.method, spec)
+        recipe = like_encoder(recipe, spec)
     recipe, notes = fit_to_data(recipe, len(data.videos))
     require_labels(recipe, data)
     parents = {"pack": pack} | _roles(starts)
@@ -71,6 +72,21 @@ def plan(
         notes=notes,
         streams=tuple(streams),
     )
+
+
+def check(options: TrainingOptions, streams: Sequence[str]) -> Recipe:
+    """Checks what options say by themselves, and gives the recipe they mean: the first stream's.
+
+    Raises:
+        UsageError: the first that makes no sense.
+    """
+    if len({get_view(stream).name for stream in streams}) != len(streams):
+        raise UsageError("each of the views is given once, such as --views rgb,flow")
+    recipe = check_options(for_stream(options, streams[0]), "cotrain")
+    wanted = OBJECTIVES[recipe.method].streams
+    if wanted is not None and len(streams) != wanted:
+        raise UsageError(f"{recipe.method} compares {wanted} streams, not {len(streams)}")
+    return recipe
 
 
 def find_starts(

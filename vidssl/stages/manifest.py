@@ -33,6 +33,7 @@ from vidssl.video import (
     map_files,
     name_videos,
 )
+from vidssl.words import counted
 
 COLUMNS = ("path", "bytes", "mtime_ns", "fingerprint", "seconds")
 
@@ -106,9 +107,8 @@ def _announce(share: Share, videos: int, seconds: float) -> str:
     part = share.part
     by = "" if part.by == "--shard" else f" by {part.by} (--shard 0/1 does all of it here)"
     minutes, all_minutes = (f"{s / 60:.3g}" for s in (share.seconds, seconds))
-    return (
-        f"part {part}{by}: {len(share.ids)} of {videos} videos, {minutes} of {all_minutes} minutes"
-    )
+    count = f"{len(share.ids)} of {counted(videos, 'video')}"
+    return f"part {part}{by}: {count}, {minutes} of {all_minutes} minutes"
 
 
 Rows = dict[str, _Row]  # by the file's place on this machine

@@ -16,22 +16,24 @@ from typing import Any
 import cv2
 
 from vidssl.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
-from vidssl.artifacts import Artifact, Workspace, file_digest, file_lock
+from vidssl.artifacts import Artifact, Workspace, check_name, file_digest, file_lock
 from vidssl.errors import UsageError
-from vidssl.labelling import label_videos
+from vidssl.labelling import check_labelling, label_videos
 from vidssl.progress import SILENT, Progress
 from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
-from vidssl.stages.derived import Derived, choose_derived
-from vidssl.stages.manifest import Share, find_share, share_plan
+from vidssl.stages.derived import Derived, check_views, choose_derived
+from vidssl.stages.manifest import Share, find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
+from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
+from vidssl.words import counted
 
 # The centre crop of the published evaluation, 224 of 240 pixels, is 134 of 144: the 128 pixels
 # that a network sees are never enlarged.
@@ -97,20 +99,23 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         MissingInput: flow is asked for and there is none.
         Interrupted: a signal came; finished videos are kept.
     """
+    views = {"rgb": check(config)}
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     # Before any work, so that a mistake in the labels costs a second and not an hour.
     label_videos(sources, config.labels, config.group_pattern)
     derived = choose_derived(
         workspace, config.videos, sources, config.views, config.derived, progress
     )
-    views = {"rgb": _rgb_params(config)}
     for view, artifact in derived.items():
         views[view] = dict(ShardReader(artifact.path).views[view])
     recipe = {"stage": "pack", "views": views, "videos": videos_digest(sources)}
     if config.dry_run:
-        plan = {"stage": "pack", "videos": len(sources), "views": views, "labels": config.labels}
-        labels = {view: artifact.label for view, artifact in derived.items()}
-        return PackResult(artifact=None, plan=plan | {"derived": labels} | share_plan(share))
+        more = {"derived": {view: artifact.label for view, artifact in derived.items()}}
+        more |= {"labels": config.labels}
+        begun = workspace.open_run("pack", config.name, recipe, derived, config.new)
+        who = config.dask or config.workers
+        planned = plan_run(begun, views, sources, share, who, progress, more=more)
+        return PackResult(artifact=None, plan=planned.plan)
     packed = _pack(workspace, config, sources, share, derived, views, recipe, progress)
     if packed.artifact is None:  # a part, and not the last: the last one annotates
         return PackResult(
@@ -128,14 +133,22 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     )
 
 
-# ── frames
+def check(config: Pack) -> dict[str, Any]:
+    """Checks what options say by themselves, and gives all that determines the stored frames.
 
-
-def _rgb_params(config: Pack) -> dict[str, Any]:
+    Raises:
+        UsageError: the first that makes no sense.
+    """
+    check_name(config.name)
+    check_views(config.views)
+    check_labelling(config.labels, config.group_pattern)
     if config.size is not None and config.size < 16:
         raise UsageError(f"--size {config.size} is too small for a picture: give 16 or more")
     codec = get_codec(f"jpeg{config.quality}")
     return {"codec": codec.name, "stored_size": config.size}
+
+
+# ── frames
 
 
 def _pack(
@@ -208,7 +221,8 @@ def _take_over(reader: ShardReader, source: Source, name: str, frames: int) -> l
     view = get_view(name)
     if frames - view.lag != stored:
         raise UnusableVideo(
-            f"it has {frames} frames, and its {name} {stored}: run vidssl {view.command} --new"
+            f"it has {counted(frames, 'frame')}, and its {name} {stored}: "
+            f"run vidssl {view.command} --new"
         )
     return reader.read(name, number, range(stored))
 

@@ -29,6 +29,7 @@ from vidssl.shards import ShardWriter, finished_videos, shard_files
 from vidssl.shards.layout import shard_name, shard_number
 from vidssl.stages.parts import Part
 from vidssl.stages.quarantine import QUARANTINE_FILE, Row, write_quarantine
+from vidssl.words import counted
 
 PARTS = "parts"
 PART_MANIFEST = "part.json"
@@ -118,8 +119,8 @@ def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
         if other.part.count != part.count:
             # Two divisions at once would do videos twice.
             with other.lock(
-                f"this run is being worked on in {other.part.count} parts: take one of these, or "
-                f"end those processes before dividing it into {part.count} ({run_folder})"
+                f"this run is being worked on in {counted(other.part.count, 'part')}: take one of "
+                f"these, or end those processes before dividing it into {part.count} ({run_folder})"
             ):
                 pass
     own = PartFolder(run_folder, part)
@@ -155,7 +156,8 @@ def parts_in_words(run_folder: Path) -> str:
     for folder in part_folders(run_folder):
         count = folder.part.count
         finished[count] = finished.get(count, 0) + folder.finished
-    return ", ".join(f"{done} of {count} parts finished" for count, done in finished.items())
+    shown = {counted(count, "part"): done for count, done in finished.items()}
+    return ", ".join(f"{done} of {parts} finished" for parts, done in shown.items())
 
 
 # ── gathering ────────────────────────────────────────────────────────────────────────────────
@@ -195,7 +197,7 @@ def gather(
     missing = set(videos) - done.keys() - rows.keys()
     if missing:
         raise VidsslError(
-            f"{len(missing)} videos are in no part, such as {min(missing)}: "
+            f"no part has {counted(len(missing), 'video')}, such as {min(missing)}: "
             "run the same command without --shard to add them"
         )
     if not done:

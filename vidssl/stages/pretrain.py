@@ -16,7 +16,7 @@ from vidssl.stages.training import (
     TrainingOptions,
     TrainingPlan,
     carry_out,
-    choose_recipe,
+    check_options,
     fit_to_data,
     inherit,
     new_encoder,
@@ -45,10 +45,11 @@ def plan(
     workspace: Workspace, options: PretrainOptions, progress: Progress = SILENT
 ) -> TrainingPlan:
     """Resolves inputs and recipe without doing any work."""
+    recipe = check_options(options, "pretrain")
     view = get_view(options.stream)
     pack = find_pack(workspace, options.pack, [view.name])
     data = training_data(workspace, pack, options.split, options.seed)
-    recipe, notes = fit_to_data(choose_recipe(options, "pretrain"), len(data.videos))
+    recipe, notes = fit_to_data(recipe, len(data.videos))
     require_labels(recipe, data)
     parents = {"pack": pack}
     if data.annotations is not None:

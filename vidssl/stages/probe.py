@@ -45,6 +45,7 @@ from vidssl.stages.evaluation import (
     Labelled,
     Subject,
     check_trainable,
+    check_words,
     find_labels,
     find_subjects,
 )
@@ -96,6 +97,7 @@ def run(
         UsageError: a setting that does not exist.
     """
     config = probe_config(options.recipe, options.settings)
+    check_words(options.checkpoints, options.streams, options.device, options.name)
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     checkpoints = [subject.checkpoint for subject in subjects]
     labelled = find_labels(workspace, subjects[0].pack, checkpoints, options.split)

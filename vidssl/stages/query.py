@@ -20,7 +20,7 @@ from vidssl.report.sheet import check_sheet
 from vidssl.sampling import span
 from vidssl.shards import ShardReader
 from vidssl.stages.device import choose_device
-from vidssl.stages.evaluation import find_subjects
+from vidssl.stages.evaluation import check_words, find_subjects
 from vidssl.stages.gallery import Gallery, Stream, open_gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
 from vidssl.stages.query_frames import (
@@ -71,6 +71,7 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
         raise UsageError("ask for one neighbour or more")
     if options.sheet is not None:
         check_sheet(options.sheet)
+    check_words(options.checkpoints, options.streams, options.device)
     sources = [source for path in options.videos for source in find_videos(path)]
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     gallery = open_gallery(workspace, subjects, options.protocol, options.device, progress)

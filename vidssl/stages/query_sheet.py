@@ -12,6 +12,7 @@ from vidssl.report.sheet import Card, draw_sheet
 from vidssl.stages.gallery import Gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer
 from vidssl.stages.query_frames import QueryFrames
+from vidssl.words import counted
 
 NEIGHBOUR_FRAMES = 3
 QUERY_FRAMES = 4
@@ -37,13 +38,15 @@ def draw_answer(
         for neighbour, video in zip(answer.neighbours, videos, strict=True)
     ]
     streams = " + ".join(stream.subject.checkpoint.label for stream in gallery.streams)
-    draw_sheet(path, head, cards, footer=f"{streams}   gallery of {len(gallery.reader)} videos")
+    draw_sheet(
+        path, head, cards, footer=f"{streams}   gallery of {counted(len(gallery.reader), 'video')}"
+    )
 
 
 def _query_card(answer: QueryAnswer, label: str | None, query: QueryFrames) -> Card:
     count = int(query.frame_count("rgb")[0])
     shown = _spread(0, count - 1, min(QUERY_FRAMES, count))
-    length = f"{count / query.fps:.1f} s" if query.fps > 0 else f"{count} frames"
+    length = f"{count / query.fps:.1f} s" if query.fps > 0 else counted(count, "frame")
     frames = list(query.frames("rgb", 0, shown))
     return Card(frames, Path(answer.query).name, label, length)
 
@@ -53,7 +56,7 @@ def _neighbour_card(neighbour: Neighbour, video: int, gallery: Gallery) -> Card:
     shown = _spread(neighbour.first_frame, last, NEIGHBOUR_FRAMES)
     return Card(
         frames=list(gallery.reader.frames("rgb", video, shown)),
-        name=Path(neighbour.video).name,
+        name=neighbour.video,
         label=neighbour.label,
         detail=_range(neighbour),
         rank=neighbour.rank,

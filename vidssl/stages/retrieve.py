@@ -10,7 +10,7 @@ from vidssl.features import Protocol
 from vidssl.progress import SILENT, Progress
 from vidssl.stages.device import choose_device
 from vidssl.stages.embed import features_of, recipe_of
-from vidssl.stages.evaluation import find_labels, find_subjects
+from vidssl.stages.evaluation import check_words, find_labels, find_subjects
 from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
 from vidssl.stages.result import StageResult
 
@@ -46,6 +46,7 @@ def run(
     Raises:
         VidsslError: no checkpoint, no labels, or no such split.
     """
+    check_words(options.checkpoints, options.streams, options.device, options.name)
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     checkpoints = [subject.checkpoint for subject in subjects]
     pack = subjects[0].pack

@@ -33,6 +33,7 @@ from vidssl.stages.quarantine import Row, read_quarantine
 from vidssl.stages.result import PartReport, StageResult
 from vidssl.stages.video_pool import Pool
 from vidssl.video import Source, manifest
+from vidssl.words import counted
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ def _work(
             _copy_earlier(job.earlier, writer, sought, progress)
         left = [source for source in sought if source.id not in writer.digests]
         if len(left) < len(sources):
-            progress.say(f"{len(sources) - len(left)} of {len(sources)} videos were done before")
+            progress.say(
+                f"done before: {len(sources) - len(left)} of {counted(len(sources), 'video')}"
+            )
         frames, begin = 0, time.monotonic()
         with (
             progress.task(job.title, len(sources), "video", len(sources) - len(left)) as task,
@@ -172,7 +175,9 @@ def _copy_earlier(
             writer.add(replace(reader.record(number), note=notes.get(source.id, "")), blobs)
             copied += 1
     if copied:
-        progress.say(f"{copied} videos are copied from {earlier.label}, made with the same options")
+        progress.say(
+            f"copied from {earlier.label}, made with the same options: {counted(copied, 'video')}"
+        )
 
 
 # ── the end of a run

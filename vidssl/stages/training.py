@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vidssl import distributed
-from vidssl.artifacts import Artifact, Run, Workspace
+from vidssl.artifacts import Artifact, Run, Workspace, check_name
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.checkpoints import (
     checkpoint_tensors,
@@ -21,7 +21,7 @@ from vidssl.checkpoints import (
 )
 from vidssl.clips import ClipSpec
 from vidssl.engine import Place, collapse, fit
-from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
+from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name, require
 from vidssl.loader import ClipLoader
 from vidssl.machine import cores
 from vidssl.objectives import METHODS, OBJECTIVES, Objective
@@ -33,6 +33,7 @@ from vidssl.stages.inputs import TrainingData
 from vidssl.stages.result import StageResult
 from vidssl.training_log import Row
 from vidssl.views import get_view
+from vidssl.words import agree
 
 # Of the last row of the log, what an artifact's summary keeps.
 FIGURES = (
@@ -79,6 +80,26 @@ class TrainingOptions:
     threads: int | None = None
     snapshot_epochs: tuple[int, ...] = ()
     save_every: float = 60.0
+
+
+def check_options(options: TrainingOptions, stage: str) -> Recipe:
+    """Checks what options say by themselves, and gives the recipe they mean.
+
+    Stages do this before they look anything up: a mistyped word is told before a missing input.
+
+    Raises:
+        UsageError: the first that makes no sense.
+    """
+    get_view(options.stream)
+    choose_device(options.device)
+    if options.name is not None:
+        check_name(options.name)
+    recipe = choose_recipe(options, stage)
+    OBJECTIVES[recipe.method].check_blocks(recipe.config, recipe.clip.blocks)
+    last = recipe.train.epochs
+    for epoch in options.snapshot_epochs:
+        require("--snapshot-epochs", epoch, 1 <= epoch <= last, f"from 1 to {last}, the last one")
+    return recipe
 
 
 def choose_recipe(options: TrainingOptions, stage: str) -> Recipe:
@@ -129,8 +150,9 @@ def require_labels(recipe: Recipe, data: TrainingData) -> None:
     if OBJECTIVES[recipe.method].supervised and lacking:
         raise MissingInput(
             f"{recipe.method} learns from labels, and {lacking} of the {len(data.videos)} training "
-            f"videos of {data.pack.label} have none: give each class a folder of its own, or name "
-            "a table of labels with: vidssl pack VIDEOS --labels FILE.csv"
+            f"videos of {data.pack.label} {agree(lacking, 'has', 'have')} none: give each class a "
+            "folder of its own, or name a table of labels with: "
+            "vidssl pack VIDEOS --labels FILE.csv"
         )
 
 
@@ -138,7 +160,7 @@ def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
     """Takes the network, and the clip where the user did not set it, from an encoder to start from.
 
     Raises:
-        UsageError: the user wants another backbone.
+        UsageError: the user wants another backbone, or the method cannot do with its blocks.
     """
     if "backbone" in recipe.explicit and recipe.network.backbone != spec.backbone:
         raise UsageError(
@@ -152,11 +174,17 @@ def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
         "blocks": spec.blocks,
     }
     kept = {name: value for name, value in clip.items() if name not in recipe.explicit}
-    return replace(
-        recipe,
-        network=NetworkSpec(spec.backbone, spec.project or 0),
-        clip=ClipSpec(**{**vars(recipe.clip), **kept}),
-    )
+    whole = ClipSpec(**{**vars(recipe.clip), **kept})
+    OBJECTIVES[recipe.method].check_blocks(recipe.config, whole.blocks)
+    return replace(recipe, network=NetworkSpec(spec.backbone, spec.project or 0), clip=whole)
+
+
+def check_context(method: str, spec: EncoderSpec) -> None:
+    """Raises a :class:`UsageError` if a method needs another top on the backbone than there is."""
+    wanted = OBJECTIVES[method].context
+    if wanted != spec.context:
+        top = "a projection head" if wanted is None else "a context over blocks"
+        raise UsageError(f"{method} needs {top}, and the {spec.view} encoder it is given has none")
 
 
 def new_encoder(
@@ -179,7 +207,7 @@ def new_encoder(
             frames=recipe.clip.frames,
             stride=recipe.clip.stride,
             size=recipe.clip.size,
-            project=None if context else recipe.network.project,
+            project=None if context else recipe.network.project or None,
             blocks=recipe.clip.blocks,
             context=context,
             presentation=presentation,
@@ -365,11 +393,6 @@ def _train(
     device = distributed.local_device(choose_device(options.device))
     torch.manual_seed(options.seed)
     objective = plan.make_objective()
-    if objective.needs.blocks != recipe.clip.blocks:
-        raise UsageError(
-            f"{recipe.method} takes clips whole, and here they are cut into {recipe.clip.blocks} "
-            "blocks: choose --method cpc, or --set blocks=1"
-        )
     presentations = {
         part.spec.view: part.spec.presentation
         for part in objective.modules()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from vidssl import features
 from vidssl.annotations import Annotations
@@ -13,7 +16,9 @@ from vidssl.checkpoints import checkpoint_views, encoder_file, load_encoder
 from vidssl.errors import MissingInput, VidsslError
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import ShardReader
+from vidssl.stages.classification import PREDICTIONS_FILE
 from vidssl.stages.embed import FEATURES_FILE
+from vidssl.stages.finetuned import PROBABILITIES_FILE, load_probabilities
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,16 @@ def _annotations(artifact: Artifact, progress: Progress) -> Sequence[str]:
     return []
 
 
+def _finetune(artifact: Artifact, progress: Progress) -> Sequence[str]:
+    """Compares probabilities with the table of predictions that was made of them."""
+    share_NK, classes = load_probabilities(artifact.path / PROBABILITIES_FILE)
+    with (artifact.path / PREDICTIONS_FILE).open(newline="") as file:
+        rows = sum(1 for _ in csv.DictReader(file))
+    if share_NK.shape == (rows, len(classes)) and np.allclose(share_NK.sum(1), 1, atol=1e-4):
+        return []
+    return [f"the probabilities of {artifact.label} do not fit its predictions"]
+
+
 CHECKS: dict[str, Callable[[Artifact, Progress], Sequence[str]]] = {
     "flow": _shards,
     "view": _shards,
@@ -204,4 +219,5 @@ CHECKS: dict[str, Callable[[Artifact, Progress], Sequence[str]]] = {
     "checkpoint": _checkpoint,
     "features": _features,
     "annotations": _annotations,
+    "finetune": _finetune,
 }

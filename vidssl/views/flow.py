@@ -21,7 +21,7 @@ import numpy as np
 from vidssl.views.codecs import get_codec
 from vidssl.views.rgb import standardise_rgb
 from vidssl.views.stacked import StackedView
-from vidssl.views.view import Presentation, standardise
+from vidssl.views.view import Presentation, mirrored, standardise
 
 if TYPE_CHECKING:
     import torch
@@ -177,10 +177,11 @@ class FlowView(StackedView):
 
         A 0, which only a lossy codec leaves, would become 256 and is held at 255.
         """
-        mirrored = np.ascontiguousarray(frames[:, :, ::-1])
-        u = 256 - mirrored[..., 0].astype(np.int16)
-        mirrored[..., 0] = np.minimum(u, 255)
-        return mirrored
+        turned = mirrored(frames)
+        u = turned[..., 0]
+        np.negative(u, out=u)  # of 8 bits: 256 - u, but for 0, which stays
+        u[u == 0] = 255
+        return turned
 
     def activity(self, frames: np.ndarray) -> float:
         """Gives how much moves in frames uint8 [T, H, W, 2]: the mean of |u| and |v|."""

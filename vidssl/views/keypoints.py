@@ -24,7 +24,7 @@ from vidssl.views.detection import (
     scale_boxes,
     surest,
 )
-from vidssl.views.networks import NetworkDeriver, find_weights, load_network
+from vidssl.views.networks import NetworkDeriver, find_weights
 
 PERSON = 1
 # The SHA-256 of torchvision's COCO_V1 begins so; it was trained with BatchNorm of eps 0.
@@ -60,9 +60,7 @@ class KeypointDeriver(NetworkDeriver):
     def __init__(self, config: KeypointConfig, device: str = "cpu") -> None:
         super().__init__(config, device)
         weights = find_weights(config.model, config.weights)
-        self.network: Any = load_network(
-            config.model, weights, device, box_score_thresh=config.min_score
-        )
+        self.network: Any = self.load(weights, box_score_thresh=config.min_score)
         if weights.sha256.startswith(TRAINED_WITHOUT_EPS):
             for part in self.network.modules():
                 if isinstance(part, nn.BatchNorm2d):

@@ -12,6 +12,7 @@ import numpy as np
 
 from vidssl.views.derive import Deriver
 from vidssl.views.stacked import StackedView
+from vidssl.views.view import mirrored
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ class MaskView(StackedView):
 
     def flip(self, frames: np.ndarray) -> np.ndarray:
         """Mirrors [T, H, W, 1] left to right."""
-        return np.ascontiguousarray(frames[:, :, ::-1])
+        return mirrored(frames)
 
     def deriver(self) -> type[Deriver]:
         from vidssl.views.person_mask import MaskDeriver  # a network: training needs none

@@ -69,10 +69,13 @@ def _digest(path: Path, size: int, changed: int) -> str:
     return file_digest(path)
 
 
-def load_network(model: str, weights: Weights, device: str, **options: Any) -> nn.Module:
+def load_network(
+    model: str, weights: Weights, device: str, layout: torch.memory_format, **options: Any
+) -> nn.Module:
     """Builds a torchvision network in eval mode, with these weights, on a device.
 
     Args:
+        layout: of its tensors; channels_last is what float16 is fast in.
         options: of torchvision's function of that name.
 
     Raises:
@@ -80,14 +83,13 @@ def load_network(model: str, weights: Weights, device: str, **options: Any) -> n
     """
     if multiprocessing.parent_process() is not None:
         _be_a_worker(device)
-    network = torchvision.models.get_model(model, weights=None, weights_backbone=None, **options)
+    network = torchvision.models.get_model(model, weights=None, **options)
     try:
         state = torch.load(weights.path, map_location="cpu", weights_only=True, mmap=True)
         network.load_state_dict(state.get("model", state))
     except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
         what = " ".join(str(error).split())
         raise VidsslError(f"{weights.path} holds no weights of {model}: {what[:200]}") from error
-    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     return network.to(device, memory_format=layout).eval().requires_grad_(False)
 
 
@@ -127,6 +129,12 @@ class NetworkDeriver(Deriver):
     models: ClassVar[Mapping[str, int]]
     stride = 2
     stored_size = 96
+
+    def load(self, weights: Weights, **options: Any) -> nn.Module:
+        """Loads the network of the settings; `options` are as of :func:`load_network`."""
+        layout = torch.channels_last if self.device == "cuda" else torch.contiguous_format
+        options |= {"weights_backbone": None}  # or torchvision would download them
+        return load_network(self.config.model, weights, self.device, layout, **options)
 
     @abstractmethod
     def see(self, x_B3HW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.views.detection import ask_heads, detect, sample_boxes, scale_boxes, surest
-from vidssl.views.networks import NetworkDeriver, find_weights, half_precision, load_network
+from vidssl.views.networks import NetworkDeriver, find_weights, half_precision
 
 COCO_PERSON = 1
 VOC_CLASSES, VOC_PERSON, VOC_BACKGROUND = 21, 15, 0
@@ -59,9 +59,7 @@ class MaskDeriver(NetworkDeriver):
 
     def __init__(self, config: MaskConfig, device: str = "cpu") -> None:
         super().__init__(config, device)
-        load = partial(
-            load_network, config.model, find_weights(config.model, config.weights), device
-        )
+        load = partial(self.load, find_weights(config.model, config.weights))
         self._see: Callable[[Tensor, tuple[int, int]], Tensor]
         if config.model.startswith("maskrcnn"):
             network = load(box_score_thresh=config.min_score)

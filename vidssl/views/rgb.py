@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import cv2
 import numpy as np
 
-from vidssl.views.view import View, standardise
+from vidssl.views.view import View, mirrored, standardise
 
 if TYPE_CHECKING:
     import torch
@@ -50,4 +50,4 @@ class RgbView(View):
 
     def flip(self, frames: np.ndarray) -> np.ndarray:
         """Mirrors [T, H, W, 3] left to right."""
-        return np.ascontiguousarray(frames[:, :, ::-1])
+        return mirrored(frames)

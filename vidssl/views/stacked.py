@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from vidssl.views.view import View
@@ -30,4 +31,5 @@ class StackedView(View):
                 "one above another"
             )
         channels = image.reshape(self.channels, -1, image.shape[1])
-        return np.ascontiguousarray(channels.transpose(1, 2, 0))
+        # OpenCV lays channels side by side many times faster than a transposed copy does.
+        return cv2.merge(list(channels)).reshape(*channels.shape[1:], self.channels)

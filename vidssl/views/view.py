@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import cv2
 import numpy as np
 
 from vidssl.errors import UsageError
@@ -182,11 +183,21 @@ class View(ABC):
         return float(frames.mean())
 
 
+def mirrored(frames: np.ndarray) -> np.ndarray:
+    """Gives frames uint8 [T, H, W, C] with left and right exchanged, as new memory."""
+    turned = np.empty(frames.shape, frames.dtype)
+    for frame, out in zip(frames, turned, strict=True):
+        cv2.flip(frame, 1, dst=out)
+    return turned
+
+
 def standardise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Gives (x - mean) / std per channel of [..., C, T, H, W] as float32, `x` untouched."""
     import torch  # here: extraction workers use views and never need it
 
     y = x.to(torch.float32, copy=True)
+    if len({*mean}) == len({*std}) == 1:
+        return y.sub_(mean[0]).div_(std[0])
     # Channel by channel, so that no small tensor of constants has to travel to the device.
     for channel, (centre, scale) in enumerate(zip(mean, std, strict=True)):
         y.select(-4, channel).sub_(centre).div_(scale)

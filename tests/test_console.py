@@ -1,0 +1,98 @@
+"""Rate and remaining time: of this process's own work, and sensible from the first updates."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from vidssl import console
+from vidssl.console import PlainProgress, RichProgress, make_progress
+
+
+class Clock:
+    """Stands in for the time module: a second passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(console, "time", made)
+    return made
+
+
+def timed(total: int | None = 10_000, done: int = 0) -> console._Timed:
+    return console._Timed("training", total, "step", done)
+
+
+def test_a_resumed_run_counts_its_own_steps_only(clock):
+    task = timed(done=9_000)
+    assert task.left_text() == ""  # nothing was done yet, so nothing can be told
+    for _ in range(2):
+        clock.now += 2
+        task.count(1, {})
+    assert task.rate == 0.5
+    assert task.left_text() == "33:16 left"  # 998 steps of 2 s
+
+
+def test_results_that_come_all_at_once_took_the_time_since_the_beginning(clock):
+    task = timed(total=80)
+    clock.now += 10
+    for _ in range(8):  # of eight processes
+        task.count(1, {})
+        clock.now += 0.001
+    assert task.rate == pytest.approx(0.8, rel=0.01)
+    assert task.left_text() == "1:30 left"
+
+
+def test_the_rate_is_that_of_the_last_minute(clock):
+    task = timed()
+    for _ in range(100):  # slow for 200 seconds
+        clock.now += 2
+        task.count(1, {})
+    for _ in range(700):  # then fast for 70
+        clock.now += 0.1
+        task.count(1, {})
+    assert task.rate == pytest.approx(10, rel=0.05)
+    assert task.average == pytest.approx(800 / 270)
+    assert len(task._looks) < 70
+
+
+def test_a_slow_unit_still_has_a_rate(clock):
+    task = timed()
+    for _ in range(3):  # each longer than the span of the rate
+        clock.now += 300
+        task.count(1, {})
+    assert task.rate == pytest.approx(1 / 300)
+
+
+def test_figures_alone_are_no_progress(clock):
+    task = timed(done=5)
+    clock.now += 3
+    task.count(0, {"loss": 1.0})
+    assert task.rate == 0 and task.left_text() == ""
+
+
+def test_both_ways_of_showing_say_the_same(clock):
+    for kind in (PlainProgress, RichProgress):
+        out = io.StringIO()
+        shown = kind(Console(file=out, width=150, force_terminal=kind is RichProgress))
+        with shown.task("training", 1000, "step", 900) as task:
+            clock.now += 20
+            task.advance(10, loss=2.0)
+        assert "910" in out.getvalue() and "0.5 steps/s" in out.getvalue()
+        assert "3:00 left" in out.getvalue() and "loss 2" in out.getvalue()
+
+
+def test_quiet_says_nothing():
+    out = io.StringIO()
+    with make_progress(Console(file=out), quiet=True).task("x", 1, "step") as task:
+        task.advance()
+    assert out.getvalue() == ""

@@ -1,0 +1,106 @@
+"""RAFT (Teed and Deng 2020): optical flow by torchvision's networks, many pairs at once.
+
+It sees colour, and looks for each eighth of the picture's width and height among all places of the
+other frame, so pictures are padded to multiples of 8 and to no less than 128 pixels a side.
+
+Legend: B pairs, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidssl.errors import VidsslError
+from vidssl.views.networks import Weights, find_weights, load_network
+
+MULTIPLE, LEAST = 8, 128
+BATCH_PIXELS = 2_500_000  # the table of all places against all grows with the square of them
+MOST_PAIRS = 32
+
+RAFT_PRESETS: dict[str, dict[str, Any]] = {
+    "large": {"model": "raft_large", "updates": 12},
+    "small": {"model": "raft_small", "updates": 12},
+}
+
+
+def with_weights(params: Mapping[str, Any], given: str = "") -> dict[str, Any]:
+    """Gives a preset with the digest of the weights, as it is recorded.
+
+    Args:
+        given: file of the weights; empty: torch's cache.
+
+    Raises:
+        MissingInput: there are none; the sentence says how to get them.
+    """
+    found = find_weights(params["model"], given)
+    return dict(params) | {"weights": f"sha256:{found.sha256}"}
+
+
+class Raft:
+    """A network that gives the flow of many pairs of frames at once.
+
+    Args:
+        params: of :func:`with_weights`.
+        given: file of the weights; empty: torch's cache.
+        device: cpu or cuda. It computes in float32 on both.
+
+    Raises:
+        VidsslError: the weights are missing, of another network, or not those of `params`.
+    """
+
+    def __init__(self, params: Mapping[str, Any], given: str = "", device: str = "cpu") -> None:
+        self.device, self.updates = device, int(params["updates"])
+        weights = find_weights(params["model"], given)
+        _check_same(params, weights)
+        self.network = load_network(params["model"], weights, device, torch.contiguous_format)
+
+    @torch.inference_mode()
+    def flow(self, before_BHW3: np.ndarray, after_BHW3: np.ndarray) -> np.ndarray:
+        """Gives the flow between RGB frames, uint8: float32 [B, H, W, 2] in pixels."""
+        height, width = before_BHW3.shape[1:3]
+        before, after = (
+            _padded(_between_ones(frames, self.device)) for frames in (before_BHW3, after_BHW3)
+        )
+        flow_B2HW: Tensor = self.network(before, after, self.updates)[-1]
+        top, left = _margins(height)[0], _margins(width)[0]
+        cut = flow_B2HW[:, :, top : top + height, left : left + width]
+        found: np.ndarray = cut.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return found
+
+
+def pairs_at_once(height: int, width: int, device: str) -> int:
+    """Gives how many pairs of that size go together well: one on a CPU."""
+    if device != "cuda":
+        return 1
+    return min(MOST_PAIRS, max(1, BATCH_PIXELS // (height * width)))
+
+
+def _check_same(params: Mapping[str, Any], weights: Weights) -> None:
+    if params["weights"] != f"sha256:{weights.sha256}":
+        raise VidsslError(
+            f"{weights.path} holds other weights of {params['model']} than those that were used "
+            f"({params['weights'][:15]}…): name their file with --weights"
+        )
+
+
+def _between_ones(frames_BHW3: np.ndarray, device: str) -> Tensor:
+    """Gives frames as the network was trained on them: [B, 3, H, W] from −1 to 1."""
+    frames = torch.from_numpy(frames_BHW3).to(device).permute(0, 3, 1, 2)
+    return frames.float().div_(127.5).sub_(1)
+
+
+def _padded(x_B3HW: Tensor) -> Tensor:
+    height, width = x_B3HW.shape[2:]
+    return F.pad(x_B3HW, (*_margins(width), *_margins(height)), mode="replicate")
+
+
+def _margins(size: int) -> tuple[int, int]:
+    """Gives how much is added before and behind."""
+    missing = max(LEAST, size + -size % MULTIPLE) - size
+    return missing // 2, missing - missing // 2
