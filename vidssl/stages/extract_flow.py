@@ -53,6 +53,7 @@ class ExtractFlow:
         method: one of :data:`vidssl.views.flow_algorithms.FLOW_METHODS`; None: tvl1 where there
             is a CUDA device, else dis.
         preset: of the method's parameters; None: its first.
+        weights: file of the weights of a method that is a network; empty: torch's cache.
         device: cpu or cuda; None: cuda where there is one and the method can use it.
         bound: pixels of the working size beyond which flow is clipped; None: a twelfth of it.
         size: short side at which flow is computed; None: as the videos are.
@@ -69,6 +70,7 @@ class ExtractFlow:
     videos: Path
     method: str | None = None
     preset: str | None = None
+    weights: str = ""
     device: str | None = None
     bound: float | None = None
     size: int | None = WORKING_SIZE
@@ -127,7 +129,7 @@ def choose_method(config: ExtractFlow) -> tuple[FlowMethod, str]:
     """
     device = choose_device(config.device)
     name = config.method or ("tvl1" if device == "cuda" else "dis")
-    method = get_flow_method(name, config.preset)
+    method = get_flow_method(name, config.preset, config.weights)
     if device == "cuda" and method.batched is None:
         if config.device is not None:
             raise UsageError(f"{method.name} runs on a CPU only: leave out --device {device}")
@@ -159,14 +161,19 @@ def flow_params(config: ExtractFlow, method: FlowMethod) -> dict[str, Any]:
     }
 
 
-def extract_video(source: Source, params: Mapping[str, Any], device: str = "cpu") -> Product:
+def extract_video(
+    source: Source, params: Mapping[str, Any], device: str = "cpu", weights: str = ""
+) -> Product:
     """Decodes one video and encodes the flow between its frames.
+
+    Args:
+        weights: file of a network's weights; empty: torch's cache.
 
     Raises:
         UnusableVideo: fewer than two frames, or frames too small for the algorithm.
         UnreadableVideo: nothing can be decoded.
     """
-    method = _recorded_method(params)
+    method = flow_method(params["method"], params["method_params"], weights)
     video = _Decoded(source, method, params["working_size"])
     try:
         flows = (
@@ -187,7 +194,7 @@ def stream_video(source: Source, params: Mapping[str, Any]) -> Iterator[Frames |
         UnusableVideo: as :func:`extract_video`.
         UnreadableVideo: nothing can be decoded.
     """
-    method = _recorded_method(params)
+    method = flow_method(params["method"], params["method_params"])
     video = _Decoded(source, method, params["working_size"])
     yield from in_chunks(
         working_frame(frame, params["working_size"], method.colour) for frame in video.frames()
@@ -213,7 +220,7 @@ def _choose_pool(
 ) -> Pool:
     """Gives what makes flow: processes with a video each, or one device for all of them."""
     if device == "cpu" or config.dask is not None:
-        work = partial(extract_video, params=params, device=device)
+        work = partial(extract_video, params=params, device=device, weights=config.weights)
         return choose_pool(work, config.workers, config.dask)
     assert method.batched is not None
     return partial(
@@ -224,10 +231,6 @@ def _choose_pool(
         view="flow",
         workers=config.workers,
     )
-
-
-def _recorded_method(params: Mapping[str, Any]) -> FlowMethod:
-    return flow_method(params["method"], params["method_params"])
 
 
 class _Decoded:

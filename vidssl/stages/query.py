@@ -76,12 +76,13 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     gallery = open_gallery(workspace, subjects, options.protocol, options.device, progress)
     device = choose_device(options.device)
-    derivers = make_derivers(gallery, dict(options.weights), device)
+    weights = dict(options.weights)
+    derivers = make_derivers(gallery, weights, device)
     answers, quarantined = [], []
     with one_opencv_thread():
         for number, source in enumerate(sources, 1):
             try:
-                query = show_like(source, gallery, derivers, sheet=options.sheet is not None)
+                query = show_like(source, gallery, derivers, weights, options.sheet is not None)
             except VidsslError as error:
                 quarantined.append((str(source.path), str(error)))
                 continue

@@ -73,12 +73,17 @@ def make_derivers(gallery: Gallery, weights: Mapping[str, str], device: str) -> 
 
 
 def show_like(
-    source: Source, gallery: Gallery, derivers: Mapping[str, Deriver], sheet: bool
+    source: Source,
+    gallery: Gallery,
+    derivers: Mapping[str, Deriver],
+    weights: Mapping[str, str],
+    sheet: bool,
 ) -> QueryFrames:
     """Decodes a video file and stores each view of it as the gallery's was.
 
     Args:
         derivers: of :func:`make_derivers`.
+        weights: likewise; of flow, where its method is a network.
         sheet: also show it as rgb, for the contact sheet.
 
     Raises:
@@ -92,7 +97,7 @@ def show_like(
         if view == "rgb":
             product = pack_video(source, params[view])
         elif view == "flow":
-            product = extract_video(source, params[view])
+            product = extract_video(source, params[view], weights=weights.get(view, ""))
         elif view in derivers:
             product = derive_video(source, view, derivers[view], params[view])
         else:

@@ -34,13 +34,16 @@ class FlowAlgorithm:
         batched: makes one of many pairs at once, on a device ("cpu" or "cuda").
         colour: whether it takes RGB frames instead of grey ones.
         smallest: short side below which it cannot work.
+        complete: of a network, gives a preset's parameters with the digest of the weights in a
+            file (or in torch's cache). `start` and `batched` then take the file as `weights`.
     """
 
     presets: Mapping[str, Params]
-    start: Callable[[Params], Estimate]
-    batched: Callable[[Params, str], BatchedFlow] | None = None
+    start: Callable[..., Estimate]
+    batched: Callable[..., BatchedFlow] | None = None
     colour: bool = False
     smallest: int = 1
+    complete: Callable[[Params, str], Params] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,31 +67,42 @@ class FlowMethod:
     smallest: int = 1
 
 
-def get_flow_method(name: str, preset: str | None = None) -> FlowMethod:
+def get_flow_method(name: str, preset: str | None = None, weights: str = "") -> FlowMethod:
     """Gives the flow algorithm called `name` with the parameters of a preset, or of its first.
 
+    Args:
+        weights: file of a network's weights; empty: torch's cache.
+
     Raises:
-        UsageError: there is no such method, or it has no such preset.
-        VidsslError: this OpenCV lacks it.
+        UsageError: there is no such method, or it has no such preset, or no weights.
+        VidsslError: this OpenCV lacks it, or the weights are missing.
     """
     if name not in FLOW_METHODS:
         raise UsageError(
             f"there is no flow method named {name!r}{nearest_name(name, FLOW_METHODS)}: "
             f"the methods are {', '.join(FLOW_METHODS)}"
         )
-    presets = FLOW_METHODS[name].presets
+    row, presets = FLOW_METHODS[name], FLOW_METHODS[name].presets
+    if weights and row.complete is None:
+        raise UsageError(f"{name} is no network: leave --weights away")
     if preset is not None and preset not in presets:
         raise UsageError(
             f"{name} has no preset {preset!r}{nearest_name(preset, presets)}: "
             f"it has {', '.join(presets)}"
         )
-    method = flow_method(name, presets[preset] if preset else next(iter(presets.values())))
+    params = presets[preset] if preset else next(iter(presets.values()))
+    if row.complete is not None:
+        params = row.complete(params, weights)
+    method = flow_method(name, params, weights)
     method.start()  # so that a missing algorithm is told before any work
     return method
 
 
-def flow_method(name: str, params: Params) -> FlowMethod:
+def flow_method(name: str, params: Params, weights: str = "") -> FlowMethod:
     """Gives a method with the parameters recorded with some flow.
+
+    Args:
+        weights: as of :func:`get_flow_method`.
 
     Raises:
         UsageError: this version knows no method of that name.
@@ -96,11 +110,12 @@ def flow_method(name: str, params: Params) -> FlowMethod:
     if name not in FLOW_METHODS:
         raise UsageError(f"this version of vidssl knows no flow method named {name!r}")
     row = FLOW_METHODS[name]
+    file = {"weights": weights} if row.complete is not None else {}
     return FlowMethod(
         name,
         params,
-        partial(row.start, params),
-        partial(row.batched, params) if row.batched else None,
+        partial(row.start, params, **file),
+        partial(row.batched, params, **file) if row.batched else None,
         row.colour,
         row.smallest,
     )
@@ -262,6 +277,30 @@ def _start_farneback(params: Params) -> Estimate:
     )
 
 
+RAFT_PRESETS: dict[str, Params] = {
+    "large": {"model": "raft_large", "updates": 12},
+    "small": {"model": "raft_small", "updates": 12},
+}
+
+
+def _complete_raft(params: Params, weights: str) -> Params:
+    from vidssl.views.raft import with_weights
+
+    return with_weights(params, weights)
+
+
+def _start_raft(params: Params, weights: str) -> Estimate:
+    from vidssl.views.raft import start
+
+    return start(params, weights)
+
+
+def _batch_raft(params: Params, device: str, weights: str) -> BatchedFlow:
+    from vidssl.views.raft import start_batched
+
+    return start_batched(params, device, weights)
+
+
 FLOW_METHODS: dict[str, FlowAlgorithm] = {
     "dis": FlowAlgorithm(
         {"medium": DIS_PARAMS, **{name: {"preset": name} for name in ("fast", "ultrafast")}},
@@ -270,4 +309,7 @@ FLOW_METHODS: dict[str, FlowAlgorithm] = {
     "tvl1": FlowAlgorithm(TVL1_PRESETS, _start_tvl1, _batch_tvl1, smallest=3),
     "tvl1-opencv": FlowAlgorithm(TVL1_PRESETS, _start_tvl1_of_opencv, smallest=3),
     "farneback": FlowAlgorithm({"default": FARNEBACK_PARAMS}, _start_farneback),
+    "raft": FlowAlgorithm(
+        RAFT_PRESETS, _start_raft, _batch_raft, colour=True, smallest=8, complete=_complete_raft
+    ),
 }
