@@ -29,10 +29,13 @@ from vidssl.features import Protocol, extract
 from vidssl.loader import ClipLoader
 from vidssl.objectives import Clock
 from vidssl.optimisation import TrainSpec, make_optimizer
+from vidssl.views.batched_flow import FramePair
 from vidssl.views.detection import ask_heads, detect, surest
+from vidssl.views.flow_algorithms import RAFT_PRESETS
 from vidssl.views.keypoints import KeypointConfig, KeypointDeriver, heatmaps
 from vidssl.views.networks import imagenet_input
 from vidssl.views.person_mask import MaskConfig, MaskDeriver
+from vidssl.views.raft import Raft, RaftFlow, with_weights
 
 SCRIPT = Path(__file__).parent / "cuda" / "run_all.py"
 SMALL = ["--backbone", "tiny", "--frames", "8", "--size", "64", "--videos", "24", "--epochs", "1"]
@@ -49,6 +52,8 @@ STEPS = [
     "finetune",
     "derive pose",
     "derive mask",
+    "flow raft large",
+    "flow raft small",
 ]
 without_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -369,3 +374,20 @@ def test_masks_of_boxes_are_derived_under_amp(tmp_path):
     derived = list(MaskDeriver(config, "cuda").derive(iter(noise_frames(5).numpy()), 1, 48))
     assert [d.shape for d in derived] == [(48, 64, 1)] * 5
     assert any(d.any() for d in derived)
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize("preset", ["large", "small"])
+def test_raft_is_the_same_on_both_devices_and_in_batches(tmp_path, preset):
+    weights = str(random_weights(tmp_path, RAFT_PRESETS[preset]["model"]))
+    params = with_weights(RAFT_PRESETS[preset] | {"updates": 4}, weights)
+    frames = noise_frames(40, 136, 160).numpy()
+    pairs = [FramePair(n, frames[n], frames[n + 1]) for n in range(39)]
+    with exact():
+        found = dict(RaftFlow(Raft(params, weights, "cuda")).flows(pairs))
+    here = Raft(params, weights)
+    for n in (0, 38):
+        expected = here.flow(frames[n : n + 1], frames[n + 1 : n + 2])[0]
+        error = np.linalg.norm(found[n] - expected, axis=-1).mean()
+        assert error < 0.02 * np.linalg.norm(expected, axis=-1).mean() + 1e-3

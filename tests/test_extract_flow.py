@@ -22,7 +22,12 @@ from vidssl.artifacts import Workspace
 from vidssl.errors import Interrupted, UsageError, VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pools, video_pool
-from vidssl.stages.extract_flow import ExtractFlow, extract_video, flow_params
+from vidssl.stages.extract_flow import (
+    ExtractFlow,
+    choose_method,
+    extract_video,
+    flow_params,
+)
 from vidssl.stages.video_pool import Product, work_on_videos
 from vidssl.video import Source, decode, find_videos
 from vidssl.views.flow import to_pixels
@@ -40,7 +45,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(videos: Path) -> ExtractFlow:
-    return ExtractFlow(videos, workers=2, size=None, stored=None, codec="png", bound=10)
+    return ExtractFlow(
+        videos, method="dis", workers=2, size=None, stored=None, codec="png", bound=10
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +59,16 @@ def finished(
     result = extract_flow.run(workspace, config)
     assert result.artifact is not None
     return workspace, result.artifact.digest
+
+
+def small_run(videos: Path) -> ExtractFlow:
+    return ExtractFlow(
+        videos, method="dis", workers=2, size=None, stored=None, codec="png", bound=10
+    )
+
+
+def params_of(config: ExtractFlow) -> dict:
+    return flow_params(config, choose_method(config)[0])
 
 
 @contextmanager
@@ -123,7 +140,7 @@ def test_the_digest_does_not_depend_on_workers_shards_place_or_name(
 def test_every_option_that_changes_the_flow_makes_another_run(
     config: ExtractFlow, change: dict[str, object]
 ):
-    assert flow_params(replace(config, **change)) != flow_params(config)
+    assert params_of(replace(config, **change)) != params_of(config)
 
 
 def test_sizes_are_short_sides_and_flow_keeps_its_working_unit(tmp_path: Path):
@@ -131,22 +148,22 @@ def test_sizes_are_short_sides_and_flow_keeps_its_working_unit(tmp_path: Path):
     clip = np.stack([wide[:, 32 - 8 * t : 32 - 8 * t + 384] for t in range(3)])  # 8 of 256
     path = write_video(tmp_path / "v.mp4", clip)
     source = find_videos(path)[0]
-    params = flow_params(ExtractFlow(path, size=128, stored=64, bound=20, codec="png"))
+    params = params_of(ExtractFlow(path, method="dis", size=128, stored=64, bound=20, codec="png"))
     product = extract_video(source, params)
     stored = extract_flow.get_view("flow").decode(product.blobs["flow"][0])
     assert stored.shape == (64, 96, 2)
     assert abs(np.median(to_pixels(stored, 20)[16:48, 24:72, 0]) - 4) < 0.3
-    params = flow_params(ExtractFlow(path, size=128, stored=None, codec="png"))
+    params = params_of(ExtractFlow(path, method="dis", size=128, stored=None, codec="png"))
     blob = extract_video(source, params).blobs["flow"][0]
     assert extract_flow.get_view("flow").decode(blob).shape == (128, 192, 2)
 
 
 def test_the_bound_follows_the_working_size(config: ExtractFlow):
-    default = ExtractFlow(config.videos)
-    assert flow_params(default)["bound"] == 20, "the published one, at the published size"
-    assert flow_params(replace(default, size=120))["bound"] == 10
-    assert flow_params(replace(default, size=None))["bound"] == 20
-    assert flow_params(replace(default, size=120, bound=7))["bound"] == 7
+    default = ExtractFlow(config.videos, method="dis")
+    assert params_of(default)["bound"] == 20, "the published one, at the published size"
+    assert params_of(replace(default, size=120))["bound"] == 10
+    assert params_of(replace(default, size=None))["bound"] == 20
+    assert params_of(replace(default, size=120, bound=7))["bound"] == 7
 
 
 def test_a_grown_folder_is_not_computed_again(
@@ -185,7 +202,7 @@ def mixed(tmp_path: Path) -> Path:
 
 def test_bad_videos_are_quarantined_with_their_reason(tmp_path: Path, mixed: Path):
     workspace = Workspace(tmp_path / "w")
-    config = ExtractFlow(mixed, workers=2, size=None, stored=None)
+    config = ExtractFlow(mixed, method="dis", workers=2, size=None, stored=None)
     result = extract_flow.run(workspace, config)
     reasons = dict(result.quarantined)
     assert set(reasons) == {"single.mp4", "tiny.mkv", "sound.mp4", "empty.mp4", "truncated.mp4"}
@@ -210,9 +227,11 @@ def test_damage_is_noted_and_the_rest_used(tmp_path: Path):
     data[third : 2 * third] = b"\xff" * third
     path.write_bytes(data)
     workspace = Workspace(tmp_path / "w")
-    result = extract_flow.run(workspace, ExtractFlow(tmp_path / "v", workers=1))
+    result = extract_flow.run(workspace, ExtractFlow(tmp_path / "v", method="dis", workers=1))
     assert result.notes[0].startswith("hurt.mp4: damaged after frame")
-    assert extract_flow.run(workspace, ExtractFlow(tmp_path / "v")).notes == result.notes
+    assert (
+        extract_flow.run(workspace, ExtractFlow(tmp_path / "v", method="dis")).notes == result.notes
+    )
 
 
 def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path: Path):
@@ -221,7 +240,7 @@ def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path: Path):
     (tmp_path / "v/other.mp4").write_bytes(b"")
     workspace = Workspace(tmp_path / "w")
     with pytest.raises(VidsslError, match=r"not one of 2 videos can be used; the first, .*empty"):
-        extract_flow.run(workspace, ExtractFlow(tmp_path / "v", workers=1))
+        extract_flow.run(workspace, ExtractFlow(tmp_path / "v", method="dis", workers=1))
     assert workspace.artifacts() == []
     assert workspace.unfinished() == []
 
@@ -271,7 +290,7 @@ add = ShardWriter.add
 if __name__ == "__main__":
     ShardWriter.add = add_slowly
     config = extract_flow.ExtractFlow(
-        Path(sys.argv[2]), workers=2, size=None, stored=None, codec="png", bound=10
+        Path(sys.argv[2]), method="dis", workers=2, size=None, stored=None, codec="png", bound=10
     )
     try:
         extract_flow.run(Workspace(sys.argv[1]), config)
@@ -310,13 +329,17 @@ def long_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def undisturbed(long_videos: Path, folder: Path) -> str:
-    config = ExtractFlow(long_videos, size=None, stored=None, codec="png", bound=10, workers=2)
+    config = ExtractFlow(
+        long_videos, method="dis", size=None, stored=None, codec="png", bound=10, workers=2
+    )
     return extract_flow.run(Workspace(folder / "undisturbed"), config).artifact.digest
 
 
 def go_on(long_videos: Path, folder: Path) -> tuple[str, list[str]]:
     """Runs again what was stopped; gives the digest and which videos were worked on."""
-    config = ExtractFlow(long_videos, size=None, stored=None, codec="png", bound=10, workers=2)
+    config = ExtractFlow(
+        long_videos, method="dis", size=None, stored=None, codec="png", bound=10, workers=2
+    )
     with worked_on() as worked:
         result = extract_flow.run(Workspace(folder / "w"), config)
     return result.artifact.digest, worked

@@ -6,10 +6,23 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from cli_workspace import vidssl
 from small_networks import random_network, random_weights
+from video_files import moving_square, write_video
 
-from vidssl.errors import MissingInput, VidsslError
-from vidssl.views.raft import RAFT_PRESETS, Raft, pairs_at_once, with_weights
+from vidssl.artifacts import Workspace
+from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.shards import ShardReader
+from vidssl.stages import extract_flow
+from vidssl.views.batched_flow import FramePair
+from vidssl.views.flow_algorithms import (
+    RAFT_PRESETS,
+    derive_flow,
+    derive_together,
+    flow_method,
+    get_flow_method,
+)
+from vidssl.views.raft import Raft, RaftFlow, pairs_at_once, with_weights
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +101,59 @@ def test_weights_of_the_other_size_are_one_sentence(weights):
     params = with_weights(RAFT_PRESETS["large"], weights)
     with pytest.raises(VidsslError, match="holds no weights of raft_large"):
         Raft(params, weights)
+
+
+# ── as a method of extract-flow
+
+
+def test_pair_by_pair_and_together_are_the_same(weights):
+    params = with_weights(RAFT_PRESETS["small"] | {"updates": 2}, weights)
+    method = flow_method("raft", params, weights)
+    assert method.colour
+    clip = frames(4, 60, 80)
+    one = np.stack(list(derive_flow(clip, method.start(), 40, colour=True)))
+    together = derive_together(clip, method.batched("cpu"), 40, colour=True)
+    np.testing.assert_allclose(one, np.stack(list(together)), atol=1e-3)
+    assert one.shape == (3, 40, 53, 2)
+
+
+def test_sizes_may_be_mixed_and_every_pair_comes_back(raft):
+    small, large = frames(3, 128, 128), frames(3, 128, 136, 2)
+    pairs = [
+        FramePair((name, n), clip[n], clip[n + 1])
+        for n in range(2)
+        for name, clip in (("small", small), ("large", large))
+    ]
+    found = dict(RaftFlow(raft).flows([pairs[0], None, *pairs[1:]]))
+    assert set(found) == {pair.tag for pair in pairs}
+    for pair in pairs:
+        alone = raft.flow(pair.before[None], pair.after[None])[0]
+        np.testing.assert_allclose(found[pair.tag], alone, atol=1e-3)
+
+
+def test_extract_flow_by_raft(tmp_path, weights):
+    for number in range(2):
+        write_video(tmp_path / f"v/{number}.mp4", moving_square(4, 64, 48, seed=number))
+    words = ["extract-flow", tmp_path / "v", "--method", "raft", "--preset", "small"]
+    vidssl(*words, "--weights", weights, "--workers", 1, workspace=tmp_path / "w")
+    (artifact,) = Workspace(tmp_path / "w").artifacts("flow")
+    reader = ShardReader(artifact.path)
+    recorded = reader.views["flow"]
+    assert recorded["method"] == "raft" and recorded["method_params"]["model"] == "raft_small"
+    assert recorded["method_params"]["weights"].startswith("sha256:")
+    assert str(tmp_path) not in str(artifact.recipe)
+    assert reader.flow(0, range(3)).shape == (3, 48, 64, 2)
+    again = vidssl(*words, "--weights", weights, "--json", workspace=tmp_path / "w").json
+    assert again["reused"]
+
+
+def test_without_weights_extract_flow_says_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    write_video(tmp_path / "v/a.mp4", moving_square(3))
+    said = vidssl("extract-flow", tmp_path / "v", "--method", "raft", workspace=tmp_path, code=1)
+    assert "download https://download.pytorch.org/models/raft_large" in " ".join(said.err.split())
+    with pytest.raises(UsageError, match="dis is no network: leave --weights away"):
+        get_flow_method("dis", weights="raft.pth")
+    config = extract_flow.ExtractFlow(tmp_path / "v", method="raft", preset="medium")
+    with pytest.raises(UsageError, match=r"raft has no preset 'medium'.*: it has large, small"):
+        extract_flow.run(Workspace(tmp_path / "w"), config)

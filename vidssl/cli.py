@@ -142,8 +142,19 @@ def extract_flow(
     terminal: Terminal,
     videos: VideosArgument,
     method: Annotated[
-        str, typer.Option(help="dis (fast), tvl1 (the papers' reference) or farneback.")
-    ] = "dis",
+        str | None,
+        typer.Option(
+            help="tvl1 (the papers'; default with CUDA), dis (fast; default without), farneback "
+            "or raft (a network)."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Of the method's parameters; default: its first.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="File of raft's weights; default: in torch's cache.")
+    ] = "",
+    device: DeviceOption = None,
     bound: Annotated[
         float | None,
         typer.Option(help="Pixels beyond which flow is clipped; default: a twelfth of --size."),
@@ -176,6 +187,8 @@ def extract_flow(
 
     Example:  vidssl extract-flow VIDEOS/ --method tvl1 --codec png
 
+    Example:  vidssl extract-flow VIDEOS/ --method raft --preset small --weights raft.pth
+
     Example:  vidssl extract-flow VIDEOS/ --shard 0/8
 
     Example:  srun --ntasks 8 vidssl extract-flow VIDEOS/
@@ -185,8 +198,8 @@ def extract_flow(
     given = _given(bound=bound, size=size, stored=stored_size)
     given |= {key: None for key in ("size", "stored") if given.get(key) == 0}
     config = stage.ExtractFlow(
-        videos, method=method, codec=codec, name=name, new=new, dry_run=dry_run,
-        **_division(shard, workers, dask), **given,
+        videos, method=method, preset=preset, weights=weights, device=device, codec=codec,
+        name=name, new=new, dry_run=dry_run, **_division(shard, workers, dask), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")

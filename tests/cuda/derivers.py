@@ -15,7 +15,10 @@ import torchvision
 
 from vidssl.synthetic import MOTIONS, render
 from vidssl.views import get_view
+from vidssl.views.batched_flow import FramePair
 from vidssl.views.derive import Deriver
+from vidssl.views.flow_algorithms import RAFT_PRESETS, flow_method
+from vidssl.views.raft import with_weights
 
 PEOPLE = 3
 MODELS = {"pose": "keypointrcnn_resnet50_fpn", "mask": "maskrcnn_resnet50_fpn_v2"}
@@ -24,9 +27,11 @@ MODELS = {"pose": "keypointrcnn_resnet50_fpn", "mask": "maskrcnn_resnet50_fpn_v2
 def random_weights(model: str, folder: Path) -> Path:
     """Writes random weights with which people are everywhere."""
     torch.manual_seed(0)
-    network = torchvision.models.get_model(model, weights=None, weights_backbone=None)
-    with torch.no_grad():
-        network.roi_heads.box_predictor.cls_score.bias[1] = 6.0
+    options = {} if model.startswith("raft") else {"weights_backbone": None}
+    network = torchvision.models.get_model(model, weights=None, **options)
+    if hasattr(network, "roi_heads"):
+        with torch.no_grad():
+            network.roi_heads.box_predictor.cls_score.bias[1] = 6.0
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model}.pth"
     torch.save(network.state_dict(), path)
@@ -64,3 +69,19 @@ def derive_view(
         "bytes/frame": sum(map(len, blobs)) / frames,
         "precision": kind.describe(config, device)["precision"],
     }
+
+
+def raft_flow(preset: str, folder: Path, pairs: int, short: int, device: str) -> dict[str, Any]:
+    """Computes RAFT between the frames of a video, and gives the pairs per second once warm."""
+    weights = str(random_weights(RAFT_PRESETS[preset]["model"], folder))
+    method = flow_method("raft", with_weights(RAFT_PRESETS[preset], weights), weights)
+    assert method.batched is not None
+    batched = method.batched(device)
+    shown = clip(pairs + 1, short)
+    ready = [FramePair(n, shown[n], shown[n + 1]) for n in range(pairs)]
+    list(batched.flows(ready[:64]))
+    begin = time.monotonic()
+    found = list(batched.flows(ready))
+    seconds = time.monotonic() - begin
+    assert len(found) == pairs
+    return {"pairs/s": pairs / seconds, "short side": short}

@@ -32,7 +32,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from derivers import derive_view
+from derivers import derive_view, raft_flow
 
 from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace, file_digest
@@ -317,6 +317,8 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     step("finetune", finetuned)
     for view in ("pose", "mask"):
         step(f"derive {view}", partial(derived, view, arguments))
+    for preset in ("large", "small"):
+        step(f"flow raft {preset}", partial(flowed, preset, arguments))
     return {
         "machine": machine(cuda),
         "settings": {k: str(v) for k, v in vars(arguments).items() if k != "out"},
@@ -329,6 +331,11 @@ def derived(view: str, arguments: argparse.Namespace) -> tuple[None, dict[str, A
     size = arguments.detector_size
     folder = arguments.out / "weights"
     return None, derive_view(view, folder, arguments.derive, 240, size, arguments.device)
+
+
+def flowed(preset: str, arguments: argparse.Namespace) -> tuple[None, dict[str, Any]]:
+    short, folder = arguments.detector_size or 240, arguments.out / "weights"
+    return None, raft_flow(preset, folder, arguments.derive, short, arguments.device)
 
 
 def finished(checkpoint: Artifact | None) -> tuple[Path, dict[str, Any]]:
@@ -393,7 +400,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=None, help="default: 64, or all")
     parser.add_argument("--derive", type=int, default=512, help="frames of views to derive")
-    parser.add_argument("--detector-size", type=int, default=0, help="0: the networks' own")
+    parser.add_argument(
+        "--detector-size", type=int, default=0, help="0: the networks' own, 240 of RAFT"
+    )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, help="that decode")

@@ -30,12 +30,13 @@ from vidssl.recipes import load_recipe
 from vidssl.shards import ShardReader
 from vidssl.stages.classification import ClassificationResult, Classified
 from vidssl.stages.classification import read_report as read_probe_report
+from vidssl.stages.device import choose_device
 from vidssl.stages.evaluation import Labelled, check_trainable, find_labels
 from vidssl.stages.inputs import find_pack
 from vidssl.stages.probe import probe_features, settings_of
 from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
 from vidssl.stages.result import StageResult
-from vidssl.stages.training import choose_device, default_recipe
+from vidssl.stages.training import default_recipe
 from vidssl.views import get_view
 from vidssl.views.flow import to_pixels
 

@@ -18,8 +18,8 @@ from vidssl.progress import SILENT, Progress
 from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.stages.classification import ClassificationReport
+from vidssl.stages.device import choose_device
 from vidssl.stages.recall import RetrievalReport
-from vidssl.stages.training import choose_device
 from vidssl.synthetic import MOTIONS, write_clips
 
 RECIPE = "demo"
@@ -122,7 +122,7 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
     with timed("make clips"):
         videos = make_clips(workspace, options, progress)
     with timed("extract-flow"):
-        flow_config = extract_flow.ExtractFlow(videos, workers=options.workers)
+        flow_config = extract_flow.ExtractFlow(videos, method="dis", workers=options.workers)
         extract_flow.run(workspace, flow_config, progress)
     with timed("pack"):
         pack_config = pack.Pack(videos, labels=str(videos / "splits.csv"), workers=options.workers)

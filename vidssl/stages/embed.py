@@ -19,9 +19,9 @@ from vidssl.errors import Interrupted, VidsslError
 from vidssl.features import Features, Protocol, WindowNetwork
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import ShardReader
+from vidssl.stages.device import choose_device
 from vidssl.stages.evaluation import Subject, find_subject
 from vidssl.stages.result import StageResult
-from vidssl.stages.training import choose_device
 
 FEATURES_FILE = "features.h5"
 PART_VIDEOS = 512

@@ -14,8 +14,8 @@ from vidssl.checkpoints import checkpoint_views
 from vidssl.errors import MissingInput, UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardReader
+from vidssl.stages.device import choose_device
 from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
-from vidssl.stages.training import choose_device
 from vidssl.views import get_view
 from vidssl.words import agree, counted
 

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.errors import UsageError
 from vidssl.progress import SILENT, Progress
 from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, VideoRecord
+from vidssl.stages.batched_extraction import Frames, extract_in_batches, in_chunks
+from vidssl.stages.device import choose_device
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
-from vidssl.stages.video_pool import Product, UnusableVideo
+from vidssl.stages.video_pool import Pool, Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.flow import map_name, store_pixels
-from vidssl.views.flow_algorithms import derive_flow, get_flow_method
+from vidssl.views.flow_algorithms import (
+    FlowMethod,
+    derive_flow,
+    derive_together,
+    flow_method,
+    get_flow_method,
+    in_pixels_of,
+    working_frame,
+)
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".
 WORKING_SIZE = 240
@@ -40,7 +50,11 @@ class ExtractFlow:
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
-        method: dis, tvl1 or farneback.
+        method: one of :data:`vidssl.views.flow_algorithms.FLOW_METHODS`; None: tvl1 where there
+            is a CUDA device, else dis.
+        preset: of the method's parameters; None: its first.
+        weights: file of the weights of a method that is a network; empty: torch's cache.
+        device: cpu or cuda; None: cuda where there is one and the method can use it.
         bound: pixels of the working size beyond which flow is clipped; None: a twelfth of it.
         size: short side at which flow is computed; None: as the videos are.
         stored: short side at which it is stored; None: as computed.
@@ -54,7 +68,10 @@ class ExtractFlow:
     """
 
     videos: Path
-    method: str = "dis"
+    method: str | None = None
+    preset: str | None = None
+    weights: str = ""
+    device: str | None = None
     bound: float | None = None
     size: int | None = WORKING_SIZE
     stored: int | None = STORED_SIZE
@@ -76,13 +93,14 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         Interrupted: a signal came; finished videos are kept.
     """
     check_name(config.name)
-    params = flow_params(config)
+    method, device = choose_method(config)
+    params = flow_params(config, method)
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     recipe = {"stage": "extract-flow", "flow": params, "videos": videos_digest(sources)}
     job = ShardJob(
         title="extract-flow",
         views={"flow": params},
-        pool=choose_pool(partial(extract_video, params=params), config.workers, config.dask),
+        pool=_choose_pool(config, params, method, device),
         shard_bytes=config.shard_bytes,
         earlier=None if config.new else _earlier(workspace, params),
     )
@@ -103,13 +121,28 @@ def _earlier(workspace: Workspace, params: Mapping[str, Any]) -> Artifact | None
     return workspace.newest("flow", lambda a: a.recipe.get("flow") == params)
 
 
-def flow_params(config: ExtractFlow) -> dict[str, Any]:
+def choose_method(config: ExtractFlow) -> tuple[FlowMethod, str]:
+    """Gives the method and the device it runs on, as asked for or as the machine suggests.
+
+    Raises:
+        UsageError: an unknown method, preset or device, or a method that cannot use the device.
+    """
+    device = choose_device(config.device)
+    name = config.method or ("tvl1" if device == "cuda" else "dis")
+    method = get_flow_method(name, config.preset, config.weights)
+    if device == "cuda" and method.batched is None:
+        if config.device is not None:
+            raise UsageError(f"{method.name} runs on a CPU only: leave out --device {device}")
+        device = "cpu"
+    return method, device
+
+
+def flow_params(config: ExtractFlow, method: FlowMethod) -> dict[str, Any]:
     """Gives all that determines the stored flow of a video; recorded with it.
 
     Raises:
-        VidsslError: an unknown method or codec, or a size or bound that makes no sense.
+        VidsslError: an unknown codec, or a size or bound that makes no sense.
     """
-    method = get_flow_method(config.method)
     get_view("flow").check_codec(config.codec)
     for option, size in (("--size", config.size), ("--stored-size", config.stored)):
         if size is not None and size < 16:
@@ -128,37 +161,113 @@ def flow_params(config: ExtractFlow) -> dict[str, Any]:
     }
 
 
-def extract_video(source: Source, params: Mapping[str, Any]) -> Product:
+def extract_video(
+    source: Source, params: Mapping[str, Any], device: str = "cpu", weights: str = ""
+) -> Product:
     """Decodes one video and encodes the flow between its frames.
+
+    Args:
+        weights: file of a network's weights; empty: torch's cache.
 
     Raises:
         UnusableVideo: fewer than two frames, or frames too small for the algorithm.
         UnreadableVideo: nothing can be decoded.
     """
-    notes: list[str] = []
-    blobs: list[bytes] = []
-    view, estimate = get_view("flow"), get_flow_method(params["method"]).start()
-    frames = decode(source.path, notes)
-    first = next(frames)
-    height, width = first.shape[:2]
+    method = flow_method(params["method"], params["method_params"], weights)
+    video = _Decoded(source, method, params["working_size"])
     try:
-        for flow in derive_flow(chain([first], frames), estimate, params["working_size"]):
-            stored = short_side(flow.shape[1], flow.shape[0], params["stored_size"])
-            if flow.shape[1::-1] != stored:
-                flow = cv2.resize(flow, stored, interpolation=cv2.INTER_AREA)
-            blobs.append(store_pixels(flow, params["codec"], params["bound"]))
+        flows = (
+            derive_flow(video.frames(), method.start(), video.size, method.colour)
+            if device == "cpu" or method.batched is None
+            else derive_together(video.frames(), method.batched(device), video.size, method.colour)
+        )
+        blobs = [encode_flow(flow, params) for flow in flows]
     except cv2.error as error:
-        size = f"{width}x{height}"
-        raise UnusableVideo(f"{params['method']} cannot do frames of {size}") from error
-    if not blobs:
-        raise UnusableVideo("it has one frame only, and flow needs two")
-    record = VideoRecord(
-        id=source.id,
-        path=source.name,
-        fps=frame_rate(source.path),
-        frames=len(blobs) + view.lag,
-        width=width,
-        height=height,
-        note="; ".join(notes),
+        raise video.too_small() from error
+    return Product(video.record(), {"flow": blobs})
+
+
+def stream_video(source: Source, params: Mapping[str, Any]) -> Iterator[Frames | Product]:
+    """Decodes one video into the frames between which flow is wanted, and gives its record last.
+
+    Raises:
+        UnusableVideo: as :func:`extract_video`.
+        UnreadableVideo: nothing can be decoded.
+    """
+    method = flow_method(params["method"], params["method_params"])
+    video = _Decoded(source, method, params["working_size"])
+    yield from in_chunks(
+        working_frame(frame, params["working_size"], method.colour) for frame in video.frames()
     )
-    return Product(record, {view.name: blobs})
+    yield Product(video.record())
+
+
+def encode_flow(flow: np.ndarray, params: Mapping[str, Any]) -> bytes:
+    """Makes the blob of one flow, float32 [H, W, 2] in pixels: stored size, 8 bits, codec."""
+    stored = short_side(flow.shape[1], flow.shape[0], params["stored_size"])
+    if flow.shape[1::-1] != stored:
+        flow = cv2.resize(flow, stored, interpolation=cv2.INTER_AREA)
+    return store_pixels(flow, params["codec"], params["bound"])
+
+
+def encode_working_flow(flow: np.ndarray, params: Mapping[str, Any]) -> bytes:
+    """Makes the blob of one flow as the method gave it: in pixels of its frames."""
+    return encode_flow(in_pixels_of(flow, params["working_size"]), params)
+
+
+def _choose_pool(
+    config: ExtractFlow, params: Mapping[str, Any], method: FlowMethod, device: str
+) -> Pool:
+    """Gives what makes flow: processes with a video each, or one device for all of them."""
+    if device == "cpu" or config.dask is not None:
+        work = partial(extract_video, params=params, device=device, weights=config.weights)
+        return choose_pool(work, config.workers, config.dask)
+    assert method.batched is not None
+    return partial(
+        extract_in_batches,
+        decode=partial(stream_video, params=params),
+        flow=partial(method.batched, device),
+        encode=partial(encode_working_flow, params=params),
+        view="flow",
+        workers=config.workers,
+    )
+
+
+class _Decoded:
+    """One video on its way through a decoder, and what is known of it by then."""
+
+    def __init__(self, source: Source, method: FlowMethod, size: int | None) -> None:
+        self.source, self.method, self.size = source, method, size
+        self.notes: list[str] = []
+        self.count = self.width = self.height = 0
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Gives the frames, RGB uint8 [H, W, 3]."""
+        for frame in decode(self.source.path, self.notes):
+            if not self.count:
+                self.height, self.width = frame.shape[:2]
+                if min(short_side(self.width, self.height, self.size)) < self.method.smallest:
+                    raise self.too_small()
+            self.count += 1
+            yield frame
+
+    def too_small(self) -> UnusableVideo:
+        return UnusableVideo(f"{self.method.name} cannot do frames of {self.width}x{self.height}")
+
+    def record(self) -> VideoRecord:
+        """Gives the video's record once all frames were given.
+
+        Raises:
+            UnusableVideo: there was one frame only.
+        """
+        if self.count < 2:
+            raise UnusableVideo("it has one frame only, and flow needs two")
+        return VideoRecord(
+            id=self.source.id,
+            path=self.source.name,
+            fps=frame_rate(self.source.path),
+            frames=self.count,
+            width=self.width,
+            height=self.height,
+            note="; ".join(self.notes),
+        )

@@ -22,13 +22,13 @@ from vidssl.progress import SILENT, Progress
 from vidssl.resizing import resize, short_side
 from vidssl.settings import configure
 from vidssl.shards import SHARD_BYTES, VideoRecord
+from vidssl.stages.device import choose_device
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
-from vidssl.stages.training import choose_device
 from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view

@@ -33,10 +33,10 @@ from vidssl.stages.classification import (
     summary_of,
     write_report,
 )
+from vidssl.stages.device import choose_device
 from vidssl.stages.embed import drop_parts, in_parts
 from vidssl.stages.evaluation import Labelled, Subject
 from vidssl.stages.result import StageResult
-from vidssl.stages.training import choose_device
 from vidssl.version import VERSION
 
 PROBABILITIES_FILE = "probabilities.safetensors"

@@ -39,6 +39,7 @@ from vidssl.stages.classification import (
     summary_of,
     write_report,
 )
+from vidssl.stages.device import choose_device
 from vidssl.stages.embed import features_of, name_of
 from vidssl.stages.evaluation import (
     Labelled,
@@ -49,7 +50,6 @@ from vidssl.stages.evaluation import (
     find_subjects,
 )
 from vidssl.stages.result import StageResult
-from vidssl.stages.training import choose_device
 from vidssl.version import VERSION
 
 PROBE_FILE = "probe.safetensors"

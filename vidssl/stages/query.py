@@ -19,18 +19,17 @@ from vidssl.progress import SILENT, Progress
 from vidssl.report.sheet import check_sheet
 from vidssl.sampling import span
 from vidssl.shards import ShardReader
+from vidssl.stages.device import choose_device
 from vidssl.stages.evaluation import check_words, find_subjects
 from vidssl.stages.gallery import Gallery, Stream, open_gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
 from vidssl.stages.query_frames import (
     QueryFrames,
-    flow_note,
     make_derivers,
     one_opencv_thread,
     show_like,
 )
 from vidssl.stages.query_sheet import draw_answer
-from vidssl.stages.training import choose_device
 from vidssl.video import Source, find_videos
 
 
@@ -77,12 +76,13 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     gallery = open_gallery(workspace, subjects, options.protocol, options.device, progress)
     device = choose_device(options.device)
-    derivers = make_derivers(gallery, dict(options.weights), device)
+    weights = dict(options.weights)
+    derivers = make_derivers(gallery, weights, device)
     answers, quarantined = [], []
     with one_opencv_thread():
         for number, source in enumerate(sources, 1):
             try:
-                query = show_like(source, gallery, derivers, sheet=options.sheet is not None)
+                query = show_like(source, gallery, derivers, weights, options.sheet is not None)
             except VidsslError as error:
                 quarantined.append((str(source.path), str(error)))
                 continue
@@ -97,7 +97,7 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
         gallery=len(gallery.reader),
         answers=answers,
         quarantined=quarantined,
-        notes=flow_note(gallery.reader, gallery.streams) + _notes(answers),
+        notes=_notes(answers),
     )
 
 

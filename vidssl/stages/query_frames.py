@@ -17,15 +17,13 @@ import cv2
 import numpy as np
 
 from vidssl.errors import UsageError, VidsslError
-from vidssl.shards import ShardReader
 from vidssl.stages.extract_flow import extract_video
 from vidssl.stages.extract_view import derive_video
-from vidssl.stages.gallery import Gallery, Stream
+from vidssl.stages.gallery import Gallery
 from vidssl.stages.pack import pack_video
 from vidssl.video import Source
 from vidssl.views import get_view
 from vidssl.views.derive import Deriver
-from vidssl.views.flow_algorithms import get_flow_method
 from vidssl.views.strided import read_strided
 
 
@@ -75,12 +73,17 @@ def make_derivers(gallery: Gallery, weights: Mapping[str, str], device: str) -> 
 
 
 def show_like(
-    source: Source, gallery: Gallery, derivers: Mapping[str, Deriver], sheet: bool
+    source: Source,
+    gallery: Gallery,
+    derivers: Mapping[str, Deriver],
+    weights: Mapping[str, str],
+    sheet: bool,
 ) -> QueryFrames:
     """Decodes a video file and stores each view of it as the gallery's was.
 
     Args:
         derivers: of :func:`make_derivers`.
+        weights: likewise; of flow, where its method is a network.
         sheet: also show it as rgb, for the contact sheet.
 
     Raises:
@@ -94,7 +97,7 @@ def show_like(
         if view == "rgb":
             product = pack_video(source, params[view])
         elif view == "flow":
-            product = extract_video(source, params[view])
+            product = extract_video(source, params[view], weights=weights.get(view, ""))
         elif view in derivers:
             product = derive_video(source, view, derivers[view], params[view])
         else:
@@ -114,17 +117,3 @@ def one_opencv_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
-
-
-def flow_note(reader: ShardReader, streams: Sequence[Stream]) -> list[str]:
-    """Tells when this version's flow algorithm is not the one the gallery's flow was made with."""
-    if all(stream.subject.stream != "flow" for stream in streams):
-        return []
-    recorded = reader.views["flow"]
-    ours = dict(get_flow_method(recorded["method"]).params)
-    if recorded.get("method_params", ours) == ours:
-        return []
-    return [
-        f"the gallery's flow was made by {recorded['method']} with other parameters than this "
-        "version uses for the query: similarities are a little low"
-    ]

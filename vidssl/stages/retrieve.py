@@ -8,11 +8,11 @@ from typing import Any
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.features import Protocol
 from vidssl.progress import SILENT, Progress
+from vidssl.stages.device import choose_device
 from vidssl.stages.embed import features_of, recipe_of
 from vidssl.stages.evaluation import check_words, find_labels, find_subjects
 from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
 from vidssl.stages.result import StageResult
-from vidssl.stages.training import choose_device
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from vidssl.machine import cores
 from vidssl.objectives import METHODS, OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
+from vidssl.stages.device import choose_device
 from vidssl.stages.headline import COLLAPSED
 from vidssl.stages.inputs import TrainingData
 from vidssl.stages.result import StageResult
@@ -84,21 +85,6 @@ class TrainingOptions:
     threads: int | None = None
     snapshot_epochs: tuple[int, ...] = ()
     save_every: float = 60.0
-
-
-def choose_device(wanted: str | None) -> str:
-    """Gives "cuda" where there is one, else "cpu", unless the user wants one of them.
-
-    Raises:
-        UsageError: CUDA is wanted and absent, or the name is unknown.
-    """
-    if wanted is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted not in ("cpu", "cuda"):
-        raise UsageError(f"there is no device {wanted}; there are cpu and cuda")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("this machine has no CUDA device that torch can use; try --device cpu")
-    return wanted
 
 
 def check_options(options: TrainingOptions, stage: str) -> Recipe:

@@ -1,13 +1,16 @@
-"""Optical flow on a CPU: what extract-flow and retrieve derive the flow view with.
+"""Optical flow: what extract-flow and retrieve derive the flow view with.
 
-Training never imports this. A frame pair goes in as grey uint8 [H, W], flow comes out as float32
-[H, W, 2], in pixels: u to the right, v downward, from the first frame to the second.
+Training never imports this. A frame pair goes in as uint8, grey [H, W] or RGB [H, W, 3] as the
+method asks for; flow comes out as float32 [H, W, 2], in pixels: u to the right, v downward, from
+the first frame to the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -15,8 +18,32 @@ import numpy as np
 
 from vidssl.errors import UsageError, VidsslError, nearest_name
 from vidssl.resizing import short_side
+from vidssl.views.batched_flow import BatchedFlow, FramePair
 
+Params = Mapping[str, Any]
 Estimate = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class FlowAlgorithm:
+    """One algorithm, its parameters still open: a row of :data:`FLOW_METHODS`.
+
+    Attributes:
+        presets: named sets of all its parameters; the first is the default.
+        start: makes an estimator of one pair after another, on a CPU.
+        batched: makes one of many pairs at once, on a device ("cpu" or "cuda").
+        colour: whether it takes RGB frames instead of grey ones.
+        smallest: short side below which it cannot work.
+        complete: of a network, gives a preset's parameters with the digest of the weights in a
+            file (or in torch's cache). `start` and `batched` then take the file as `weights`.
+    """
+
+    presets: Mapping[str, Params]
+    start: Callable[..., Estimate]
+    batched: Callable[..., BatchedFlow] | None = None
+    colour: bool = False
+    smallest: int = 1
+    complete: Callable[[Params, str], Params] | None = None
 
 
 @dataclass(frozen=True)
@@ -24,54 +51,129 @@ class FlowMethod:
     """One algorithm with all its parameters.
 
     Attributes:
-        name: as the user types it.
-        params: what is recorded with the flow; the same parameters give the same flow.
+        name: as recorded with the flow.
+        params: likewise; the same parameters give the same flow.
         start: makes an estimator, which may be used for any number of pairs in one process.
+        batched: makes a :class:`BatchedFlow` on a device; None where the method has none.
+        colour: whether it takes RGB frames instead of grey ones.
+        smallest: short side below which it cannot work.
     """
 
     name: str
-    params: Mapping[str, Any]
+    params: Params
     start: Callable[[], Estimate]
+    batched: Callable[[str], BatchedFlow] | None = None
+    colour: bool = False
+    smallest: int = 1
 
 
-def get_flow_method(name: str) -> FlowMethod:
-    """Gives the flow algorithm called `name`.
+def get_flow_method(name: str, preset: str | None = None, weights: str = "") -> FlowMethod:
+    """Gives the flow algorithm called `name` with the parameters of a preset, or of its first.
+
+    Args:
+        weights: file of a network's weights; empty: torch's cache.
 
     Raises:
-        UsageError: there is none.
-        VidsslError: this OpenCV lacks it.
+        UsageError: there is no such method, or it has no such preset, or no weights.
+        VidsslError: this OpenCV lacks it, or the weights are missing.
     """
     if name not in FLOW_METHODS:
         raise UsageError(
             f"there is no flow method named {name!r}{nearest_name(name, FLOW_METHODS)}: "
             f"the methods are {', '.join(FLOW_METHODS)}"
         )
-    method = FLOW_METHODS[name]
+    row, presets = FLOW_METHODS[name], FLOW_METHODS[name].presets
+    if weights and row.complete is None:
+        raise UsageError(f"{name} is no network: leave --weights away")
+    if preset is not None and preset not in presets:
+        raise UsageError(
+            f"{name} has no preset {preset!r}{nearest_name(preset, presets)}: "
+            f"it has {', '.join(presets)}"
+        )
+    params = presets[preset] if preset else next(iter(presets.values()))
+    if row.complete is not None:
+        params = row.complete(params, weights)
+    method = flow_method(name, params, weights)
     method.start()  # so that a missing algorithm is told before any work
     return method
 
 
+def flow_method(name: str, params: Params, weights: str = "") -> FlowMethod:
+    """Gives a method with the parameters recorded with some flow.
+
+    Args:
+        weights: as of :func:`get_flow_method`.
+
+    Raises:
+        UsageError: this version knows no method of that name.
+    """
+    if name not in FLOW_METHODS:
+        raise UsageError(f"this version of vidssl knows no flow method named {name!r}")
+    row = FLOW_METHODS[name]
+    file = {"weights": weights} if row.complete is not None else {}
+    return FlowMethod(
+        name,
+        params,
+        partial(row.start, params, **file),
+        partial(row.batched, params, **file) if row.batched else None,
+        row.colour,
+        row.smallest,
+    )
+
+
+def working_frame(frame: np.ndarray, size: int | None, colour: bool = False) -> np.ndarray:
+    """Gives an RGB frame [H, W, 3] as a method takes it: grey or RGB, at the working size.
+
+    Grey is OpenCV's 0.299 R + 0.587 G + 0.114 B. The short side is scaled down to `size` (None:
+    as it is); frames that are smaller still are not enlarged.
+    """
+    height, width = frame.shape[:2]
+    if not colour:
+        frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    working = short_side(width, height, size)
+    if working != (width, height):
+        frame = cv2.resize(frame, working, interpolation=cv2.INTER_AREA)
+    return frame
+
+
+def in_pixels_of(flow: np.ndarray, size: int | None) -> np.ndarray:
+    """Gives flow [H, W, 2] of frames smaller than `size` in pixels of that size all the same.
+
+    So motion means the same in small and large videos.
+    """
+    shortest = min(flow.shape[:2])
+    return flow if size in (None, shortest) else flow * np.float32(size / shortest)
+
+
 def derive_flow(
-    frames: Iterable[np.ndarray], estimate: Estimate, size: int | None
+    frames: Iterable[np.ndarray], estimate: Estimate, size: int | None, colour: bool = False
 ) -> Iterator[np.ndarray]:
     """Gives the flow between each RGB frame [H, W, 3] and the next: float32 [h, w, 2].
 
-    It is computed with the short side scaled down to `size` (None: as the frames are). Frames
-    that are smaller still are not enlarged; their flow is given in pixels of the size asked for
-    all the same, so that motion means the same in small and large videos.
+    It is computed at the working size (:func:`working_frame`) and given in its pixels
+    (:func:`in_pixels_of`).
     """
-    before = None
-    for frame in frames:
-        height, width = frame.shape[:2]
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        working = short_side(width, height, size)
-        if working != (width, height):
-            grey = cv2.resize(grey, working, interpolation=cv2.INTER_AREA)
-        if before is not None:
-            flow = estimate(before, grey)
-            shortest = min(grey.shape)
-            yield flow if size in (None, shortest) else flow * np.float32(size / shortest)
-        before = grey
+    for pair in _pairs(frames, size, colour):
+        yield in_pixels_of(estimate(pair.before, pair.after), size)
+
+
+def derive_together(
+    frames: Iterable[np.ndarray], method: BatchedFlow, size: int | None, colour: bool = False
+) -> Iterator[np.ndarray]:
+    """Gives what :func:`derive_flow` gives, by a method that works on many pairs at once."""
+    ready: dict[Hashable, np.ndarray] = {}
+    given = 0
+    for index, flow in method.flows(_pairs(frames, size, colour)):
+        ready[index] = flow
+        while given in ready:
+            yield in_pixels_of(ready.pop(given), size)
+            given += 1
+
+
+def _pairs(frames: Iterable[np.ndarray], size: int | None, colour: bool) -> Iterator[FramePair]:
+    working = (working_frame(frame, size, colour) for frame in frames)
+    for index, (before, after) in enumerate(pairwise(working)):
+        yield FramePair(index, before, after)
 
 
 # ── the algorithms
@@ -98,6 +200,12 @@ TVL1_PARAMS = {
     "gamma": 0.0,
     "median_filtering": 5,
 }
+# What the others cost in accuracy and save in time: docs/benchmarks.md, "TV-L1".
+TVL1_PRESETS = {
+    "published": TVL1_PARAMS,
+    "balanced": TVL1_PARAMS | {"epsilon": 0.02},
+    "fast": TVL1_PARAMS | {"epsilon": 0.02, "warps": 2, "scale_step": 0.5},
+}
 
 FARNEBACK_PARAMS = {
     "pyr_scale": 0.5,
@@ -109,26 +217,37 @@ FARNEBACK_PARAMS = {
 }
 
 
-def _start_dis() -> Estimate:
+def _start_dis(params: Params) -> Estimate:
     made: dict[tuple[int, ...], cv2.DISOpticalFlow] = {}
 
     def estimate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         # One for each size: OpenCV's flow changes after pictures of another size.
         if before.shape not in made:
-            made[before.shape] = cv2.DISOpticalFlow_create(_DIS_PRESETS[DIS_PARAMS["preset"]])
+            made[before.shape] = cv2.DISOpticalFlow_create(_DIS_PRESETS[params["preset"]])
         flow: np.ndarray = made[before.shape].calc(before, after, None)
         return flow
 
     return estimate
 
 
-def _start_tvl1() -> Estimate:
+def _start_tvl1(params: Params) -> Estimate:
+    from vidssl.views.tvl1.estimators import start  # here: the others need no PyTorch
+
+    return start(params)
+
+
+def _batch_tvl1(params: Params, device: str) -> BatchedFlow:
+    from vidssl.views.tvl1.estimators import start_batched
+
+    return start_batched(params, device)
+
+
+def _start_tvl1_of_opencv(p: Params) -> Estimate:
     if not hasattr(cv2, "optflow") or not hasattr(cv2.optflow, "DualTVL1OpticalFlow_create"):
         raise VidsslError(
-            "this OpenCV has no TV-L1 flow: install opencv-contrib-python instead of "
-            "opencv-python or opencv-python-headless, or use --method dis"
+            "this OpenCV has no TV-L1: install opencv-contrib-python instead of "
+            "opencv-python or opencv-python-headless, or use --method tvl1"
         )
-    p = TVL1_PARAMS
     create = cv2.optflow.DualTVL1OpticalFlow_create
 
     def estimate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -152,14 +271,45 @@ def _start_tvl1() -> Estimate:
     return estimate
 
 
-def _start_farneback() -> Estimate:
+def _start_farneback(params: Params) -> Estimate:
     return lambda before, after: cv2.calcOpticalFlowFarneback(
-        before, after, None, flags=0, **FARNEBACK_PARAMS
+        before, after, None, flags=0, **params
     )
 
 
-FLOW_METHODS: dict[str, FlowMethod] = {
-    "dis": FlowMethod("dis", DIS_PARAMS, _start_dis),
-    "tvl1": FlowMethod("tvl1", TVL1_PARAMS, _start_tvl1),
-    "farneback": FlowMethod("farneback", FARNEBACK_PARAMS, _start_farneback),
+RAFT_PRESETS: dict[str, Params] = {
+    "large": {"model": "raft_large", "updates": 12},
+    "small": {"model": "raft_small", "updates": 12},
+}
+
+
+def _complete_raft(params: Params, weights: str) -> Params:
+    from vidssl.views.raft import with_weights
+
+    return with_weights(params, weights)
+
+
+def _start_raft(params: Params, weights: str) -> Estimate:
+    from vidssl.views.raft import start
+
+    return start(params, weights)
+
+
+def _batch_raft(params: Params, device: str, weights: str) -> BatchedFlow:
+    from vidssl.views.raft import start_batched
+
+    return start_batched(params, device, weights)
+
+
+FLOW_METHODS: dict[str, FlowAlgorithm] = {
+    "dis": FlowAlgorithm(
+        {"medium": DIS_PARAMS, **{name: {"preset": name} for name in ("fast", "ultrafast")}},
+        _start_dis,
+    ),
+    "tvl1": FlowAlgorithm(TVL1_PRESETS, _start_tvl1, _batch_tvl1, smallest=3),
+    "tvl1-opencv": FlowAlgorithm(TVL1_PRESETS, _start_tvl1_of_opencv, smallest=3),
+    "farneback": FlowAlgorithm({"default": FARNEBACK_PARAMS}, _start_farneback),
+    "raft": FlowAlgorithm(
+        RAFT_PRESETS, _start_raft, _batch_raft, colour=True, smallest=8, complete=_complete_raft
+    ),
 }

@@ -8,7 +8,8 @@ Legend: B pairs, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,28 +18,61 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.errors import VidsslError
+from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
 from vidssl.views.networks import Weights, find_weights, load_network
 
 MULTIPLE, LEAST = 8, 128
 BATCH_PIXELS = 2_500_000  # the table of all places against all grows with the square of them
 MOST_PAIRS = 32
 
-RAFT_PRESETS: dict[str, dict[str, Any]] = {
-    "large": {"model": "raft_large", "updates": 12},
-    "small": {"model": "raft_small", "updates": 12},
-}
+
+def start(
+    params: Mapping[str, Any], weights: str
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Gives an estimator of one pair after another, on the CPU; arguments as of :class:`Raft`."""
+    raft = _raft(tuple(params.items()), weights, "cpu")
+    return lambda before, after: raft.flow(before[None], after[None])[0]
 
 
-def with_weights(params: Mapping[str, Any], given: str = "") -> dict[str, Any]:
-    """Gives a preset with the digest of the weights, as it is recorded.
+def start_batched(params: Mapping[str, Any], device: str, weights: str) -> BatchedFlow:
+    """Gives an estimator of many pairs at once; arguments as of :class:`Raft`."""
+    return RaftFlow(_raft(tuple(params.items()), weights, device))
+
+
+@lru_cache(maxsize=1)
+def _raft(params: tuple[tuple[str, Any], ...], weights: str, device: str) -> Raft:
+    return Raft(dict(params), weights, device)  # once per process, not per video
+
+
+class RaftFlow(BatchedFlow):
+    """RAFT on pairs as they come."""
+
+    def __init__(self, raft: Raft) -> None:
+        self.raft = raft
+
+    def flows(self, pairs: Iterable[FramePair | None]) -> Iterator[TaggedFlow]:
+        for ready in batches_of_one_size(pairs, MOST_PAIRS):
+            most = pairs_at_once(*ready[0].before.shape[:2], self.raft.device)
+            for first in range(0, len(ready), most):
+                batch = ready[first : first + most]
+                before, after = (
+                    np.stack(frames)
+                    for frames in zip(*((pair.before, pair.after) for pair in batch), strict=True)
+                )
+                flow_BHW2 = self.raft.flow(before, after)
+                yield from zip((pair.tag for pair in batch), flow_BHW2, strict=True)
+
+
+def with_weights(params: Mapping[str, Any], weights: str = "") -> dict[str, Any]:
+    """Gives a preset with the digest of its weights, as it is recorded.
 
     Args:
-        given: file of the weights; empty: torch's cache.
+        weights: a file; empty: torchvision's, in torch's cache.
 
     Raises:
         MissingInput: there are none; the sentence says how to get them.
     """
-    found = find_weights(params["model"], given)
+    found = find_weights(params["model"], weights)
     return dict(params) | {"weights": f"sha256:{found.sha256}"}
 
 
@@ -47,18 +81,18 @@ class Raft:
 
     Args:
         params: of :func:`with_weights`.
-        given: file of the weights; empty: torch's cache.
+        weights: a file; empty: torchvision's, in torch's cache.
         device: cpu or cuda. It computes in float32 on both.
 
     Raises:
         VidsslError: the weights are missing, of another network, or not those of `params`.
     """
 
-    def __init__(self, params: Mapping[str, Any], given: str = "", device: str = "cpu") -> None:
+    def __init__(self, params: Mapping[str, Any], weights: str = "", device: str = "cpu") -> None:
         self.device, self.updates = device, int(params["updates"])
-        weights = find_weights(params["model"], given)
-        _check_same(params, weights)
-        self.network = load_network(params["model"], weights, device, torch.contiguous_format)
+        found = find_weights(params["model"], weights)
+        _check_same(params, found)
+        self.network = load_network(params["model"], found, device, torch.contiguous_format)
 
     @torch.inference_mode()
     def flow(self, before_BHW3: np.ndarray, after_BHW3: np.ndarray) -> np.ndarray:
@@ -81,10 +115,10 @@ def pairs_at_once(height: int, width: int, device: str) -> int:
     return min(MOST_PAIRS, max(1, BATCH_PIXELS // (height * width)))
 
 
-def _check_same(params: Mapping[str, Any], weights: Weights) -> None:
-    if params["weights"] != f"sha256:{weights.sha256}":
+def _check_same(params: Mapping[str, Any], found: Weights) -> None:
+    if params["weights"] != f"sha256:{found.sha256}":
         raise VidsslError(
-            f"{weights.path} holds other weights of {params['model']} than those that were used "
+            f"{found.path} holds other weights of {params['model']} than those that were used "
             f"({params['weights'][:15]}…): name their file with --weights"
         )
 

@@ -1,0 +1,222 @@
+"""TV-L1's Triton kernels give what plain PyTorch gives.
+
+On a GPU where there is one, else on Triton's interpreter (tests/conftest.py turns it on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tvl1_flow import end_point_error, stored_pairs
+
+from vidssl.views.batched_flow import FramePair
+from vidssl.views.tvl1 import solver
+from vidssl.views.tvl1.median import median_5x5
+from vidssl.views.tvl1.parameters import Parameters
+from vidssl.views.tvl1.pyramid import enlarge_flow
+
+pytest.importorskip("triton", reason="needs Triton")
+
+from vidssl.views.tvl1 import kernels
+from vidssl.views.tvl1.in_flight import PairsInFlight
+from vidssl.views.tvl1.kernels import TILE_H, TILE_W, Field
+from vidssl.views.tvl1.slots import Slots, pitch_of, tiles_of
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Two scales, all kinds of transitions, and few iterations: the interpreter is slow.
+FEW = Parameters(nscales=2, warps=2, inner_iterations=2, outer_iterations=2, epsilon=0.0)
+
+
+def crops(count: int, height: int = 20, width: int = 23) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of small pictures in which something moves."""
+    found = []
+    for number, pair in enumerate((*stored_pairs(128), *stored_pairs(128))[:count]):
+        top, left = 8 * number, 10 + 9 * number
+        found.append(
+            tuple(
+                np.ascontiguousarray(picture[top : top + height, left : left + width])
+                for picture in (pair.before, pair.after)
+            )
+        )
+    return found
+
+
+def reference(pair: tuple[np.ndarray, np.ndarray], parameters: Parameters) -> np.ndarray:
+    before, after = (torch.from_numpy(picture)[None] for picture in pair)
+    return solver.solve(before, after, parameters).flow_B2HW[0].permute(1, 2, 0).numpy()
+
+
+def in_flight(parameters: Parameters, pairs: int, **options: int | bool) -> PairsInFlight:
+    return PairsInFlight(parameters, DEVICE, pairs, options)
+
+
+def run(method: PairsInFlight, pairs: list) -> list[np.ndarray]:
+    given = [FramePair(number, *pair) for number, pair in enumerate(pairs)]
+    found = dict(method.flows(iter(given)))
+    assert sorted(found) == list(range(len(pairs)))
+    return [found[number] for number in range(len(pairs))]
+
+
+# ── all of it
+
+
+@pytest.fixture(scope="module")
+def flows() -> list[np.ndarray]:
+    """The flow of three pairs in two slots."""
+    return run(in_flight(FEW, pairs=2, iterations=2, blocks=1), crops(3))
+
+
+def test_at_equal_iterations_it_is_the_flow_of_plain_pytorch(flows):
+    for flow, pair in zip(flows, crops(3), strict=True):
+        expected = reference(pair, FEW)
+        assert np.abs(expected).max() > 0.3, "something moves"
+        np.testing.assert_allclose(flow, expected, atol=1e-4, rtol=1e-3)
+        assert end_point_error(flow, expected).mean() < 3e-5
+
+
+def test_blocks_slots_and_company_change_no_bit(flows):
+    alone = run(in_flight(FEW, pairs=1, iterations=3, blocks=2), crops(3)[1:2])
+    np.testing.assert_array_equal(alone[0], flows[1])
+
+
+def test_every_pair_stops_by_itself():
+    parameters = Parameters(nscales=1, warps=1, inner_iterations=6, outer_iterations=2)
+    moving, still = crops(1, 18, 20)[0], [np.full((18, 20), 90, np.uint8)] * 2
+    method = in_flight(parameters, pairs=2, iterations=4, blocks=1)
+    flows = run(method, [moving, still])
+    np.testing.assert_array_equal(flows[1], 0)
+    before, after = (torch.from_numpy(np.stack([a, b])) for a, b in zip(moving, still, strict=True))
+    expected = solver.solve(before, after, parameters)
+    assert expected.work_B[1] == 18 * 20, "a plain picture stops after one iteration"
+    assert method.work.pixel_iterations == expected.work_B.sum()
+    error = end_point_error(flows[0], expected.flow_B2HW[0].permute(1, 2, 0).numpy())
+    assert error.mean() < 1e-4
+
+
+def test_sizes_may_be_mixed_and_slots_are_filled_again():
+    parameters = replace(FEW, nscales=1, warps=1, outer_iterations=1)
+    pairs = [*crops(2), *crops(1, 17, 33), *crops(1, 3, 5), *crops(2)[::-1]]
+
+    def source() -> Iterator[FramePair | None]:
+        for number, pair in enumerate(pairs):
+            yield FramePair(number, *pair)
+            yield from [None] * (number % 3)
+
+    method = in_flight(parameters, pairs=2, iterations=1, blocks=1)
+    found = dict(method.flows(source()))
+    assert method.work.pairs == len(pairs)
+    for number, pair in enumerate(pairs):
+        np.testing.assert_allclose(found[number], reference(pair, parameters), atol=1e-4, rtol=1e-3)
+    assert not list(method.flows(iter([]))), "nothing is left over for the next call"
+
+
+# ── kernel by kernel
+
+
+class Bench:
+    """One pair of pictures in slot 1 of 2, and the planes that the kernels make of it."""
+
+    def __init__(self, height: int, width: int, scales: int = 1) -> None:
+        self.parameters = replace(FEW, nscales=scales)
+        self.pair = crops(1, height, width)[0]
+        self.size = height, width
+        self.slots = Slots(self.parameters, 2, tiles_of(height, width), DEVICE, graph=False)
+        self.slots.enter([1], np.stack(self.pair)[None])
+        kernels.plan[(2,)](self.slots._state, 2, 2, num_warps=1)
+
+    def launch(self, kernel, *buffers, grid=(), **scalars) -> None:
+        every = (self.slots.tiles, 2, *grid)
+        tile = {"S": self.parameters.nscales, "H": TILE_H, "W": TILE_W}
+        shared = (self.slots._state, self.slots._shapes, self.slots.plane)
+        kernel[every](*buffers, *shared, *scalars.values(), **tile, num_warps=8)
+
+    def planes(self, buffer: torch.Tensor) -> torch.Tensor:
+        """The slot's planes [..., H, W] of a buffer [N, ..., plane]."""
+        height, width = self.size
+        used = buffer[1, ..., : height * pitch_of(width)].cpu()
+        return used.unflatten(-1, (height, -1))[..., :width]
+
+    def put(self, buffer: torch.Tensor, planes: torch.Tensor) -> None:
+        width = self.size[1]
+        padded = torch.nn.functional.pad(planes, (0, pitch_of(width) - width)).flatten(-2)
+        buffer[1, ..., : padded.shape[-1]] = padded.to(DEVICE)
+
+
+def test_a_scale_begins_with_nothing_moving_and_the_pictures_slope():
+    bench = Bench(19, 37)
+    slots = bench.slots
+    slots._p.fill_(7)
+    slots._u.fill_(7)
+    bench.launch(kernels.enter, slots._u, slots._p, slots._slope, slots._pictures, step=1.25)
+    assert slots._state[1, Field.ENTERS] == 1 and slots._state[0, Field.ENTERS] == 0
+    assert (bench.planes(slots._p)[0] == 0).all() and (slots._p[0] == 7).all()
+    assert (bench.planes(slots._u)[1] == 0).all()
+    expected = torch.stack(solver.centred_gradient(torch.from_numpy(bench.pair[1])[None].float()))
+    torch.testing.assert_close(bench.planes(slots._slope), expected[:, 0])
+
+
+def test_the_data_term_is_the_solvers():
+    bench = Bench(19, 37)
+    slots = bench.slots
+    bench.launch(kernels.enter, slots._u, slots._p, slots._slope, slots._pictures, step=1.25)
+    u = torch.randn(2, 19, 37, generator=torch.Generator().manual_seed(0)) * 4
+    u[0, 3, 4], u[1, 5, 6] = -1e6, 1e6  # far beyond the border
+    bench.put(slots._u[:, 1], u)
+    bench.launch(kernels.linearise, slots._u, slots._data, slots._slope, slots._pictures)
+    before, after = (torch.from_numpy(picture)[None].float() for picture in bench.pair)
+    moving = torch.stack([after, *solver.centred_gradient(after)], dim=1)
+    expected = solver.linearise(before, moving, u[None])[0]
+    torch.testing.assert_close(bench.planes(slots._data), expected, atol=1e-2, rtol=1e-4)
+
+
+def test_the_median_is_the_solvers():
+    bench = Bench(19, 37)
+    slots = bench.slots
+    u = torch.randn(2, 19, 37, generator=torch.Generator().manual_seed(0))
+    bench.put(slots._u[:, 1], u)
+    bench.launch(kernels.smooth, slots._u, grid=(2,))
+    torch.testing.assert_close(bench.planes(slots._u)[0], median_5x5(u), atol=0, rtol=0)
+
+
+def test_one_step_is_the_solvers():
+    bench = Bench(19, 37)
+    slots, p = bench.slots, bench.parameters
+    draw = torch.Generator().manual_seed(0)
+    u, dual, data = (torch.randn(n, 19, 37, generator=draw) for n in (2, 4, 3))
+    data[:2, 4:9, 5:9] = 0  # a plain region
+    bench.put(slots._u[:, 0], u)
+    bench.put(slots._p[:, 0], dual)
+    bench.put(slots._data, data)
+    tile = {"S": 1, "H": TILE_H, "W": TILE_W}
+    kernels.step[(slots.tiles, 2)](
+        slots._u, slots._p, slots._data, slots._partial, slots._state, slots._shapes,
+        slots.plane, slots.tiles, p.data_step, p.dual_step, p.coupling, **tile, num_warps=8,
+    )  # fmt: skip
+    new, new_dual, error = solver.step(u[None], dual.view(1, 2, 2, 19, 37), data[None], p)
+    torch.testing.assert_close(bench.planes(slots._u)[1], new[0])
+    torch.testing.assert_close(bench.planes(slots._p)[1], new_dual[0].flatten(0, 1))
+    torch.testing.assert_close(slots._partial[1].double().sum().cpu(), error[0], rtol=1e-5, atol=0)
+    kernels.judge[(2,)](
+        slots._partial, slots._state, slots._shapes, slots._tolerance, slots._work, slots.tiles,
+        p.inner_iterations, **tile, num_warps=1,
+    )  # fmt: skip
+    state = slots._state[1].tolist()
+    assert [state[field] for field in (Field.INNER, Field.U_SIDE, Field.P_SIDE)] == [1, 1, 1]
+    assert slots._work.tolist() == [0, 19 * 37]
+
+
+def test_flow_of_a_coarse_scale_is_enlarged():
+    bench = Bench(20, 41, scales=2)
+    slots = bench.slots
+    u = torch.randn(2, 16, 33, generator=torch.Generator().manual_seed(0))
+    bench.size = 16, 33
+    bench.put(slots._u[:, 0], u)
+    slots._state[1, Field.SCALE] = 0
+    bench.launch(kernels.enter, slots._u, slots._p, slots._slope, slots._pictures, step=1.25)
+    bench.size = 20, 41
+    found = bench.planes(slots._u)[1]
+    torch.testing.assert_close(found, enlarge_flow(u, (20, 41), 0.8), atol=1e-5, rtol=1e-5)

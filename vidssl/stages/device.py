@@ -1,0 +1,34 @@
+"""Which device a stage computes on."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+from vidssl.errors import UsageError
+
+
+def choose_device(wanted: str | None) -> str:
+    """Gives "cuda" where there is one, else "cpu", unless the user wants one of them.
+
+    Raises:
+        UsageError: CUDA is wanted and absent, or the name is unknown.
+    """
+    if wanted not in (None, "cpu", "cuda"):
+        raise UsageError(f"there is no device {wanted}; there are cpu and cuda")
+    if wanted is None:
+        return "cuda" if _has_cuda() else "cpu"
+    if wanted == "cuda" and not _has_cuda():
+        raise UsageError("this machine has no CUDA device that torch can use; try --device cpu")
+    return wanted
+
+
+def _has_cuda() -> bool:
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libcuda.so.1")  # without the driver PyTorch need not be loaded to ask
+        except OSError:
+            return False
+    import torch
+
+    return torch.cuda.is_available()

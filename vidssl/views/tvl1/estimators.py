@@ -1,0 +1,70 @@
+"""TV-L1 as the other flow algorithms are called: pair by pair, or in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidssl.distributed import local_device
+from vidssl.errors import VidsslError
+from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
+from vidssl.views.tvl1.parameters import Parameters
+from vidssl.views.tvl1.solver import solve
+
+BATCH = 32  # pairs that plain PyTorch takes at a time
+
+
+def start(params: Mapping[str, Any]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Gives an estimator of one pair after another, on the CPU."""
+    parameters = Parameters.of(params)
+
+    def estimate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        pair = torch.from_numpy(np.stack([before, after]))
+        return _as_array(solve(pair[:1], pair[1:], parameters).flow_B2HW[0])
+
+    return estimate
+
+
+def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
+    """Gives batched TV-L1 on a device: by Triton kernels on "cuda", else in plain PyTorch.
+
+    Raises:
+        VidsslError: Triton is missing.
+    """
+    parameters, where = Parameters.of(params), local_device(device)
+    if where.type != "cuda":
+        return TorchTVL1(parameters, where)
+    try:
+        from vidssl.views.tvl1.in_flight import PairsInFlight
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise VidsslError(
+            "TV-L1 on a GPU needs Triton, which this PyTorch came without: pip install triton, "
+            "or give --device cpu"
+        ) from None
+    return PairsInFlight(parameters, where)
+
+
+class TorchTVL1(BatchedFlow):
+    """Plain PyTorch on any device, batch by batch: the reference for what is faster."""
+
+    def __init__(self, parameters: Parameters, device: torch.device, batch: int = BATCH) -> None:
+        self.parameters, self.device, self.batch = parameters, device, batch
+
+    def flows(self, pairs: Iterable[FramePair | None]) -> Iterator[TaggedFlow]:
+        for batch in batches_of_one_size(pairs, self.batch):
+            before, after = (
+                torch.from_numpy(np.stack(frames)).to(self.device)
+                for frames in zip(*((pair.before, pair.after) for pair in batch), strict=True)
+            )
+            flow_B2HW = solve(before, after, self.parameters).flow_B2HW.cpu()
+            for pair, flow_2HW in zip(batch, flow_B2HW, strict=True):
+                yield pair.tag, _as_array(flow_2HW)
+
+
+def _as_array(flow_2HW: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(flow_2HW.permute(1, 2, 0).numpy())

@@ -1,0 +1,487 @@
+"""TV-L1 on a GPU: Triton kernels, each for many pairs at once, each pair at a stage of its own.
+
+A pair lives in a slot. What a slot is doing is in its row of `state` (:class:`Field`), on the
+device, so the host launches the same kernels over and over and never waits to learn who is done:
+
+    plan      slots whose iteration has stopped: what comes next (median, warp, scale, the end)
+    enter     slots that enter a scale: the flow enlarged, p = 0, the second picture's gradient
+    linearise slots that warp: the data term at the flow
+    smooth    slots between two rounds of iteration: the median of the flow
+    step      all slots that have not stopped: one iteration, and the flow's change tile by tile
+    judge     whether a slot's iteration stops here
+
+`smooth` and `step` read one side of a buffer and write the other, so programs may run in any
+order. Sums have a fixed order and there are no atomics: a pair gives the same bits in any company.
+The equations are those of :mod:`vidssl.views.tvl1.solver`.
+
+Planes are float32 with rows of `pitch` places, a multiple of :data:`TILE_W`. One program works on
+TILE_H × TILE_W pixels of one slot; programs beyond a slot's last tile end at once. Lanes lie along
+a row, so each load is of consecutive addresses. Within a plane offsets have 32 bits, between slots
+64.
+
+The buffers, for N slots with planes of `plane` places in `most` tiles, and S scales at most:
+
+    pictures  [N, 2, S, plane] both pictures at all scales
+    slope     [N, 2, plane]    the second picture's gradient, at the slot's scale
+    data      [N, 3, plane]    ∇I₁ (x, y) and the constant part of ρ, at the slot's warp
+    u         [N, 2, 2, plane] side, component
+    p         [N, 2, 4, plane] side, (u across, u down, v across, v down)
+    partial   [N, most]        Σ |change of u|² of each tile
+    shapes    [N, S, 3] int32  height, width and pitch of each scale
+    tolerance [N, S]           the sum at which iteration stops
+    state     [N, FIELDS] int32
+    work      [N] int64        pixels × iterations so far
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import triton
+import triton.language as tl
+
+TILE_H, TILE_W = 16, 32
+NUM_WARPS = 8
+
+
+class Field(IntEnum):
+    """The columns of `state`."""
+
+    PHASE = 0  # one of Phase
+    STOPPED = 1  # the iteration has stopped: `plan` decides what comes next
+    CONVERGED = 2  # it stopped because the flow changed no more
+    SCALE = 3  # the finest is 0
+    SCALES = 4  # how many there are
+    WARP = 5  # warps done at this scale
+    OUTER = 6  # medians since the warp
+    INNER = 7  # iterations since the median
+    U_SIDE = 8  # which side of u is the newest
+    P_SIDE = 9  # which side of p is
+    ENTERS = 10  # whether `enter` has work in this block
+    WARPS = 11  # whether `linearise` has
+    SMOOTHS = 12  # whether `smooth` has
+
+
+class Phase(IntEnum):
+    """What a slot holds."""
+
+    EMPTY = 0
+    RUNNING = 1
+    DONE = 2
+
+
+# Inside kernels only constants of this kind may be named.
+FIELDS = tl.constexpr(16)
+_PHASE = tl.constexpr(Field.PHASE.value)
+_STOPPED = tl.constexpr(Field.STOPPED.value)
+_CONVERGED = tl.constexpr(Field.CONVERGED.value)
+_SCALE = tl.constexpr(Field.SCALE.value)
+_SCALES = tl.constexpr(Field.SCALES.value)
+_WARP = tl.constexpr(Field.WARP.value)
+_OUTER = tl.constexpr(Field.OUTER.value)
+_INNER = tl.constexpr(Field.INNER.value)
+_U_SIDE = tl.constexpr(Field.U_SIDE.value)
+_P_SIDE = tl.constexpr(Field.P_SIDE.value)
+_ENTERS = tl.constexpr(Field.ENTERS.value)
+_WARPS = tl.constexpr(Field.WARPS.value)
+_SMOOTHS = tl.constexpr(Field.SMOOTHS.value)
+_RUNNING = tl.constexpr(Phase.RUNNING.value)
+_DONE = tl.constexpr(Phase.DONE.value)
+_FLAT = tl.constexpr(1.1920928955078125e-07)  # as solver.FLAT
+_CUBIC = tl.constexpr(-0.75)  # OpenCV's coefficient of bicubic interpolation
+_JUDGED = tl.constexpr(256)  # tiles that `judge` adds up at a time
+
+
+# ── where a program works
+
+
+@triton.jit
+def _shape(shapes, slot, scale, S: tl.constexpr):
+    row = shapes + (slot * S + scale) * 3
+    return tl.load(row), tl.load(row + 1), tl.load(row + 2)
+
+
+@triton.jit
+def _tiles(height, pitch, H: tl.constexpr, W: tl.constexpr):
+    return ((height + H - 1) // H) * (pitch // W)
+
+
+@triton.jit
+def _places(tile, pitch, H: tl.constexpr, W: tl.constexpr):
+    across = pitch // W
+    y = (tile // across) * H + tl.arange(0, H)
+    x = (tile % across) * W + tl.arange(0, W)
+    return y[:, None], x[None, :]
+
+
+# ── the iteration
+
+
+@triton.jit
+def _moved(
+    u, p, data, plane, at, mask, left1, left2, above1, above2, data_step, coupling
+):  # fmt: skip
+    """Gives the flow at some pixels before and after a step, and p there.
+
+    `left` is p across one pixel to the left, `above` is p down one pixel above.
+    """
+    gx = tl.load(data + at, mask=mask, other=0.0)
+    gy = tl.load(data + plane + at, mask=mask, other=0.0)
+    constant = tl.load(data + 2 * plane + at, mask=mask, other=0.0)
+    u1 = tl.load(u + at, mask=mask, other=0.0)
+    u2 = tl.load(u + plane + at, mask=mask, other=0.0)
+    across1 = tl.load(p + at, mask=mask, other=0.0)
+    down1 = tl.load(p + plane + at, mask=mask, other=0.0)
+    across2 = tl.load(p + 2 * plane + at, mask=mask, other=0.0)
+    down2 = tl.load(p + 3 * plane + at, mask=mask, other=0.0)
+    rho = constant + (gx * u1 + gy * u2)
+    shift = rho / tl.maximum(gx * gx + gy * gy, _FLAT)
+    shift = tl.minimum(tl.maximum(shift, -data_step), data_step)
+    new1 = u1 - shift * gx + coupling * ((across1 - left1) + (down1 - above1))
+    new2 = u2 - shift * gy + coupling * ((across2 - left2) + (down2 - above2))
+    return u1, u2, new1, new2, across1, down1, across2, down2
+
+
+@triton.jit
+def step(
+    u, p, data, partial, state, shapes, plane, most, data_step, dual_step, coupling,
+    S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """One iteration of every slot that has not stopped. Grid (most, N)."""
+    tile, slot = tl.program_id(0), tl.program_id(1)
+    row = state + slot * FIELDS
+    if (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 0):
+        height, width, pitch = _shape(shapes, slot, tl.load(row + _SCALE), S)
+        if tile < _tiles(height, pitch, H, W):
+            u_side, p_side = tl.load(row + _U_SIDE), tl.load(row + _P_SIDE)
+            far = slot.to(tl.int64)
+            data += far * 3 * plane
+            new_u = u + (far * 2 + 1 - u_side) * 2 * plane
+            new_p = p + (far * 2 + 1 - p_side) * 4 * plane
+            u += (far * 2 + u_side) * 2 * plane
+            p += (far * 2 + p_side) * 4 * plane
+
+            y, x = _places(tile, pitch, H, W)
+            at = y * pitch + x
+            here = (y < height) & (x < width)
+            right = here & (x + 1 < width)
+            below = here & (y + 1 < height)
+
+            left = here & (x > 0)
+            above = here & (y > 0)
+            left1 = tl.load(p + at - 1, mask=left, other=0.0)
+            left2 = tl.load(p + 2 * plane + at - 1, mask=left, other=0.0)
+            above1 = tl.load(p + plane + at - pitch, mask=above, other=0.0)
+            above2 = tl.load(p + 3 * plane + at - pitch, mask=above, other=0.0)
+            u1, u2, new1, new2, across1, down1, across2, down2 = _moved(
+                u, p, data, plane, at, here, left1, left2, above1, above2, data_step, coupling
+            )
+
+            # The neighbours' new flow is computed here as well, rather than waited for.
+            above = right & (y > 0)
+            above1 = tl.load(p + plane + at + 1 - pitch, mask=above, other=0.0)
+            above2 = tl.load(p + 3 * plane + at + 1 - pitch, mask=above, other=0.0)
+            _a, _b, right1, right2, _c, _d, _e, _f = _moved(
+                u, p, data, plane, at + 1, right, across1, across2, above1, above2,
+                data_step, coupling,
+            )  # fmt: skip
+            left = below & (x > 0)
+            left1 = tl.load(p + at + pitch - 1, mask=left, other=0.0)
+            left2 = tl.load(p + 2 * plane + at + pitch - 1, mask=left, other=0.0)
+            _a, _b, below1, below2, _c, _d, _e, _f = _moved(
+                u, p, data, plane, at + pitch, below, left1, left2, down1, down2,
+                data_step, coupling,
+            )  # fmt: skip
+
+            dx1 = dual_step * tl.where(right, right1 - new1, 0.0)
+            dy1 = dual_step * tl.where(below, below1 - new1, 0.0)
+            dx2 = dual_step * tl.where(right, right2 - new2, 0.0)
+            dy2 = dual_step * tl.where(below, below2 - new2, 0.0)
+            length1 = 1.0 + tl.sqrt(dx1 * dx1 + dy1 * dy1)
+            length2 = 1.0 + tl.sqrt(dx2 * dx2 + dy2 * dy2)
+
+            tl.store(new_u + at, new1, mask=here)
+            tl.store(new_u + plane + at, new2, mask=here)
+            tl.store(new_p + at, (across1 + dx1) / length1, mask=here)
+            tl.store(new_p + plane + at, (down1 + dy1) / length1, mask=here)
+            tl.store(new_p + 2 * plane + at, (across2 + dx2) / length2, mask=here)
+            tl.store(new_p + 3 * plane + at, (down2 + dy2) / length2, mask=here)
+            change = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
+            change = tl.where(here, change, 0.0)
+            tl.store(partial + far * most + tile, tl.sum(tl.sum(change, axis=1), axis=0))
+
+
+@triton.jit
+def judge(
+    partial, state, shapes, tolerance, work, most, inner_iterations,
+    S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """Counts the iteration that `step` made, and stops slots that need no other. Grid (N,)."""
+    slot = tl.program_id(0)
+    row = state + slot * FIELDS
+    if (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 0):
+        scale = tl.load(row + _SCALE)
+        height, width, pitch = _shape(shapes, slot, scale, S)
+        tiles = _tiles(height, pitch, H, W)
+        partial += slot.to(tl.int64) * most
+        sums = tl.zeros([_JUDGED], dtype=tl.float32)
+        for first in range(0, tiles, _JUDGED):
+            some = first + tl.arange(0, _JUDGED)
+            sums += tl.load(partial + some, mask=some < tiles, other=0.0)
+        change = tl.sum(sums, axis=0)
+        converged = change <= tl.load(tolerance + slot * S + scale)
+        inner = tl.load(row + _INNER) + 1
+        tl.store(row + _INNER, inner)
+        tl.store(row + _CONVERGED, converged.to(tl.int32))
+        tl.store(row + _STOPPED, (converged | (inner >= inner_iterations)).to(tl.int32))
+        tl.store(row + _U_SIDE, 1 - tl.load(row + _U_SIDE))
+        tl.store(row + _P_SIDE, 1 - tl.load(row + _P_SIDE))
+        tl.store(work + slot, tl.load(work + slot) + height * width)
+
+
+# ── between iterations
+
+
+@triton.jit
+def plan(state, outer_iterations, warps):
+    """Decides what comes after an iteration that has stopped. Grid (N,).
+
+    Afterwards U_SIDE is the side that holds the flow when the block's transitions are done:
+    `enter` reads it and writes the other one, `linearise` reads the other one, `smooth` reads the
+    other one and writes it.
+    """
+    slot = tl.program_id(0)
+    row = state + slot * FIELDS
+    asked = (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 1)
+    scale, warp, outer = tl.load(row + _SCALE), tl.load(row + _WARP), tl.load(row + _OUTER) + 1
+    again = (tl.load(row + _CONVERGED) == 0) & (outer < outer_iterations)
+    stays = again | (warp + 1 < warps)
+    done = asked & (stays == 0) & (scale == 0)
+    goes = asked & (done == 0)
+    enters = goes & (stays == 0)
+    tl.store(row + _ENTERS, enters.to(tl.int32))
+    tl.store(row + _WARPS, (goes & (again == 0)).to(tl.int32))
+    tl.store(row + _SMOOTHS, goes.to(tl.int32))
+    if goes:
+        tl.store(row + _SCALE, tl.where(stays, scale, scale - 1))
+        tl.store(row + _WARP, tl.where(again, warp, tl.where(stays, warp + 1, 0)))
+        tl.store(row + _OUTER, tl.where(again, outer, 0))
+        tl.store(row + _INNER, 0)
+        tl.store(row + _STOPPED, 0)
+        side = tl.load(row + _U_SIDE)
+        tl.store(row + _U_SIDE, tl.where(enters, side, 1 - side))
+    if done:
+        tl.store(row + _PHASE, _DONE)
+
+
+@triton.jit
+def enter(
+    u, p, slope, pictures, state, shapes, plane, enlargement,
+    S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """Begins a scale: the coarser scale's flow enlarged, p = 0, ∇I₁. Grid (most, N)."""
+    tile, slot = tl.program_id(0), tl.program_id(1)
+    row = state + slot * FIELDS
+    if tl.load(row + _ENTERS) == 1:
+        scale = tl.load(row + _SCALE)
+        height, width, pitch = _shape(shapes, slot, scale, S)
+        if tile < _tiles(height, pitch, H, W):
+            y, x = _places(tile, pitch, H, W)
+            here = (y < height) & (x < width)
+            at = y * pitch + x
+            far = slot.to(tl.int64)
+
+            picture = pictures + ((far * 2 + 1) * S + scale) * plane
+            slope += far * 2 * plane
+            before, after = tl.maximum(x - 1, 0), tl.minimum(x + 1, width - 1)
+            gx = tl.load(picture + y * pitch + after, mask=here, other=0.0)
+            gx -= tl.load(picture + y * pitch + before, mask=here, other=0.0)
+            before, after = tl.maximum(y - 1, 0), tl.minimum(y + 1, height - 1)
+            gy = tl.load(picture + after * pitch + x, mask=here, other=0.0)
+            gy -= tl.load(picture + before * pitch + x, mask=here, other=0.0)
+            tl.store(slope + at, 0.5 * gx, mask=here)
+            tl.store(slope + plane + at, 0.5 * gy, mask=here)
+
+            p += (far * 2 + tl.load(row + _P_SIDE)) * 4 * plane
+            nothing = tl.zeros([H, W], dtype=tl.float32)
+            for part in tl.static_range(4):
+                tl.store(p + part * plane + at, nothing, mask=here)
+
+            side = tl.load(row + _U_SIDE)
+            new_u = u + (far * 2 + 1 - side) * 2 * plane
+            if scale + 1 == tl.load(row + _SCALES):
+                tl.store(new_u + at, nothing, mask=here)
+                tl.store(new_u + plane + at, nothing, mask=here)
+            else:
+                rows, columns, coarse = _shape(shapes, slot, scale + 1, S)
+                u += (far * 2 + side) * 2 * plane
+                top, bottom, down = _between(y, height, rows)
+                first, last, across = _between(x, width, columns)
+                for part in tl.static_range(2):
+                    some = u + part * plane
+                    a = tl.load(some + top * coarse + first, mask=here, other=0.0)
+                    b = tl.load(some + top * coarse + last, mask=here, other=0.0)
+                    c = tl.load(some + bottom * coarse + first, mask=here, other=0.0)
+                    d = tl.load(some + bottom * coarse + last, mask=here, other=0.0)
+                    a += across * (b - a)
+                    c += across * (d - c)
+                    tl.store(new_u + part * plane + at, enlargement * (a + down * (c - a)),
+                             mask=here)  # fmt: skip
+
+
+@triton.jit
+def _between(place, size, coarse):
+    """Gives the coarse pixels on both sides of a fine one, and the second one's share."""
+    spot = (place.to(tl.float32) + 0.5) * (coarse.to(tl.float32) / size.to(tl.float32)) - 0.5
+    spot = tl.minimum(tl.maximum(spot, 0.0), (coarse - 1).to(tl.float32))
+    first = spot.to(tl.int32)
+    return first, tl.minimum(first + 1, coarse - 1), spot - first.to(tl.float32)
+
+
+@triton.jit
+def linearise(
+    u, data, slope, pictures, state, shapes, plane,
+    S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """Gives the data term at the flow: bicubic, zeros beyond the border. Grid (most, N)."""
+    tile, slot = tl.program_id(0), tl.program_id(1)
+    row = state + slot * FIELDS
+    if tl.load(row + _WARPS) == 1:
+        scale = tl.load(row + _SCALE)
+        height, width, pitch = _shape(shapes, slot, scale, S)
+        if tile < _tiles(height, pitch, H, W):
+            y, x = _places(tile, pitch, H, W)
+            here = (y < height) & (x < width)
+            at = y * pitch + x
+            far = slot.to(tl.int64)
+            u += (far * 2 + 1 - tl.load(row + _U_SIDE)) * 2 * plane
+            data += far * 3 * plane
+            slope += far * 2 * plane
+            picture = pictures + (far * 2 * S + scale) * plane
+            moving = picture + S * plane
+
+            u1 = tl.load(u + at, mask=here, other=0.0)
+            u2 = tl.load(u + plane + at, mask=here, other=0.0)
+            # Far beyond the border all is zero; held so that it fits an integer.
+            px = tl.minimum(tl.maximum(x.to(tl.float32) + u1, -4.0), width.to(tl.float32) + 4.0)
+            py = tl.minimum(tl.maximum(y.to(tl.float32) + u2, -4.0), height.to(tl.float32) + 4.0)
+            left, top = tl.floor(px), tl.floor(py)
+            tx, ty = px - left, py - top
+            column0, row0 = left.to(tl.int32) - 1, top.to(tl.int32) - 1
+
+            value = tl.zeros([H, W], dtype=tl.float32)
+            gx = tl.zeros([H, W], dtype=tl.float32)
+            gy = tl.zeros([H, W], dtype=tl.float32)
+            for j in tl.static_range(4):
+                line = row0 + j
+                weight_y = _cubic_weight(j, ty)
+                for i in tl.static_range(4):
+                    column = column0 + i
+                    weight = weight_y * _cubic_weight(i, tx)
+                    there = here & (line >= 0) & (line < height)
+                    there = there & (column >= 0) & (column < width)
+                    source = line * pitch + column
+                    value += weight * tl.load(moving + source, mask=there, other=0.0)
+                    gx += weight * tl.load(slope + source, mask=there, other=0.0)
+                    gy += weight * tl.load(slope + plane + source, mask=there, other=0.0)
+            still = tl.load(picture + at, mask=here, other=0.0)
+            tl.store(data + at, gx, mask=here)
+            tl.store(data + plane + at, gy, mask=here)
+            tl.store(data + 2 * plane + at, value - gx * u1 - gy * u2 - still, mask=here)
+
+
+@triton.jit
+def _cubic_weight(n: tl.constexpr, t):
+    """Gives Keys' weight of the n-th of four pixels, t being the place after the second one."""
+    if n == 0:
+        t += 1
+    elif n == 2:
+        t = 1 - t
+    elif n == 3:
+        t = 2 - t
+    if (n == 1) | (n == 2):
+        weight = ((_CUBIC + 2) * t - (_CUBIC + 3)) * t * t + 1
+    else:
+        weight = ((t - 5) * t + 8) * t * _CUBIC - 4 * _CUBIC
+    return weight
+
+
+# ── the median of 5 × 5; see vidssl.views.tvl1.median for why it is right
+
+
+@triton.jit
+def smooth(
+    u, state, shapes, plane, S: tl.constexpr, H: tl.constexpr, W: tl.constexpr
+):  # fmt: skip
+    """The median of 5 × 5 of one component of the flow. Grid (most, N, 2)."""
+    tile, slot = tl.program_id(0), tl.program_id(1)
+    row = state + slot * FIELDS
+    if tl.load(row + _SMOOTHS) == 1:
+        height, width, pitch = _shape(shapes, slot, tl.load(row + _SCALE), S)
+        if tile < _tiles(height, pitch, H, W):
+            y, x = _places(tile, pitch, H, W)
+            side, far = tl.load(row + _U_SIDE), slot.to(tl.int64)
+            u += tl.program_id(2) * plane
+            new_u = u + (far * 2 + side) * 2 * plane
+            u += (far * 2 + 1 - side) * 2 * plane
+            here = (y < height) & (x < width)
+            a0, a1, a2, a3, a4 = _sorted_column(u, y, x - 2, here, height, width, pitch)
+            b0, b1, b2, b3, b4 = _sorted_column(u, y, x - 1, here, height, width, pitch)
+            c0, c1, c2, c3, c4 = _sorted_column(u, y, x, here, height, width, pitch)
+            d0, d1, d2, d3, d4 = _sorted_column(u, y, x + 1, here, height, width, pitch)
+            e0, e1, e2, e3, e4 = _sorted_column(u, y, x + 2, here, height, width, pitch)
+            _a, _b, _c, v03, v04 = _sort_five(a0, b0, c0, d0, e0)
+            _a, _b, v12, v13, v14 = _sort_five(a1, b1, c1, d1, e1)
+            _a, v21, v22, v23, _b = _sort_five(a2, b2, c2, d2, e2)
+            v30, v31, v32, _a, _b = _sort_five(a3, b3, c3, d3, e3)
+            v40, v41, _a, _b, _c = _sort_five(a4, b4, c4, d4, e4)
+            v23, v40 = _exchange(v23, v40)
+            v12, v31 = _exchange(v12, v31)
+            v13, v04 = _exchange(v13, v04)
+            v23, v22 = _exchange(v23, v22)
+            v32, v41 = _exchange(v32, v41)
+            v21, v30 = _exchange(v21, v30)
+            v32, v22 = _exchange(v32, v22)
+            v31, v32 = _exchange(v31, v32)
+            v30, v23 = _exchange(v30, v23)
+            v31, v23 = _exchange(v31, v23)
+            v14, v30 = _exchange(v14, v30)
+            v23, v04 = _exchange(v23, v04)
+            v13, v31 = _exchange(v13, v31)
+            v03, v22 = _exchange(v03, v22)
+            v32, v30 = _exchange(v32, v30)
+            v32, v03 = _exchange(v32, v03)
+            v23, v31 = _exchange(v23, v31)
+            v03, v31 = _exchange(v03, v31)
+            tl.store(new_u + y * pitch + x, v03, mask=here)
+
+
+@triton.jit
+def _sorted_column(u, y, x, mask, height, width, pitch):
+    """Gives the five pixels around (y, x) in its column, sorted; borders repeat."""
+    u += tl.minimum(tl.maximum(x, 0), width - 1)
+    a = tl.load(u + tl.maximum(y - 2, 0) * pitch, mask=mask, other=0.0)
+    b = tl.load(u + tl.maximum(y - 1, 0) * pitch, mask=mask, other=0.0)
+    c = tl.load(u + y * pitch, mask=mask, other=0.0)
+    d = tl.load(u + tl.minimum(y + 1, height - 1) * pitch, mask=mask, other=0.0)
+    e = tl.load(u + tl.minimum(y + 2, height - 1) * pitch, mask=mask, other=0.0)
+    return _sort_five(a, b, c, d, e)
+
+
+@triton.jit
+def _sort_five(a, b, c, d, e):
+    a, b = _exchange(a, b)
+    d, e = _exchange(d, e)
+    c, e = _exchange(c, e)
+    c, d = _exchange(c, d)
+    b, e = _exchange(b, e)
+    a, d = _exchange(a, d)
+    a, c = _exchange(a, c)
+    b, d = _exchange(b, d)
+    b, c = _exchange(b, c)
+    return a, b, c, d, e
+
+
+@triton.jit
+def _exchange(a, b):
+    return tl.minimum(a, b), tl.maximum(a, b)

@@ -1,0 +1,50 @@
+"""Pictures and flow at other sizes: linear interpolation as OpenCV's INTER_LINEAR has it.
+
+Legend: B pairs, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def resize(x_BHW: Tensor, size: tuple[int, int], step: tuple[float, float]) -> Tensor:
+    """Gives [B, *size]: pixel centres lie on pixel centres, nothing is smoothed first.
+
+    Args:
+        step: pixels of the source from one pixel of the result to the next, down and across.
+    """
+    (height, width), (down, across) = size, step
+    left, right, share_W = _neighbours(x_BHW, 2, width, across)
+    x_BHW = torch.lerp(x_BHW[:, :, left], x_BHW[:, :, right], share_W)
+    above, below, share_H = _neighbours(x_BHW, 1, height, down)
+    return torch.lerp(x_BHW[:, above], x_BHW[:, below], share_H[:, None])
+
+
+def _neighbours(x: Tensor, axis: int, count: int, step: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives, for each of `count` places, the two source pixels and the second one's share."""
+    last = x.shape[axis] - 1
+    place = (torch.arange(count, dtype=torch.float64, device=x.device) + 0.5) * step - 0.5
+    place = place.clamp_(0, last)
+    first = place.floor()
+    share = (place - first).float()
+    first = first.long()
+    return first, (first + 1).clamp_(max=last), share
+
+
+def pyramid(image_BHW: Tensor, sizes: Sequence[tuple[int, int]], scale_step: float) -> list[Tensor]:
+    """Gives the image at each of :meth:`Parameters.scales`, the finest first."""
+    levels = [image_BHW]
+    step = 1 / scale_step  # exactly, whatever the sizes were rounded to
+    for size in sizes[1:]:
+        levels.append(resize(levels[-1], size, (step, step)))
+    return levels
+
+
+def enlarge_flow(u_BHW: Tensor, size: tuple[int, int], scale_step: float) -> Tensor:
+    """Gives a flow component at the next finer scale's size, in its pixels."""
+    step = (u_BHW.shape[1] / size[0], u_BHW.shape[2] / size[1])
+    return resize(u_BHW, size, step).mul_(1 / scale_step)

@@ -1,0 +1,255 @@
+"""Pairs in flight on one device: their buffers, and the launches that move all of them on.
+
+The kernels of :mod:`vidssl.views.tvl1.kernels` need no answer from the host. So a block of launches
+is always the same, and on a GPU it is recorded once as a CUDA graph. What the host wants to know,
+it reads from a copy of the slots' states that was taken after some block, while later ones run.
+
+Legend: N slots, F of them at once, S scales, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidssl.errors import VidsslError
+from vidssl.views.tvl1 import kernels
+from vidssl.views.tvl1.kernels import TILE_H, TILE_W, Field, Phase
+from vidssl.views.tvl1.parameters import Parameters
+from vidssl.views.tvl1.pyramid import pyramid
+
+ITERATIONS = 10  # of a block: slots that stop early wait for its end
+BLOCKS = 4  # that are launched at once
+FIELDS = kernels.FIELDS.value
+
+
+class Moment:
+    """A point in the device's work that the host can wait for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event = torch.cuda.Event() if device.type == "cuda" else None
+        if self._event is not None:
+            self._event.record()
+
+    def wait(self) -> None:
+        if self._event is not None:
+            self._event.synchronize()
+
+
+class Snapshot:
+    """The slots' states as they were at some moment."""
+
+    def __init__(self, state: Tensor, work: Tensor, device: torch.device) -> None:
+        self._state, self._work = _on_host(state), _on_host(work)
+        self._moment = Moment(device)
+
+    def done(self) -> np.ndarray:
+        """Waits for the moment and gives the slots whose flow is done."""
+        self._moment.wait()
+        return np.flatnonzero(self._state[:, Field.PHASE].numpy() == Phase.DONE)
+
+    def side(self, slots: np.ndarray) -> np.ndarray:
+        """Gives the side on which each slot's flow lies."""
+        sides: np.ndarray = self._state[:, Field.U_SIDE].numpy()[slots]
+        return sides
+
+    def work(self, slots: np.ndarray) -> np.ndarray:
+        """Gives the pixels times iterations that each slot took."""
+        work: np.ndarray = self._work.numpy()[slots]
+        return work
+
+
+class Flows:
+    """Finished flow on its way to the host."""
+
+    def __init__(self, flow_FHW2: Tensor, device: torch.device) -> None:
+        self._flow_FHW2 = _on_host(flow_FHW2)
+        self._moment = Moment(device)
+
+    def arrived(self) -> np.ndarray:
+        """Waits for it and gives float32 [F, H, W, 2]."""
+        self._moment.wait()
+        return self._flow_FHW2.numpy()
+
+
+class Slots:
+    """Room for N pairs, each of at most so many tiles; sizes and stages may differ.
+
+    Args:
+        count: N.
+        tiles: of TILE_H × TILE_W pixels that a picture may have; see :func:`tiles_of`.
+        iterations: of a block.
+        blocks: launched by one :meth:`advance`.
+        graph: record the launches as a CUDA graph.
+
+    Raises:
+        VidsslError: the device lacks memory.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        count: int,
+        tiles: int,
+        device: torch.device,
+        iterations: int = ITERATIONS,
+        blocks: int = BLOCKS,
+        graph: bool = True,
+    ) -> None:
+        self.parameters, self.count, self.tiles, self.device = parameters, count, tiles, device
+        self.iterations, self.blocks = iterations, blocks
+        self.plane = tiles * TILE_H * TILE_W
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        scales, plane = parameters.nscales, self.plane
+        with self._on_device():
+            try:
+                self._pictures = self._zeros(count, 2, scales, plane)
+                self._slope = self._zeros(count, 2, plane)
+                self._data = self._zeros(count, 3, plane)
+                self._u = self._zeros(count, 2, 2, plane)
+                self._p = self._zeros(count, 2, 4, plane)
+                self._partial = self._zeros(count, tiles)
+            except torch.OutOfMemoryError:
+                raise VidsslError(
+                    f"the device lacks memory for the flow of {count} pairs at once"
+                ) from None
+            self._tolerance = self._zeros(count, scales)
+            self._shapes = self._zeros(count, scales, 3, dtype=torch.int32)
+            self._state = self._zeros(count, FIELDS, dtype=torch.int32)
+            self._work = self._zeros(count, dtype=torch.int64)
+        self._graph = self._recorded() if graph and device.type == "cuda" else None
+
+    def enter(self, slots: Sequence[int], pictures_F2HW: np.ndarray) -> None:
+        """Puts pairs of one size, uint8, into slots that are empty or done."""
+        parameters, (height, width) = self.parameters, pictures_F2HW.shape[2:]
+        sizes = parameters.scales(height, width)
+        with self._on_device():
+            which = self._upload(np.asarray(slots))
+            pictures = self._upload(pictures_F2HW).float().flatten(0, 1)
+            for scale, level in enumerate(pyramid(pictures, sizes, parameters.scale_step)):
+                pitch = pitch_of(level.shape[2])
+                rows = F.pad(level, (0, pitch - level.shape[2])).flatten(1).unflatten(0, (-1, 2))
+                self._pictures[:, :, scale, : rows.shape[2]][which] = rows
+            shapes = np.zeros((parameters.nscales, 3), np.int32)
+            shapes[: len(sizes)] = [(rows, columns, pitch_of(columns)) for rows, columns in sizes]
+            tolerance = np.zeros(parameters.nscales, np.float32)
+            tolerance[: len(sizes)] = [parameters.tolerance(*size) for size in sizes]
+            state = np.zeros(FIELDS, np.int32)
+            # As if the scale before the coarsest were just finished: `plan` then enters that.
+            state[Field.PHASE] = Phase.RUNNING
+            state[Field.STOPPED] = state[Field.CONVERGED] = 1
+            state[Field.SCALE] = state[Field.SCALES] = len(sizes)
+            state[Field.WARP] = parameters.warps - 1
+            self._shapes[which] = self._upload(shapes)
+            self._tolerance[which] = self._upload(tolerance)
+            self._state[which] = self._upload(state)
+            self._work[which] = 0
+
+    def advance(self) -> Snapshot:
+        """Starts some blocks and gives the states after them; waits for nothing."""
+        with self._on_device():
+            if self._graph is not None:
+                self._graph.replay()
+            else:
+                self._launch()
+            return Snapshot(self._state, self._work, self.device)
+
+    def fetch(self, slots: np.ndarray, sides: np.ndarray, size: tuple[int, int]) -> Flows:
+        """Sends the flow of slots that are done, all of one size; they may be filled again."""
+        height, width = size
+        pitch = pitch_of(width)
+        with self._on_device():
+            which, side = self._upload(slots), self._upload(sides.astype(np.int64))
+            flow = self._u[which, side, :, : height * pitch].unflatten(2, (height, pitch))
+            flow_FHW2 = flow[..., :width].permute(0, 2, 3, 1).contiguous()
+            return Flows(flow_FHW2, self.device)
+
+    # ── launching
+
+    def _launch(self) -> None:
+        for _ in range(self.blocks):
+            self._launch_block()
+
+    def _launch_block(self) -> None:
+        p, every = self.parameters, (self.tiles, self.count)
+        tile = {"S": p.nscales, "H": TILE_H, "W": TILE_W}
+        many = tile | {"num_warps": kernels.NUM_WARPS}
+        state, shapes, plane = self._state, self._shapes, self.plane
+        kernels.plan[(self.count,)](state, p.outer_iterations, p.warps, num_warps=1)
+        kernels.enter[every](
+            self._u, self._p, self._slope, self._pictures, state, shapes, plane,
+            1 / p.scale_step, **many,
+        )  # fmt: skip
+        kernels.linearise[every](
+            self._u, self._data, self._slope, self._pictures, state, shapes, plane, **many
+        )
+        kernels.smooth[(*every, 2)](self._u, state, shapes, plane, **many)
+        for _ in range(self.iterations):
+            kernels.step[every](
+                self._u, self._p, self._data, self._partial, state, shapes, plane, self.tiles,
+                p.data_step, p.dual_step, p.coupling, **many,
+            )  # fmt: skip
+            kernels.judge[(self.count,)](
+                self._partial, state, shapes, self._tolerance, self._work, self.tiles,
+                p.inner_iterations, **tile, num_warps=1,
+            )  # fmt: skip
+
+    def _recorded(self) -> torch.cuda.CUDAGraph:
+        with self._on_device():
+            self._launch_block()  # with empty slots: compiles what is not compiled yet
+        torch.cuda.synchronize(self.device)
+        graph = torch.cuda.CUDAGraph()
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+        ):
+            self._launch()
+        return graph
+
+    # ── the device
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Makes the device and this object's stream the current ones."""
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.device(self.device), torch.cuda.stream(self._stream), torch.no_grad():
+            yield
+
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def _upload(self, array: np.ndarray) -> Tensor:
+        host = torch.from_numpy(np.ascontiguousarray(array))
+        if self._stream is None:
+            return host
+        # From pinned memory: a copy from any other would wait for all that runs.
+        return host.pin_memory().to(self.device, non_blocking=True)
+
+
+def pitch_of(width: int) -> int:
+    """Gives the places from one row of a plane to the next."""
+    return -(-width // TILE_W) * TILE_W
+
+
+def tiles_of(height: int, width: int) -> int:
+    """Gives the tiles that a picture of this size needs."""
+    return -(-height // TILE_H) * -(-width // TILE_W)
+
+
+def bytes_per_tile(scales: int) -> int:
+    """Gives the device memory that one tile of a slot takes."""
+    return 4 * (TILE_H * TILE_W * (2 * scales + 17) + 1)
+
+
+def _on_host(x: Tensor) -> Tensor:
+    """Starts a copy to pinned memory, or copies at once where there is no device."""
+    if x.device.type != "cuda":
+        return x.clone()
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
