@@ -101,6 +101,10 @@ RecomputeOption = Annotated[
     bool,
     typer.Option("--recompute", help="Compute activations twice: less memory, a third more time."),
 ]
+PlanOption = Annotated[
+    bool,
+    typer.Option("--plan", help="Tell memory, time and bytes, by a short trial; keep nothing."),
+]
 SnapshotOption = Annotated[
     list[int] | None,
     typer.Option("--snapshot-epochs", help="Also publish the checkpoint after this epoch."),
@@ -375,6 +379,7 @@ def pretrain(
     resume: ResumeOption = False,
     new: NewOption = False,
     dry_run: DryRunOption = False,
+    plan: PlanOption = False,
 ) -> None:
     """Learn an encoder of one stream, without labels (but for ubernce).
 
@@ -383,6 +388,8 @@ def pretrain(
     Example:  vidssl pretrain --stream rgb
 
     Example:  vidssl pretrain --stream flow --epochs 100 --set temperature=0.1
+
+    Example:  vidssl pretrain --stream rgb --plan
 
     Example:  vidssl pretrain --method vicc --snapshot-epochs 20
 
@@ -394,7 +401,7 @@ def pretrain(
         stream=stream, method=method, recipe=recipe, pack=pack, split=split, init_from=init_from,
         settings=_settings(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
         name=name, seed=seed, device=device, precision=precision, compile=compile,
-        recompute=recompute, resume=resume, new=new, dry_run=dry_run,
+        recompute=recompute, resume=resume, new=new, dry_run=dry_run, plan=plan,
         snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
@@ -450,6 +457,7 @@ def cotrain(
     resume: ResumeOption = False,
     new: NewOption = False,
     dry_run: DryRunOption = False,
+    plan: PlanOption = False,
 ) -> None:
     """Let one stream learn from what the other one finds alike, or train all views together.
 
@@ -475,7 +483,7 @@ def cotrain(
         student=student, partner=partner, cycles=cycles, init_from=tuple(init_from or ()),
         views=_names(views), name=name, seed=seed, device=device, precision=precision,
         compile=compile, recompute=recompute, resume=resume,
-        new=new, dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()),
+        new=new, dry_run=dry_run, plan=plan, snapshot_epochs=tuple(snapshot_epochs or ()),
         save_every=save_every,
     )  # fmt: skip
     if not cycles:

@@ -87,16 +87,12 @@ def fit(
     Raises:
         Interrupted: a signal came; everything was saved first.
     """
-    objective.to(place.device).train()
-    if place.device.type == "cuda":
-        objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    _prepare_backbones(objective, place)
-    optimizer = make_optimizer(spec, objective.parameter_groups())
+    optimizer = prepare(objective, spec, place)
     resumed = load_resume(folder, objective, optimizer) or {}
     per_epoch = batches.steps_per_epoch
     begin = resumed.get("epoch", 0) * per_epoch + resumed.get("step_in_epoch", 0)
     end = spec.epochs * per_epoch
-    model = _over_ranks(objective)
+    model = over_ranks(objective)
     meter, watch = Meter(place.device), _CollapseWatch()
     saved_at = time.monotonic()
     with (
@@ -139,6 +135,15 @@ def fit(
                         stop.signal_number or 15,
                     )
         return log.last
+
+
+def prepare(objective: Objective, spec: TrainSpec, place: Place) -> torch.optim.Optimizer:
+    """Takes a method to where it is trained, in train mode; gives its optimiser."""
+    objective.to(place.device).train()
+    if place.device.type == "cuda":
+        objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    _prepare_backbones(objective, place)
+    return make_optimizer(spec, objective.parameter_groups())
 
 
 def _steps(
@@ -188,7 +193,8 @@ def _without_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-def _over_ranks(objective: Objective) -> nn.Module:
+def over_ranks(objective: Objective) -> nn.Module:
+    """Gives what a step calls: the objective itself, under DDP where there are several ranks."""
     if distributed.world_size() == 1:
         return objective
     # Queues and BatchNorm statistics are each rank's own, hence no broadcast of buffers. Gradients

@@ -19,7 +19,7 @@ from vidssl.checkpoints import (
     save_tensors,
     weights_digest,
 )
-from vidssl.clips import ClipSpec
+from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.engine import Place, collapse, fit
 from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name, require
 from vidssl.loader import ClipLoader
@@ -28,9 +28,11 @@ from vidssl.objectives import METHODS, OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
 from vidssl.stages.device import choose_device
+from vidssl.stages.forecast import Forecast
 from vidssl.stages.headline import COLLAPSED
 from vidssl.stages.inputs import TrainingData
 from vidssl.stages.result import StageResult
+from vidssl.stages.trial import CountedFrames, try_out
 from vidssl.training_log import Row
 from vidssl.views import get_view
 from vidssl.words import agree
@@ -64,6 +66,7 @@ class TrainingOptions:
         snapshot_epochs: also publish the checkpoint after these epochs.
         precision: of backbones, "bf16" or "float32"; None: bf16 with CUDA.
         recompute: compute activations twice to save memory.
+        plan: only tell what it would take, by a few steps that are written nowhere.
         save_every: seconds between two writes of resume.pt.
     """
 
@@ -82,6 +85,7 @@ class TrainingOptions:
     precision: str | None = None
     compile: bool = False
     recompute: bool = False
+    plan: bool = False
     threads: int | None = None
     snapshot_epochs: tuple[int, ...] = ()
     save_every: float = 60.0
@@ -343,6 +347,10 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
     if options.dry_run:
         return StageResult(artifact=None, notes=plan.notes, plan=plan.as_dict())
     distributed.start(choose_device(options.device))
+    if options.plan:
+        expected = _forecast(plan, progress)
+        whole = plan.as_dict() | {"forecast": expected.as_dict()}
+        return StageResult(artifact=None, notes=plan.notes, plan=whole, forecast=expected)
     if distributed.rank() != 0:
         return _follow(workspace, plan)
     opened = workspace.open_run("checkpoint", plan.name, plan.identity(), plan.parents, options.new)
@@ -413,6 +421,25 @@ def _train(
     progress: Progress,
     epoch_done: Callable[[Objective, int], None],
 ) -> tuple[Objective, Row]:
+    objective, loader, place = _make(plan, plan.data.videos, progress)
+    last = fit(
+        objective,
+        loader,
+        plan.recipe.train,
+        place,
+        folder,
+        seed=plan.options.seed,
+        progress=progress,
+        description=plan.name,
+        epoch_done=lambda epoch: epoch_done(objective, epoch),
+    )
+    return objective, last
+
+
+def _make(
+    plan: TrainingPlan, videos: TrainingVideos, progress: Progress
+) -> tuple[Objective, ClipLoader, Place]:
+    """Builds what the engine takes, all of it as the seed says."""
     options, recipe = plan.options, plan.recipe
     device = distributed.local_device(choose_device(options.device))
     torch.manual_seed(options.seed)
@@ -425,7 +452,7 @@ def _train(
     for sentence in _not_as_the_policy_says(recipe, presentations):
         progress.say(sentence)
     loader = ClipLoader(
-        plan.data.videos,
+        videos,
         objective.needs.views,
         recipe.clip,
         recipe.augment,
@@ -446,18 +473,18 @@ def _train(
         recompute=options.recompute,
         save_every=options.save_every,
     )
-    last = fit(
-        objective,
-        loader,
-        recipe.train,
-        place,
-        folder,
-        seed=options.seed,
-        progress=progress,
-        description=plan.name,
-        epoch_done=lambda epoch: epoch_done(objective, epoch),
-    )
-    return objective, last
+    return objective, loader, place
+
+
+def _forecast(plan: TrainingPlan, progress: Progress) -> Forecast:
+    """Tells what the run would take, by trying a few of its steps."""
+    reader = plan.data.reader
+    counted = CountedFrames(reader)
+    videos = replace(plan.data.videos, reader=counted)
+    objective, loader, place = _make(plan, videos, progress)
+    frame_bytes = {view: reader.frame_bytes(view) for view in loader.sampler.views}
+    train, seed = plan.recipe.train, plan.options.seed
+    return try_out(objective, loader, train, place, seed, frame_bytes, counted, progress)
 
 
 def _not_as_the_policy_says(recipe: Recipe, presentations: Mapping[str, str]) -> list[str]:
