@@ -25,7 +25,13 @@ from vidssl.artifacts import Workspace
 from vidssl.progress import SILENT
 from vidssl.resizing import short_side
 from vidssl.shards import VideoRecord
-from vidssl.stages.extract_flow import WORKING_SIZE, ExtractFlow, extract_video, flow_params
+from vidssl.stages.extract_flow import (
+    WORKING_SIZE,
+    ExtractFlow,
+    choose_method,
+    extract_video,
+    flow_params,
+)
 from vidssl.stages.manifest import Share
 from vidssl.stages.pack import RGB_SIZE, pack_video
 from vidssl.stages.parts import Part, divide
@@ -107,7 +113,8 @@ def measure_clip(clock: Clock, source: Source, tvl1_every: int) -> None:
     measure_encoding(clock, frames, flows)
     for method in ("dis", "farneback"):
         name = "extract-flow" + (f" --method {method}" if method != "dis" else "")
-        params = flow_params(ExtractFlow(source.path, method=method))
+        config = ExtractFlow(source.path, method=method, device="cpu")
+        params = flow_params(config, choose_method(config)[0])
         with clock.step(name, count):
             product = extract_video(source, params)
         clock.bytes[name] += sum(map(len, product.blobs["flow"]))
