@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from cli_workspace import vidssl
@@ -69,6 +70,18 @@ def test_cocon_on_four_views_and_what_is_learnt_is_evaluated(packed):
     assert "view/pose/v001  4 videos, pose" in shown and "stale" not in shown
 
 
+def test_cocon_goes_on_from_the_newest_of_each_view(packed):
+    """By the published policy, in which every view is cropped where most is to be seen of it."""
+    for view in ("pose", "mask"):
+        vidssl("pretrain", "--stream", view, "--method", "cpc", *TINY, workspace=packed)
+    words = ["cotrain", "--method", "cocon", "--views", "pose,mask", "--init-from", "newest"]
+    vidssl(*words, *TINY, "--set", "policy=cocon", workspace=packed)
+    found = Workspace(packed)
+    (made,) = found.artifacts("checkpoint", "pose-mask-cocon")
+    starts = {found.by_digest(made.parents[role]).label for role in ("init", "init2")}
+    assert starts == {"checkpoint/pose-cpc/v001", "checkpoint/mask-cpc/v001"}
+
+
 def test_a_query_is_shown_as_the_gallery_was(packed):
     """A packed video finds itself at similarity 1, through network, stride and codec."""
     single = ["--stream", "mask", "--method", "infonce", "--recipe", "cpu", "--epochs", 1]
@@ -80,6 +93,10 @@ def test_a_query_is_shown_as_the_gallery_was(packed):
     found = vidssl(*query, "--weights", f"mask={weights}", workspace=packed).json
     first = found["answers"][0]["neighbours"][0]
     assert first["video"] == "a/0.mp4" and first["similarity"] == pytest.approx(1, abs=1e-4)
+    sheet = packed / "sheet.png"
+    shown = [*query[:-1], "--sheet", sheet, "--weights", f"mask={weights}"]
+    vidssl(*shown, workspace=packed)
+    assert cv2.imread(str(sheet)).shape[0] > 200
     said = vidssl(*query, "--weights", f"pose={weights}", workspace=packed, code=2).err
     assert "no pose is compared" in said
     said = vidssl(*query, "--weights", weights, workspace=packed, code=2).err

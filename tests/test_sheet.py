@@ -10,6 +10,7 @@ import pytest
 
 from vidssl.errors import VidsslError
 from vidssl.report import lettering, sheet
+from vidssl.report.overlay import laid_over
 from vidssl.report.sheet import Card, draw_sheet, render
 
 
@@ -133,3 +134,12 @@ def test_the_sheet_tells_folders_apart() -> None:
 
 def test_ascii_for_opencv_4() -> None:
     assert lettering.to_ascii("Müßig – 0.5…1 日.mp4") == "Mussig - 0.5..1 _.mp4"
+
+
+def test_what_a_view_sees_is_laid_over_the_dimmed_frame() -> None:
+    frame = np.full((20, 40, 3), 100, np.uint8)
+    picture = np.zeros((10, 20, 3), np.uint8)
+    picture[4:6, 4:8] = (0, 250, 0)
+    shown = laid_over(frame, [picture])
+    assert shown[10, 12].tolist() == [45, 250, 45] and shown[2, 30].tolist() == [45, 45, 45]
+    assert laid_over(frame, []) is frame

@@ -125,6 +125,28 @@ def test_views_need_no_flow_algorithm_and_no_decoder():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("name", list(VIEWS))
+def test_every_view_can_be_looked_at(name: str):
+    view = get_view(name)
+    picture = view.picture(smooth(view.channels))
+    assert picture.shape == (48, 64, 3) and picture.dtype == np.uint8
+    nothing = np.full((4, 6, view.channels), 128 if name == "flow" else 0, np.uint8)
+    assert not view.picture(nothing).any(), "black is where nothing is"
+
+
+def test_pictures_tell_directions_and_joints_apart():
+    flow = np.full((1, 4, 2), 128, np.uint8)
+    flow[0, 0, 0], flow[0, 1, 0], flow[0, 2, 1] = 255, 1, 255  # right, left, down
+    colours = VIEWS["flow"].picture(flow)[0]
+    assert len({tuple(c) for c in colours.tolist()}) == 4 and not colours[3].any()
+    assert colours[0].tolist() == [255, 0, 0]
+    pose = np.zeros((1, 17, 17), np.uint8)
+    pose[0, np.arange(17), np.arange(17)] = 60
+    colours = VIEWS["pose"].picture(pose)[0]
+    assert len({tuple(c) for c in colours.tolist()}) == 17
+    assert (colours.max(1) == 255).all()
+
+
 # ── rgb
 
 

@@ -90,7 +90,7 @@ def run_cycles(
                          "leave --cycles away")  # fmt: skip
     for stream in options.streams:
         check_options(for_stream(options, stream), "cotrain")
-    newest = start_of_cycles(workspace, options)
+    newest = newest_starts(workspace, options, options.streams)
     for student, partner in plan_cycles(options.cycles, options.streams):
         turn = for_stream(options, student)
         result = carry_out(
@@ -143,19 +143,23 @@ def plan_together(
 ) -> TrainingPlan:
     """Plans a run that trains all streams at once."""
     starts = list(options.init_from)
+    streams = options.views or options.streams
     if starts == ["newest"]:
-        starts = [start.label for start in start_of_cycles(workspace, options).values()]
-    return joint.plan(workspace, options, options.views or options.streams, starts, progress)
+        starts = [start.label for start in newest_starts(workspace, options, streams).values()]
+    return joint.plan(workspace, options, streams, starts, progress)
 
 
-def start_of_cycles(workspace: Workspace, options: CotrainOptions) -> dict[str, Artifact]:
-    """Gives the newest pretrained pair of both streams that descends from one pack."""
-    pack = find_pack(workspace, options.pack, list(options.streams)) if options.pack else None
-    first, second = options.streams
-    newest = find_checkpoint(workspace, first, pack=pack, pretrained_only=True)
-    pack = pack_of(workspace, newest, options.pack, options.streams)
-    partner = find_checkpoint(workspace, second, pack=pack, pretrained_only=True)
-    return {first: newest, second: partner}
+def newest_starts(
+    workspace: Workspace, options: CotrainOptions, streams: Sequence[str]
+) -> dict[str, Artifact]:
+    """Gives the newest pretrained checkpoint of each stream, all from one pack."""
+    pack = find_pack(workspace, options.pack, list(streams)) if options.pack else None
+    first, *others = streams
+    found = {first: find_checkpoint(workspace, first, pack=pack, pretrained_only=True)}
+    pack = pack_of(workspace, found[first], options.pack, streams)
+    for stream in others:
+        found[stream] = find_checkpoint(workspace, stream, pack=pack, pretrained_only=True)
+    return found
 
 
 def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, Artifact]:

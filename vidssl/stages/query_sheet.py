@@ -1,4 +1,7 @@
-"""The contact sheet of one query's answer: which frames of which videos go onto it."""
+"""The contact sheet of one query's answer: which frames of which videos go onto it.
+
+A sheet by flow, pose or any other view shows it laid over the frames: what was compared is seen.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from vidssl.features import FrameSource
 from vidssl.report.lettering import DASH
+from vidssl.report.overlay import laid_over
 from vidssl.report.sheet import Card, draw_sheet
 from vidssl.stages.gallery import Gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer
 from vidssl.stages.query_frames import QueryFrames
+from vidssl.views import get_view
 from vidssl.words import counted
 
 NEIGHBOUR_FRAMES = 3
@@ -32,7 +38,7 @@ def draw_answer(
         label: of the query, where it is known.
         videos: the neighbours' numbers in the gallery.
     """
-    head = _query_card(answer, label, query)
+    head = _query_card(answer, label, query, gallery)
     cards = [
         _neighbour_card(neighbour, video, gallery)
         for neighbour, video in zip(answer.neighbours, videos, strict=True)
@@ -43,11 +49,13 @@ def draw_answer(
     )
 
 
-def _query_card(answer: QueryAnswer, label: str | None, query: QueryFrames) -> Card:
+def _query_card(
+    answer: QueryAnswer, label: str | None, query: QueryFrames, gallery: Gallery
+) -> Card:
     count = int(query.frame_count("rgb")[0])
     shown = _spread(0, count - 1, min(QUERY_FRAMES, count))
     length = f"{count / query.fps:.1f} s" if query.fps > 0 else counted(count, "frame")
-    frames = list(query.frames("rgb", 0, shown))
+    frames = _as_compared(query, 0, shown, gallery)
     return Card(frames, Path(answer.query).name, label, length)
 
 
@@ -55,13 +63,28 @@ def _neighbour_card(neighbour: Neighbour, video: int, gallery: Gallery) -> Card:
     last = min(neighbour.last_frame, int(gallery.reader.frame_count("rgb")[video]) - 1)
     shown = _spread(neighbour.first_frame, last, NEIGHBOUR_FRAMES)
     return Card(
-        frames=list(gallery.reader.frames("rgb", video, shown)),
+        frames=_as_compared(gallery.reader, video, shown, gallery),
         name=neighbour.video,
         label=neighbour.label,
         detail=_range(neighbour),
         rank=neighbour.rank,
         similarity=neighbour.similarity,
     )
+
+
+def _as_compared(
+    source: FrameSource, video: int, shown: np.ndarray, gallery: Gallery
+) -> list[np.ndarray]:
+    """Gives frames as filmed, with the views by which videos were compared laid over them."""
+    views = [stream.subject.stream for stream in gallery.streams]
+    laid = [_pictures(view, source, video, shown) for view in views if view != "rgb"]
+    frames = source.frames("rgb", video, shown)
+    return [laid_over(frame, [one[t] for one in laid]) for t, frame in enumerate(frames)]
+
+
+def _pictures(view: str, source: FrameSource, video: int, shown: np.ndarray) -> list[np.ndarray]:
+    last = int(source.frame_count(view)[video]) - 1  # a derived view may end earlier
+    return [get_view(view).picture(f) for f in source.frames(view, video, shown.clip(max=last))]
 
 
 def _spread(first: int, last: int, count: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+import cv2
 import numpy as np
 
 from vidssl.views.codecs import get_codec
@@ -182,6 +183,14 @@ class FlowView(StackedView):
         np.negative(u, out=u)  # of 8 bits: 256 - u, but for 0, which stays
         u[u == 0] = 255
         return turned
+
+    def picture(self, frame: np.ndarray) -> np.ndarray:
+        """Shows the direction as a hue, and the speed as brightness: full at a quarter of bound."""
+        u, v = (channel.astype(np.float32) - ZERO for channel in np.moveaxis(frame, -1, 0))
+        speed, turn = cv2.cartToPolar(u, v, angleInDegrees=True)
+        value = np.minimum(speed * (4 * 255 / STEPS), 255)
+        hue = np.stack([turn / 2, np.full_like(value, 255), value], axis=-1)
+        return cv2.cvtColor(hue.astype(np.uint8), cv2.COLOR_HSV2RGB)
 
     def activity(self, frames: np.ndarray) -> float:
         """Gives how much moves in frames uint8 [T, H, W, 2]: the mean of |u| and |v|."""

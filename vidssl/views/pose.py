@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import cv2
 import numpy as np
 
 from vidssl.views.derive import Deriver
@@ -63,6 +64,13 @@ class PoseView(StackedView):
     def flip(self, frames: np.ndarray) -> np.ndarray:
         """Mirrors [T, H, W, 17] left to right and swaps left and right joints."""
         return np.ascontiguousarray(frames[:, :, ::-1, SWAPPED])
+
+    def picture(self, frame: np.ndarray) -> np.ndarray:
+        """Shows each joint in a hue of its own, the likeliest at full brightness."""
+        hues = np.full((1, self.channels, 3), 255, np.uint8)
+        hues[0, :, 0] = np.arange(self.channels) * 180 // self.channels
+        colour_J3 = cv2.cvtColor(hues, cv2.COLOR_HSV2RGB)[0] / np.float32(max(frame.max(), 1))
+        return (frame[..., None] * colour_J3).max(axis=2).astype(np.uint8)
 
     def deriver(self) -> type[Deriver]:
         from vidssl.views.keypoints import KeypointDeriver  # a network: training needs none

@@ -48,6 +48,10 @@ class RgbView(View):
         """Standardises [..., 3, T, H, W] in 0..255 with ImageNet's mean and deviation."""
         return standardise_rgb(x)
 
+    def picture(self, frame: np.ndarray) -> np.ndarray:
+        """A frame is a picture already."""
+        return frame
+
     def flip(self, frames: np.ndarray) -> np.ndarray:
         """Mirrors [T, H, W, 3] left to right."""
         return mirrored(frames)

@@ -178,6 +178,16 @@ class View(ABC):
     def flip(self, frames: np.ndarray) -> np.ndarray:
         """Mirrors frames uint8 [T, H, W, C] left to right, values included where they point."""
 
+    def picture(self, frame: np.ndarray) -> np.ndarray:
+        """Gives a stored frame uint8 [H, W, C] as people may look at it: RGB uint8 [H, W, 3].
+
+        Black is where nothing is. Here: the largest of all channels, in green, which leaves to be
+        seen what it is laid over.
+        """
+        picture = np.zeros((*frame.shape[:2], 3), np.uint8)
+        picture[..., 1] = frame.max(axis=2)
+        return picture
+
     def activity(self, frames: np.ndarray) -> float:
         """Gives how much there is to see in frames uint8 [T, H, W, C]: the mean value."""
         return float(frames.mean())
