@@ -32,6 +32,7 @@ from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.solver import solve
 
 NOISE = 0.001  # grey levels
+STILL = 0.05  # pixels: a mean below is a frame shown twice, or nearly so
 REFERENCE = "tvl1-opencv published"
 
 
@@ -43,6 +44,7 @@ class Row:
         epe, close, bytes: agreement with the reference on real pairs, each.
         seconds: process time of each real pair.
         work: pixels times iterations of each real pair, in millions.
+        motion: mean length of the flow of each real pair, in pixels.
         truth: distance in pixels from the true flow of each made-up pair.
     """
 
@@ -51,6 +53,7 @@ class Row:
     bytes: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     work: list[float] = field(default_factory=list)
+    motion: list[float] = field(default_factory=list)
     truth: list[float] = field(default_factory=list)
 
 
@@ -88,6 +91,7 @@ def measure_real(before: np.ndarray, after: np.ndarray, rows: dict[str, Row], se
     flows["noise"] = noisy(disturbed(before, draw), disturbed(after, draw))
     for name, flow in flows.items():
         found = agreement(flow, flows[REFERENCE])
+        rows[name].motion.append(float(np.linalg.norm(flow, axis=-1).mean()))
         rows[name].epe.append(found.epe)
         rows[name].close.append(found.close)
         rows[name].bytes.append(found.bytes)
