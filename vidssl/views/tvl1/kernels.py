@@ -223,9 +223,11 @@ def judge(
         tiles = _tiles(height, pitch, H, W)
         partial += slot.to(tl.int64) * most
         sums = tl.zeros([_JUDGED], dtype=tl.float32)
-        for first in range(0, tiles, _JUDGED):
+        first = 0
+        while first < tiles:
             some = first + tl.arange(0, _JUDGED)
             sums += tl.load(partial + some, mask=some < tiles, other=0.0)
+            first += _JUDGED
         change = tl.sum(sums, axis=0)
         converged = change <= tl.load(tolerance + slot * S + scale)
         inner = tl.load(row + _INNER) + 1
