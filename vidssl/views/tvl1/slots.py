@@ -32,7 +32,8 @@ class Moment:
     """A point in the device's work that the host can wait for."""
 
     def __init__(self, device: torch.device) -> None:
-        self._event = torch.cuda.Event() if device.type == "cuda" else None
+        # Blocking: who waits leaves its core to those that decode.
+        self._event = torch.cuda.Event(blocking=True) if device.type == "cuda" else None
         if self._event is not None:
             self._event.record()
 
