@@ -552,7 +552,7 @@ def probe(
     """Train a linear classifier on frozen features; needs labels.
 
     Of two streams the probe of each is trained, or found, and their class probabilities are
-    averaged.
+    averaged. (`vidssl finetune --freeze` trains on clips drawn anew for every epoch instead.)
 
     Example:  vidssl probe
 
@@ -592,6 +592,10 @@ def finetune(
     scratch: Annotated[
         bool, typer.Option("--scratch", help="Begin with fresh weights, for comparison.")
     ] = False,
+    freeze: Annotated[
+        bool,
+        typer.Option("--freeze", help="Train only a linear classifier: the papers' linear probe."),
+    ] = False,
     recipe: RecipeOption = None,
     backbone: Annotated[str | None, typer.Option(help="Of --scratch, such as tiny or s3d.")] = None,
     epochs: EpochsOption = None,
@@ -617,13 +621,17 @@ def finetune(
     """Train encoder and classifier on labels, end to end, and test them: the papers' figures.
 
     The trained network is a checkpoint, NAME-finetuned. Interrupted, the same command goes on;
-    with another --crops or --hop it tests again without training.
+    with another --crops or --hop it tests again without training. With --freeze only a linear
+    classifier is trained, on clips drawn anew for every epoch (`probe` trains one on features that
+    are saved once, which is far quicker); the checkpoint is then NAME-linear.
 
     Example:  vidssl finetune
 
     Example:  vidssl finetune --stream rgb,flow --crops ten
 
     Example:  vidssl finetune --scratch --stream flow
+
+    Example:  vidssl finetune --freeze
 
     Example:  torchrun --nproc-per-node 2 -m vidssl finetune --recipe coclr-ucf101
     """
@@ -632,15 +640,16 @@ def finetune(
 
     options = stage.FinetuneOptions(
         checkpoints=tuple(checkpoint or ()), streams=_names(stream), scratch=scratch,
-        recipe=recipe, pack=pack, split=split, crops=crops, hop=hop, name=name, seed=seed,
+        freeze=freeze, recipe=recipe, pack=pack, split=split, crops=crops, hop=hop, name=name,
         settings=_settings(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
-        device=device, compile=compile, save_every=save_every, resume=resume, new=new,
+        seed=seed, device=device, compile=compile, save_every=save_every, resume=resume, new=new,
         dry_run=dry_run,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
     if result.test is not None and result.test.report is not None:
-        terminal.show(classification_tables("finetuned network", result.test.report))
+        network = "linear classifier" if freeze else "finetuned network"
+        terminal.show(classification_tables(network, result.test.report))
     for training in result.trainings:
         terminal.outline(training)
     if result.test is not None:
