@@ -23,11 +23,12 @@ from stubs import FixedBatches
 from vidssl.augment import POLICIES, ColourDraw, apply_colour
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips import ClipSpec, TrainingVideos
-from vidssl.engine import Place, fit
+from vidssl.engine import Meter, Place, fit, train_step
 from vidssl.errors import Interrupted
 from vidssl.features import Protocol, extract
 from vidssl.loader import ClipLoader
-from vidssl.optimisation import TrainSpec
+from vidssl.objectives import Clock
+from vidssl.optimisation import TrainSpec, make_optimizer
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.detection import ask_heads, detect, surest
 from vidssl.views.flow_algorithms import RAFT_PRESETS
@@ -187,6 +188,27 @@ def test_a_training_step_is_the_same_on_both_devices(method, tmp_path):
         rows = [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
         losses.append([np.nan if row["loss"] is None else row["loss"] for row in rows])
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-2, equal_nan=True)
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize("method", METHODS)
+def test_the_host_never_waits_for_the_device_within_a_step(method):
+    objective = METHODS[method]().cuda().train()
+    optimizer = make_optimizer(TrainSpec(batch_size=4), objective.parameter_groups())
+    meter = Meter(torch.device("cuda"))
+    batches = OnDevice(6, lambda step: batch(step, objective))
+    for step, micro_batches in enumerate(batches.steps(0, 6)):
+        # Before the last step queues fill, and a method may ask whether they are full.
+        torch.cuda.set_sync_debug_mode("error" if step == 5 else "default")
+        try:
+            clock = Clock(0, 0, step, 6, 6)
+            with meter.waiting():
+                pass
+            meter.add(train_step(objective, objective, optimizer, micro_batches, clock), 4)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert 0 <= meter.fetch()["data_wait"] < 1
 
 
 class OnDevice(FixedBatches):

@@ -93,7 +93,18 @@ SaveEveryOption = Annotated[
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Demand an unfinished run to continue.")
 ]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="Of the backbone: bf16 (default with CUDA) or float32.")
+]
 CompileOption = Annotated[bool, typer.Option("--compile", help="torch.compile the backbone.")]
+RecomputeOption = Annotated[
+    bool,
+    typer.Option("--recompute", help="Compute activations twice: less memory, a third more time."),
+]
+PlanOption = Annotated[
+    bool,
+    typer.Option("--plan", help="Tell memory, time and bytes, by a short trial; keep nothing."),
+]
 SnapshotOption = Annotated[
     list[int] | None,
     typer.Option("--snapshot-epochs", help="Also publish the checkpoint after this epoch."),
@@ -360,12 +371,15 @@ def pretrain(
     name: Annotated[str | None, typer.Option(help="Default: STREAM-METHOD.")] = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     compile: CompileOption = False,
+    recompute: RecomputeOption = False,
     snapshot_epochs: SnapshotOption = None,
     save_every: SaveEveryOption = 60.0,
     resume: ResumeOption = False,
     new: NewOption = False,
     dry_run: DryRunOption = False,
+    plan: PlanOption = False,
 ) -> None:
     """Learn an encoder of one stream, without labels (but for ubernce).
 
@@ -374,6 +388,8 @@ def pretrain(
     Example:  vidssl pretrain --stream rgb
 
     Example:  vidssl pretrain --stream flow --epochs 100 --set temperature=0.1
+
+    Example:  vidssl pretrain --stream rgb --plan
 
     Example:  vidssl pretrain --method vicc --snapshot-epochs 20
 
@@ -384,8 +400,9 @@ def pretrain(
     options = stage.PretrainOptions(
         stream=stream, method=method, recipe=recipe, pack=pack, split=split, init_from=init_from,
         settings=_settings(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
-        name=name, seed=seed, device=device, compile=compile, resume=resume, new=new,
-        dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
+        name=name, seed=seed, device=device, precision=precision, compile=compile,
+        recompute=recompute, resume=resume, new=new, dry_run=dry_run, plan=plan,
+        snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
     told = {"method": method, "recipe": recipe, "pack": pack, "split": split, "device": device}
@@ -432,12 +449,15 @@ def cotrain(
     name: Annotated[str | None, typer.Option(help="Default: STREAM-METHOD.")] = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     compile: CompileOption = False,
+    recompute: RecomputeOption = False,
     snapshot_epochs: SnapshotOption = None,
     save_every: SaveEveryOption = 60.0,
     resume: ResumeOption = False,
     new: NewOption = False,
     dry_run: DryRunOption = False,
+    plan: PlanOption = False,
 ) -> None:
     """Let one stream learn from what the other one finds alike, or train all views together.
 
@@ -461,8 +481,9 @@ def cotrain(
             settings, k=k, backbone=backbone, epochs=epochs, batch_size=batch_size
         ),
         student=student, partner=partner, cycles=cycles, init_from=tuple(init_from or ()),
-        views=_names(views), name=name, seed=seed, device=device, compile=compile, resume=resume,
-        new=new, dry_run=dry_run, snapshot_epochs=tuple(snapshot_epochs or ()),
+        views=_names(views), name=name, seed=seed, device=device, precision=precision,
+        compile=compile, recompute=recompute, resume=resume,
+        new=new, dry_run=dry_run, plan=plan, snapshot_epochs=tuple(snapshot_epochs or ()),
         save_every=save_every,
     )  # fmt: skip
     if not cycles:
@@ -612,7 +633,9 @@ def finetune(
     name: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     compile: CompileOption = False,
+    recompute: RecomputeOption = False,
     save_every: SaveEveryOption = 60.0,
     resume: ResumeOption = False,
     new: NewOption = False,
@@ -642,7 +665,8 @@ def finetune(
         checkpoints=tuple(checkpoint or ()), streams=_names(stream), scratch=scratch,
         freeze=freeze, recipe=recipe, pack=pack, split=split, crops=crops, hop=hop, name=name,
         settings=_settings(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
-        seed=seed, device=device, compile=compile, save_every=save_every, resume=resume, new=new,
+        seed=seed, device=device, precision=precision, compile=compile, recompute=recompute,
+        save_every=save_every, resume=resume, new=new,
         dry_run=dry_run,
     )  # fmt: skip
     result = terminal.run(stage.run, options)

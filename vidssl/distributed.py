@@ -20,11 +20,14 @@ def launched_by_torchrun() -> bool:
 
 
 def start(device_type: str) -> None:
-    """Joins the process group that torchrun describes (NCCL on CUDA, gloo on CPU), once."""
+    """Joins the process group that torchrun describes, once: NCCL for what is on CUDA, else gloo.
+
+    Flags and plain data go by gloo, so that asking the other ranks waits for no device.
+    """
     if launched_by_torchrun() and not dist.is_initialized():
         if device_type == "cuda":  # before NCCL, which would put every rank on the first device
             torch.cuda.set_device(local_device(device_type))
-        dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
 
 
 def stop() -> None:
@@ -109,8 +112,7 @@ def any_rank(flag: bool) -> bool:
     """Whether `flag` is set on any rank; every rank must ask at the same step."""
     if world_size() == 1:
         return flag
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    value = torch.tensor(int(flag), device=device)
+    value = torch.tensor(int(flag))
     dist.all_reduce(value, dist.ReduceOp.MAX)
     return bool(value.item())
 
@@ -148,7 +150,8 @@ def with_shuffled_batch(
     if world_size() == 1:
         return encode(x_B)
     everything = gather(x_B)
-    order = torch.randperm(len(everything), generator=generator).to(x_B.device)
+    order = torch.randperm(len(everything), generator=generator)
+    order = order.to(x_B.device, non_blocking=True)
     mine = order.view(world_size(), -1)[rank()]
     shuffled = gather(encode(everything[mine]))
     back = torch.argsort(order).view(world_size(), -1)[rank()]

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vidssl import distributed
+from vidssl.backbones import Encoder
+from vidssl.backbones.recompute import recompute_activations
 from vidssl.clips import ClipBatch
 from vidssl.collapse import sentence, signs_of_collapse
 from vidssl.errors import Interrupted, VidsslError
@@ -48,6 +50,7 @@ class Place:
     Attributes:
         half_precision: bf16 autocast in backbones.
         compile: torch.compile on backbones.
+        recompute: backbones keep few activations and compute the others twice.
         log_every: optimiser steps between two rows of the log (epochs end with one, too).
         save_every: seconds between two writes of resume.pt.
     """
@@ -55,6 +58,7 @@ class Place:
     device: torch.device
     half_precision: bool = False
     compile: bool = False
+    recompute: bool = False
     log_every: int = 20
     save_every: float = 60.0
 
@@ -83,16 +87,12 @@ def fit(
     Raises:
         Interrupted: a signal came; everything was saved first.
     """
-    objective.to(place.device).train()
-    if place.device.type == "cuda":
-        objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    _set_precision(objective, place)
-    optimizer = make_optimizer(spec, objective.parameter_groups())
+    optimizer = prepare(objective, spec, place)
     resumed = load_resume(folder, objective, optimizer) or {}
     per_epoch = batches.steps_per_epoch
     begin = resumed.get("epoch", 0) * per_epoch + resumed.get("step_in_epoch", 0)
     end = spec.epochs * per_epoch
-    model = _over_ranks(objective)
+    model = over_ranks(objective)
     meter, watch = Meter(place.device), _CollapseWatch()
     saved_at = time.monotonic()
     with (
@@ -135,6 +135,15 @@ def fit(
                         stop.signal_number or 15,
                     )
         return log.last
+
+
+def prepare(objective: Objective, spec: TrainSpec, place: Place) -> torch.optim.Optimizer:
+    """Takes a method to where it is trained, in train mode; gives its optimiser."""
+    objective.to(place.device).train()
+    if place.device.type == "cuda":
+        objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    _prepare_backbones(objective, place)
+    return make_optimizer(spec, objective.parameter_groups())
 
 
 def _steps(
@@ -184,21 +193,24 @@ def _without_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-def _over_ranks(objective: Objective) -> nn.Module:
+def over_ranks(objective: Objective) -> nn.Module:
+    """Gives what a step calls: the objective itself, under DDP where there are several ranks."""
     if distributed.world_size() == 1:
         return objective
-    # Queues and BatchNorm statistics are each rank's own, hence no broadcast of buffers.
-    return DistributedDataParallel(objective, broadcast_buffers=False)
+    # Queues and BatchNorm statistics are each rank's own, hence no broadcast of buffers. Gradients
+    # lie in the buckets that are sent, not beside them. No static graph: it gains nothing here
+    # (docs/benchmarks.md), and a step without a loss breaks it.
+    return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def _set_precision(objective: Objective, place: Place) -> None:
-    from vidssl.backbones import Encoder
-
+def _prepare_backbones(objective: Objective, place: Place) -> None:
     for module in objective.modules():
         if isinstance(module, Encoder):
             module.half_precision = place.half_precision
+            if place.recompute:
+                recompute_activations(module.backbone)
             if place.compile:
-                module.backbone.compile()
+                module.backbone.compile(dynamic=False)  # clips are all of one shape
 
 
 # ── figures ──────────────────────────────────────────────────────────────────────────────────
@@ -212,32 +224,31 @@ class Meter:
         self._reset()
 
     def _reset(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
+        self._sums: dict[tuple[str, ...], Tensor] = {}  # [2, names]: sums, and of how many
         self._features: Tensor | Mapping[str, Tensor] | None = None
         self._diverged = torch.zeros((), dtype=torch.bool, device=self.device)
-        self._samples, self._waited, self._begin = 0, 0.0, time.monotonic()
+        self._waits: list[tuple[Moment, Moment]] = []
+        self._samples, self._begin = 0, time.monotonic()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Times the wait for data."""
-        begin = time.monotonic()
+        """Times how long the device has nothing to do but wait for data."""
+        begin = now(self.device)
         yield
-        self._waited += time.monotonic() - begin
+        self._waits.append((begin, now(self.device)))
 
     def add(self, outputs: Sequence[StepOutput], samples: int) -> None:
         """Takes up one optimiser step."""
         self._samples += samples
         for output in outputs:
-            if output.loss is not None:
-                self._diverged = self._diverged | ~torch.isfinite(output.loss)
             nothing = torch.full((), math.nan, device=self.device)
             values = {"loss": nothing if output.loss is None else output.loss} | output.metrics
-            for name, value in values.items():
-                known = torch.isfinite(value)
-                value = torch.where(known, value, torch.zeros_like(value)).float()
-                self._sums[name] = self._sums.get(name, 0) + value
-                self._counts[name] = self._counts.get(name, 0) + known
+            names, figures = tuple(values), torch.stack([v.float() for v in values.values()])
+            known = torch.isfinite(figures)
+            seen = torch.stack([torch.where(known, figures, 0.0), known.float()])
+            self._sums[names] = self._sums.get(names, 0) + seen
+            if output.loss is not None:
+                self._diverged = self._diverged | ~known[0]
             self._features = output.features
 
     def fetch(self) -> Row:
@@ -251,17 +262,46 @@ class Meter:
                 "training has diverged: the loss is no finite number any more; a lower rate "
                 "(--set lr=…) or a warm-up (--set warmup_epochs=…) usually helps"
             )
-        seconds = time.monotonic() - self._begin
-        row: Row = {
-            name: float(total) / count if (count := int(self._counts[name])) else math.nan
-            for name, total in self._sums.items()
-        }
+        row = self._means()
+        seconds = max(time.monotonic() - self._begin, 1e-9)
         if self._features is not None:
             row |= health_of_views(self._features)
-        row["samples_per_second"] = self._samples / max(seconds, 1e-9)
-        row["data_wait"] = self._waited / max(seconds, 1e-9)
+        row["samples_per_second"] = self._samples / seconds
+        row["data_wait"] = sum(seconds_between(*wait) for wait in self._waits) / seconds
         self._reset()
         return row
+
+    def _means(self) -> Row:
+        totals: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        for names, sums in self._sums.items():
+            for name, total, count in zip(names, *sums.tolist(), strict=True):
+                totals[name] = totals.get(name, 0.0) + total
+                counts[name] = counts.get(name, 0.0) + count
+        return {n: totals[n] / counts[n] if counts[n] else math.nan for n in totals}
+
+
+Moment = float | torch.cuda.Event
+
+
+def now(device: torch.device) -> Moment:
+    """Gives the time, on CUDA as the device will know it when it comes to this place.
+
+    The host queues work far ahead: where it waits, the device may have enough to do.
+    """
+    if device.type != "cuda":
+        return time.monotonic()
+    moment = torch.cuda.Event(enable_timing=True)
+    moment.record(torch.cuda.current_stream(device))
+    return moment
+
+
+def seconds_between(begin: Moment, end: Moment) -> float:
+    """Gives how much later `end` was; on CUDA the device must have come to it."""
+    if isinstance(begin, float) and isinstance(end, float):
+        return end - begin
+    assert isinstance(begin, torch.cuda.Event)
+    return begin.elapsed_time(end) / 1000
 
 
 def _show(task: Task, row: Row) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+MEMORY = Path("/proc/meminfo")
 OWN_GROUP = Path("/proc/self/cgroup")
 
 
@@ -18,6 +19,16 @@ def cores() -> int:
     here = len(affinity(0)) if affinity else os.cpu_count() or 1
     granted = int(min(here, _quota()))
     return max(1, granted // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def free_memory() -> int | None:
+    """Gives the bytes of memory that programs may still take; None where that is not told."""
+    try:
+        lines = MEMORY.read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(found[0]) if found else None
 
 
 def _quota() -> float:

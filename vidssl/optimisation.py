@@ -84,12 +84,11 @@ def make_optimizer(
     """
     groups = _groups(list(parameters))
     if spec.optimizer == "adam":
-        fused = all(p.is_cuda for group in groups for p in group["params"])
-        return torch.optim.Adam(
-            groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused or None
-        )
+        return torch.optim.Adam(groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
     if spec.optimizer == "larc":
         return LARC(groups, spec.lr, spec.sgd_momentum, spec.weight_decay)
+    # Not fused: torch's fused SGD fails where a tensor gets its first gradient after others, as
+    # frozen prototypes do. On CUDA it is foreach by itself.
     return torch.optim.SGD(
         groups, lr=spec.lr, momentum=spec.sgd_momentum, weight_decay=spec.weight_decay
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing mo
     from vidssl.stages.classification import ClassificationReport, StreamRow
     from vidssl.stages.demo import DemoResult
     from vidssl.stages.flow_diff import FlowDiff
+    from vidssl.stages.forecast import Forecast
     from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
     from vidssl.stages.recall import RetrievalReport
     from vidssl.stages.status import Node, Status
@@ -66,6 +67,65 @@ def _accuracies(row: StreamRow, report: ClassificationReport) -> list[str]:
         str(report.test_clips),
         report.split,
     ]
+
+
+def forecast_table(plan: Mapping[str, Any], forecast: Forecast) -> Table:
+    """Gives what a training run would take."""
+    recipe = plan["recipe"]
+    table = Table(title=f"plan of {plan['makes']} (nothing was kept)", title_justify="left")
+    table.show_header = False
+    for style in ("", "bold", "dim"):
+        table.add_column(style=style)
+    for what, much, more in _forecast_rows(plan, recipe, forecast):
+        table.add_row(what, Text(much), Text(more))
+    return table
+
+
+def _forecast_rows(
+    plan: Mapping[str, Any], recipe: Mapping[str, Any], f: Forecast
+) -> Iterator[tuple[str, str, str]]:
+    yield "inputs", ", ".join(plan["inputs"].values()), ""
+    yield "videos", f"{plan['training_videos']:,}", f"split {recipe['split']}"
+    trained = f"{f.trained / 1e6:.1f} million of them trained"
+    yield "parameters", f"{f.parameters / 1e6:.1f} million", trained
+    parts = counted(f.batch_per_process // f.micro_batch, "micro-batch")
+    share = f"{f.batch_per_process} in each process" if f.processes > 1 else "in one process"
+    batch = f.batch_per_process * f.processes
+    yield "batch", f"{batch} videos", f"{share}, {parts} of {f.micro_batch}"
+    on = f"{plan['device']}, {recipe['precision']}"
+    there = "" if f.memory_there is None else f" of {gigabytes(f.memory_there)}"
+    if f.memory is None:
+        yield "memory", f"more than {gigabytes(f.memory_there or 0)}", on
+    else:
+        how = "measured" if f.measured else "an estimate"
+        yield "memory", gigabytes(f.memory) + there, f"{how}; {on}"
+    total = f.steps_per_epoch * f.epochs
+    yield "steps", f"{total:,}", f"{f.epochs} epochs of {f.steps_per_epoch:,}"
+    if f.seconds_per_epoch is not None and f.samples_per_second is not None:
+        tried = f"by {counted(f.tried, 'step')}; data wait {percent(f.data_wait)} %"
+        yield "speed", f"{f.samples_per_second:.4g} videos/s", tried
+        whole = duration(f.seconds_per_epoch * f.epochs)
+        yield "time", f"{duration(f.seconds_per_epoch)} an epoch", f"{whole} in all"
+    read = gigabytes(f.bytes_per_epoch * f.epochs)
+    yield "to be read", f"{gigabytes(f.bytes_per_epoch)} an epoch", f"{read} in all"
+    if f.note:
+        yield "note", f.note, ""
+
+
+def gigabytes(number: float) -> str:
+    """Gives bytes in the unit that suits them."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number / 1e3:.3g} kB"
+
+
+def duration(seconds: float) -> str:
+    """Gives a time in the unit that suits it."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def flow_diff_tables(found: FlowDiff) -> RenderableType:

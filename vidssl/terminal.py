@@ -29,6 +29,7 @@ from vidssl.interrupts import work_begins
 from vidssl.progress import Progress
 from vidssl.stages.headline import COLLAPSED, headline
 from vidssl.stages.result import PartReport, StageResult
+from vidssl.tables import forecast_table
 from vidssl.words import counted
 
 Result = TypeVar("Result")
@@ -183,7 +184,10 @@ class Terminal:
 
     def outline(self, result: StageResult) -> None:
         """Prints one line on the artifact, and tables of a plan or of quarantined videos."""
-        if result.plan is not None:
+        if result.forecast is not None and result.plan is not None:
+            self.show(forecast_table(result.plan, result.forecast))
+            self.notes(result.notes)
+        elif result.plan is not None:
             self.show(plan_table(result.plan))
         self._list_quarantined(result.quarantined)
         if result.artifact is None and result.part is not None:

@@ -166,6 +166,9 @@ class Objective(nn.Module, ABC):
     def inherit(self, bequest: Mapping[str, Tensor]) -> None:
         """Takes up what it can use of an earlier run's :attr:`bequest`, of whatever method."""
 
+    def fill(self) -> None:
+        """Takes queues for full, whatever they hold, so that a trial is of steps that train."""
+
     @abstractmethod
     def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
         """Computes the loss of one micro-batch."""

@@ -90,6 +90,9 @@ class InfoNCE(Objective):
     def encoders(self) -> dict[str, Encoder]:
         return {self.view: self.query}
 
+    def fill(self) -> None:
+        self.queue.filled.fill_(self.queue.length)
+
     def before_forward(self, clock: Clock) -> None:
         move_towards(self.key, self.query, self.config.momentum)
 

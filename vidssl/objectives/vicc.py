@@ -6,6 +6,7 @@ C prototypes, K remembered clips per rank and view.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -181,7 +182,7 @@ class ViCC(Objective):
         other_BB = batch.source[:, None] != batch.source
         return {
             "top1": (code_VBC[0].argmax(1) == log_p_VBC[1].argmax(1)).float().mean(),
-            "prototype_entropy": entropy / usage_C.new_tensor(len(usage_C)).log(),
+            "prototype_entropy": entropy / math.log(len(usage_C)),
             "prototype_usage": prototype_usage(log_p_VBC[:2].flatten(0, 1)),  # the student's
             "knn": nearest_has_same_label(z_VBP[0], batch.label, z_VBP[0], batch.label, other_BB),
         }

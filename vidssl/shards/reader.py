@@ -118,6 +118,15 @@ class ShardReader:
             )
         return self.videos.length[view]
 
+    def frame_bytes(self, view: str) -> float:
+        """Gives the bytes of a view's frame, mean over all of them.
+
+        Raises:
+            As :meth:`frame_count`.
+        """
+        frames = int(self.frame_count(view).sum())
+        return sum(shard.places[view].size for shard in self._shards) / max(frames, 1)
+
     # ── frames
 
     def read(self, view: str, video: int, frames: Frames) -> list[bytes]:

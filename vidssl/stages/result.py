@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vidssl.artifacts import Artifact
+from vidssl.stages.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class StageResult:
         quarantined: (video, reason) for each video left out.
         notes: sentences the user should see.
         plan: for a dry run, what would be done, as plain data.
+        forecast: what it would take, where that was asked for; it is in the plan, too.
         part: what was done, where that was a part.
     """
 
@@ -45,6 +47,7 @@ class StageResult:
     notes: list[str] = field(default_factory=list)
     plan: Mapping[str, Any] | None = None
     part: PartReport | None = None
+    forecast: Forecast | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Gives the result as plain data, for --json."""

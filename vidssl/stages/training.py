@@ -19,7 +19,7 @@ from vidssl.checkpoints import (
     save_tensors,
     weights_digest,
 )
-from vidssl.clips import ClipSpec
+from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.engine import Place, collapse, fit
 from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name, require
 from vidssl.loader import ClipLoader
@@ -28,9 +28,11 @@ from vidssl.objectives import METHODS, OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
 from vidssl.stages.device import choose_device
+from vidssl.stages.forecast import Forecast
 from vidssl.stages.headline import COLLAPSED
 from vidssl.stages.inputs import TrainingData
 from vidssl.stages.result import StageResult
+from vidssl.stages.trial import CountedFrames, try_out
 from vidssl.training_log import Row
 from vidssl.views import get_view
 from vidssl.words import agree
@@ -47,6 +49,7 @@ FIGURES = (
     "feature_std",
     "feature_rank",
 )
+PRECISIONS = ("bf16", "float32")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class TrainingOptions:
         resume: demand an unfinished run to continue.
         new: repeat a finished run under a new version.
         snapshot_epochs: also publish the checkpoint after these epochs.
+        precision: of backbones, "bf16" or "float32"; None: bf16 with CUDA.
+        recompute: compute activations twice to save memory.
+        plan: only tell what it would take, by a few steps that are written nowhere.
         save_every: seconds between two writes of resume.pt.
     """
 
@@ -76,7 +82,10 @@ class TrainingOptions:
     new: bool = False
     dry_run: bool = False
     device: str | None = None
+    precision: str | None = None
     compile: bool = False
+    recompute: bool = False
+    plan: bool = False
     threads: int | None = None
     snapshot_epochs: tuple[int, ...] = ()
     save_every: float = 60.0
@@ -92,6 +101,11 @@ def check_options(options: TrainingOptions, stage: str) -> Recipe:
     """
     get_view(options.stream)
     choose_device(options.device)
+    choose_precision(options)
+    if options.compile and options.recompute:
+        raise UsageError(
+            "torch compiles no recomputed backbone: leave --compile or --recompute away"
+        )
     if options.name is not None:
         check_name(options.name)
     recipe = choose_recipe(options, stage)
@@ -100,6 +114,20 @@ def check_options(options: TrainingOptions, stage: str) -> Recipe:
     for epoch in options.snapshot_epochs:
         require("--snapshot-epochs", epoch, 1 <= epoch <= last, f"from 1 to {last}, the last one")
     return recipe
+
+
+def choose_precision(options: TrainingOptions) -> str:
+    """Gives what backbones compute in: bf16 with CUDA, else float32, unless the user says.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if options.precision is None:
+        return "bf16" if choose_device(options.device) == "cuda" else "float32"
+    if options.precision not in PRECISIONS:
+        known = " and ".join(PRECISIONS)
+        raise UsageError(f"there is no precision {options.precision}; there are {known}")
+    return options.precision
 
 
 def choose_recipe(options: TrainingOptions, stage: str) -> Recipe:
@@ -285,14 +313,14 @@ class TrainingPlan:
                 "stream": self.options.stream,
                 "split": self.data.split,
                 "seed": self.options.seed,
-                "precision": "bf16" if self.half_precision else "float32",
+                "precision": choose_precision(self.options),
             }
             | self.more
         )
 
     @property
     def half_precision(self) -> bool:
-        return choose_device(self.options.device) == "cuda"
+        return choose_precision(self.options) == "bf16"
 
     def as_dict(self) -> dict[str, Any]:
         """Gives the plan as plain data, for --dry-run."""
@@ -319,6 +347,10 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
     if options.dry_run:
         return StageResult(artifact=None, notes=plan.notes, plan=plan.as_dict())
     distributed.start(choose_device(options.device))
+    if options.plan:
+        expected = _forecast(plan, progress)
+        whole = plan.as_dict() | {"forecast": expected.as_dict()}
+        return StageResult(artifact=None, notes=plan.notes, plan=whole, forecast=expected)
     if distributed.rank() != 0:
         return _follow(workspace, plan)
     opened = workspace.open_run("checkpoint", plan.name, plan.identity(), plan.parents, options.new)
@@ -389,6 +421,25 @@ def _train(
     progress: Progress,
     epoch_done: Callable[[Objective, int], None],
 ) -> tuple[Objective, Row]:
+    objective, loader, place = _make(plan, plan.data.videos, progress)
+    last = fit(
+        objective,
+        loader,
+        plan.recipe.train,
+        place,
+        folder,
+        seed=plan.options.seed,
+        progress=progress,
+        description=plan.name,
+        epoch_done=lambda epoch: epoch_done(objective, epoch),
+    )
+    return objective, last
+
+
+def _make(
+    plan: TrainingPlan, videos: TrainingVideos, progress: Progress
+) -> tuple[Objective, ClipLoader, Place]:
+    """Builds what the engine takes, all of it as the seed says."""
     options, recipe = plan.options, plan.recipe
     device = distributed.local_device(choose_device(options.device))
     torch.manual_seed(options.seed)
@@ -401,7 +452,7 @@ def _train(
     for sentence in _not_as_the_policy_says(recipe, presentations):
         progress.say(sentence)
     loader = ClipLoader(
-        plan.data.videos,
+        videos,
         objective.needs.views,
         recipe.clip,
         recipe.augment,
@@ -416,20 +467,24 @@ def _train(
         presentations=presentations,
     )
     place = Place(
-        device, plan.half_precision, compile=options.compile, save_every=options.save_every
+        device,
+        plan.half_precision,
+        compile=options.compile,
+        recompute=options.recompute,
+        save_every=options.save_every,
     )
-    last = fit(
-        objective,
-        loader,
-        recipe.train,
-        place,
-        folder,
-        seed=options.seed,
-        progress=progress,
-        description=plan.name,
-        epoch_done=lambda epoch: epoch_done(objective, epoch),
-    )
-    return objective, last
+    return objective, loader, place
+
+
+def _forecast(plan: TrainingPlan, progress: Progress) -> Forecast:
+    """Tells what the run would take, by trying a few of its steps."""
+    reader = plan.data.reader
+    counted = CountedFrames(reader)
+    videos = replace(plan.data.videos, reader=counted)
+    objective, loader, place = _make(plan, videos, progress)
+    frame_bytes = {view: reader.frame_bytes(view) for view in loader.sampler.views}
+    train, seed = plan.recipe.train, plan.options.seed
+    return try_out(objective, loader, train, place, seed, frame_bytes, counted, progress)
 
 
 def _not_as_the_policy_says(recipe: Recipe, presentations: Mapping[str, str]) -> list[str]:

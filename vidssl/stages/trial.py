@@ -1,0 +1,228 @@
+"""A few steps of a training run, written nowhere, to tell what all of it would take.
+
+The steps are real ones: the run's own loader, model, optimiser and device. The objective they were
+done with is of no use afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidssl import distributed
+from vidssl.clips import ClipBatch, FrameReader
+from vidssl.engine import Meter, Place, over_ranks, prepare, train_step
+from vidssl.loader import DECODED_AHEAD, ClipLoader
+from vidssl.machine import free_memory
+from vidssl.objectives import Clock, Objective
+from vidssl.optimisation import TrainSpec, learning_rate, set_learning_rate
+from vidssl.progress import Progress
+from vidssl.stages.forecast import Forecast
+
+WARM = 3  # steps before those that are timed: they find batches ready, and compile
+TIMED = 20  # steps at most
+SECONDS = 20.0  # after which no other step is begun
+FEW = (2, 4)  # samples whose activations are counted, to tell those of a batch
+
+
+class CountedFrames:
+    """A reader of frames that counts what it is asked for.
+
+    Attributes:
+        frames: how many frames of each view, with each sample's counted once.
+        samples: how many times it was asked for a view's.
+    """
+
+    def __init__(self, reader: FrameReader) -> None:
+        self._reader = reader
+        self.frames: Counter[str] = Counter()
+        self.samples: Counter[str] = Counter()
+
+    def frame_count(self, view: str) -> np.ndarray:
+        """Gives the number of frames of every video."""
+        return self._reader.frame_count(view)
+
+    def pictures(self, view: str, video: int, indices: np.ndarray) -> Sequence[np.ndarray]:
+        """Gives decoded frames."""
+        self.frames[view] += len(indices)
+        self.samples[view] += 1
+        return self._reader.pictures(view, video, indices)
+
+    def per_sample(self, view: str) -> float:
+        """Gives how many frames of a view one sample took on average."""
+        return self.frames[view] / max(self.samples[view], 1)
+
+
+def try_out(
+    objective: Objective,
+    loader: ClipLoader,
+    spec: TrainSpec,
+    place: Place,
+    seed: int,
+    frame_bytes: Mapping[str, float],
+    counted: CountedFrames,
+    progress: Progress,
+) -> Forecast:
+    """Tries a few steps, and gives what follows. All ranks must call it; rank 0's answer counts.
+
+    Args:
+        objective: as it would begin to train; it is changed.
+        loader: reads through `counted`.
+        frame_bytes: of each view, bytes of a stored frame on average.
+    """
+    objective.fill()
+    optimizer = prepare(objective, spec, place)
+    share = spec.batch_size // distributed.world_size()
+    parameters = list(objective.parameters())
+    cuda = place.device.type == "cuda"
+    memory = None if cuda else _estimate(objective, optimizer, loader, spec)
+    there = torch.cuda.mem_get_info(place.device)[1] if cuda else free_memory()
+    said = Forecast(
+        parameters=sum(p.numel() for p in parameters),
+        trained=sum(p.numel() for p in parameters if p.requires_grad),
+        processes=distributed.world_size(),
+        batch_per_process=share,
+        micro_batch=share // spec.accumulate,
+        memory=memory,
+        memory_there=there,
+        measured=cuda,
+        steps_per_epoch=loader.steps_per_epoch,
+        epochs=spec.epochs,
+        tried=0,
+        samples_per_second=None,
+        data_wait=None,
+        seconds_per_epoch=None,
+        bytes_per_epoch=0,
+    )
+    if memory is not None and there is not None and memory > there:
+        said = replace(said, note="no step was tried: there is too little free memory for one")
+    else:
+        said = _with_trial(said, objective, optimizer, loader, spec, place, seed, progress)
+    samples = loader.steps_per_epoch * spec.batch_size
+    to_read = sum(size * counted.per_sample(view) for view, size in frame_bytes.items())
+    return replace(said, bytes_per_epoch=round(samples * to_read))
+
+
+def _with_trial(
+    said: Forecast,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    loader: ClipLoader,
+    spec: TrainSpec,
+    place: Place,
+    seed: int,
+    progress: Progress,
+) -> Forecast:
+    cuda = said.measured
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(place.device)
+    try:
+        tried, figures = _try_steps(objective, optimizer, loader, spec, place, seed, progress)
+    except torch.OutOfMemoryError:
+        if distributed.world_size() > 1:
+            raise  # the other ranks wait for this one
+        note = "a step does not fit: take --recompute, or more micro-batches (--set accumulate=2)"
+        return replace(said, note=note)
+    if cuda:
+        said = replace(said, memory=torch.cuda.max_memory_allocated(place.device))
+    speed = float(figures["samples_per_second"] or 0)
+    seconds = said.steps_per_epoch * spec.batch_size / speed
+    return replace(
+        said,
+        tried=tried,
+        samples_per_second=speed,
+        data_wait=float(figures["data_wait"] or 0),
+        seconds_per_epoch=seconds,
+    )
+
+
+def _try_steps(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    loader: ClipLoader,
+    spec: TrainSpec,
+    place: Place,
+    seed: int,
+    progress: Progress,
+) -> tuple[int, Mapping[str, float | int | None]]:
+    """Gives how many steps were timed, and their figures as a row of the log has them."""
+    model, meter = over_ranks(objective), Meter(place.device)
+    begin, per_epoch, tried = time.monotonic(), loader.steps_per_epoch, 0
+    last = spec.epochs * per_epoch
+    ready = loader.steps(0, WARM + TIMED)
+    with progress.task("trial", WARM + TIMED, "step") as task:
+        for step in range(WARM + TIMED):
+            with meter.waiting():
+                micro_batches = next(ready)
+            clock = Clock(seed, step // per_epoch, step, last, per_epoch)
+            set_learning_rate(optimizer, learning_rate(spec, step / per_epoch))
+            outputs = train_step(objective, model, optimizer, micro_batches, clock)
+            meter.add(outputs, spec.batch_size)
+            tried += 1
+            task.advance()
+            late = distributed.any_rank(time.monotonic() - begin > SECONDS)
+            if late:
+                break
+            if step + 1 == WARM:
+                meter.fetch()  # waits for the device, and begins anew
+                tried = 0
+    figures = meter.fetch()
+    ready.close()  # type: ignore[attr-defined]
+    return tried, figures
+
+
+# ── memory, estimated ────────────────────────────────────────────────────────────────────────
+
+
+def _estimate(
+    objective: Objective, optimizer: torch.optim.Optimizer, loader: ClipLoader, spec: TrainSpec
+) -> int:
+    """Gives the bytes a step would take, from steps of few samples."""
+    (first, *_) = next(loader.steps(0, 1))
+    samples = len(first.index)
+    clock = Clock(0, 0, 0, 1)
+    few = [min(count, samples) for count in FEW]
+    kept = [_kept_for_backward(objective, _part(first, count), clock) for count in few]
+    optimizer.step()  # makes its state
+    optimizer.zero_grad(set_to_none=True)
+    each = (kept[1] - kept[0]) / max(few[1] - few[0], 1)
+    activations = kept[1] + each * (samples - few[1])
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    state = [x for of in optimizer.state.values() for x in of.values() if isinstance(x, Tensor)]
+    networks = _bytes([*objective.parameters(), *objective.buffers(), *trained, *state])
+    batches = _bytes(first.clips.values()) * spec.accumulate * (DECODED_AHEAD + 2)
+    return round(networks + activations + batches)
+
+
+def _kept_for_backward(objective: nn.Module, batch: ClipBatch, clock: Clock) -> int:
+    """Gives the bytes that autograd keeps between forward and backward, but for parameters."""
+    here = (*objective.parameters(), *batch.clips.values())
+    known = {tensor.untyped_storage().data_ptr() for tensor in here}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = objective(batch, clock)
+    if output.loss is not None:
+        output.loss.backward()
+    return sum(kept.values())
+
+
+def _part(batch: ClipBatch, count: int) -> ClipBatch:
+    clips = {view: x[:count].clone() for view, x in batch.clips.items()}
+    return ClipBatch(clips, batch.source[:count], batch.label[:count], batch.index[:count])
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
