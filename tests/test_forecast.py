@@ -186,5 +186,11 @@ def test_the_table_of_a_run_that_does_not_fit_says_so():
     with console.capture() as shown:
         console.print(forecast_table(plan, forecast))
     out = shown.get()
-    for words in ("more than 1 GB", "64 videos", "2 micro-batches of 8", "too much", "0.2 kB in all"):
+    for words in (
+        "more than 1 GB",
+        "64 videos",
+        "2 micro-batches of 8",
+        "too much",
+        "0.2 kB in all",
+    ):
         assert words in out
