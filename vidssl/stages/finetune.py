@@ -292,7 +292,13 @@ def training_data(pack: Artifact, labelled: Labelled) -> TrainingData:
     )
     selection = labelled.selection
     return TrainingData(
-        pack, labelled.artifact, selection.name, list(labelled.classes), videos, selection.note
+        pack,
+        labelled.artifact,
+        labelled.reader,
+        selection.name,
+        list(labelled.classes),
+        videos,
+        selection.note,
     )
 
 
