@@ -72,6 +72,9 @@ class FrameReader(Protocol):
     def frame_count(self, view: str) -> np.ndarray:
         """Gives the number of frames of every video."""
 
+    def frame_bytes(self, view: str) -> float:
+        """Gives the bytes of a view's stored frame, on average."""
+
     def pictures(self, view: str, video: int, indices: np.ndarray) -> Sequence[np.ndarray]:
         """Gives decoded frames, uint8 [H, W, C] each."""
 

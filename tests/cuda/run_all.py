@@ -16,16 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +30,17 @@ import cv2
 import numpy as np
 import torch
 from derivers import derive_view, raft_flow
+from rendered import make_pack
 
-from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
-from vidssl.artifacts import Artifact, Workspace, file_digest
+from vidssl.artifacts import Artifact, Workspace
 from vidssl.engine import Place, fit
 from vidssl.loader import ClipLoader
-from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
 from vidssl.stages.training import TrainingPlan
-from vidssl.synthetic import FPS, MOTIONS, render
+from vidssl.synthetic import MOTIONS
 from vidssl.training_log import read_log
 from vidssl.version import VERSION
-from vidssl.views import get_view
-from vidssl.views.flow import MAP_NAME, quantise
 
-BOUND = 12.0  # pixels at 144: in proportion to the published 20 of 240
 RECIPE = "paper"
 
 
@@ -68,88 +61,6 @@ class Measured:
     data_wait: float | None
     peak_gib: float | None
     figures: dict[str, float | str | None]
-
-
-# ── the set ──────────────────────────────────────────────────────────────────────────────────
-
-
-def make_pack(workspace: Workspace, arguments: argparse.Namespace) -> Artifact:
-    """Renders clips and packs RGB and flow, with a test split of every third clip of a class."""
-    views = {
-        "rgb": {"codec": "jpeg90", "stored_size": arguments.stored},
-        "flow": {
-            "codec": "jpeg95",
-            "method": "dis",
-            "method_params": {"preset": "medium"},
-            "bound": BOUND * arguments.stored / 144,
-            "map": MAP_NAME,
-            "working_size": arguments.stored,
-            "stored_size": None,
-        },
-    }
-    recipe = {"stage": "pack", "views": views, "videos": f"{arguments.videos} rendered"}
-    make = partial(render_video, views=views, length=arguments.length)
-    with workspace.open_run("pack", "main", recipe | {"length": arguments.length}, {}) as run:
-        if run.finished is not None:
-            return run.finished
-        with ShardWriter(run.folder, views) as writer:
-            spawn = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(arguments.workers, spawn) as pool:
-                for record, blobs in pool.map(make, range(arguments.videos), chunksize=4):
-                    if record.id not in writer.digests:
-                        writer.add(record, blobs)
-            digest = writer.finish()
-        shown = {view: {"frames": arguments.videos * arguments.length} for view in views}
-        pack = run.publish(digest, {"videos": arguments.videos, "views": shown})
-    annotate(workspace, pack, arguments.videos)
-    return pack
-
-
-def render_video(
-    number: int, views: dict[str, dict[str, Any]], length: int
-) -> tuple[VideoRecord, dict[str, list[bytes]]]:
-    """Gives one clip's record and the encoded frames of both views."""
-    cv2.setNumThreads(0)
-    stored = views["rgb"]["stored_size"]
-    width, height = stored * 4 // 3, stored
-    frames = render(MOTIONS[number % len(MOTIONS)], number, length, (width, height))
-    flow = [quantise(f, views["flow"]["bound"]) for f in dis_flow(frames)]
-    blobs = {
-        view: [get_view(view).encode(picture, views[view]["codec"]) for picture in pictures]
-        for view, pictures in (("rgb", list(frames)), ("flow", flow))
-    }
-    name = video_name(number)
-    record = VideoRecord(f"{name}#{number:012x}", name, FPS, length, width, height)
-    return record, blobs
-
-
-def dis_flow(frames_THWC: np.ndarray) -> list[np.ndarray]:
-    """Gives DIS flow between consecutive frames, float32 [H, W, 2] each."""
-    # Not vidssl.views.flow_algorithms: that reads video files and wants PyAV.
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_THWC]
-    return [dis.calc(a, b, None) for a, b in pairwise(grey)]
-
-
-def video_name(number: int) -> str:
-    motion = MOTIONS[number % len(MOTIONS)]
-    return f"{motion}/{motion}_{number // len(MOTIONS):04d}.mp4"
-
-
-def annotate(workspace: Workspace, pack: Artifact, videos: int) -> None:
-    rows = [
-        {
-            "id": f"{video_name(n)}#{n:012x}",
-            "label": MOTIONS[n % len(MOTIONS)],
-            "group": str(n),
-            "split1": "test" if n // len(MOTIONS) % 3 == 2 else "train",
-        }
-        for n in range(videos)
-    ]
-    recipe = {"stage": "annotate", "labels": "rendered"}
-    with workspace.open_run("annotations", "main", recipe, {"pack": pack}) as run:
-        write_annotations(run.folder, rows, ["split1"])
-        run.publish(file_digest(run.folder / ANNOTATIONS_FILE), {"videos": videos})
 
 
 # ── measuring ────────────────────────────────────────────────────────────────────────────────
@@ -238,7 +149,9 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
         found.append(measured(name, cuda, work))
 
     def packed() -> tuple[None, dict[str, Any]]:
-        pack = make_pack(workspace, arguments)
+        pack = make_pack(
+            workspace, arguments.videos, arguments.length, arguments.stored, arguments.workers
+        )
         size = sum(int(p["bytes"]) for p in pack.payload.values())
         return None, {"videos": arguments.videos, "MB": size / 1e6}
 

@@ -27,7 +27,6 @@ class TrainingData:
 
     pack: Artifact
     annotations: Artifact | None
-    reader: ShardReader
     split: str
     classes: list[str]
     videos: TrainingVideos
@@ -86,7 +85,7 @@ def training_data(
         label=np.asarray(annotations.labels)[train],
     )
     return TrainingData(
-        pack, artifact, reader, selection.name, list(annotations.classes), videos, selection.note
+        pack, artifact, selection.name, list(annotations.classes), videos, selection.note
     )
 
 

@@ -478,13 +478,11 @@ def _make(
 
 def _forecast(plan: TrainingPlan, progress: Progress) -> Forecast:
     """Tells what the run would take, by trying a few of its steps."""
-    reader = plan.data.reader
-    counted = CountedFrames(reader)
-    videos = replace(plan.data.videos, reader=counted)
-    objective, loader, place = _make(plan, videos, progress)
-    frame_bytes = {view: reader.frame_bytes(view) for view in loader.sampler.views}
-    train, seed = plan.recipe.train, plan.options.seed
-    return try_out(objective, loader, train, place, seed, frame_bytes, counted, progress)
+    counted = CountedFrames(plan.data.videos.reader)
+    objective, loader, place = _make(plan, replace(plan.data.videos, reader=counted), progress)
+    return try_out(
+        objective, loader, plan.recipe.train, place, plan.options.seed, counted, progress
+    )
 
 
 def _not_as_the_policy_says(recipe: Recipe, presentations: Mapping[str, str]) -> list[str]:

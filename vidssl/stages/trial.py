@@ -48,6 +48,10 @@ class CountedFrames:
         """Gives the number of frames of every video."""
         return self._reader.frame_count(view)
 
+    def frame_bytes(self, view: str) -> float:
+        """Gives the mean bytes of a stored frame."""
+        return self._reader.frame_bytes(view)
+
     def pictures(self, view: str, video: int, indices: np.ndarray) -> Sequence[np.ndarray]:
         """Gives decoded frames."""
         self.frames[view] += len(indices)
@@ -65,7 +69,6 @@ def try_out(
     spec: TrainSpec,
     place: Place,
     seed: int,
-    frame_bytes: Mapping[str, float],
     counted: CountedFrames,
     progress: Progress,
 ) -> Forecast:
@@ -74,7 +77,6 @@ def try_out(
     Args:
         objective: as it would begin to train; it is changed.
         loader: reads through `counted`.
-        frame_bytes: of each view, bytes of a stored frame on average.
     """
     objective.fill()
     optimizer = prepare(objective, spec, place)
@@ -105,7 +107,8 @@ def try_out(
     else:
         said = _with_trial(said, objective, optimizer, loader, spec, place, seed, progress)
     samples = loader.steps_per_epoch * spec.batch_size
-    to_read = sum(size * counted.per_sample(view) for view, size in frame_bytes.items())
+    views = loader.sampler.views
+    to_read = sum(counted.frame_bytes(view) * counted.per_sample(view) for view in views)
     return replace(said, bytes_per_epoch=round(samples * to_read))
 
 
