@@ -292,13 +292,7 @@ def training_data(pack: Artifact, labelled: Labelled) -> TrainingData:
     )
     selection = labelled.selection
     return TrainingData(
-        pack,
-        labelled.artifact,
-        labelled.reader,
-        selection.name,
-        list(labelled.classes),
-        videos,
-        selection.note,
+        pack, labelled.artifact, selection.name, list(labelled.classes), videos, selection.note
     )
 
 
