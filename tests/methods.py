@@ -21,6 +21,8 @@ from vidssl.objectives import (
     FinetuneConfig,
     InfoNCE,
     InfoNCEConfig,
+    Linear,
+    LinearConfig,
     Objective,
     UberNCE,
     UberNCEConfig,
@@ -61,6 +63,7 @@ METHODS: dict[str, Callable[[], Objective]] = {
         {"rgb": encoder("rgb"), "flow": encoder("flow", seed=1)},
     ),
     "finetune": lambda: Finetune(FinetuneConfig(classes=3, dropout=0.5), encoder("rgb")),
+    "linear": lambda: Linear(LinearConfig(classes=3), encoder("rgb")),
     "cpc": lambda: CPC(CPCConfig(predict=1, temperature=0.1), encoder("rgb", blocks=BLOCKS)),
     "cocon": lambda: CoCon(
         CoConConfig(predict=1, temperature=0.1),

@@ -17,7 +17,8 @@ from methods import METHODS
 from vidssl.errors import VidsslError
 
 HERE = Path(__file__).parent
-LINEAR = [f"linear-{method}" for method in METHODS]
+# Not of a linear layer above a frozen encoder: BatchNorm stands between them, by its nature.
+LINEAR = [f"linear-{method}" for method in METHODS if method != "linear"]
 
 
 def launch(methods: Iterable[str], folder: Path, stop_at: int = -1) -> None:

@@ -223,7 +223,7 @@ def test_streams_are_averaged_with_their_weights(two_streams: Workspace, monkeyp
     heavy = {"rgb": 3.0, "flow": 1.0}
     shipped = finetune.evaluation_of
     monkeypatch.setattr(
-        finetune, "evaluation_of", lambda n, s: replace(shipped(n, s), weight=heavy[s])
+        finetune, "evaluation_of", lambda n, m, s: replace(shipped(n, m, s), weight=heavy[s])
     )
     alone = tuned(two_streams, streams=("flow",), name="mine")
     both = tuned(two_streams, streams=("rgb", "flow"))
@@ -269,6 +269,35 @@ def plans(workspace: Workspace, **options) -> list:
     starts = finetune.find_starts(workspace, given)
     labelled = finetune.find_labels(workspace, starts[0].pack, [starts[0].checkpoint], None)
     return [finetune.plan(workspace, start, labelled, given) for start in starts]
+
+
+# ── a frozen encoder
+
+
+def test_a_linear_layer_is_trained_on_fresh_clips_and_the_encoder_stays(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    few = (("epochs", 4), ("batch_size", 8), ("lr", 0.1))
+    result = tuned(workspace, freeze=True, settings=few)
+    checkpoint = result.trainings[0].artifact
+    assert checkpoint.label == "checkpoint/rgb-infonce-linear/v001"
+    assert checkpoint.summary["method"] == "linear"
+    assert result.test.stage.artifact.label == "finetune/rgb-infonce-linear/v001"
+    assert result.test.report.top1 > 0.9  # the shade of the noise is the class
+    start = workspace.resolve("checkpoint", "rgb-infonce")
+    before, after = (checkpoint_encoder(a, "rgb").state_dict() for a in (start, checkpoint))
+    assert after and all(value.equal(before[name]) for name, value in after.items())
+    again = tuned(workspace, freeze=True, settings=few)
+    assert again.trainings[0].reused and again.test.stage.reused
+    ten = tuned(workspace, freeze=True, settings=few, crops="ten")
+    assert ten.trainings[0].reused and not ten.test.stage.reused
+    tuned(workspace, freeze=True, scratch=True, settings=(*few, ("frames", 4), ("size", 32)))
+    assert artifacts(workspace, "finetune")[-1] == "finetune/rgb-scratch-linear/v001"
+    taken = probe.run(workspace, ProbeOptions(dry_run=True)).as_dict()["plan"]["inputs"]
+    assert taken["checkpoint"] == "checkpoint/rgb-infonce/v001", "it must be named to be taken"
+    with pytest.raises(UsageError, match="two videos"):
+        tuned(workspace, freeze=True, settings=(*few, ("batch_size", 1)))
+    with pytest.raises(UsageError, match="linear has no setting dropout"):
+        tuned(workspace, freeze=True, settings=(("dropout", 0.5),))
 
 
 # ── from scratch

@@ -30,7 +30,7 @@ from vidssl.views import VIEWS
 FILES = Path(vidssl.recipes.__file__).parent
 WORDS = {"title", "of", "base", "reports"}
 TABLES = {*PARTS, "probe"}
-OWN_TABLES = {"finetune": {"evaluation"}}  # of a method, beside the parts
+OWN_TABLES = {"finetune": {"evaluation"}, "linear": {"evaluation"}}  # of a method, beside the parts
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
@@ -309,12 +309,31 @@ def test_a_published_finetuning_has_the_published_numbers(name):
     assert (augment.policy, augment.jitter, augment.gray, augment.blur) == (policy, 0.3, 0, 0)
     assert augment.one_clip == 0 and augment.strong == 1 and augment.per_frame == "nothing"
     assert augment.crop_attempts == 10 and augment.crop_fallback == "square"
-    tested = evaluation_of(name, "rgb")
+    tested = evaluation_of(name, "finetune", "rgb")
     assert (tested.crops, tested.hop) == (crops, hop)
-    weights = [evaluation_of(name, stream).weight for stream in ("rgb", "flow", "mask", "pose")]
+    weights = [
+        evaluation_of(name, "finetune", stream).weight for stream in ("rgb", "flow", "mask", "pose")
+    ]
     assert weights == ([2, 2, 1, 1] if numbers is COCON else [1, 1, 1, 1])
     if numbers in (DPC, COCON):
         assert (recipe.clip.frames, recipe.clip.stride, recipe.clip.blocks) == (5, 3, 8)
+
+
+@pytest.mark.parametrize("name", [*FINETUNED, "dpc-k400-r34"])
+def test_a_published_linear_probe_on_fresh_clips_has_the_published_numbers(name):
+    """CoCLR's and ViCC's; where none was published the numbers are CoCLR's, above a context."""
+    recipe, finetuned = (load_recipe(name, method, "rgb") for method in ("linear", "finetune"))
+    train = recipe.train
+    batch = 128 if name.startswith("vicc") else 64
+    numbers = (train.optimizer, train.lr, train.weight_decay, train.batch_size, train.epochs)
+    assert numbers == ("sgd", 0.1, 1e-3, batch, 100)
+    assert (train.milestones, train.schedule, train.gamma) == ((60, 80), "step", 0.1)
+    assert train.sgd_momentum == 0.9 and train.warmup_epochs == 0
+    assert recipe.augment == finetuned.augment and recipe.clip == finetuned.clip
+    assert recipe.network == finetuned.network
+    assert recipe.config.relu == finetuned.config.relu
+    for stream in ("rgb", "flow", "mask"):
+        assert evaluation_of(name, "linear", stream) == evaluation_of(name, "finetune", stream)
 
 
 def test_finetuning_policies_are_as_published():

@@ -7,6 +7,7 @@ from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.cpc import CPC, CPCConfig
 from vidssl.objectives.finetune import Classifier, Finetune, FinetuneConfig
 from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig
+from vidssl.objectives.linear import Linear, LinearConfig
 from vidssl.objectives.ubernce import UberNCE, UberNCEConfig
 from vidssl.objectives.vicc import ViCC, ViCCConfig
 from vidssl.objectives.vicc_cross import ViCCCross, ViCCCrossConfig
@@ -16,7 +17,7 @@ from vidssl.objectives.vicc_cross import ViCCCross, ViCCCrossConfig
 METHODS: dict[str, dict[str, type[Objective]]] = {
     "pretrain": {"infonce": InfoNCE, "ubernce": UberNCE, "vicc": ViCC, "cpc": CPC},
     "cotrain": {"coclr": CoCLR, "vicc": ViCCCross, "cmc": CMC, "cocon": CoCon},
-    "finetune": {"finetune": Finetune},
+    "finetune": {"finetune": Finetune, "linear": Linear},
 }
 OBJECTIVES: dict[str, type[Objective]] = {
     objective.name: objective for methods in METHODS.values() for objective in methods.values()
@@ -39,6 +40,8 @@ __all__ = [
     "FinetuneConfig",
     "InfoNCE",
     "InfoNCEConfig",
+    "Linear",
+    "LinearConfig",
     "Needs",
     "Objective",
     "StepOutput",

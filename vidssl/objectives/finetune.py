@@ -10,7 +10,7 @@ Legend: B clips, N blocks, D feature width, H and W places, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -115,9 +115,16 @@ class Classifier(nn.Module):
             drop: dropout of what enters the linear layer.
             drop_state: dropout of the context's states.
         """
-        return self.fc(drop(self.norm(self.summary(x_BNCTHW, drop_state))))
+        return self.score(self.summary(x_BNCTHW, drop_state), drop)
 
-    def summary(self, x_BNCTHW: Tensor, drop_state: Callable[[Tensor], Tensor]) -> Tensor:
+    def score(self, h_BD: Tensor, drop: Callable[[Tensor], Tensor] = no_dropout) -> Tensor:
+        """Gives scores [B, K] of what :meth:`summary` gave."""
+        scores: Tensor = self.fc(drop(self.norm(h_BD)))
+        return scores
+
+    def summary(
+        self, x_BNCTHW: Tensor, drop_state: Callable[[Tensor], Tensor] = no_dropout
+    ) -> Tensor:
         """Gives what stands for a clip [B, D]: pooled features, or the context's last state."""
         if self.encoder.context is None:
             return self.encoder.embed(x_BNCTHW)
@@ -158,7 +165,11 @@ class Finetune(Objective):
         super().__init__()
         self.config = config
         self.view = encoder.spec.view
-        self.classifier = Classifier(encoder, config, torch.Generator().manual_seed(seed))
+        self.classifier = self.make_classifier(encoder, torch.Generator().manual_seed(seed))
+
+    def make_classifier(self, encoder: Encoder, generator: torch.Generator) -> Classifier:
+        """Gives the network, its linear layer drawn by the generator."""
+        return Classifier(encoder, self.config, generator)
 
     @classmethod
     def build(cls, config: FinetuneConfig, encoders: Mapping[str, Encoder], seed: int) -> Finetune:
@@ -191,13 +202,15 @@ class Finetune(Objective):
 
     def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
         config, training = self.config, self.training
-        score_BK = self.classifier(
-            batch.clips[self.view],
-            seeded_dropout(config.dropout if training else 0.0, clock),
-            seeded_dropout(config.state_dropout if training else 0.0, clock, number=1),
-        )
-        right_B = score_BK.detach().argmax(1) == batch.label
+        drop = seeded_dropout(config.dropout if training else 0.0, clock)
+        drop_state = seeded_dropout(config.state_dropout if training else 0.0, clock, number=1)
+        h_BD = self.classifier.summary(batch.clips[self.view], drop_state)
+        output = self.output(self.classifier.score(h_BD, drop), batch.label)
+        return replace(output, features=F.normalize(h_BD.detach(), dim=1))
+
+    def output(self, score_BK: Tensor, label_B: Tensor) -> StepOutput:
+        """Gives the loss of scores, and how many are right."""
+        right_B = score_BK.detach().argmax(1) == label_B
         return StepOutput(
-            loss=F.cross_entropy(score_BK, batch.label),
-            metrics={"top1": right_B.float().mean()},
+            loss=F.cross_entropy(score_BK, label_B), metrics={"top1": right_B.float().mean()}
         )

@@ -6,7 +6,8 @@ A file holds tables for all methods and, under a method's (and view's) name, wha
     [train]           epochs, lr, …                 [coclr.flow.train]   only its flow stream
     [coclr.method]    the fields of the method's Config
     [probe]           how `vidssl probe --recipe` trains its classifier
-    [finetune.evaluation]  how a finetuned network is tested, no part of its training
+    [finetune.evaluation]  how a finetuned network is tested, no part of its training; likewise
+                           [linear.evaluation], where the encoder is frozen
 
 `policy` in [augment] takes all of :data:`vidssl.augment.POLICIES`' entry of that name, which the
 table's other fields then change.
@@ -89,7 +90,7 @@ class RecipeCard:
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """How a finetuned network is tested. Defaults: CoCLR's and ViCC's published code.
+    """How a network with a classifier is tested. Defaults: CoCLR's and ViCC's published code.
 
     Attributes:
         crops: "ten" or "centre" (:class:`vidssl.features.Protocol`).
@@ -175,9 +176,9 @@ def own_table(name: str, method: str, stream: str, table: str) -> dict[str, Any]
     return found
 
 
-def evaluation_of(name: str, stream: str) -> EvaluationSpec:
-    """Gives how a recipe tests a finetuned network of a stream."""
-    told = own_table(name, "finetune", stream, "evaluation")
+def evaluation_of(name: str, method: str, stream: str) -> EvaluationSpec:
+    """Gives how a recipe tests what one of the methods of finetuning made of a stream."""
+    told = own_table(name, method, stream, "evaluation")
     return configure("an evaluation", EvaluationSpec(), told.items())
 
 

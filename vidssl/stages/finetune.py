@@ -1,8 +1,8 @@
 """`vidssl finetune`: encoder and classifier trained on labels end to end, then tested.
 
-The papers' headline figures. The training is one run of the engine like any other and leaves a
-checkpoint; the test leaves the figures (:mod:`vidssl.stages.finetuned`). Another way of testing
-trains nothing again.
+The papers' headline figures; with `freeze`, where the encoder stays as it is, their linear probe.
+The training is one run of the engine like any other and leaves a checkpoint; the test leaves the
+figures (:mod:`vidssl.stages.finetuned`). Another way of testing trains nothing again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch.nn import BatchNorm1d
 
 from vidssl import distributed
 from vidssl.artifacts import Artifact, Workspace
@@ -54,7 +55,7 @@ from vidssl.stages.training import (
 )
 from vidssl.views import get_view
 
-METHOD = "finetune"
+STAGE = "finetune"
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,22 @@ class FinetuneOptions(TrainingOptions):
         streams: each is trained by itself, and their probabilities are averaged; none: the
             checkpoints' own, or rgb.
         scratch: begin with fresh weights, of the recipe's network.
+        freeze: train only the classifier, a linear one.
         crops, hop: of the test (:class:`vidssl.recipes.EvaluationSpec`); None: the recipe's.
-        name: of the figures; that of the trained network is it with "-finetuned".
+        name: of the figures; that of the finetuned network is it with "-finetuned".
     """
 
     checkpoints: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
     scratch: bool = False
+    freeze: bool = False
     crops: str | None = None
     hop: int | None = None
+
+    @property
+    def objective(self) -> str:
+        """What is trained, of :data:`vidssl.objectives.METHODS`."""
+        return "linear" if self.freeze else "finetune"
 
 
 @dataclass(frozen=True)
@@ -84,12 +92,14 @@ class Start:
     Attributes:
         checkpoint: None: fresh weights.
         name: of its figures.
+        trained_name: of the checkpoint that comes of it.
     """
 
     stream: str
     pack: Artifact
     checkpoint: Artifact | None
     name: str
+    trained_name: str
 
     @property
     def label(self) -> str:
@@ -97,11 +107,6 @@ class Start:
         return (
             f"a fresh {self.stream} network" if self.checkpoint is None else self.checkpoint.label
         )
-
-    @property
-    def trained_name(self) -> str:
-        """The name of the checkpoint that comes of it."""
-        return self.name if self.checkpoint is None else f"{self.name}-finetuned"
 
 
 @dataclass(frozen=True)
@@ -187,13 +192,32 @@ def find_starts(workspace: Workspace, options: FinetuneOptions) -> list[Start]:
         streams = options.streams or (DEFAULT_STREAM,)
         views = [get_view(stream).name for stream in streams]
         pack = find_pack(workspace, options.pack, views)
-        starts = [Start(stream, pack, None, f"{stream}-scratch") for stream in streams]
+        found = [(stream, None, f"{stream}-scratch") for stream in streams]
     else:
         subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
-        starts = [Start(s.stream, subjects[0].pack, s.checkpoint, name_of(s)) for s in subjects]
-    if options.name is not None and len(starts) == 1:
-        return [replace(starts[0], name=options.name)]
-    return starts
+        pack = subjects[0].pack
+        found = [(s.stream, s.checkpoint, name_of(s)) for s in subjects]
+    return [
+        Start(stream, pack, checkpoint, *_names(name, checkpoint, options, len(found) == 1))
+        for stream, checkpoint, name in found
+    ]
+
+
+def _names(
+    name: str, checkpoint: Artifact | None, options: FinetuneOptions, alone: bool
+) -> tuple[str, str]:
+    """Gives the names of the figures and of the trained network.
+
+    Args:
+        name: of what is begun with.
+        alone: there is no other stream, so that the name the user gave is meant for this.
+    """
+    if alone and options.name is not None:
+        name = options.name
+    elif options.freeze:
+        name = f"{name}-linear"
+    # A frozen encoder is not finetuned, and a fresh one had no name before.
+    return name, name if options.freeze or checkpoint is None else f"{name}-finetuned"
 
 
 def plan(
@@ -206,7 +230,7 @@ def plan(
     if start.checkpoint is not None:
         parents["init"] = start.checkpoint
     made = TrainingPlan(
-        stage=METHOD,
+        stage=STAGE,
         name=start.trained_name,
         options=own,
         recipe=recipe,
@@ -234,7 +258,7 @@ def recipe_for(stream: str, options: FinetuneOptions) -> Recipe:
         UsageError: a recipe or a setting that does not exist or does not fit.
     """
     name = options.recipe or default_recipe(options.device)
-    recipe = load_recipe(name, METHOD, stream, options.settings)
+    recipe = load_recipe(name, options.objective, stream, options.settings)
     if "classes" in recipe.explicit:
         raise UsageError("the classes are those of the labels: leave --set classes away")
     return recipe
@@ -249,7 +273,7 @@ def choose_recipe(start: Start, labelled: Labelled, options: FinetuneOptions) ->
     recipe = recipe_for(options.stream, options)
     if start.checkpoint is not None:
         spec = read_spec(start.checkpoint.path / encoder_file(start.stream))
-        told = own_table(recipe.name, METHOD, options.stream, "clip").keys()
+        told = own_table(recipe.name, options.objective, options.stream, "clip").keys()
         explicit = recipe.explicit
         recipe = like_encoder(replace(recipe, explicit=explicit | told), spec)
         recipe = replace(recipe, explicit=explicit)
@@ -286,12 +310,14 @@ def make_objective(recipe: Recipe, start: Start, seed: int) -> Objective:
             size=clip.size,
             blocks=clip.blocks,
         )
-    if encoder.context is not None and recipe.train.batch_size // recipe.train.accumulate < 2:
+    method = OBJECTIVES[recipe.method].build(recipe.config, {start.stream: encoder}, seed)
+    clips = recipe.train.batch_size // (recipe.train.accumulate * distributed.world_size())
+    if clips < 2 and any(isinstance(part, BatchNorm1d) for part in method.modules()):
         raise UsageError(
-            "a classifier above a context normalises over the batch, which must hold two videos "
-            "or more: give a larger --batch-size"
+            "this classifier normalises over the batch, which must hold two videos or more: give "
+            "a larger --batch-size"
         )
-    return OBJECTIVES[METHOD].build(recipe.config, {start.stream: encoder}, seed)
+    return method
 
 
 # ── testing ──────────────────────────────────────────────────────────────────────────────────
@@ -303,7 +329,7 @@ def evaluation_for(made: TrainingPlan) -> EvaluationSpec:
     assert isinstance(options, FinetuneOptions)
     given = {"crops": options.crops, "hop": options.hop}
     told = {name: value for name, value in given.items() if value is not None}
-    return replace(evaluation_of(made.recipe.name, options.stream), **told)
+    return replace(evaluation_of(made.recipe.name, options.objective, options.stream), **told)
 
 
 def protocol_for(made: TrainingPlan, presentation: str) -> Protocol:

@@ -1,4 +1,4 @@
-"""A finetuned network on the test part of a split: an artifact of kind finetune.
+"""A network with a classifier on the test part of a split: an artifact of kind finetune.
 
 Published protocol (CoCLR and ViCC): windows as of features, each in ten crops; softmax; the mean
 over windows and crops. Several streams: the mean of their probabilities, weighted where the paper
@@ -23,7 +23,7 @@ from vidssl.artifacts import Artifact, Workspace, atomic_write, canonical_digest
 from vidssl.checkpoints import checkpoint_encoder, checkpoint_tensors, encoder_file, read_spec
 from vidssl.errors import VidsslError
 from vidssl.features import Protocol
-from vidssl.objectives import Classifier, FinetuneConfig
+from vidssl.objectives import OBJECTIVES, Classifier
 from vidssl.progress import SILENT, Progress
 from vidssl.stages.classification import (
     ClassificationResult,
@@ -58,15 +58,17 @@ class Finetuned:
 
 
 def load_classifier(checkpoint: Artifact, stream: str) -> Classifier:
-    """Loads a finetuned network, encoder and classifier, in eval mode.
+    """Loads what was finetuned, or its classifier alone trained: both, in eval mode.
 
     Raises:
         VidsslError: the checkpoint was not finetuned, or a file of it was changed.
     """
     if checkpoint.recipe.get("stage") != "finetune":
         raise VidsslError(f"{checkpoint.label} has no classifier: it was not finetuned")
-    config = FinetuneConfig(**checkpoint.recipe["method"])
-    classifier = Classifier(checkpoint_encoder(checkpoint, stream), config)
+    method = OBJECTIVES[checkpoint.recipe["method_name"]]
+    config = method.Config(**checkpoint.recipe["method"])
+    encoder = checkpoint_encoder(checkpoint, stream)
+    classifier: Classifier = method.build(config, {stream: encoder}, 0).classifier  # type: ignore[assignment]
     classifier.load_head(checkpoint_tensors(checkpoint))
     return classifier.eval()
 
