@@ -22,6 +22,7 @@ from vidssl.augment import (
     draw_clip,
     gaussian_blur,
 )
+from vidssl.augment.area import shares, shrink_by_area
 from vidssl.augment.drawing import draw_colours
 
 
@@ -142,3 +143,25 @@ def test_probabilities_are_those_of_the_spec():
     assert np.mean([c.gray_channel >= 0 for c in colours]) == tolerance(0.2, abs=0.03)
     assert np.mean([c.sigma > 0 for c in colours]) == tolerance(0.5, abs=0.03)
     assert max(abs(c.hue) for c in colours) <= 0.1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("sides", [(128, 200), (131, 255), (256, 137), (200, 333)])
+def test_shrinking_by_area_is_opencvs_to_rounding(channels, sides):
+    draw = np.random.default_rng(channels)
+    frames = draw.integers(0, 256, (3, *sides, channels), np.uint8)
+    got = np.empty((3, 128, 128, channels), np.uint8)
+    shrink_by_area(frames, got)
+    for frame, small in zip(frames, got, strict=True):
+        wanted = cv2.resize(frame, (128, 128), interpolation=cv2.INTER_AREA).reshape(small.shape)
+        difference = np.abs(small.astype(int) - wanted)
+        assert difference.max() <= 1  # where a mean lies half way between two levels
+        assert np.count_nonzero(difference) < 1e-3 * difference.size
+
+
+@pytest.mark.parametrize(("old", "new"), [(5, 3), (128, 128), (340, 128), (7, 1)])
+def test_shares_of_area_cover_every_old_pixel_equally(old, new):
+    found = shares(old, new)
+    given = torch.zeros(old).index_add_(0, found.old, found.weight)
+    torch.testing.assert_close(given, torch.full((old,), new / old))
+    torch.testing.assert_close(found.sum_rows(torch.ones(old, 1)), torch.ones(new, 1))

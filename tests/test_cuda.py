@@ -54,6 +54,7 @@ STEPS = [
     "derive mask",
     "flow raft large",
     "flow raft small",
+    "flow tvl1",
 ]
 without_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

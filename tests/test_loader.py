@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vidssl.augment import (
+    POLICIES,
     AugmentSpec,
     adjust_brightness,
     adjust_contrast,
@@ -160,6 +161,22 @@ def test_batches_are_those_of_the_slow_path(reader, epoch, monkeypatch):
     assert batch.index.tolist() == rows[:6].tolist()
     assert batch.source.tolist() == (rows[:6] + 100).tolist()
     assert batch.label.tolist() == (rows[:6] % 3).tolist()
+
+
+@pytest.mark.parametrize("policy", ["truthful", "coclr", "cocon"])
+def test_frames_decoded_a_few_at_a_time_make_the_same_clips(reader, policy, monkeypatch):
+    """Clips overlap or not, are longer than the video or not, and are cut in pieces anywhere."""
+    made = loader(reader, POLICIES[policy])
+
+    def samples():
+        of_rows = [made.sampler.sample(epoch, 0, row) for epoch in (0, 1) for row in range(VIDEOS)]
+        return [sample.clips[view] for sample in of_rows for view in sample.clips]
+
+    wanted = samples()
+    for at_once in (1, 3):
+        monkeypatch.setattr("vidssl.clips.FRAMES_AT_ONCE", at_once)
+        for got, want in zip(samples(), wanted, strict=True):
+            np.testing.assert_array_equal(got, want)
 
 
 def test_pixels_put_into_given_memory_become_the_same_input(reader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -15,7 +16,7 @@ from vidssl.errors import VidsslError
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.flow_algorithms import FLOW_METHODS, TVL1_PARAMS, TVL1_PRESETS, get_flow_method
 from vidssl.views.tvl1 import median, solver
-from vidssl.views.tvl1.estimators import TorchTVL1
+from vidssl.views.tvl1.estimators import TorchTVL1, start_batched
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.pyramid import enlarge_flow, pyramid
 
@@ -155,6 +156,15 @@ def test_an_opencv_without_tvl1_names_the_right_package(monkeypatch: pytest.Monk
     with pytest.raises(VidsslError, match="install opencv-contrib-python"):
         get_flow_method("tvl1-opencv")
     assert get_flow_method("tvl1").params == FLOW_METHODS["tvl1"].presets["published"]
+
+
+def test_without_triton_a_gpu_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    for name in ("in_flight", "slots", "kernels"):
+        monkeypatch.delitem(sys.modules, f"vidssl.views.tvl1.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(VidsslError, match=r"needs Triton.*pip install triton"):
+        start_batched(TVL1_PARAMS, "cuda")
+    assert isinstance(start_batched(TVL1_PARAMS, "cpu"), TorchTVL1)
 
 
 def test_a_wrong_preset_is_told_the_right_one():

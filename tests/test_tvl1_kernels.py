@@ -126,13 +126,32 @@ class Bench:
         self.size = height, width
         self.slots = Slots(self.parameters, 2, tiles_of(height, width), DEVICE, graph=False)
         self.slots.enter([1], np.stack(self.pair)[None])
-        kernels.plan[(2,)](self.slots._state, 2, 2, num_warps=1)
+        kernels.plan[(2,)](self.slots._state, self.slots._shapes, 2, 2, S=scales, num_warps=1)
 
-    def launch(self, kernel, *buffers, grid=(), **scalars) -> None:
-        every = (self.slots.tiles, 2, *grid)
-        tile = {"S": self.parameters.nscales, "H": TILE_H, "W": TILE_W}
-        shared = (self.slots._state, self.slots._shapes, self.slots.plane)
-        kernel[every](*buffers, *shared, *scalars.values(), **tile, num_warps=8)
+    def launch(self, kernel, *arguments, grid: tuple[int, ...] = (), **constants: int) -> None:
+        constants |= {"plane": self.slots.plane, "H": TILE_H, "W": TILE_W, "num_warps": 8}
+        kernel[self.slots.tiles, 2, *grid](*arguments, **constants)
+
+    def enter(self) -> None:
+        slots = self.slots
+        self.launch(
+            kernels.enter, slots._u, slots._p, slots._slope, slots._pictures, slots._state,
+            slots._shapes, 1.25, S=self.parameters.nscales,
+        )  # fmt: skip
+
+    def step(self) -> None:
+        slots, p = self.slots, self.parameters
+        self.launch(
+            kernels.step, slots._u, slots._p, slots._data, slots._partial, slots._state,
+            slots.tiles, p.data_step, p.dual_step, p.coupling,
+        )  # fmt: skip
+
+    def judge(self) -> None:
+        slots, p = self.slots, self.parameters
+        kernels.judge[(2,)](
+            slots._partial, slots._state, slots._tolerance, slots._work, slots.tiles,
+            p.inner_iterations, S=p.nscales, H=TILE_H, W=TILE_W, num_warps=1,
+        )  # fmt: skip
 
     def planes(self, buffer: torch.Tensor) -> torch.Tensor:
         """The slot's planes [..., H, W] of a buffer [N, ..., plane]."""
@@ -151,7 +170,7 @@ def test_a_scale_begins_with_nothing_moving_and_the_pictures_slope():
     slots = bench.slots
     slots._p.fill_(7)
     slots._u.fill_(7)
-    bench.launch(kernels.enter, slots._u, slots._p, slots._slope, slots._pictures, step=1.25)
+    bench.enter()
     assert slots._state[1, Field.ENTERS] == 1 and slots._state[0, Field.ENTERS] == 0
     assert (bench.planes(slots._p)[0] == 0).all() and (slots._p[0] == 7).all()
     assert (bench.planes(slots._u)[1] == 0).all()
@@ -162,50 +181,65 @@ def test_a_scale_begins_with_nothing_moving_and_the_pictures_slope():
 def test_the_data_term_is_the_solvers():
     bench = Bench(19, 37)
     slots = bench.slots
-    bench.launch(kernels.enter, slots._u, slots._p, slots._slope, slots._pictures, step=1.25)
+    bench.enter()
     u = torch.randn(2, 19, 37, generator=torch.Generator().manual_seed(0)) * 4
     u[0, 3, 4], u[1, 5, 6] = -1e6, 1e6  # far beyond the border
     bench.put(slots._u[:, 1], u)
-    bench.launch(kernels.linearise, slots._u, slots._data, slots._slope, slots._pictures)
+    bench.launch(
+        kernels.linearise, slots._u, slots._data, slots._slope, slots._pictures, slots._state, S=1
+    )
     before, after = (torch.from_numpy(picture)[None].float() for picture in bench.pair)
     moving = torch.stack([after, *solver.centred_gradient(after)], dim=1)
     expected = solver.linearise(before, moving, u[None])[0]
     torch.testing.assert_close(bench.planes(slots._data), expected, atol=1e-2, rtol=1e-4)
 
 
-def test_the_median_is_the_solvers():
+@pytest.mark.parametrize("enters", [0, 1])
+def test_p_takes_up_the_flow_before_its_median_does(enters):
     bench = Bench(19, 37)
     slots = bench.slots
-    u = torch.randn(2, 19, 37, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(0)
+    u, dual = (torch.randn(n, 19, 37, generator=draw) for n in (2, 4))
     bench.put(slots._u[:, 1], u)
-    bench.launch(kernels.smooth, slots._u, grid=(2,))
+    bench.put(slots._p[:, 0], dual)
+    slots._state[1, Field.ENTERS] = enters
+    dual_step = bench.parameters.dual_step
+    bench.launch(kernels.smooth, slots._u, slots._p, slots._state, dual_step, grid=(2,))
     torch.testing.assert_close(bench.planes(slots._u)[0], median_5x5(u), atol=0, rtol=0)
+    expected = dual if enters else moved(dual, u, dual_step)  # a new scale's p stays 0
+    torch.testing.assert_close(bench.planes(slots._p)[0], expected)
 
 
-def test_one_step_is_the_solvers():
+def moved(dual_4HW: torch.Tensor, u_2HW: torch.Tensor, step: float) -> torch.Tensor:
+    """p after a step along the gradient of u."""
+    du = solver.forward_gradient(u_2HW[None])[0] * step
+    length = 1 + du.square().sum(1, keepdim=True).sqrt()
+    return ((dual_4HW.unflatten(0, (2, 2)) + du) / length).flatten(0, 1)
+
+
+@pytest.mark.parametrize("inner", [0, 1])
+def test_one_step_is_the_solvers(inner):
     bench = Bench(19, 37)
-    slots, p = bench.slots, bench.parameters
+    slots, p = bench.slots, replace(bench.parameters, inner_iterations=3)
+    bench.parameters = p
     draw = torch.Generator().manual_seed(0)
     u, dual, data = (torch.randn(n, 19, 37, generator=draw) for n in (2, 4, 3))
     data[:2, 4:9, 5:9] = 0  # a plain region
     bench.put(slots._u[:, 0], u)
     bench.put(slots._p[:, 0], dual)
     bench.put(slots._data, data)
-    tile = {"S": 1, "H": TILE_H, "W": TILE_W}
-    kernels.step[(slots.tiles, 2)](
-        slots._u, slots._p, slots._data, slots._partial, slots._state, slots._shapes,
-        slots.plane, slots.tiles, p.data_step, p.dual_step, p.coupling, **tile, num_warps=8,
-    )  # fmt: skip
-    new, new_dual, error = solver.step(u[None], dual.view(1, 2, 2, 19, 37), data[None], p)
+    slots._state[1, Field.INNER] = inner
+    bench.step()
+    if inner:  # p is one move behind
+        dual = moved(dual, u, p.dual_step)
+    new, _, error = solver.step(u[None], dual.view(1, 2, 2, 19, 37), data[None], p)
     torch.testing.assert_close(bench.planes(slots._u)[1], new[0])
-    torch.testing.assert_close(bench.planes(slots._p)[1], new_dual[0].flatten(0, 1))
+    torch.testing.assert_close(bench.planes(slots._p)[1], dual)
     torch.testing.assert_close(slots._partial[1].double().sum().cpu(), error[0], rtol=1e-5, atol=0)
-    kernels.judge[(2,)](
-        slots._partial, slots._state, slots._shapes, slots._tolerance, slots._work, slots.tiles,
-        p.inner_iterations, **tile, num_warps=1,
-    )  # fmt: skip
+    bench.judge()
     state = slots._state[1].tolist()
-    assert [state[field] for field in (Field.INNER, Field.U_SIDE, Field.P_SIDE)] == [1, 1, 1]
+    fields = (Field.INNER, Field.U_SIDE, Field.P_SIDE, Field.STOPPED)
+    assert [state[field] for field in fields] == [inner + 1, 1, 1, 0]
     assert slots._work.tolist() == [0, 19 * 37]
 
 
@@ -215,8 +249,13 @@ def test_flow_of_a_coarse_scale_is_enlarged():
     u = torch.randn(2, 16, 33, generator=torch.Generator().manual_seed(0))
     bench.size = 16, 33
     bench.put(slots._u[:, 0], u)
-    slots._state[1, Field.SCALE] = 0
-    bench.launch(kernels.enter, slots._u, slots._p, slots._slope, slots._pictures, step=1.25)
+    for field, value in zip(
+        (Field.SCALE, Field.HEIGHT, Field.WIDTH, Field.PITCH),
+        (0, 20, 41, pitch_of(41)),
+        strict=True,
+    ):
+        slots._state[1, field] = value
+    bench.enter()
     bench.size = 20, 41
     found = bench.planes(slots._u)[1]
     torch.testing.assert_close(found, enlarge_flow(u, (20, 41), 0.8), atol=1e-5, rtol=1e-5)

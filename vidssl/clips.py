@@ -8,8 +8,9 @@ Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,8 @@ from vidssl.errors import require
 from vidssl.sampling import clip_indices, random_start
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE, mirrored
+
+FRAMES_AT_ONCE = 16  # decoded, cut for all clips and let go while they are in the core's cache
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class FrameReader(Protocol):
     def frame_bytes(self, view: str) -> float:
         """Gives the bytes of a view's stored frame, on average."""
 
-    def pictures(self, view: str, video: int, indices: np.ndarray) -> Sequence[np.ndarray]:
-        """Gives decoded frames, uint8 [H, W, C] each."""
+    def pictures(self, view: str, video: int, indices: np.ndarray) -> Iterable[np.ndarray]:
+        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,8 @@ class ClipSampler:
         # A frame that both clips hold is decoded once.
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
-        frames = {view: self.videos.reader.pictures(view, video, needed) for view in self.views}
-        aspects = {view: f[0].shape[1] / f[0].shape[0] for view, f in frames.items()}
+        frames = {v: Peeked(self.videos.reader.pictures(v, video, needed)) for v in self.views}
+        aspects = {view: f.first.shape[1] / f.first.shape[0] for view, f in frames.items()}
         kinds = {view: get_view(view).kind for view in self.views}
         drawn = draw_views(self.augment, draw, aspects, kinds, moments.strong, len(times[0]))
         clips: dict[str, np.ndarray] = {}
@@ -157,8 +160,7 @@ class ClipSampler:
             pixels_NTHWC = np.empty(shape, np.uint8) if into is None else into[view]
             # What is one clip here are consecutive blocks to the network.
             whole = pixels_NTHWC.reshape(self.clips_per_video, -1, *shape[2:])
-            for clip_THWC, picked, one in zip(whole, where, draws, strict=True):
-                self._clip(view, frames[view], picked, one, clip_THWC)
+            self._fill(view, frames[view], where, draws, whole)
             clips[view] = pixels_NTHWC.transpose(0, 4, 1, 2, 3)
         colour = {v: self._colours(draws) for v, draws in drawn.items() if self._coloured(v)}
         return HostSample(clips, colour)
@@ -190,25 +192,72 @@ class ClipSampler:
         # What holds for a clip holds for all of its blocks.
         return [c for d in draws for c in d.colour * (blocks if len(d.colour) == 1 else 1)]
 
-    def _clip(
+    def _fill(
+        self,
+        view: str,
+        frames: Peeked,
+        where_NT: np.ndarray,
+        draws: Sequence[ClipDraw],
+        into_NTHWC: np.ndarray,
+    ) -> None:
+        """Crops, resizes and mirrors a view's frames into clips; `where` says which go where."""
+        # Where a clip is longer than the video, it begins with one frame many times.
+        repeated = (where_NT == where_NT[:, :1]).sum(axis=1) - 1
+        boxes = [draw.boxes[0] for draw in draws]
+        at_once = FRAMES_AT_ONCE
+        if any(len(draw.boxes) > 1 for draw in draws):
+            kept = list(frames)
+            frames, at_once = Peeked(kept), len(kept)
+            boxes = [
+                _busiest(view, [kept[i] for i in where_T[first:]], draw.boxes)
+                for where_T, first, draw in zip(where_NT, repeated, draws, strict=True)
+            ]
+        for begin, run in runs(frames, at_once):
+            for where_T, first, box, draw, into_THWC in zip(
+                where_NT, repeated, boxes, draws, into_NTHWC, strict=True
+            ):
+                low, high = np.searchsorted(where_T, (begin, begin + len(run)))
+                low = max(low, first)
+                if low < high:
+                    here = [run[i - begin] for i in where_T[low:high]]
+                    self._cut(view, here, box, draw.mirrored, into_THWC[low:high])
+        for first, into_THWC in zip(repeated, into_NTHWC, strict=True):
+            into_THWC[:first] = into_THWC[first]
+
+    def _cut(
         self,
         view: str,
         frames: Sequence[np.ndarray],
-        where: np.ndarray,
-        draw: ClipDraw,
-        into: np.ndarray,
+        box: Box,
+        mirror: bool,
+        into_THWC: np.ndarray,
     ) -> None:
-        """Crops, resizes and mirrors the frames `where` of a view into [T, H, W, C]."""
-        # Where a clip is longer than the video, it begins with one frame many times.
-        repeated = int(np.count_nonzero(where == where[0])) - 1
-        shown = [frames[i] for i in where[repeated:]]
-        box = _busiest(view, shown, draw.boxes)
-        crop_resize(shown, box, self.clip.size, self.augment.resize, into[repeated:])
-        if draw.mirrored and self._is_picture_of_motion(view):
-            into[repeated:] = mirrored(into[repeated:])
-        elif draw.mirrored:
-            into[repeated:] = get_view(view).flip(into[repeated:])
-        into[:repeated] = into[repeated]
+        crop_resize(frames, box, self.clip.size, self.augment.resize, into_THWC)
+        if mirror and self._is_picture_of_motion(view):
+            into_THWC[:] = mirrored(into_THWC)
+        elif mirror:
+            into_THWC[:] = get_view(view).flip(into_THWC)
+
+
+class Peeked(Iterator[np.ndarray]):
+    """Frames one by one, of which the first can be looked at before it is taken."""
+
+    def __init__(self, frames: Iterable[np.ndarray]) -> None:
+        frames = iter(frames)
+        self.first = next(frames)
+        self._frames = chain([self.first], frames)
+
+    def __next__(self) -> np.ndarray:
+        return next(self._frames)
+
+
+def runs(frames: Iterable[np.ndarray], most: int) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Gives frames in runs of at most so many, each with the number of its first."""
+    rest, begin = iter(frames), 0
+    while run := list(islice(rest, most)):
+        yield begin, run
+        begin += len(run)
+        del run  # before the next are decoded: they take its memory
 
 
 def _busiest(view: str, frames: Sequence[np.ndarray], boxes: tuple[Box, ...]) -> Box:

@@ -133,7 +133,7 @@ def measure_storage(flow: np.ndarray, size: int, rows: dict[str, Sums]) -> None:
 def reference_errors(paths: list[Path]) -> dict[str, float]:
     """Mean end-point error against TV-L1 at 240, in its pixels, one pair per clip."""
     cv2.setNumThreads(0)
-    tvl1 = flow_algorithms.get_flow_method("tvl1").start()
+    tvl1 = flow_algorithms.get_flow_method("tvl1-opencv").start()
     errors: dict[str, list[float]] = defaultdict(list)
     for path in paths:
         pairs = {size: next(iter(grey_pairs(path, size, 1))) for size in WORKING}

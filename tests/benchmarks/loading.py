@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -93,7 +93,7 @@ class Sample:
             frame_count = staticmethod(reader.frame_count)
 
             @staticmethod
-            def pictures(view: str, video: int, indices: np.ndarray) -> Sequence[np.ndarray]:
+            def pictures(view: str, video: int, indices: np.ndarray) -> Iterable[np.ndarray]:
                 seen.append(indices)
                 return reader.pictures(view, video, indices)
 

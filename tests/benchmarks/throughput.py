@@ -25,7 +25,13 @@ from vidssl.artifacts import Workspace
 from vidssl.progress import SILENT
 from vidssl.resizing import short_side
 from vidssl.shards import VideoRecord
-from vidssl.stages.extract_flow import WORKING_SIZE, ExtractFlow, extract_video, flow_params
+from vidssl.stages.extract_flow import (
+    WORKING_SIZE,
+    ExtractFlow,
+    choose_method,
+    extract_video,
+    flow_params,
+)
 from vidssl.stages.manifest import Share
 from vidssl.stages.pack import RGB_SIZE, pack_video
 from vidssl.stages.parts import Part, divide
@@ -48,7 +54,12 @@ STEPS = (
     "quantise, scale, JPEG 95 of flow",
     "scale, JPEG 90 of RGB",
 )
-STAGES = ("extract-flow", "extract-flow --method farneback", "extract-flow --method tvl1", "pack")
+STAGES = (
+    "extract-flow",
+    "extract-flow --method farneback",
+    "extract-flow --method tvl1-opencv",
+    "pack",
+)
 
 
 class Clock:
@@ -94,7 +105,7 @@ def measure_clip(clock: Clock, source: Source, tvl1_every: int) -> None:
         estimate = get_flow_method(method).start()
         with clock.step(f"{name} at 240", len(pairs)):
             flows = [estimate(*pair) for pair in pairs]
-    estimate = get_flow_method("tvl1").start()
+    estimate = get_flow_method("tvl1-opencv").start()
     some = pairs[::tvl1_every]
     with clock.step("TV-L1 (OpenCV) at 240", len(some)):
         for pair in some:
@@ -102,7 +113,8 @@ def measure_clip(clock: Clock, source: Source, tvl1_every: int) -> None:
     measure_encoding(clock, frames, flows)
     for method in ("dis", "farneback"):
         name = "extract-flow" + (f" --method {method}" if method != "dis" else "")
-        params = flow_params(ExtractFlow(source.path, method=method))
+        config = ExtractFlow(source.path, method=method, device="cpu")
+        params = flow_params(config, choose_method(config)[0])
         with clock.step(name, count):
             product = extract_video(source, params)
         clock.bytes[name] += sum(map(len, product.blobs["flow"]))
@@ -212,7 +224,7 @@ def data_table(clock: Clock) -> None:
 
 def add_tvl1_stage(clock: Clock) -> None:
     """TV-L1 takes too long to be run on whole clips: the stage with its flow in place of DIS's."""
-    name = "extract-flow --method tvl1"
+    name = "extract-flow --method tvl1-opencv"
     per_frame = 1 / clock.rate("extract-flow") - 1 / clock.rate("DIS medium at 240")
     clock.frames[name] = 1
     clock.seconds[name] = per_frame + 1 / clock.rate("TV-L1 (OpenCV) at 240")

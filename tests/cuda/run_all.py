@@ -29,6 +29,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import tvl1
 from derivers import derive_view, raft_flow
 from rendered import make_pack
 
@@ -232,6 +233,7 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
         step(f"derive {view}", partial(derived, view, arguments))
     for preset in ("large", "small"):
         step(f"flow raft {preset}", partial(flowed, preset, arguments))
+    step("flow tvl1", partial(tvl1_flowed, arguments))
     return {
         "machine": machine(cuda),
         "settings": {k: str(v) for k, v in vars(arguments).items() if k != "out"},
@@ -249,6 +251,15 @@ def derived(view: str, arguments: argparse.Namespace) -> tuple[None, dict[str, A
 def flowed(preset: str, arguments: argparse.Namespace) -> tuple[None, dict[str, Any]]:
     short, folder = arguments.detector_size or 240, arguments.out / "weights"
     return None, raft_flow(preset, folder, arguments.derive, short, arguments.device)
+
+
+def tvl1_flowed(arguments: argparse.Namespace) -> tuple[None, dict[str, Any]]:
+    short = arguments.detector_size or 256
+    words = ["--out", str(arguments.out), "--device", arguments.device]
+    words += ["--size", f"{short * 4 // 3}x{short}", "--pairs", str(8 * arguments.derive)]
+    words += ["--clips", "2", "--preset", "fast", "--plain"] if arguments.device == "cpu" else []
+    results = tvl1.measure(tvl1.parse(words))
+    return None, results["frames to bytes"] | results["roofline"] | results["times one core"]
 
 
 def finished(checkpoint: Artifact | None) -> tuple[Path, dict[str, Any]]:
@@ -314,7 +325,10 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=None, help="default: 64, or all")
     parser.add_argument("--derive", type=int, default=512, help="frames of views to derive")
     parser.add_argument(
-        "--detector-size", type=int, default=0, help="0: the networks' own, 240 of RAFT"
+        "--detector-size",
+        type=int,
+        default=0,
+        help="0: 256 of TV-L1, 240 of RAFT, else its own",
     )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
     cores = len(os.sched_getaffinity(0))

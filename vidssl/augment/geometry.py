@@ -12,7 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vidssl.augment.area import shrink_by_area
 from vidssl.augment.drawing import Box
+from vidssl.resizing import MOST_CHANNELS
 from vidssl.resizing import resize as resize_frame
 
 Frames = Sequence[np.ndarray]  # uint8 [H, W, C] each, or [T, H, W, C] in one
@@ -50,11 +52,19 @@ def _pixels(begin: float, extent: float, size: int) -> tuple[int, int]:
 
 def by_area(frames: Frames, into_TSSC: np.ndarray) -> None:
     """Resizes by area when shrinking, bilinearly when growing."""
-    size, (height, width) = into_TSSC.shape[1], frames[0].shape[:2]
-    shrinks = width >= size and height >= size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    size, (height, width, channels) = into_TSSC.shape[1], frames[0].shape
+    if height < size or width < size:
+        _frame_by_frame(frames, into_TSSC, cv2.INTER_LINEAR)
+    elif height % size == width % size == 0 or channels > MOST_CHANNELS:
+        _frame_by_frame(frames, into_TSSC, cv2.INTER_AREA)
+    else:
+        shrink_by_area(frames, into_TSSC)
+
+
+def _frame_by_frame(frames: Frames, into_TSSC: np.ndarray, method: int) -> None:
+    size = into_TSSC.shape[1:3]
     for frame, into_SSC in zip(frames, into_TSSC, strict=True):
-        resize_frame(frame, (size, size), method, into_SSC)
+        resize_frame(frame, size, method, into_SSC)
 
 
 def as_pil(mode: str) -> Resize:

@@ -152,21 +152,25 @@ class ShardReader:
         Raises:
             As :meth:`read`.
         """
-        return np.stack(self.pictures(view, video, frames))
+        _, back = self._sort(view, video, frames)
+        pictures = list(self.pictures(view, video, frames))
+        return np.stack([pictures[i] for i in back])
 
-    def pictures(self, view: str, video: int, frames: Frames) -> list[np.ndarray]:
-        """Gives decoded frames as :meth:`frames` does, uint8 [H, W, C] each.
+    def pictures(self, view: str, video: int, frames: Frames) -> Iterator[np.ndarray]:
+        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
 
-        A frame asked for twice is the same memory twice.
+        A frame is decoded when its turn comes: who lets go of one before the next needs the
+        memory of one, which is then still in the core's cache.
+
+        Raises:
+            As :meth:`read`.
         """
-        unique, back = self._sort(view, video, frames)
+        unique, _ = self._sort(view, video, frames)
         stride = self.views[view].get("stride", 1)
-        decoded = partial(self._decoded, view, video)
         if stride == 1:
-            pictures = decoded(unique)
-        else:
-            pictures = read_strided(unique, stride, int(self.frame_count(view)[video]), decoded)
-        return [pictures[i] for i in back]
+            return self._decoded(view, video, unique)
+        count = int(self.frame_count(view)[video])
+        return iter(read_strided(unique, stride, count, partial(self._decoded, view, video)))
 
     def flow(self, video: int, frames: Frames) -> np.ndarray:
         """Gives flow in pixels of the recorded working size, however it is stored.
@@ -180,7 +184,7 @@ class ShardReader:
         unique, back = self._sort("flow", video, frames)
         params = self.views["flow"]
         decode = partial(read_pixels, codec=params["codec"], bound=params["bound"])
-        pictures = self._decoded("flow", video, unique, decode)
+        pictures = list(self._decoded("flow", video, unique, decode))
         return np.stack([pictures[i] for i in back])
 
     def _decoded(
@@ -189,13 +193,11 @@ class ShardReader:
         video: int,
         frames: np.ndarray,
         decode: Callable[[bytes], np.ndarray] | None = None,
-    ) -> list[np.ndarray]:
+    ) -> Iterator[np.ndarray]:
         """Gives stored frames, sorted and each once: uint8 [H, W, C] each, or as `decode` does."""
         decode = decode or partial(get_view(view).decode, codec=self.views[view]["codec"])
-        return [
-            self._decode(decode, blob, view, video, frame)
-            for frame, blob in zip(frames, self._read_sorted(view, video, frames), strict=True)
-        ]
+        for frame, blob in zip(frames, self._read_sorted(view, video, frames), strict=True):
+            yield self._decode(decode, blob, view, video, frame)
 
     def _sort(self, view: str, video: int, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
         """Gives the frames sorted, each once, and where each one asked for stands among them."""

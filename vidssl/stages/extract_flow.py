@@ -107,7 +107,8 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
     begun = workspace.open_run("flow", config.name, recipe, {}, config.new, share is not None)
     if config.dry_run:
         who = config.dask or config.workers
-        return plan_run(begun, job.views, sources, share, who, progress, job.earlier)
+        more = {"device": device}
+        return plan_run(begun, job.views, sources, share, who, progress, job.earlier, more)
     with begun as opened:
         if opened.finished is not None:
             return reused(opened.finished)

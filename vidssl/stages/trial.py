@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -52,7 +52,7 @@ class CountedFrames:
         """Gives the mean bytes of a stored frame."""
         return self._reader.frame_bytes(view)
 
-    def pictures(self, view: str, video: int, indices: np.ndarray) -> Sequence[np.ndarray]:
+    def pictures(self, view: str, video: int, indices: np.ndarray) -> Iterable[np.ndarray]:
         """Gives decoded frames."""
         self.frames[view] += len(indices)
         self.samples[view] += 1

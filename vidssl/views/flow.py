@@ -179,9 +179,11 @@ class FlowView(StackedView):
         A 0, which only a lossy codec leaves, would become 256 and is held at 255.
         """
         turned = mirrored(frames)
-        u = turned[..., 0]
-        np.negative(u, out=u)  # of 8 bits: 256 - u, but for 0, which stays
-        u[u == 0] = 255
+        # u and v as one number, u in its lower half: twice as fast as every other byte. Of 8 bits
+        # 256 - u is ~u + 1, but for u = 0, where ~u is 255 already.
+        both = turned.view("<u2")
+        both ^= 255
+        both += (both & 255) != 255
         return turned
 
     def picture(self, frame: np.ndarray) -> np.ndarray:

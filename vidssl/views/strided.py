@@ -5,7 +5,7 @@ Legend: T frames asked for, H and W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def read_strided(
     frames: np.ndarray,
     stride: int,
     count: int,
-    read: Callable[[np.ndarray], Sequence[np.ndarray]],
+    read: Callable[[np.ndarray], Iterable[np.ndarray]],
 ) -> np.ndarray:
     """Gives frames of a view, stored or between stored ones: uint8 [T, H, W, C].
 

@@ -12,7 +12,7 @@ from vidssl.distributed import local_device
 from vidssl.errors import VidsslError
 from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
 from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.solver import solve
+from vidssl.views.tvl1.solver import Work, solve
 
 BATCH = 32  # pairs that plain PyTorch takes at a time
 
@@ -54,6 +54,7 @@ class TorchTVL1(BatchedFlow):
 
     def __init__(self, parameters: Parameters, device: torch.device, batch: int = BATCH) -> None:
         self.parameters, self.device, self.batch = parameters, device, batch
+        self.work = Work()
 
     def flows(self, pairs: Iterable[FramePair | None]) -> Iterator[TaggedFlow]:
         for batch in batches_of_one_size(pairs, self.batch):
@@ -61,8 +62,10 @@ class TorchTVL1(BatchedFlow):
                 torch.from_numpy(np.stack(frames)).to(self.device)
                 for frames in zip(*((pair.before, pair.after) for pair in batch), strict=True)
             )
-            flow_B2HW = solve(before, after, self.parameters).flow_B2HW.cpu()
-            for pair, flow_2HW in zip(batch, flow_B2HW, strict=True):
+            solution = solve(before, after, self.parameters)
+            self.work.pairs += len(batch)
+            self.work.pixel_iterations += int(solution.work_B.sum())
+            for pair, flow_2HW in zip(batch, solution.flow_B2HW.cpu(), strict=True):
                 yield pair.tag, _as_array(flow_2HW)
 
 

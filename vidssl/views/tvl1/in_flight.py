@@ -19,20 +19,13 @@ from vidssl.errors import VidsslError
 from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.slots import Flows, Slots, Snapshot, bytes_per_tile, tiles_of
+from vidssl.views.tvl1.solver import Work
 
 # As many tiles as keep the largest GPUs busy: 256 pairs of 340 × 256, less what is done early.
 TILES_IN_FLIGHT = 256 * 16 * 11
 MOST_PAIRS = 1024
 FEWEST_PAIRS = 8
 SHARE_OF_MEMORY = 0.6  # of what is free, at most
-
-
-@dataclass
-class Work:
-    """What was done so far, for measurements."""
-
-    pairs: int = 0
-    pixel_iterations: int = 0
 
 
 class PairsInFlight(BatchedFlow):

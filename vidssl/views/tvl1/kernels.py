@@ -6,7 +6,7 @@ device, so the host launches the same kernels over and over and never waits to l
     plan      slots whose iteration has stopped: what comes next (median, warp, scale, the end)
     enter     slots that enter a scale: the flow enlarged, p = 0, the second picture's gradient
     linearise slots that warp: the data term at the flow
-    smooth    slots between two rounds of iteration: the median of the flow
+    smooth    slots between two rounds of iteration: p by the flow, the median of the flow
     step      all slots that have not stopped: one iteration, and the flow's change tile by tile
     judge     whether a slot's iteration stops here
 
@@ -17,7 +17,8 @@ The equations are those of :mod:`vidssl.views.tvl1.solver`.
 Planes are float32 with rows of `pitch` places, a multiple of :data:`TILE_W`. One program works on
 TILE_H × TILE_W pixels of one slot; programs beyond a slot's last tile end at once. Lanes lie along
 a row, so each load is of consecutive addresses. Within a plane offsets have 32 bits, between slots
-64.
+64. `plane` is a constant when kernels are compiled, so that a place in the next plane is an address
+with a constant added, which costs no instruction.
 
 The buffers, for N slots with planes of `plane` places in `most` tiles, and S scales at most:
 
@@ -60,6 +61,9 @@ class Field(IntEnum):
     ENTERS = 10  # whether `enter` has work in this block
     WARPS = 11  # whether `linearise` has
     SMOOTHS = 12  # whether `smooth` has
+    HEIGHT = 13  # of the slot's scale, as are
+    WIDTH = 14
+    PITCH = 15
 
 
 class Phase(IntEnum):
@@ -85,6 +89,9 @@ _P_SIDE = tl.constexpr(Field.P_SIDE.value)
 _ENTERS = tl.constexpr(Field.ENTERS.value)
 _WARPS = tl.constexpr(Field.WARPS.value)
 _SMOOTHS = tl.constexpr(Field.SMOOTHS.value)
+_HEIGHT = tl.constexpr(Field.HEIGHT.value)
+_WIDTH = tl.constexpr(Field.WIDTH.value)
+_PITCH = tl.constexpr(Field.PITCH.value)
 _RUNNING = tl.constexpr(Phase.RUNNING.value)
 _DONE = tl.constexpr(Phase.DONE.value)
 _FLAT = tl.constexpr(1.1920928955078125e-07)  # as solver.FLAT
@@ -93,12 +100,6 @@ _JUDGED = tl.constexpr(256)  # tiles that `judge` adds up at a time
 
 
 # ── where a program works
-
-
-@triton.jit
-def _shape(shapes, slot, scale, S: tl.constexpr):
-    row = shapes + (slot * S + scale) * 3
-    return tl.load(row), tl.load(row + 1), tl.load(row + 2)
 
 
 @triton.jit
@@ -118,102 +119,99 @@ def _places(tile, pitch, H: tl.constexpr, W: tl.constexpr):
 
 
 @triton.jit
-def _moved(
-    u, p, data, plane, at, mask, left1, left2, above1, above2, data_step, coupling
-):  # fmt: skip
-    """Gives the flow at some pixels before and after a step, and p there.
-
-    `left` is p across one pixel to the left, `above` is p down one pixel above.
-    """
-    gx = tl.load(data + at, mask=mask, other=0.0)
-    gy = tl.load(data + plane + at, mask=mask, other=0.0)
-    constant = tl.load(data + 2 * plane + at, mask=mask, other=0.0)
-    u1 = tl.load(u + at, mask=mask, other=0.0)
-    u2 = tl.load(u + plane + at, mask=mask, other=0.0)
-    across1 = tl.load(p + at, mask=mask, other=0.0)
-    down1 = tl.load(p + plane + at, mask=mask, other=0.0)
-    across2 = tl.load(p + 2 * plane + at, mask=mask, other=0.0)
-    down2 = tl.load(p + 3 * plane + at, mask=mask, other=0.0)
-    rho = constant + (gx * u1 + gy * u2)
-    shift = rho / tl.maximum(gx * gx + gy * gy, _FLAT)
-    shift = tl.minimum(tl.maximum(shift, -data_step), data_step)
-    new1 = u1 - shift * gx + coupling * ((across1 - left1) + (down1 - above1))
-    new2 = u2 - shift * gy + coupling * ((across2 - left2) + (down2 - above2))
-    return u1, u2, new1, new2, across1, down1, across2, down2
-
-
-@triton.jit
 def step(
-    u, p, data, partial, state, shapes, plane, most, data_step, dual_step, coupling,
-    S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    u, p, data, partial, state, most, data_step, dual_step, coupling,
+    plane: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """One iteration of every slot that has not stopped. Grid (most, N)."""
+    """One iteration of every slot that has not stopped. Grid (most, N).
+
+    The solver moves u by p and then p by the new u, which would need the neighbours' new u here.
+    So p is always one move behind: a step first makes up for it and then moves u. Right after
+    `smooth` p is up to date, and only u is moved.
+    """
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
     if (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 0):
-        height, width, pitch = _shape(shapes, slot, tl.load(row + _SCALE), S)
+        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
         if tile < _tiles(height, pitch, H, W):
             u_side, p_side = tl.load(row + _U_SIDE), tl.load(row + _P_SIDE)
-            far = slot.to(tl.int64)
-            data += far * 3 * plane
-            new_u = u + (far * 2 + 1 - u_side) * 2 * plane
-            new_p = p + (far * 2 + 1 - p_side) * 4 * plane
-            u += (far * 2 + u_side) * 2 * plane
-            p += (far * 2 + p_side) * 4 * plane
-
+            due = tl.where(tl.load(row + _INNER) > 0, dual_step, 0.0)
             y, x = _places(tile, pitch, H, W)
-            at = y * pitch + x
+            at, far = y * pitch + x, slot.to(tl.int64)
             here = (y < height) & (x < width)
-            right = here & (x + 1 < width)
-            below = here & (y + 1 < height)
+            right, below = here & (x + 1 < width), here & (y + 1 < height)
+            left, above = here & (x > 0), here & (y > 0)
 
-            left = here & (x > 0)
-            above = here & (y > 0)
-            left1 = tl.load(p + at - 1, mask=left, other=0.0)
-            left2 = tl.load(p + 2 * plane + at - 1, mask=left, other=0.0)
-            above1 = tl.load(p + plane + at - pitch, mask=above, other=0.0)
-            above2 = tl.load(p + 3 * plane + at - pitch, mask=above, other=0.0)
-            u1, u2, new1, new2, across1, down1, across2, down2 = _moved(
-                u, p, data, plane, at, here, left1, left2, above1, above2, data_step, coupling
+            old_u = u + (far * 2 + u_side) * 2 * plane + at
+            new_u = u + (far * 2 + 1 - u_side) * 2 * plane + at
+            old_p = p + (far * 2 + p_side) * 4 * plane + at
+            new_p = p + (far * 2 + 1 - p_side) * 4 * plane + at
+            u1, divergence1 = _divergence(
+                old_u, old_p, new_p, pitch, here, left, right, above, below, due, plane
             )
-
-            # The neighbours' new flow is computed here as well, rather than waited for.
-            above = right & (y > 0)
-            above1 = tl.load(p + plane + at + 1 - pitch, mask=above, other=0.0)
-            above2 = tl.load(p + 3 * plane + at + 1 - pitch, mask=above, other=0.0)
-            _a, _b, right1, right2, _c, _d, _e, _f = _moved(
-                u, p, data, plane, at + 1, right, across1, across2, above1, above2,
-                data_step, coupling,
-            )  # fmt: skip
-            left = below & (x > 0)
-            left1 = tl.load(p + at + pitch - 1, mask=left, other=0.0)
-            left2 = tl.load(p + 2 * plane + at + pitch - 1, mask=left, other=0.0)
-            _a, _b, below1, below2, _c, _d, _e, _f = _moved(
-                u, p, data, plane, at + pitch, below, left1, left2, down1, down2,
-                data_step, coupling,
+            u2, divergence2 = _divergence(
+                old_u + plane, old_p + 2 * plane, new_p + 2 * plane, pitch,
+                here, left, right, above, below, due, plane,
             )  # fmt: skip
 
-            dx1 = dual_step * tl.where(right, right1 - new1, 0.0)
-            dy1 = dual_step * tl.where(below, below1 - new1, 0.0)
-            dx2 = dual_step * tl.where(right, right2 - new2, 0.0)
-            dy2 = dual_step * tl.where(below, below2 - new2, 0.0)
-            length1 = 1.0 + tl.sqrt(dx1 * dx1 + dy1 * dy1)
-            length2 = 1.0 + tl.sqrt(dx2 * dx2 + dy2 * dy2)
-
-            tl.store(new_u + at, new1, mask=here)
-            tl.store(new_u + plane + at, new2, mask=here)
-            tl.store(new_p + at, (across1 + dx1) / length1, mask=here)
-            tl.store(new_p + plane + at, (down1 + dy1) / length1, mask=here)
-            tl.store(new_p + 2 * plane + at, (across2 + dx2) / length2, mask=here)
-            tl.store(new_p + 3 * plane + at, (down2 + dy2) / length2, mask=here)
-            change = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
-            change = tl.where(here, change, 0.0)
+            term = data + far * 3 * plane + at
+            gx = tl.load(term, mask=here, other=0.0)
+            gy = tl.load(term + plane, mask=here, other=0.0)
+            constant = tl.load(term + 2 * plane, mask=here, other=0.0)
+            rho = constant + (gx * u1 + gy * u2)
+            shift = rho / tl.maximum(gx * gx + gy * gy, _FLAT)
+            shift = tl.minimum(tl.maximum(shift, -data_step), data_step)
+            move1 = coupling * divergence1 - shift * gx
+            move2 = coupling * divergence2 - shift * gy
+            tl.store(new_u, u1 + move1, mask=here)
+            tl.store(new_u + plane, u2 + move2, mask=here)
+            change = tl.where(here, move1 * move1 + move2 * move2, 0.0)
             tl.store(partial + far * most + tile, tl.sum(tl.sum(change, axis=1), axis=0))
 
 
 @triton.jit
+def _divergence(
+    u, p, new_p, pitch, here, left, right, above, below, dual_step, plane: tl.constexpr
+):
+    """Moves p of one component by u and stores it; gives u and the divergence of the moved p.
+
+    p to the left and above is moved here as well, rather than waited for.
+    """
+    centre = tl.load(u, mask=here, other=0.0)
+    dx = tl.where(right, tl.load(u + 1, mask=right, other=0.0) - centre, 0.0)
+    dy = tl.where(below, tl.load(u + pitch, mask=below, other=0.0) - centre, 0.0)
+    across = tl.load(p, mask=here, other=0.0)
+    down = tl.load(p + plane, mask=here, other=0.0)
+    across, down = _moved(across, down, dx, dy, dual_step)
+    tl.store(new_p, across, mask=here)
+    tl.store(new_p + plane, down, mask=here)
+
+    beside = tl.load(u - 1, mask=left, other=0.0)
+    dx = tl.where(left, centre - beside, 0.0)
+    corner = left & below
+    dy = tl.where(corner, tl.load(u + pitch - 1, mask=corner, other=0.0) - beside, 0.0)
+    across_left, _ = _moved(tl.load(p - 1, mask=left, other=0.0), 0.0, dx, dy, dual_step)
+
+    beside = tl.load(u - pitch, mask=above, other=0.0)
+    dy = tl.where(above, centre - beside, 0.0)
+    corner = above & right
+    dx = tl.where(corner, tl.load(u - pitch + 1, mask=corner, other=0.0) - beside, 0.0)
+    down_above = tl.load(p + plane - pitch, mask=above, other=0.0)
+    _, down_above = _moved(0.0, down_above, dx, dy, dual_step)
+    return centre, (across - across_left) + (down - down_above)
+
+
+@triton.jit
+def _moved(across, down, dx, dy, dual_step):
+    """Gives p after a step along the gradient (dx, dy) of u."""
+    length = 1.0 + dual_step * tl.sqrt(dx * dx + dy * dy)
+    inverse = tl.rsqrt(length * length)  # two instructions, where a division takes eight
+    return (across + dual_step * dx) * inverse, (down + dual_step * dy) * inverse
+
+
+@triton.jit
 def judge(
-    partial, state, shapes, tolerance, work, most, inner_iterations,
+    partial, state, tolerance, work, most, inner_iterations,
     S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """Counts the iteration that `step` made, and stops slots that need no other. Grid (N,)."""
@@ -221,13 +219,15 @@ def judge(
     row = state + slot * FIELDS
     if (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 0):
         scale = tl.load(row + _SCALE)
-        height, width, pitch = _shape(shapes, slot, scale, S)
+        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
         tiles = _tiles(height, pitch, H, W)
         partial += slot.to(tl.int64) * most
         sums = tl.zeros([_JUDGED], dtype=tl.float32)
-        for first in range(0, tiles, _JUDGED):
+        first = 0
+        while first < tiles:
             some = first + tl.arange(0, _JUDGED)
             sums += tl.load(partial + some, mask=some < tiles, other=0.0)
+            first += _JUDGED
         change = tl.sum(sums, axis=0)
         converged = change <= tl.load(tolerance + slot * S + scale)
         inner = tl.load(row + _INNER) + 1
@@ -243,7 +243,7 @@ def judge(
 
 
 @triton.jit
-def plan(state, outer_iterations, warps):
+def plan(state, shapes, outer_iterations, warps, S: tl.constexpr):
     """Decides what comes after an iteration that has stopped. Grid (N,).
 
     Afterwards U_SIDE is the side that holds the flow when the block's transitions are done:
@@ -263,7 +263,12 @@ def plan(state, outer_iterations, warps):
     tl.store(row + _WARPS, (goes & (again == 0)).to(tl.int32))
     tl.store(row + _SMOOTHS, goes.to(tl.int32))
     if goes:
-        tl.store(row + _SCALE, tl.where(stays, scale, scale - 1))
+        scale = tl.where(stays, scale, scale - 1)
+        tl.store(row + _SCALE, scale)
+        shape = shapes + (slot * S + scale) * 3
+        tl.store(row + _HEIGHT, tl.load(shape))
+        tl.store(row + _WIDTH, tl.load(shape + 1))
+        tl.store(row + _PITCH, tl.load(shape + 2))
         tl.store(row + _WARP, tl.where(again, warp, tl.where(stays, warp + 1, 0)))
         tl.store(row + _OUTER, tl.where(again, outer, 0))
         tl.store(row + _INNER, 0)
@@ -276,15 +281,15 @@ def plan(state, outer_iterations, warps):
 
 @triton.jit
 def enter(
-    u, p, slope, pictures, state, shapes, plane, enlargement,
-    S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    u, p, slope, pictures, state, shapes, enlargement,
+    plane: tl.constexpr, S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """Begins a scale: the coarser scale's flow enlarged, p = 0, ∇I₁. Grid (most, N)."""
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
     if tl.load(row + _ENTERS) == 1:
         scale = tl.load(row + _SCALE)
-        height, width, pitch = _shape(shapes, slot, scale, S)
+        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
         if tile < _tiles(height, pitch, H, W):
             y, x = _places(tile, pitch, H, W)
             here = (y < height) & (x < width)
@@ -313,7 +318,8 @@ def enter(
                 tl.store(new_u + at, nothing, mask=here)
                 tl.store(new_u + plane + at, nothing, mask=here)
             else:
-                rows, columns, coarse = _shape(shapes, slot, scale + 1, S)
+                shape = shapes + (slot * S + scale + 1) * 3
+                rows, columns, coarse = tl.load(shape), tl.load(shape + 1), tl.load(shape + 2)
                 u += (far * 2 + side) * 2 * plane
                 top, bottom, down = _between(y, height, rows)
                 first, last, across = _between(x, width, columns)
@@ -340,15 +346,15 @@ def _between(place, size, coarse):
 
 @triton.jit
 def linearise(
-    u, data, slope, pictures, state, shapes, plane,
-    S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    u, data, slope, pictures, state,
+    plane: tl.constexpr, S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """Gives the data term at the flow: bicubic, zeros beyond the border. Grid (most, N)."""
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
     if tl.load(row + _WARPS) == 1:
         scale = tl.load(row + _SCALE)
-        height, width, pitch = _shape(shapes, slot, scale, S)
+        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
         if tile < _tiles(height, pitch, H, W):
             y, x = _places(tile, pitch, H, W)
             here = (y < height) & (x < width)
@@ -411,20 +417,36 @@ def _cubic_weight(n: tl.constexpr, t):
 
 @triton.jit
 def smooth(
-    u, state, shapes, plane, S: tl.constexpr, H: tl.constexpr, W: tl.constexpr
+    u, p, state, dual_step, plane: tl.constexpr, H: tl.constexpr, W: tl.constexpr
 ):  # fmt: skip
-    """The median of 5 × 5 of one component of the flow. Grid (most, N, 2)."""
+    """The median of 5 × 5 of one component of the flow. Grid (most, N, 2).
+
+    Before, it moves p by the flow as it was, which the last step has left undone.
+    """
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
     if tl.load(row + _SMOOTHS) == 1:
-        height, width, pitch = _shape(shapes, slot, tl.load(row + _SCALE), S)
+        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
         if tile < _tiles(height, pitch, H, W):
             y, x = _places(tile, pitch, H, W)
             side, far = tl.load(row + _U_SIDE), slot.to(tl.int64)
-            u += tl.program_id(2) * plane
-            new_u = u + (far * 2 + side) * 2 * plane
-            u += (far * 2 + 1 - side) * 2 * plane
+            part = tl.program_id(2)
+            new_u = u + (far * 2 + side) * 2 * plane + part * plane
+            u += (far * 2 + 1 - side) * 2 * plane + part * plane
             here = (y < height) & (x < width)
+            if tl.load(row + _ENTERS) == 0:
+                centre = u + y * pitch + x
+                right, below = here & (x + 1 < width), here & (y + 1 < height)
+                value = tl.load(centre, mask=here, other=0.0)
+                dx = tl.where(right, tl.load(centre + 1, mask=right, other=0.0) - value, 0.0)
+                dy = tl.where(below, tl.load(centre + pitch, mask=below, other=0.0) - value, 0.0)
+                dual = p + ((far * 2 + tl.load(row + _P_SIDE)) * 4 + part * 2) * plane
+                dual += y * pitch + x
+                across = tl.load(dual, mask=here, other=0.0)
+                down = tl.load(dual + plane, mask=here, other=0.0)
+                across, down = _moved(across, down, dx, dy, dual_step)
+                tl.store(dual, across, mask=here)
+                tl.store(dual + plane, down, mask=here)
             a0, a1, a2, a3, a4 = _sorted_column(u, y, x - 2, here, height, width, pitch)
             b0, b1, b2, b3, b4 = _sorted_column(u, y, x - 1, here, height, width, pitch)
             c0, c1, c2, c3, c4 = _sorted_column(u, y, x, here, height, width, pitch)

@@ -32,7 +32,8 @@ class Moment:
     """A point in the device's work that the host can wait for."""
 
     def __init__(self, device: torch.device) -> None:
-        self._event = torch.cuda.Event() if device.type == "cuda" else None
+        # Blocking: who waits leaves its core to those that decode.
+        self._event = torch.cuda.Event(blocking=True) if device.type == "cuda" else None
         if self._event is not None:
             self._event.record()
 
@@ -176,27 +177,29 @@ class Slots:
             self._launch_block()
 
     def _launch_block(self) -> None:
-        p, every = self.parameters, (self.tiles, self.count)
-        tile = {"S": p.nscales, "H": TILE_H, "W": TILE_W}
-        many = tile | {"num_warps": kernels.NUM_WARPS}
-        state, shapes, plane = self._state, self._shapes, self.plane
-        kernels.plan[(self.count,)](state, p.outer_iterations, p.warps, num_warps=1)
+        p, every, state = self.parameters, (self.tiles, self.count), self._state
+        tile = {"H": TILE_H, "W": TILE_W}
+        many = tile | {"plane": self.plane, "num_warps": kernels.NUM_WARPS}
+        scales = {"S": p.nscales}
+        kernels.plan[(self.count,)](
+            state, self._shapes, p.outer_iterations, p.warps, **scales, num_warps=1
+        )
         kernels.enter[every](
-            self._u, self._p, self._slope, self._pictures, state, shapes, plane,
-            1 / p.scale_step, **many,
+            self._u, self._p, self._slope, self._pictures, state, self._shapes, 1 / p.scale_step,
+            **scales, **many,
         )  # fmt: skip
         kernels.linearise[every](
-            self._u, self._data, self._slope, self._pictures, state, shapes, plane, **many
+            self._u, self._data, self._slope, self._pictures, state, **scales, **many
         )
-        kernels.smooth[(*every, 2)](self._u, state, shapes, plane, **many)
+        kernels.smooth[(*every, 2)](self._u, self._p, state, p.dual_step, **many)
         for _ in range(self.iterations):
             kernels.step[every](
-                self._u, self._p, self._data, self._partial, state, shapes, plane, self.tiles,
+                self._u, self._p, self._data, self._partial, state, self.tiles,
                 p.data_step, p.dual_step, p.coupling, **many,
             )  # fmt: skip
             kernels.judge[(self.count,)](
-                self._partial, state, shapes, self._tolerance, self._work, self.tiles,
-                p.inner_iterations, **tile, num_warps=1,
+                self._partial, state, self._tolerance, self._work, self.tiles,
+                p.inner_iterations, **scales, **tile, num_warps=1,
             )  # fmt: skip
 
     def _recorded(self) -> torch.cuda.CUDAGraph:

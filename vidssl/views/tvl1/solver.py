@@ -45,6 +45,14 @@ class Solution:
     work_B: Tensor
 
 
+@dataclass
+class Work:
+    """What a method has done so far, for measurements: pairs, and pixels times iterations."""
+
+    pairs: int = 0
+    pixel_iterations: int = 0
+
+
 @torch.no_grad()
 def solve(before_BHW: Tensor, after_BHW: Tensor, parameters: Parameters) -> Solution:
     """Gives the flow of B pairs of grey pictures of one size.

@@ -1,0 +1,232 @@
+"""Commands that make data of videos: extract-flow, flow-diff, extract-view, pack."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import Annotated
+
+import typer
+
+from vidssl.cli.app import command
+from vidssl.cli.options import (
+    DaskOption,
+    DeviceOption,
+    DryRunOption,
+    NewOption,
+    ShardOption,
+    VideosArgument,
+    WorkersOption,
+)
+from vidssl.cli.values import division, names_in, only_given, settings_from
+from vidssl.terminal import Terminal
+
+
+@command("extract-flow")
+def extract_flow(
+    terminal: Terminal,
+    videos: VideosArgument,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="tvl1 (the papers'; default with CUDA), dis (fast; default without), farneback "
+            "or raft (a network)."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="tvl1: published (1.4 pairs/s on a core), balanced (0.09 px from it, 2.3/s) or "
+            "fast (0.15 px, 7.0/s; on a GPU all are unmeasured); dis: medium, fast or ultrafast; "
+            "raft: large or small. Default: the first."
+        ),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="File of raft's weights; default: in torch's cache.")
+    ] = "",
+    device: DeviceOption = None,
+    bound: Annotated[
+        float | None,
+        typer.Option(help="Pixels beyond which flow is clipped; default: a twelfth of --size."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Short side at which flow is computed (240; 0: as the videos are)."),
+    ] = None,
+    stored_size: Annotated[
+        int | None, typer.Option(help="Short side at which it is stored (128; 0: as computed).")
+    ] = None,
+    codec: Annotated[
+        str, typer.Option(help="jpeg1 to jpeg100; png or webp (lossless); coclr (as published).")
+    ] = "jpeg95",
+    name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
+    workers: WorkersOption = None,
+    shard: ShardOption = None,
+    dask: DaskOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Compute the optical flow of every video.
+
+    A video that cannot be decoded is left out with its reason, and the exit code is 3.
+
+    Several processes can divide the work, on as many machines as see the workspace; the one that
+    is last publishes the artifact, which is the same however the work was divided.
+
+    Example:  vidssl extract-flow VIDEOS/
+
+    Example:  vidssl extract-flow VIDEOS/ --method tvl1 --codec png
+
+    Example:  vidssl extract-flow VIDEOS/ --method raft --preset small --weights raft.pth
+
+    Example:  vidssl extract-flow VIDEOS/ --shard 0/8
+
+    Example:  srun --ntasks 8 vidssl extract-flow VIDEOS/
+    """
+    from vidssl.stages import extract_flow as stage
+
+    given = only_given(bound=bound, size=size, stored=stored_size)
+    given |= {key: None for key in ("size", "stored") if given.get(key) == 0}
+    config = stage.ExtractFlow(
+        videos, method=method, preset=preset, weights=weights, device=device, codec=codec,
+        name=name, new=new, dry_run=dry_run, **division(shard, workers, dask), **given,
+    )  # fmt: skip
+    result = terminal.run(stage.run, config)
+    terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
+
+
+@command("flow-diff")
+def flow_diff(
+    terminal: Terminal,
+    first: Annotated[str, typer.Argument(help="Flow artifact or pack, such as flow/main/v001.")],
+    second: Annotated[str, typer.Argument(help="Another one of the same videos.")],
+    every: Annotated[int, typer.Option(min=1, help="Compare every so many frames.")] = 1,
+) -> None:
+    """Compare two artifacts' flow of the same videos, pixel by pixel.
+
+    Both are read in pixels, whatever codec and map they are stored with.
+
+    Example:  vidssl flow-diff flow/main/v001 flow/tvl1/v001
+    """
+    from vidssl.stages import flow_diff as stage
+    from vidssl.tables import flow_diff_tables
+
+    result = terminal.run(stage.run, stage.FlowDiffOptions(first, second, every))
+    terminal.json_out(result.as_dict())
+    terminal.show(flow_diff_tables(result))
+
+
+@command("extract-view")
+def extract_view(
+    terminal: Terminal,
+    videos: VideosArgument,
+    view: Annotated[str, typer.Option("--view", help="pose, mask, or one of your own.")],
+    model: Annotated[
+        str | None, typer.Option(help="The network; default: keypointrcnn or maskrcnn.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="File of its weights; default: in torch's cache.")
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Below which a detection is none (0.8).")
+    ] = None,
+    things: Annotated[
+        bool, typer.Option("--things", help="Masks of all things, as CoCon's, not of people.")
+    ] = False,
+    detector_size: Annotated[
+        int | None, typer.Option(help="Short side at which the network sees frames (192).")
+    ] = None,
+    stored_size: Annotated[
+        int | None, typer.Option(help="Short side at which frames are stored (96; 0: as derived).")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Derive every so many frames, interpolate others (2).")
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="webp or png (lossless), or jpeg1 to jpeg100.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Any setting of the view."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the artifact; default: VIEW.")] = None,
+    device: DeviceOption = None,
+    workers: WorkersOption = None,
+    shard: ShardOption = None,
+    dask: DaskOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make a view of every video from its frames: heatmaps of joints, masks of people, or yours.
+
+    Networks are torchvision's, and nothing is downloaded: without weights the command says where
+    they are to be had. A view of your own is one file, named in VIDSSL_VIEWS.
+
+    Example:  vidssl extract-view VIDEOS/ --view pose
+
+    Example:  vidssl extract-view VIDEOS/ --view mask --weights maskrcnn.pth --detector-size 800
+    """
+    from vidssl.stages import extract_view as stage
+
+    named = {"model": model, "weights": weights, "min_score": min_score}
+    named |= {"things": things or None, "detector_size": detector_size}
+    config = stage.ExtractView(
+        videos, view=view, settings=settings_from(settings, **named), stride=stride,
+        stored=stored_size, codec=codec, name=name, device=device, new=new, dry_run=dry_run,
+        **division(shard, workers, dask),
+    )  # fmt: skip
+    result = terminal.run(stage.run, config)
+    terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
+
+
+@command()
+def pack(
+    terminal: Terminal,
+    videos: VideosArgument,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Short side of RGB frames (144); 256 for the papers' evaluation."),
+    ] = None,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of RGB's JPEG (90).")] = None,
+    labels: Annotated[
+        str, typer.Option(help="folders, none, or FILE.csv (path,label[,group][,splits]).")
+    ] = "folders",
+    group_pattern: Annotated[
+        str | None, typer.Option(help="ucf101, hmdb51, or a regular expression for groups.")
+    ] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Such as rgb or rgb,flow,pose; default: all there is.")
+    ] = None,
+    derived: Annotated[
+        list[str] | None,
+        typer.Option(help="Artifact of a view, such as flow/main/v001; default: the newest."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
+    workers: WorkersOption = None,
+    shard: ShardOption = None,
+    dask: DaskOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Pack frames and derived views into shards, and note labels, groups and splits.
+
+    Labels are optional: a folder of unlabelled files is fine. Packing again with other labels
+    only writes new annotations.
+
+    Example:  vidssl pack VIDEOS/
+
+    Example:  vidssl pack VIDEOS/ --labels splits.csv --size 256
+
+    Example:  vidssl pack VIDEOS/ --shard 0/8
+    """
+    from vidssl.stages import next_step
+    from vidssl.stages import pack as stage
+
+    given = only_given(size=size, quality=quality)
+    if views:
+        given["views"] = names_in(views)
+    config = stage.Pack(
+        videos, derived=tuple(derived or ()), labels=labels, group_pattern=group_pattern,
+        name=name, new=new, dry_run=dry_run, **division(shard, workers, dask), **given,
+    )  # fmt: skip
+    result = terminal.run(stage.run, config)
+    terminal.finish(result, lambda: next_step.after_packing(terminal.workspace))

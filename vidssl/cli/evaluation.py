@@ -1,0 +1,307 @@
+"""Commands that use checkpoints: probe, finetune, retrieve, baselines, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vidssl.cli.app import command
+from vidssl.cli.options import (
+    BatchOption,
+    CheckpointsOption,
+    CompileOption,
+    DeviceOption,
+    DryRunOption,
+    EpochsOption,
+    EvaluatedStreamOption,
+    NewOption,
+    PackOption,
+    PrecisionOption,
+    RecipeOption,
+    RecomputeOption,
+    ResumeOption,
+    SaveEveryOption,
+    SeedOption,
+    SetOption,
+    SplitOption,
+)
+from vidssl.cli.values import names_in, pairs_from, settings_from
+from vidssl.errors import UsageError
+from vidssl.terminal import Terminal
+
+
+@command()
+def probe(
+    terminal: Terminal,
+    checkpoint: CheckpointsOption = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            help="rgb, flow, or rgb,flow (their probabilities are averaged); default: the "
+            "checkpoint's, or rgb."
+        ),
+    ] = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="A shipped recipe whose probe settings to take.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the probe."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train a linear classifier on frozen features; needs labels.
+
+    Of two streams the probe of each is trained, or found, and their class probabilities are
+    averaged. (`vidssl finetune --freeze` trains on clips drawn anew for every epoch instead.)
+
+    Example:  vidssl probe
+
+    Example:  vidssl probe --stream flow --split split2
+
+    Example:  vidssl probe --stream rgb,flow
+
+    Example:  vidssl probe --recipe vicc-cross-ucf101 --set weight_decay=1e-4
+    """
+    from vidssl.stages import probe as stage
+    from vidssl.tables import classification_tables
+
+    options = stage.ProbeOptions(
+        checkpoints=tuple(checkpoint or ()), streams=names_in(stream), pack=pack, split=split,
+        recipe=recipe, settings=settings_from(settings), name=name, seed=seed, device=device,
+        new=new, dry_run=dry_run,
+    )  # fmt: skip
+    result = terminal.run(stage.run, options)
+    terminal.json_out(result.as_dict())
+    if result.report is not None:
+        terminal.show(classification_tables("linear probe", result.report))
+    terminal.notes(result.stage.notes)
+    terminal.outline(result.stage)
+
+
+@command()
+def finetune(
+    terminal: Terminal,
+    checkpoint: CheckpointsOption = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            help="rgb, flow, or rgb,flow (a network each, whose probabilities are averaged); "
+            "default: the checkpoint's, or rgb."
+        ),
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Begin with fresh weights, for comparison.")
+    ] = False,
+    freeze: Annotated[
+        bool,
+        typer.Option("--freeze", help="Train only a linear classifier: the papers' linear probe."),
+    ] = False,
+    recipe: RecipeOption = None,
+    backbone: Annotated[str | None, typer.Option(help="Of --scratch, such as tiny or s3d.")] = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    settings: SetOption = None,
+    crops: Annotated[
+        str | None, typer.Option(help="Of the test: ten or centre; default: the recipe's.")
+    ] = None,
+    hop: Annotated[
+        int | None, typer.Option(min=1, help="Of the test: frames between windows' starts.")
+    ] = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    name: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    compile: CompileOption = False,
+    recompute: RecomputeOption = False,
+    save_every: SaveEveryOption = 60.0,
+    resume: ResumeOption = False,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train encoder and classifier on labels, end to end, and test them: the papers' figures.
+
+    The trained network is a checkpoint, NAME-finetuned. Interrupted, the same command goes on;
+    with another --crops or --hop it tests again without training. With --freeze only a linear
+    classifier is trained, on clips drawn anew for every epoch (`probe` trains one on features that
+    are saved once, which is far quicker); the checkpoint is then NAME-linear.
+
+    Example:  vidssl finetune
+
+    Example:  vidssl finetune --stream rgb,flow --crops ten
+
+    Example:  vidssl finetune --scratch --stream flow
+
+    Example:  vidssl finetune --freeze
+
+    Example:  torchrun --nproc-per-node 2 -m vidssl finetune --recipe coclr-ucf101
+    """
+    from vidssl.stages import finetune as stage
+    from vidssl.tables import classification_tables
+
+    options = stage.FinetuneOptions(
+        checkpoints=tuple(checkpoint or ()), streams=names_in(stream), scratch=scratch,
+        freeze=freeze, recipe=recipe, pack=pack, split=split, crops=crops, hop=hop, name=name,
+        settings=settings_from(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
+        seed=seed, device=device, precision=precision, compile=compile, recompute=recompute,
+        save_every=save_every, resume=resume, new=new,
+        dry_run=dry_run,
+    )  # fmt: skip
+    result = terminal.run(stage.run, options)
+    terminal.json_out(result.as_dict())
+    if result.test is not None and result.test.report is not None:
+        network = "linear classifier" if freeze else "finetuned network"
+        terminal.show(classification_tables(network, result.test.report))
+    for training in result.trainings:
+        terminal.outline(training)
+    if result.test is not None:
+        terminal.notes(result.test.stage.notes)
+        terminal.outline(result.test.stage)
+
+
+@command()
+def retrieve(
+    terminal: Terminal,
+    queries: Annotated[
+        list[Path] | None, typer.Argument(metavar="QUERY", help="Video files to look for.")
+    ] = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Test videos query train videos: R@1 … R@50.")
+    ] = False,
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours to show.")] = 10,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw query and neighbours as a picture (.png or .jpg).")
+    ] = None,
+    keep_self: Annotated[
+        bool, typer.Option("--keep-self", help="Also show the query where it is in the pack.")
+    ] = False,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VIEW=FILE", help="Of the network that makes a query's view."),
+    ] = None,
+    checkpoint: CheckpointsOption = None,
+    stream: Annotated[
+        str | None, typer.Option(help="Such as rgb, or rgb,flow (their similarities are added).")
+    ] = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    name: Annotated[str | None, typer.Option(help="Of an evaluation's artifact.")] = None,
+    device: DeviceOption = None,
+    new: NewOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Find the nearest neighbours of a video, or measure how good they are.
+
+    Example:  vidssl retrieve query.mp4 --sheet neighbours.png
+
+    Example:  vidssl retrieve --evaluate --stream rgb,flow
+    """
+    if bool(queries) == evaluate:
+        raise UsageError(
+            "retrieve takes either query videos or --evaluate, such as: vidssl retrieve query.mp4"
+        )
+    found: dict[str, Any] = {
+        "checkpoints": tuple(checkpoint or ()),
+        "streams": names_in(stream),
+        "pack": pack,
+        "device": device,
+    }
+    if queries:
+        evaluating = {"--split": split, "--name": name, "--new": new, "--dry-run": dry_run}
+        if given := [option for option, value in evaluating.items() if value]:
+            raise UsageError(f"{given[0]} belongs to retrieve --evaluate, not to a query")
+        found |= {"k": k, "keep_self": keep_self, "sheet": sheet}
+        _query(terminal, tuple(queries), weights=pairs_from("--weights", weights), **found)
+    else:
+        _evaluate(terminal, split=split, name=name, new=new, dry_run=dry_run, **found)
+
+
+def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None:
+    from vidssl.stages import query as stage
+    from vidssl.tables import query_tables
+
+    result = terminal.run(stage.run, stage.QueryOptions(videos, **options))
+    terminal.json_out(result.as_dict())
+    terminal.show(query_tables(result))
+    for note in result.notes:
+        terminal.show(note)
+    terminal.left_out(result.quarantined)
+
+
+def _evaluate(terminal: Terminal, **options: Any) -> None:
+    from vidssl.stages import retrieve as stage
+    from vidssl.tables import recall_table
+
+    result = terminal.run(stage.run, stage.RetrieveOptions(**options))
+    terminal.json_out(result.as_dict())
+    if result.report is not None:
+        terminal.show(recall_table([result.report]))
+    terminal.notes(result.stage.notes)
+    terminal.outline(result.stage)
+
+
+@command()
+def baselines(
+    terminal: Terminal,
+    backbone: Annotated[
+        str | None, typer.Option(help="Also measure this backbone untrained, rgb and flow.")
+    ] = None,
+    pack: PackOption = None,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    new: NewOption = False,
+) -> None:
+    """Measure what needs no learning: colour histogram, mean frame, flow histogram.
+
+    By nearest neighbours and by a linear probe. A number means something only beside these.
+
+    Example:  vidssl baselines --backbone tiny
+    """
+    from vidssl.stages import baselines as stage
+    from vidssl.tables import baseline_table
+
+    options = stage.BaselineOptions(
+        encoders=stage.untrained_specs(backbone, device) if backbone else (),
+        pack=pack, split=split, split_seed=seed, seeds=(seed,), device=device, new=new,
+    )  # fmt: skip
+    results = terminal.run(stage.run, options)
+    terminal.json_out([result.as_dict() for result in results])
+    terminal.show(baseline_table(results))
+
+
+@command()
+def export(
+    terminal: Terminal,
+    checkpoint: Annotated[
+        str | None, typer.Argument(metavar="CHECKPOINT", help="Default: the stream's newest.")
+    ] = None,
+    stream: EvaluatedStreamOption = None,
+    format: Annotated[str, typer.Option(help="safetensors, onnx or torch-export.")] = "safetensors",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; default: named by the checkpoint.")
+    ] = None,
+) -> None:
+    """Write an encoder for other programs, with a card that says how to feed it.
+
+    Example:  vidssl export --format onnx
+
+    Example:  vidssl export rgb-coclr/v001 --format torch-export --out encoder
+    """
+    from vidssl.stages import export as stage
+
+    options = stage.ExportOptions(format, checkpoint, stream, out)
+    result = terminal.run(stage.run, options)
+    terminal.json_out(result.as_dict())
+    for path in result.files:
+        terminal.show(str(path))

@@ -1,0 +1,110 @@
+"""Commands about the program and the workspace: status, verify, recipes, demo."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidssl.cli.app import app, command
+from vidssl.cli.options import (
+    DeviceOption,
+    SeedOption,
+    SetOption,
+    WorkersOption,
+)
+from vidssl.cli.values import only_given, settings_from
+from vidssl.terminal import Command, JsonOption, Terminal
+
+DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newest of yours
+
+
+@command()
+def status(terminal: Terminal) -> None:
+    """Show what is in the workspace, what came of what, and what has been overtaken.
+
+    Example:  vidssl status
+    """
+    from vidssl.stages import status as stage
+    from vidssl.tables import status_tree
+
+    result = stage.run(terminal.workspace)
+    terminal.json_out(result.as_dict())
+    terminal.show(status_tree(result, stage.tree(result)))
+
+
+@command()
+def verify(
+    terminal: Terminal,
+    artifacts: Annotated[
+        list[str] | None, typer.Argument(metavar="ARTIFACT", help="Default: all.")
+    ] = None,
+) -> None:
+    """Check every byte of the artifacts against what was written, down to the frame.
+
+    Example:  vidssl verify
+
+    Example:  vidssl verify pack/main/v001
+    """
+    from vidssl.stages import verify as stage
+    from vidssl.tables import verify_table
+
+    options = stage.VerifyOptions(tuple(artifacts or ()))
+    result = terminal.run(stage.run, options)
+    terminal.json_out(result.as_dict())
+    terminal.show(verify_table(result))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def recipes(json: JsonOption = False) -> None:
+    """List the shipped recipes, and what the papers report of theirs.
+
+    Example:  vidssl recipes
+    """
+    from dataclasses import asdict
+
+    from vidssl.recipes import recipe_card, recipe_names
+
+    cards = {name: recipe_card(name) for name in recipe_names()}
+    if json:
+        typer.echo(dumps({name: asdict(card) for name, card in cards.items()}, indent=1))
+        return
+    width = max(map(len, cards))
+    for name, card in cards.items():
+        typer.echo(f"{name:<{width}}  {card.title}")
+        if card.reports:
+            typer.echo(f"{'':<{width}}  reports {card.reports}")
+
+
+@command(workspace=DEMO_WORKSPACE)
+def demo(
+    terminal: Terminal,
+    clips: Annotated[
+        int | None, typer.Option(min=60, help="How many clips to make, test clips included.")
+    ] = None,
+    seed: SeedOption = 0,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Make a few hundred clips, run the whole pipeline on them, and show what was learned.
+
+    In the clips the class is the motion, and appearance is random: only what sees motion can
+    tell them apart. Takes a few minutes on two CPU cores, and leaves a workspace to go on with.
+
+    Example:  vidssl demo
+    """
+    from vidssl.stages import demo as stage
+    from vidssl.tables import demo_tables
+
+    options = stage.DemoOptions(
+        seed=seed, workers=workers, device=device, settings=settings_from(settings),
+        **only_given(clips=clips),
+    )  # fmt: skip
+    result = terminal.run(stage.run, options)
+    terminal.json_out(result.as_dict())
+    terminal.show(demo_tables(result, terminal.workspace.root))
