@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from methods import BATCH, FRAMES, SIZE
+from methods import BATCH, SIZE
 
 from vidssl.backbones import BACKBONES, Encoder, EncoderSpec
 from vidssl.clips import ClipBatch
 from vidssl.objectives import METHODS as METHODS_OF
 from vidssl.objectives import OBJECTIVES, Clock, Objective
 
+FRAMES = 8  # the fewest that S3D can halve so often
 VIEWS = {"rgb": 3, "flow": 2, "pose": 17, "mask": 1}
 # So small, and nothing to wait for; each method takes what it knows.
 FEW = {
@@ -39,6 +40,7 @@ def make(method: str, backbone: str) -> Objective:
     return kind.build(kind.Config(**{k: v for k, v in FEW.items() if k in known}), encoders, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_every_method_trains_every_backbone(method: str, backbone: str) -> None:
