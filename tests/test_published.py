@@ -10,13 +10,14 @@ import json
 import zipfile
 import zlib
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from vidssl.backbones import EncoderSpec
+from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.backbones.dense import unit_channels
 from vidssl.errors import UsageError, VidsslError
 from vidssl.published import import_state, projection_width, read_published
@@ -104,6 +105,98 @@ def test_cocon_r2d3d_18():
     assert_agrees(z[:, 5:], "cocon_r18_imgs.target")
     assert_agrees(foretold.pred, "cocon_r18_imgs.pred")
     assert_agrees(foretold.hidden, "cocon_r18_imgs.hidden")
+
+
+# ── every layout ─────────────────────────────────────────────────────────────────────────────
+
+
+def under(prefix: str, state: dict[str, torch.Tensor], old: str = "encoder_q.") -> dict:
+    """Gives what lies under one prefix of a state_dict under another."""
+    return {prefix + k.removeprefix(old): v for k, v in state.items() if k.startswith(old)}
+
+
+@cache
+def moco() -> dict[str, torch.Tensor]:
+    return {k.removeprefix("module."): v for k, v in state_of("coclr_s3d").items()}
+
+
+@cache
+def whole_encoder() -> Encoder:
+    return import_state(moco(), "infonce", CLIP).encoder
+
+
+def query() -> dict[str, torch.Tensor]:
+    return {k: v for k, v in moco().items() if k.startswith("encoder_q.")}
+
+
+LABELS = {"queue_label": torch.zeros(2048)}
+PARTNER = LABELS | {"queue_second": torch.zeros(128, 2048), "queue_vname": torch.zeros(2048)}
+PROTOTYPES = {"prototypes.weight": torch.randn(300, 128)}
+BATCHNORM = {
+    f"final_bn.{name}": torch.zeros(() if name.startswith("num") else 1024)
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+}
+LAYER = {"final_fc.0.weight": torch.zeros(101, 1024), "final_fc.0.bias": torch.zeros(101)}
+DROPOUT_LAYER = {key.replace(".0.", ".1."): value for key, value in LAYER.items()}
+LAYOUTS = {  # method, state, keys in the published file, what is said to be left out
+    "infonce": ("infonce", moco, 1858, ["key encoder", "queue"]),
+    "ubernce": ("ubernce", lambda: moco() | LABELS, 1859, ["key encoder", "queue"]),
+    "coclr": (
+        "coclr",
+        lambda: moco() | under("sampler.", moco()) | PARTNER,
+        2789,
+        ["key encoder", "frozen partner of the other stream", "queue"],
+    ),
+    "vicc": ("vicc", lambda: query() | PROTOTYPES, 929, []),
+    "vicc across streams": (
+        "vicc",
+        lambda: query() | under("second.", moco()) | PROTOTYPES,
+        1857,
+        ["frozen partner of the other stream"],
+    ),
+    "linear probe": (
+        "coclr",
+        lambda: under("backbone.", moco(), "encoder_q.0.") | BATCHNORM | LAYER,
+        931,
+        ["BatchNorm of a classifier", "classifier"],
+    ),
+    "finetuned": (
+        "vicc",
+        lambda: under("backbone.", moco(), "encoder_q.0.") | DROPOUT_LAYER,
+        926,
+        ["classifier"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_gives_the_encoder_that_is_in_it(name):
+    method, make, keys, left_out = LAYOUTS[name]
+    state = {f"module.{key}": value for key, value in make().items()}
+    assert len(state) == keys
+    spec = replace(CLIP, project=projection_width(state, method))
+    assert spec.project == (None if name in ("linear probe", "finetuned") else 128)
+    imported = import_state(state, method, spec)
+    notes = [note.split(" left out")[0] for note in imported.notes]
+    assert notes == [*left_out, "462 aliases"]
+    assert imported.tensors.keys() == ({"prototypes"} if name.startswith("vicc") else set())
+    wanted = whole_encoder().backbone.state_dict()
+    got = imported.encoder.backbone.state_dict()
+    assert all(value.equal(got[name]) for name, value in wanted.items())
+
+
+def test_a_dense_classifier_gives_its_backbone():
+    state = {k: v for k, v in state_of("cocon_r18_imgs").items() if "network_pred" not in k}
+    state |= {key: torch.zeros(256) for key in ("module.final_bn.weight", "module.final_bn.bias")}
+    state |= {"module.final_fc.1.weight": torch.zeros(101, 256)}
+    imported = import_state(state, "cocon", replace(BLOCKS, context=None))
+    assert [note.split(" left out")[0] for note in imported.notes][:3] == [
+        "BatchNorm of a classifier", "classifier",
+        "context of a classifier, which foretells nothing",
+    ]  # fmt: skip
+    whole = import_state(state_of("cocon_r18_imgs"), "cocon", BLOCKS).encoder
+    x = input_of("cocon_r18_imgs")
+    torch.testing.assert_close(imported.encoder.block_maps(x), whole.block_maps(x))
 
 
 # ── every key accounted for ──────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ Layouts: the `state_dict` of a file written by `torch.save` has, after an option
     InfoNCE, UberNCE, CoCLR   encoder_q., encoder_k., sampler., queue*
     ViCC                      encoder_q., second., prototypes.weight
     DPC, CoCon                backbone., agg., network_pred.
+    classifiers of all        backbone., final_bn., final_fc.0. or .1.; DPC's and CoCon's also agg.
 
 and in the first two `.0.` is the backbone, `.2.` and `.4.` are the head's 1×1×1 convolutions.
 """
@@ -77,6 +78,13 @@ _DENSE = PublishedMethod(
     left_out={},
     presentations={"flow": "cocon"},
 )
+# What files of finetuned networks and linear probes have beside their backbone.
+_CLASSIFIER = {
+    "final_bn.": "BatchNorm of a classifier",
+    "final_fc.0.": "classifier",
+    "final_fc.1.": "classifier",
+    "agg.": "context of a classifier, which foretells nothing",
+}
 METHODS: dict[str, PublishedMethod] = {
     "infonce": _MOCO,
     "ubernce": _MOCO,
@@ -119,6 +127,14 @@ def get_method(name: str) -> PublishedMethod:
             f"known are those of {', '.join(METHODS)}"
         )
     return METHODS[name.lower()]
+
+
+def is_classifier(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state_dict is of a finetuned network or a linear probe, not of a method's own."""
+    keys = [key.removeprefix("module.") for key in state]
+    return any(key.startswith(("final_fc.0.", "final_fc.1.")) for key in keys) and not any(
+        key.startswith(("encoder_q.", "network_pred.")) for key in keys
+    )
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────
@@ -183,6 +199,8 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
         VidsslError: a tensor is missing, left over, of another shape, or an alias that differs.
     """
     layout = get_method(method)
+    if is_classifier(state):
+        layout = replace(layout, head=False, left_out=_CLASSIFIER)
     bare = {key.removeprefix("module."): value for key, value in state.items()}
     notes: list[str] = []
     tensors = {name: bare.pop(key) for name, key in layout.bequest.items() if key in bare}
@@ -209,12 +227,12 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
 
 
 def projection_width(state: Mapping[str, Tensor], method: str) -> int | None:
-    """Gives the width of the file's projection head; None for methods without one.
+    """Gives the width of the file's projection head; None for methods and files without one.
 
     Raises:
         VidsslError: there should be one, and there is not.
     """
-    if not get_method(method).head:
+    if not get_method(method).head or is_classifier(state):
         return None
     for key, value in state.items():
         if key.removeprefix("module.") == "encoder_q.4.weight":
@@ -236,7 +254,7 @@ _S3D_ALIASES = {
 
 def _first_name(key: str) -> str | None:
     """Gives the first name of a tensor that `key` names a second time; None if it does not."""
-    if match := re.fullmatch(r"(encoder_q\.0\.)(block\d)\.(\d)\.(.*)", key):
+    if match := re.fullmatch(r"(encoder_q\.0\.|backbone\.)(block\d)\.(\d)\.(.*)", key):
         names = _S3D_ALIASES.get(match[2], ())
         at = int(match[3])
         return f"{match[1]}{names[at]}.{match[4]}" if at < len(names) else None

@@ -17,7 +17,13 @@ from vidssl.clips import ClipSpec
 from vidssl.errors import MissingInput
 from vidssl.loader import ClipLoader
 from vidssl.progress import SILENT, Progress
-from vidssl.published import get_method, import_state, projection_width, read_published
+from vidssl.published import (
+    get_method,
+    import_state,
+    is_classifier,
+    projection_width,
+    read_published,
+)
 from vidssl.stages.inputs import TrainingData, find_pack, training_data
 from vidssl.stages.result import StageResult
 from vidssl.views import get_view
@@ -131,7 +137,7 @@ def encoder_spec(options: ImportOptions, state: dict[str, Tensor]) -> EncoderSpe
         size=options.size or 128,
         project=projection_width(state, options.method),
         blocks=options.blocks or published.blocks,
-        context=None if published.head else "gru",
+        context=None if published.head or is_classifier(state) else "gru",
         presentation=presentation,
     )
 

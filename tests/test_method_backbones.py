@@ -1,0 +1,67 @@
+"""Every method trains every backbone of the table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from methods import BATCH, SIZE
+
+from vidssl.backbones import BACKBONES, Encoder, EncoderSpec
+from vidssl.clips import ClipBatch
+from vidssl.objectives import METHODS as METHODS_OF
+from vidssl.objectives import OBJECTIVES, Clock, Objective
+
+FRAMES = 8  # the fewest that S3D can halve so often
+VIEWS = {"rgb": 3, "flow": 2, "pose": 17, "mask": 1}
+# So small, and nothing to wait for; each method takes what it knows.
+FEW = {
+    "queue": 8, "k": 2, "prototypes": 6, "predict": 1, "temperature": 0.1, "classes": 3,
+    "queue_from_epoch": 0, "freeze_prototypes_epochs": 0, "wait_for_full_queue": False,
+}  # fmt: skip
+DENSE = ("cpc", "cocon")
+
+
+def views_of(method: str) -> list[str]:
+    """Gives which views train it here: all that it can take, odd numbers of channels included."""
+    if method == "cocon":
+        return list(VIEWS)
+    return ["rgb", "flow"] if OBJECTIVES[method] in METHODS_OF["cotrain"].values() else ["mask"]
+
+
+def make(method: str, backbone: str) -> Objective:
+    kind = OBJECTIVES[method]
+    blocks = 3 if method in DENSE else 1
+    encoders = {}
+    for view in views_of(method):
+        head = {"project": None, "context": "gru"} if blocks > 1 else {"project": 16}
+        spec = EncoderSpec(view, backbone, VIEWS[view], FRAMES, 1, SIZE, blocks=blocks, **head)
+        encoders[view] = Encoder(spec)
+    known = kind.Config.__dataclass_fields__
+    return kind.build(kind.Config(**{k: v for k, v in FEW.items() if k in known}), encoders, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_every_method_trains_every_backbone(method: str, backbone: str) -> None:
+    torch.manual_seed(0)
+    objective = make(method, backbone).train()
+    entries = objective.needs.clips * objective.needs.blocks
+    clips = {
+        view: torch.randn(BATCH, entries, VIEWS[view], FRAMES, SIZE, SIZE)
+        for view in objective.needs.views
+    }
+    order = torch.arange(BATCH)
+    batch = ClipBatch(clips, source=order, label=order % 3, index=order)
+    clock = Clock(seed=0, epoch=1, step=1, total_steps=4)
+    objective.before_forward(clock)
+    output = objective(batch, clock)
+    output.loss.backward()
+    assert torch.isfinite(output.loss)
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    learnt = [p for e in objective.encoders.values() for p in e.backbone.parameters()]
+    if method != "linear":
+        assert any(p.grad.any() for p in learnt)
+    objective.after_step(clock, [output.detached()])
