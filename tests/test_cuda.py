@@ -38,12 +38,16 @@ from vidssl.views.person_mask import MaskConfig, MaskDeriver
 from vidssl.views.raft import Raft, RaftFlow, with_weights
 
 SCRIPT = Path(__file__).parent / "cuda" / "run_all.py"
+sys.path.append(str(SCRIPT.parent))
+import moved_bytes  # noqa: E402
+import precision  # noqa: E402
+from budget import Budget  # noqa: E402
+
 SMALL = ["--backbone", "tiny", "--frames", "8", "--size", "64", "--videos", "24", "--epochs", "1"]
-SMALL += ["--derive", "2", "--detector-size", "48"]
+SMALL += ["--derive", "2", "--detector-size", "48", "--seconds", "0.1", "--no-compile"]
 STEPS = [
     "pack",
     "load only",
-    "infonce rgb, fp32",
     "pretrain rgb",
     "pretrain flow",
     "cotrain rgb",
@@ -84,8 +88,50 @@ def test_the_script_runs_without_a_gpu_and_without_av(tmp_path):
     results = run_script(tmp_path, "--device", "cpu", *SMALL)
     assert [one["name"] for one in results["measured"]] == STEPS
     for one in results["measured"]:
-        if one["name"].startswith(("infonce", "pretrain", "cotrain")):
+        if one["name"].startswith(("pretrain", "cotrain")):
             assert one["samples_per_second"] > 0 and 0 <= one["data_wait"] <= 1
+    ways = {(one["method"], one["way"]): one for one in results["training_step"]["steps"]}
+    assert len(ways) == 2 * 8
+    for (_, way), one in ways.items():
+        measured = "compiled" not in way and "published" not in way
+        assert (one["samples_per_second"] is not None) == measured and bool(one["note"]) != measured
+    assert results["training_step"]["against_published"] == {"infonce": None, "coclr": None}
+    for one in results["training_step"]["bounds"]:
+        assert one["gigabytes"]["convolutions"] > 0 and one["least"] > 0
+
+
+def test_without_time_the_script_says_what_was_cut(tmp_path):
+    results = run_script(tmp_path, "--device", "cpu", *SMALL, "--budget", "1")
+    assert results["measured"] == [] or results["measured"][0]["name"] == "pack"
+    assert results["precision"] is None and "probe" in results["training_step"]["cut"]
+
+
+def test_loss_curves_are_compared_part_by_part():
+    found = {"float32": [[4.0, 2.0], [5.0, 2.5]], "bf16": [[4.1, 2.0], [5.1, 2.4]]}
+    apart = precision.differences(found)
+    assert apart["precisions"] == pytest.approx([0.1, 0.05])
+    assert apart["seeds"] == pytest.approx([1.0, 0.45])
+    assert precision.parts([1.0, 3.0, 5.0, 7.0] * 5) == [2.0, 6.0] * 5
+    assert precision.markdown(found).splitlines()[2] == (
+        "| 1 | 4.000 | 5.000 | 4.100 | 5.100 | 0.100 | 1.000 |"
+    )
+
+
+def test_time_that_is_up_stops_a_piece_of_work_and_names_it():
+    budget = Budget(60.0)
+    with budget.limited("too long", 0.05):
+        while True:
+            pass
+    assert budget.cut == ["too long (stopped)"]
+    assert budget.allows("short", 1.0) and not budget.allows("long", 61.0)
+    assert budget.cut[1:] == ["long"]
+
+
+def test_bytes_that_an_operation_moves():
+    x, y = torch.ones(10), torch.ones(10)
+    assert moved_bytes.moved_by(lambda: x.view(2, 5)).total() == 0
+    assert moved_bytes.moved_by(lambda: x.add(y)) == {"other": 3 * 40}
+    assert moved_bytes.moved_by(lambda: torch.relu(x)) == {"ReLU": 2 * 40}
 
 
 @pytest.mark.cuda
@@ -93,8 +139,9 @@ def test_the_script_runs_without_a_gpu_and_without_av(tmp_path):
 def test_the_script_runs_with_a_gpu(tmp_path):
     results = run_script(tmp_path, "--device", "cuda", *SMALL, "--epochs", "3")
     names = [one["name"] for one in results["measured"]]
-    assert names == [*STEPS[:3], "infonce rgb, bf16", *STEPS[3:]]
+    assert names == STEPS
     assert all(one["peak_gib"] is not None for one in results["measured"])
+    assert set(results["precision"]) == {"float32", "bf16"}
 
 
 @pytest.mark.cuda

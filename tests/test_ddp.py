@@ -21,10 +21,11 @@ HERE = Path(__file__).parent
 LINEAR = [f"linear-{method}" for method in METHODS if method != "linear"]
 
 
-def launch(methods: Iterable[str], folder: Path, stop_at: int = -1) -> None:
-    """Trains with two processes, each method in a folder of its own."""
+def launch(methods: Iterable[str], folder: Path, stop_at: int = -1, ranks: int = 2) -> None:
+    """Trains with several processes, each method in a folder of its own."""
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        "--nproc-per-node", str(ranks),
         str(HERE / "ddp_worker.py"), ",".join(methods), str(folder), str(stop_at),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -62,6 +63,13 @@ def linear(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def linear_by_four(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("four")
+    launch(LINEAR, folder, ranks=4)
+    return folder
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_stay_in_sync(method, whole):
     first, second = ends(whole / method)
@@ -92,6 +100,14 @@ def test_without_batchnorm_two_processes_equal_one_with_the_global_batch(method,
     (one,), (two, _) = ends(tmp_path), ends(linear / method)
     torch.testing.assert_close(one["parameters"], two["parameters"], atol=5e-6, rtol=1e-4)
     torch.testing.assert_close(one["buffers"], two["buffers"], atol=5e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", LINEAR)
+def test_four_processes_equal_two(method, linear, linear_by_four):
+    (two, _), four = ends(linear / method), ends(linear_by_four / method)
+    assert len(four) == 4
+    for one in four:
+        torch.testing.assert_close(one["parameters"], two["parameters"], atol=5e-6, rtol=1e-4)
 
 
 def test_another_number_of_processes_is_refused(linear):

@@ -149,10 +149,32 @@ def with_shuffled_batch(
     """
     if world_size() == 1:
         return encode(x_B)
-    everything = gather(x_B)
-    order = torch.randperm(len(everything), generator=generator)
-    order = order.to(x_B.device, non_blocking=True)
-    mine = order.view(world_size(), -1)[rank()]
-    shuffled = gather(encode(everything[mine]))
+    order = torch.randperm(world_size() * len(x_B), generator=generator)
+    shuffled = gather(encode(_rows_of_ranks(x_B, order.view(world_size(), -1))))
     back = torch.argsort(order).view(world_size(), -1)[rank()]
-    return shuffled[back]
+    return shuffled[back.to(x_B.device, non_blocking=True)]
+
+
+def _rows_of_ranks(x_B: Tensor, wanted_WB: Tensor) -> Tensor:
+    """Gives the rows that this rank wants of all ranks' x, in its order.
+
+    Each row goes to the one rank that wants it. (Gathering all rows everywhere, as MoCo does, would
+    send W times as much; clips are large.)
+
+    Args:
+        wanted_WB: numbers of rows in the order of the ranks, for each rank; on the CPU.
+    """
+    here, rows = rank(), len(x_B)
+    owner_WB = wanted_WB // rows
+    mine_WB = owner_WB == here
+    send_B = wanted_WB[mine_WB] - here * rows  # by the rank that wants them
+    last = x_B.movedim(1, -1)
+    as_it_lies = last if last.is_contiguous() else x_B  # channels may come last in memory
+    send = as_it_lies[send_B.to(x_B.device, non_blocking=True)].contiguous()
+    received = torch.empty_like(send)
+    counts = torch.bincount(owner_WB[here], minlength=world_size()).tolist()
+    dist.all_to_all_single(received, send, counts, mine_WB.sum(1).tolist())
+    # They come by the rank they are from.
+    place_B = torch.argsort(torch.argsort(owner_WB[here], stable=True))
+    found = received[place_B.to(x_B.device, non_blocking=True)]
+    return found if as_it_lies is x_B else found.movedim(-1, 1)

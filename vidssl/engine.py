@@ -100,6 +100,7 @@ def fit(
         _log_of_rank_zero(folder, resumed.get("log_rows", 0)) as log,
         progress.task(description, end, "step", begin) as task,
         contextlib.closing(_steps(batches, seed, begin, end, meter)) as steps,
+        fastest_kernels(),
     ):
         for clock, micro_batches in steps:
             rate = learning_rate(spec, clock.step / per_epoch)
@@ -135,6 +136,17 @@ def fit(
                         stop.signal_number or 15,
                     )
         return log.last
+
+
+@contextlib.contextmanager
+def fastest_kernels() -> Iterator[None]:
+    """Within it cuDNN tries its kernels at the first clips, which are all of one shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def prepare(objective: Objective, spec: TrainSpec, place: Place) -> torch.optim.Optimizer:

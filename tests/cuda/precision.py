@@ -20,7 +20,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from rendered import make_pack
 
 from vidssl.artifacts import Workspace
@@ -29,6 +28,7 @@ from vidssl.stages import pretrain
 from vidssl.training_log import read_log
 
 PARTS = 10  # of training, whose mean losses are compared
+SETTINGS = ("backbone", "frames", "size", "stride", "epochs", "batch_size")
 PRECISIONS = ("float32", "bf16")
 
 
@@ -111,10 +111,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = parser.parse_args(words)
     workspace = Workspace(arguments.out / "workspace")
     make_pack(workspace, arguments.videos, arguments.length, arguments.stored, cores())
-    names = ("backbone", "frames", "size", "stride", "epochs", "batch_size")
-    settings = {name: getattr(arguments, name) for name in names}
-    if arguments.device == "cpu":
-        torch.set_num_threads(arguments.threads or cores())
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
     found = curves(workspace, settings, arguments.device, arguments.seeds, arguments.threads)
     results = {"curves": found, "apart": differences(found)}
     (arguments.out / "precision.json").write_text(json.dumps(results, indent=1) + "\n")

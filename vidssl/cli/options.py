@@ -61,7 +61,8 @@ ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Demand an unfinished run to continue.")
 ]
 PrecisionOption = Annotated[
-    str | None, typer.Option(help="Of the backbone: bf16 (default with CUDA) or float32.")
+    str | None,
+    typer.Option(help="Of backbones: bf16 (default with CUDA; unsound on a CPU) or float32."),
 ]
 CompileOption = Annotated[bool, typer.Option("--compile", help="torch.compile the backbone.")]
 RecomputeOption = Annotated[

@@ -64,7 +64,8 @@ class TrainingOptions:
         resume: demand an unfinished run to continue.
         new: repeat a finished run under a new version.
         snapshot_epochs: also publish the checkpoint after these epochs.
-        precision: of backbones, "bf16" or "float32"; None: bf16 with CUDA.
+        precision: of backbones, "bf16" or "float32"; None: bf16 with CUDA. (On a CPU torch's bf16
+            kernels are not sound: docs/benchmarks.md.)
         recompute: compute activations twice to save memory.
         plan: only tell what it would take, by a few steps that are written nowhere.
         save_every: seconds between two writes of resume.pt.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vidssl import distributed
 from vidssl.clips import ClipBatch, FrameReader
-from vidssl.engine import Meter, Place, over_ranks, prepare, train_step
+from vidssl.engine import Meter, Place, fastest_kernels, over_ranks, prepare, train_step
 from vidssl.loader import DECODED_AHEAD, ClipLoader
 from vidssl.machine import free_memory
 from vidssl.objectives import Clock, Objective
@@ -159,7 +159,7 @@ def _try_steps(
     begin, per_epoch, tried = time.monotonic(), loader.steps_per_epoch, 0
     last = spec.epochs * per_epoch
     ready = loader.steps(0, WARM + TIMED)
-    with progress.task("trial", WARM + TIMED, "step") as task:
+    with fastest_kernels(), progress.task("trial", WARM + TIMED, "step") as task:
         for step in range(WARM + TIMED):
             with meter.waiting():
                 micro_batches = next(ready)
