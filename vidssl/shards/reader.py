@@ -198,7 +198,12 @@ class ShardReader:
         """Gives stored frames, sorted and each once: uint8 [H, W, C] each, or as `decode` does."""
         decode = decode or partial(get_view(view).decode, codec=self.views[view]["codec"])
         for frame, blob in zip(frames, self._read_sorted(view, video, frames), strict=True):
-            yield self._decode(decode, blob, view, video, frame)
+            try:
+                picture = decode(blob)
+            except ValueError as error:
+                what = f"cannot be decoded ({error})"
+                raise self._damage(video, view, int(frame), what) from error
+            yield picture
 
     def _sort(self, view: str, video: int, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
         """Gives the frames sorted, each once, and where each one asked for stands among them."""
@@ -235,15 +240,6 @@ class ShardReader:
         width = np.dtype(kind).itemsize
         data = self._pread(shard.path, (high - low) * width, place + low * width)
         return np.frombuffer(data, kind)
-
-    def _decode(
-        self, decode: Callable[[bytes], np.ndarray], blob: bytes, view: str, video: int, frame: int
-    ) -> np.ndarray:
-        try:
-            picture = decode(blob)
-        except ValueError as error:
-            raise self._damage(video, view, int(frame), f"cannot be decoded ({error})") from error
-        return picture
 
     def _damage(self, video: int, view: str, frame: int, what: str) -> DamagedShard:
         path = self._shards[self.videos.shard[video]].path
