@@ -344,6 +344,14 @@ def test_resizing_is_pils(resize, levels, box):
         assert np.abs(got[t].astype(int) - wanted).max() <= levels
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_two_channels_are_resized_as_each_by_itself(count):
+    frames = np.stack([picture(seed) for seed in range(count)])
+    every = crop_resize(frames, BOXES[0], 64, "bicubic")
+    got = crop_resize(np.ascontiguousarray(frames[..., :2]), BOXES[0], 64, "bicubic")
+    np.testing.assert_array_equal(got, every[..., :2])
+
+
 @pytest.mark.parametrize("sigma", [0.1, 0.4, 0.9, 1.5, 2.0])
 def test_boxes_blur_as_pil_to_its_rounding_after_each_of_six_passes(sigma):
     frame, radius = picture(), box_radius(sigma)

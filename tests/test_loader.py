@@ -293,8 +293,12 @@ def test_ahead_fetches_so_many_more_and_gives_all_in_order():
     assert list(ahead(iter([]), 2)) == []
 
 
-def test_while_the_loop_is_at_one_step_threads_make_the_next_two_and_no_more(reader):
-    made = loader(reader, threads=1)
+@pytest.mark.parametrize(("idle", "steps_ahead"), [(1, 2), (0, 0)])
+def test_while_the_loop_is_at_one_step_threads_make_the_next_two_where_a_core_is_idle(
+    reader, monkeypatch, idle, steps_ahead
+):
+    monkeypatch.setattr("vidssl.loader.cores", lambda: torch.get_num_threads() + idle)
+    made, wanted = loader(reader, threads=1), (1 + steps_ahead) * 6
     sampler, samples = made.sampler, []
 
     class Counted(type(sampler)):
@@ -306,10 +310,10 @@ def test_while_the_loop_is_at_one_step_threads_make_the_next_two_and_no_more(rea
     steps = made.steps(0, 6)
     next(steps)
     patience = time.monotonic() + 20
-    while len(samples) < 3 * 6 and time.monotonic() < patience:
+    while len(samples) < wanted and time.monotonic() < patience:
         time.sleep(0.01)
     time.sleep(0.1)
-    assert len(samples) == 3 * 6
+    assert len(samples) == wanted
     steps.close()
 
 

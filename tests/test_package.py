@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODULES = sorted((ROOT / "vidssl").rglob("*.py"))
 # What a distribution is imported as, where the two names differ.
-IMPORTED_AS = {"opencv-contrib-python": "cv2", "faiss-cpu": "faiss"}
+IMPORTED_AS = {"opencv-contrib-python": "cv2"}
 COMMAND_LINE = {"cli.py", "terminal.py", "console.py", "tables.py"}
 
 

@@ -100,8 +100,21 @@ def test_frames_come_in_the_order_asked_for_and_repeats_are_read_once(
     np.testing.assert_array_equal(reader.frames("rgb", 0, wanted), expected[wanted])
     # offsets, checksums, the run 0..1 and the run 4
     blobs = [len(b) for b in encoded({"rgb": expected})["rgb"]]
-    assert sizes == [6 * 8, 5 * 4, blobs[0] + blobs[1], blobs[4]]
+    assert sizes == [6 * 8, 5 * 4, sum(blobs[:5])]
     assert reader.read("rgb", 0, []) == []
+
+
+@pytest.mark.parametrize(("not_read", "reads"), [(0, 3), (1 << 16, 1)])
+def test_frames_near_each_other_are_one_read(shards: Path, monkeypatch, not_read, reads):
+    seen = []
+    pread = os.pread
+    monkeypatch.setattr("vidssl.shards.reader.NOT_READ", not_read)
+    monkeypatch.setattr(os, "pread", lambda *a: seen.append(a) or pread(*a))
+    with ShardReader(shards) as reader:
+        every = reader.read("rgb", 1, range(5))
+        seen.clear()
+        assert reader.read("rgb", 1, [4, 0, 2]) == [every[4], every[0], every[2]]
+    assert len(seen) == 2 + reads  # offsets and checksums are two
 
 
 def test_any_h5py_user_can_read_a_shard(shards: Path):

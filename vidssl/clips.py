@@ -150,8 +150,9 @@ class ClipSampler:
         # A frame that both clips hold is decoded once.
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
-        frames = {v: Peeked(self.videos.reader.pictures(v, video, needed)) for v in self.views}
-        aspects = {view: f.first.shape[1] / f.first.shape[0] for view, f in frames.items()}
+        frames = {v: iter(self.videos.reader.pictures(v, video, needed)) for v in self.views}
+        first = {view: next(frames[view]) for view in self.views}
+        aspects = {view: frame.shape[1] / frame.shape[0] for view, frame in first.items()}
         kinds = {view: get_view(view).kind for view in self.views}
         drawn = draw_views(self.augment, draw, aspects, kinds, moments.strong, len(times[0]))
         clips: dict[str, np.ndarray] = {}
@@ -160,7 +161,7 @@ class ClipSampler:
             pixels_NTHWC = np.empty(shape, np.uint8) if into is None else into[view]
             # What is one clip here are consecutive blocks to the network.
             whole = pixels_NTHWC.reshape(self.clips_per_video, -1, *shape[2:])
-            self._fill(view, frames[view], where, draws, whole)
+            self._fill(view, chain([first[view]], frames[view]), where, draws, whole)
             clips[view] = pixels_NTHWC.transpose(0, 4, 1, 2, 3)
         colour = {v: self._colours(draws) for v, draws in drawn.items() if self._coloured(v)}
         return HostSample(clips, colour)
@@ -195,7 +196,7 @@ class ClipSampler:
     def _fill(
         self,
         view: str,
-        frames: Peeked,
+        frames: Iterable[np.ndarray],
         where_NT: np.ndarray,
         draws: Sequence[ClipDraw],
         into_NTHWC: np.ndarray,
@@ -207,7 +208,7 @@ class ClipSampler:
         at_once = FRAMES_AT_ONCE
         if any(len(draw.boxes) > 1 for draw in draws):
             kept = list(frames)
-            frames, at_once = Peeked(kept), len(kept)
+            frames, at_once = kept, len(kept)
             boxes = [
                 _busiest(view, [kept[i] for i in where_T[first:]], draw.boxes)
                 for where_T, first, draw in zip(where_NT, repeated, draws, strict=True)
@@ -237,18 +238,6 @@ class ClipSampler:
             into_THWC[:] = mirrored(into_THWC)
         elif mirror:
             into_THWC[:] = get_view(view).flip(into_THWC)
-
-
-class Peeked(Iterator[np.ndarray]):
-    """Frames one by one, of which the first can be looked at before it is taken."""
-
-    def __init__(self, frames: Iterable[np.ndarray]) -> None:
-        frames = iter(frames)
-        self.first = next(frames)
-        self._frames = chain([self.first], frames)
-
-    def __next__(self) -> np.ndarray:
-        return next(self._frames)
 
 
 def runs(frames: Iterable[np.ndarray], most: int) -> Iterator[tuple[int, list[np.ndarray]]]:

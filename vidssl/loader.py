@@ -20,6 +20,7 @@ from torch import Tensor
 from vidssl.augment import POLICIES, AugmentSpec, ColourDraw, apply_colour
 from vidssl.clips import ClipBatch, ClipSampler, ClipSpec, TrainingVideos
 from vidssl.errors import VidsslError
+from vidssl.machine import cores
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 from vidssl.words import counted
@@ -116,12 +117,21 @@ class ClipLoader:
         Steps are counted from the first one of training; an epoch ends without a pause.
         """
         with _threads(self.threads) as pool:
-            decoded = ahead(self._begin(pool, begin, end), DECODED_AHEAD)
+            decoded = ahead(self._begin(pool, begin, end), self._decoded_ahead())
             if self.device.type == "cuda":
                 yield from on_side_stream(decoded, self._show, self.device)
             else:
                 for micro_batches in decoded:
                     yield [_as_it_is(batch) for batch in micro_batches]
+
+    def _decoded_ahead(self) -> int:
+        """Gives how many steps beside the next one threads are at.
+
+        A network that computes on every core takes turns with them: at the same time, each of its
+        operations would wait for the thread whose core is shared, and the others spin meanwhile.
+        """
+        takes_turns = self.device.type == "cpu" and torch.get_num_threads() >= cores()
+        return 0 if takes_turns else DECODED_AHEAD
 
     def _begin(self, pool: ThreadPoolExecutor, begin: int, end: int) -> Iterator[list[HostBatch]]:
         """Lets the threads begin one step's micro-batches after the other."""

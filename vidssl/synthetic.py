@@ -285,11 +285,15 @@ def _paint(
         return
     zoom = radius * 2.3 / SPRITE
     turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    shift = centre - (left, top) - turn @ np.full(2, (SPRITE - 1) / 2)
-    layer = cv2.warpAffine(sprite, np.c_[turn, shift], (int(right - left), int(bottom - top)))
+    matrix = np.empty((2, 3))
+    matrix[:, :2] = turn
+    matrix[:, 2] = centre - (left, top) - turn @ np.full(2, (SPRITE - 1) / 2)
+    layer = cv2.warpAffine(sprite, matrix, (int(right - left), int(bottom - top)))
     part = frame[top:bottom, left:right]
-    part *= 1 - layer[..., 3:]
-    part += layer[..., :3]
+    # All three channels at once, many times as fast as NumPy's loops over three numbers.
+    left_over = 1 - layer[..., 3]
+    part *= cv2.merge([left_over] * 3)
+    part += cv2.cvtColor(layer, cv2.COLOR_BGRA2BGR)
 
 
 # ---------------------------------------------------------------- files

@@ -84,10 +84,12 @@ def _each(
     x: Tensor, values: list, neutral: object, operation: Callable[[Tensor, Any], Tensor]
 ) -> None:
     """Lets an operation change the clips whose value is not the neutral one."""
+    if len(values) == 1:
+        if values[0] != neutral:
+            operation(x, values[0])  # a plain number: no small tensor, and no copy of the clip
+        return
     rows = [i for i, value in enumerate(values) if value != neutral]
-    if len(rows) == len(x) == 1:
-        operation(x, values[0])  # a plain number needs no small tensor, and no copy of the clip
-    elif rows:
+    if rows:
         index = torch.tensor(rows, device=x.device)
         x[index] = operation(x[index], torch.tensor([values[i] for i in rows], device=x.device))
 
@@ -234,7 +236,9 @@ def replicate_channel(x_MCTHW: Tensor, channel: Tensor | int) -> Tensor:
 
 def permute_channels(x_MCTHW: Tensor, channels: Tensor | tuple[int, int, int]) -> Tensor:
     """Puts the channels [M, 3] in the clip's order."""
-    order_M3 = torch.as_tensor(channels, device=x_MCTHW.device).view(-1, 3)
+    if isinstance(channels, tuple):
+        return x_MCTHW.copy_(x_MCTHW[:, list(channels)])
+    order_M3 = channels.view(-1, 3)
     clips = torch.arange(len(x_MCTHW), device=x_MCTHW.device)
     return x_MCTHW.copy_(x_MCTHW[clips[:, None], order_M3])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.video import S3D as TorchvisionS3D
 
 
 class S3D(nn.Module):
@@ -22,6 +21,9 @@ class S3D(nn.Module):
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
+        # Here, since loading torchvision takes as long as loading torch.
+        from torchvision.models.video import S3D as TorchvisionS3D
+
         features = TorchvisionS3D(norm_layer=nn.BatchNorm3d).features
         if channels != 3:
             features[0][0][0] = nn.Conv3d(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
-from torchvision.models import video
 
 
 class TorchvisionResNet(nn.Module):
@@ -14,14 +12,17 @@ class TorchvisionResNet(nn.Module):
 
     Args:
         channels: C; the first convolution is made for that many.
-        make: of torchvision.models.video.
+        name: in torchvision.models.video.
     """
 
     dim = 512
 
-    def __init__(self, channels: int = 3, *, make: Callable[[], nn.Module]) -> None:
+    def __init__(self, channels: int = 3, *, name: str) -> None:
         super().__init__()
-        whole = make()
+        # Here, since loading torchvision takes as long as loading torch.
+        from torchvision.models import video
+
+        whole = getattr(video, name)()
         stem = whole.get_submodule("stem")
         if channels != 3:
             stem[0] = _for_channels(stem[0], channels)  # type: ignore[index, operator]
@@ -45,5 +46,5 @@ def _for_channels(conv: nn.Conv3d, channels: int) -> nn.Conv3d:
     return made
 
 
-r2plus1d_18 = partial(TorchvisionResNet, make=video.r2plus1d_18)
-r3d_18 = partial(TorchvisionResNet, make=video.r3d_18)
+r2plus1d_18 = partial(TorchvisionResNet, name="r2plus1d_18")
+r3d_18 = partial(TorchvisionResNet, name="r3d_18")

@@ -8,7 +8,6 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ from vidssl.views.flow import read_pixels
 from vidssl.views.strided import read_strided
 
 Frames = Sequence[int] | np.ndarray
+
+NOT_READ = 1 << 16  # bytes: a gap between frames below which one read is cheaper than two
 
 
 class ShardReader:
@@ -132,7 +133,7 @@ class ShardReader:
     def read(self, view: str, video: int, frames: Frames) -> list[bytes]:
         """Gives the blobs of some frames of one video, in the order asked for.
 
-        Each contiguous run is one read, and a frame asked for twice is read once. Every
+        Frames near each other are one read, and a frame asked for twice is read once. Every
         checksum is checked every time.
 
         Raises:
@@ -197,7 +198,12 @@ class ShardReader:
         """Gives stored frames, sorted and each once: uint8 [H, W, C] each, or as `decode` does."""
         decode = decode or partial(get_view(view).decode, codec=self.views[view]["codec"])
         for frame, blob in zip(frames, self._read_sorted(view, video, frames), strict=True):
-            yield self._decode(decode, blob, view, video, frame)
+            try:
+                picture = decode(blob)
+            except ValueError as error:
+                what = f"cannot be decoded ({error})"
+                raise self._damage(video, view, int(frame), what) from error
+            yield picture
 
     def _sort(self, view: str, video: int, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
         """Gives the frames sorted, each once, and where each one asked for stands among them."""
@@ -216,13 +222,16 @@ class ShardReader:
         crc32 = self._table(shard, place.crc32, low, high, "<u4")
         if offsets[0] < 0 or offsets[-1] > place.size or np.any(np.diff(offsets) < 0):
             raise self._damage(video, view, int(frames[0]), "has impossible offsets")
+        wanted = frames - frames[0]
+        begins, ends = offsets[wanted], offsets[wanted + 1]
         blobs: list[bytes] = []
-        for run in np.split(frames, np.flatnonzero(np.diff(frames) != 1) + 1):
-            edges = offsets[run[0] - frames[0] : run[-1] - frames[0] + 2].tolist()
-            data = self._pread(shard.path, edges[-1] - edges[0], place.blobs + edges[0])
-            blobs += [data[a - edges[0] : b - edges[0]] for a, b in pairwise(edges)]
-        for frame, blob in zip(frames, blobs, strict=True):
-            if zlib.crc32(blob) != crc32[frame - frames[0]]:
+        for run in np.split(np.arange(len(frames)), gaps_above(NOT_READ, begins, ends)):
+            edges = np.stack([begins[run], ends[run]], axis=1).tolist()
+            (first, _), (_, end) = edges[0], edges[-1]
+            data = self._pread(shard.path, end - first, place.blobs + first)
+            blobs += [data[a - first : b - first] for a, b in edges]
+        for frame, blob, crc in zip(frames, blobs, crc32[wanted].tolist(), strict=True):
+            if zlib.crc32(blob) != crc:
                 raise self._damage(video, view, int(frame), "does not match its checksum")
         return blobs
 
@@ -231,15 +240,6 @@ class ShardReader:
         width = np.dtype(kind).itemsize
         data = self._pread(shard.path, (high - low) * width, place + low * width)
         return np.frombuffer(data, kind)
-
-    def _decode(
-        self, decode: Callable[[bytes], np.ndarray], blob: bytes, view: str, video: int, frame: int
-    ) -> np.ndarray:
-        try:
-            picture = decode(blob)
-        except ValueError as error:
-            raise self._damage(video, view, int(frame), f"cannot be decoded ({error})") from error
-        return picture
 
     def _damage(self, video: int, view: str, frame: int, what: str) -> DamagedShard:
         path = self._shards[self.videos.shard[video]].path
@@ -325,3 +325,8 @@ def _allow_open_files(count: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < count:
         most = count if hard == resource.RLIM_INFINITY else min(count, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def gaps_above(most: int, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Gives which blobs, the first left aside, begin more than so many bytes after the last end."""
+    return np.flatnonzero(begins[1:] - ends[:-1] > most) + 1

@@ -13,6 +13,11 @@ import numpy as np
 from vidssl.errors import UsageError
 
 WEBP_SIDE = 16383
+NO_PICTURE = "the blob is no picture that OpenCV can read"
+# OpenCV from 4.11 on can give red first, and need not turn the picture round.
+IN_ORDER = getattr(cv2, "IMREAD_COLOR_RGB", None) and (
+    cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+)
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,24 @@ def _encode(suffix: str, image: np.ndarray, options: list[int]) -> bytes:
     return blob.tobytes()
 
 
+def decode_colour(blob: bytes) -> np.ndarray:
+    """Gives any picture, grey ones as well, as RGB uint8 [H, W, 3].
+
+    Raises:
+        ValueError: the blob is no picture.
+    """
+    if IN_ORDER is None:
+        image = _decode_picture(blob)
+        return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    image = cv2.imdecode(np.frombuffer(blob, np.uint8), IN_ORDER)
+    if image is None:
+        raise ValueError(NO_PICTURE)
+    return image
+
+
 def _decode_picture(blob: bytes) -> np.ndarray:
     # The picture's own header says of what format it is, and whether grey or colour.
     image = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ValueError("the blob is no picture that OpenCV can read")
+        raise ValueError(NO_PICTURE)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import cv2
 import numpy as np
 
+from vidssl.views.codecs import decode_colour
 from vidssl.views.view import View, mirrored, standardise
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class RgbView(View):
     def from_image(self, image: np.ndarray) -> np.ndarray:
         """A picture [H, W, 3] is a frame; a grey one [H, W] gets three equal channels."""
         return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+
+    def decode(self, blob: bytes, codec: str | None = None) -> np.ndarray:
+        """Gives a stored frame back, of whatever codec: its header tells."""
+        return decode_colour(blob)
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
         """Standardises [..., 3, T, H, W] in 0..255 with ImageNet's mean and deviation."""
