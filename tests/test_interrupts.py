@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,8 @@ def test_a_signal_amid_imports_ends_with_one_line(tmp_path, module, number):
     assert not (tmp_path / "workspace").exists()
 
 
-def name_of(source: Source) -> Product:
-    return Product(reason=source.name)
+def name_of(source: Source) -> Iterator[Product]:
+    yield Product(reason=source.name)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
