@@ -74,6 +74,23 @@ def test_cocon_trains_two_views_into_one_checkpoint(packed):
     vidssl("verify", workspace=packed)
 
 
+def test_cotraining_passes_by_encoders_that_it_cannot_go_on_from(packed):
+    small = [*SMALL[:8], "--set", "blocks=1", "--recipe", "cpu"]
+    for stream in ("rgb", "flow"):
+        vidssl(
+            "pretrain", "--stream", stream, "--name", f"whole-{stream}", *small, workspace=packed
+        )
+    vidssl("pretrain", "--method", "cpc", *SMALL, "--name", "later", workspace=packed)
+    command = ["cotrain", "--cycles", 1, "--k", 2, *small[:4], "--recipe", "cpu", "--json"]
+    for _ in range(2):
+        runs = vidssl(*command, workspace=packed).json["runs"]
+        assert [run["artifact"] for run in runs] == [
+            "checkpoint/rgb-coclr/v001", "checkpoint/flow-coclr/v001"
+        ]  # fmt: skip
+    result = vidssl("cotrain", "--student", "later", *small[:4], workspace=packed, code=2)
+    assert "coclr needs a projection head" in " ".join(result.err.split())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

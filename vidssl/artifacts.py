@@ -204,7 +204,10 @@ class Artifact:
         try:
             text = json.loads((path / MANIFEST).read_text())
         except FileNotFoundError:
-            raise VidsslError(f"{path} is no vidssl artifact: it has no {MANIFEST}") from None
+            raise VidsslError(
+                f"{path} is no vidssl artifact: it has no {MANIFEST}; bring the file back, or "
+                "remove the folder"
+            ) from None
         except (ValueError, UnicodeDecodeError):
             raise VidsslError(f"{path / MANIFEST} is damaged: it is not JSON") from None
         _check_manifest(path, text)
@@ -478,11 +481,12 @@ class Workspace:
             if artifact.kind != kind:
                 raise VidsslError(f"{text} is a {artifact.kind} artifact, not a {kind}")
             return artifact
-        candidates = self.artifacts(kind)
+        candidates = [a for a in self.scan()[0] if a.kind == kind]  # others' faults are not its
         for artifact in reversed(candidates):
             labels = (artifact.label, artifact.label.removeprefix(f"{kind}/"), artifact.name)
             if text.rstrip("/") in labels:
                 return artifact
+        self.artifacts(kind)  # says what is wrong with the one that is meant, perhaps
         names = {n for a in candidates for n in (a.name, a.label.removeprefix(f"{kind}/"))}
         raise VidsslError(
             f"there is no {kind} named {text} in {self.root}{nearest_name(text, names)}"

@@ -11,6 +11,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -144,7 +145,10 @@ class Terminal:
         """Prints what to type next, where there is something."""
         if result.artifact is None or self.json or self.silent:
             return
-        if command := next_command():
+        command = ""
+        with suppress(VidsslError):  # what is wrong elsewhere in the workspace is no fault here
+            command = next_command()
+        if command:
             self.show(Text.assemble(("next: ", "dim"), command, self._elsewhere()))
 
     def _elsewhere(self) -> str:
@@ -155,7 +159,7 @@ class Terminal:
     def _warn_of_newer(self, result: StageResult) -> None:
         """Says so where what was found again is not what later stages take."""
         artifact = result.artifact
-        if not result.reused or artifact is None or artifact.kind == "checkpoint":
+        if not result.reused or artifact is None or artifact.kind not in ("flow", "pack"):
             return
         newest = self.workspace.newest(artifact.kind)
         if newest is not None and newest.digest != artifact.digest:

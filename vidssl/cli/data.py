@@ -105,6 +105,8 @@ def flow_diff(
 
     Both are read in pixels, whatever codec and map they are stored with.
 
+    Example:  vidssl extract-flow VIDEOS/ --method tvl1 --name tvl1
+
     Example:  vidssl flow-diff flow/main/v001 flow/tvl1/v001
     """
     from vidssl.stages import flow_diff as stage

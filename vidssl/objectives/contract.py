@@ -137,7 +137,7 @@ class Objective(nn.Module, ABC):
         if blocks != 1:
             raise UsageError(
                 f"{cls.name} takes clips whole, and here they are cut into {blocks} blocks: "
-                "choose --method cpc, or --set blocks=1"
+                "cpc and cocon learn from those, or --set blocks=1"
             )
 
     @property

@@ -155,20 +155,25 @@ def newest_starts(
     """Gives the newest pretrained checkpoint of each stream, all from one pack."""
     pack = find_pack(workspace, options.pack, list(streams)) if options.pack else None
     first, *others = streams
-    found = {first: find_checkpoint(workspace, first, pack=pack, pretrained_only=True)}
+    method = objective_of(options)
+
+    def newest(stream: str, pack: Artifact | None) -> Artifact:
+        return find_checkpoint(workspace, stream, pack=pack, pretrained_only=True, method=method)
+
+    found = {first: newest(first, pack)}
     pack = pack_of(workspace, found[first], options.pack, streams)
     for stream in others:
-        found[stream] = find_checkpoint(workspace, stream, pack=pack, pretrained_only=True)
+        found[stream] = newest(stream, pack)
     return found
 
 
 def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, Artifact]:
     """Gives the student and its partner: the newest of each stream, from one pack."""
-    other = partner_stream(options)
+    other, method = partner_stream(options), objective_of(options)
     pack = find_pack(workspace, options.pack, [options.stream, other]) if options.pack else None
-    student = find_checkpoint(workspace, options.stream, options.student, pack=pack)
+    student = find_checkpoint(workspace, options.stream, options.student, pack=pack, method=method)
     pack = pack_of(workspace, student, options.pack, options.streams)
-    partner = find_checkpoint(workspace, other, options.partner, pack=pack)
+    partner = find_checkpoint(workspace, other, options.partner, pack=pack, method=method)
     if partner.parents.get("pack", pack.digest) != pack.digest:
         raise VidsslError(
             f"{student.label} and {partner.label} were trained on different packs: "
@@ -219,10 +224,11 @@ def plan(
     split = options.split if options.split is not None else student.recipe.get("split")
     data = training_data(workspace, pack, split, int(student.recipe.get("seed", options.seed)))
     encoder = checkpoint_encoder(student, options.stream)
-    recipe = like_encoder(choose_recipe(options, "cotrain"), encoder.spec)
+    recipe = choose_recipe(options, "cotrain")
     taught_by = read_spec(partner.path / encoder_file(partner_stream(options)))
     for spec in (encoder.spec, taught_by):
         check_context(recipe.method, spec)
+    recipe = like_encoder(recipe, encoder.spec)
     recipe, notes = fit_to_data(recipe, len(data.videos))
     require_labels(recipe, data)
     parents = {"pack": pack, "student": student, "partner": partner}

@@ -9,9 +9,11 @@ import numpy as np
 
 from vidssl.annotations import Annotations
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.checkpoints import checkpoint_views
+from vidssl.backbones import EncoderSpec
+from vidssl.checkpoints import checkpoint_views, encoder_file, read_spec
 from vidssl.clips import TrainingVideos
 from vidssl.errors import MissingInput, VidsslError
+from vidssl.objectives import Objective
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
 
@@ -96,6 +98,7 @@ def find_checkpoint(
     *,
     pack: Artifact | None = None,
     pretrained_only: bool = False,
+    method: type[Objective] | None = None,
 ) -> Artifact:
     """Gives the checkpoint the user named, or the newest of a stream.
 
@@ -104,6 +107,7 @@ def find_checkpoint(
     Args:
         pack: only checkpoints that descend from it, or, as imported ones, from none.
         pretrained_only: only those that were not co-trained.
+        method: only those it can go on from: with a projection head, or with its context.
 
     Raises:
         VidsslError: there is none; the sentence names the command that makes it.
@@ -120,15 +124,22 @@ def find_checkpoint(
             and (pack is None or a.parents.get("pack", pack.digest) == pack.digest)
             and a.recipe.get("stage") != "finetune"
             and not (pretrained_only and a.recipe.get("stage") == "cotrain")
+            and (method is None or _spec(a, stream).context == method.context)
         )
 
     of_pack = f" from {pack.label}" if pack else ""
+    for_it = f" that {method.name} can go on from" if method else ""
+    how = "" if method is None or method.context is None else " --method cpc"
     return workspace.require(
         "checkpoint",
-        f"there is no {stream} checkpoint{of_pack} in {workspace.root}; "
-        f"make one with: vidssl pretrain --stream {stream}",
+        f"there is no {stream} checkpoint{of_pack} in {workspace.root}{for_it}; "
+        f"make one with: vidssl pretrain --stream {stream}{how}",
         fits,
     )
+
+
+def _spec(checkpoint: Artifact, stream: str) -> EncoderSpec:
+    return read_spec(checkpoint.path / encoder_file(stream))
 
 
 def pack_of(
