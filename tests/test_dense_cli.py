@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from cli_workspace import vidssl
@@ -181,3 +183,16 @@ def test_what_is_drawn_for_a_clip_holds_for_all_of_its_blocks():
     assert colour[0] == colour[1] == colour[2] != colour[3]
     (batch,) = next(made.steps(0, 1))
     assert batch.clips["rgb"].shape == (4, 6, 3, 2, 8, 8)
+
+
+def test_a_broken_artifact_stops_nothing_that_does_not_mean_it(packed, tmp_path):
+    folder = tmp_path / "workspace"
+    shutil.copytree(packed, folder)
+    vidssl("pretrain", "--method", "cpc", *SMALL, "--name", "sound", workspace=folder)
+    vidssl("pretrain", "--method", "cpc", *SMALL, "--name", "broken", "--new", workspace=folder)
+    (folder / "checkpoint" / "broken" / "v001" / "artifact.json").unlink()
+    vidssl("probe", "-c", "sound", workspace=folder)
+    made = vidssl("pretrain", "--method", "cpc", *SMALL, "--name", "other", workspace=folder)
+    assert "checkpoint/other/v001" in made.out and "next:" not in made.out
+    said = vidssl("probe", workspace=folder, code=1).err
+    assert "broken/v001 is no vidssl artifact" in " ".join(said.split())
