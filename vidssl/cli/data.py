@@ -103,11 +103,10 @@ def flow_diff(
 ) -> None:
     """Compare two artifacts' flow of the same videos, pixel by pixel.
 
-    Both are read in pixels, whatever codec and map they are stored with.
+    Both are read in pixels, whatever codec and map they are stored with. A second one beside the
+    first is made with: vidssl extract-flow VIDEOS/ --method farneback --name other
 
-    Example:  vidssl extract-flow VIDEOS/ --method tvl1 --name tvl1
-
-    Example:  vidssl flow-diff flow/main/v001 flow/tvl1/v001
+    Example:  vidssl flow-diff flow/main/v001 flow/other/v001
     """
     from vidssl.stages import flow_diff as stage
     from vidssl.tables import flow_diff_tables
