@@ -103,8 +103,9 @@ def flow_diff(
 ) -> None:
     """Compare two artifacts' flow of the same videos, pixel by pixel.
 
-    Both are read in pixels, whatever codec and map they are stored with. A second one beside the
-    first is made with: vidssl extract-flow VIDEOS/ --method farneback --name other
+    Both are read in pixels, whatever codec and map they are stored with.
+
+    Another one is made by vidssl extract-flow with --method and --name of its own.
 
     Example:  vidssl flow-diff flow/main/v001 flow/other/v001
     """
