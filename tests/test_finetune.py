@@ -13,11 +13,12 @@ import torch
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl import features
-from vidssl.artifacts import Artifact, Workspace
+from vidssl.artifacts import Artifact, Workspace, file_record
 from vidssl.backbones import EncoderSpec
 from vidssl.checkpoints import checkpoint_encoder
 from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError
 from vidssl.features import Protocol
+from vidssl.progress import SILENT
 from vidssl.shards import ShardReader
 from vidssl.stages import embed, finetune, finetuned, probe, retrieve, verify
 from vidssl.stages.finetune import FinetuneOptions
@@ -391,8 +392,12 @@ def test_damaged_probabilities_are_refused(done, tmp_path: Path) -> None:
 def test_verify_compares_probabilities_with_predictions(tmp_path: Path) -> None:
     workspace = small_workspace(tmp_path / "ws")
     artifact = tuned(workspace).test.stage.artifact
-    assert verify.verify_artifact(artifact).ok
+    task = SILENT.task("verify", None, "file")
+    assert verify.verify_artifact(artifact, task).ok
     table = artifact.path / "predictions.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
-    problems = verify.verify_artifact(artifact).problems
-    assert any("do not fit its predictions" in problem for problem in problems)
+    (problem,) = verify.verify_artifact(artifact, task).problems
+    assert "bytes instead of" in problem
+    agreed = replace(artifact, payload=artifact.payload | {table.name: file_record(table)})
+    (problem,) = verify.verify_artifact(agreed, task).problems
+    assert "do not fit its predictions" in problem

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import h5py
@@ -11,12 +10,14 @@ import pytest
 import safetensors.torch
 import torch
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
+from watching import Watching
 
 from vidssl.artifacts import MANIFEST, Artifact, Workspace
 from vidssl.errors import VidsslError
 from vidssl.stages import probe, verify
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.verify import Finding, VerifyOptions
+from vidssl.tables import verify_table
 
 
 @pytest.fixture
@@ -59,9 +60,10 @@ def test_a_flipped_frame_is_named(workspace: Workspace) -> None:
     flip(path, place)
     (finding,) = bad(workspace).values()
     assert finding.artifact == "pack/main/v001"
-    assert any("bytes are not those that were written" in p for p in finding.problems)
-    named = [p for p in finding.problems if re.search(r"frame 5 of view flow", p)]
-    assert len(named) == 1 and video in named[0] and str(path) in named[0]
+    (problem,) = finding.problems
+    assert problem == (
+        f"{path} is damaged: frame 5 of view flow of video {video} does not match its checksum"
+    )
 
 
 def test_every_byte_of_every_file_counts(workspace: Workspace) -> None:
@@ -86,6 +88,28 @@ def test_files_that_are_missing_cut_or_foreign(workspace: Workspace) -> None:
     features.write_bytes(whole)
     (features.parent / "notes.txt").write_text("mine")
     assert "does not belong" in bad(workspace)["features/rgb-infonce/v001"].problems[0]
+
+
+def test_a_missing_file_is_one_problem(workspace: Workspace) -> None:
+    shard = next(workspace.newest("pack").path.glob("*.h5"))
+    encoder = workspace.newest("checkpoint").path / "encoder.rgb.safetensors"
+    for path in (shard, encoder):
+        path.unlink()
+    found = bad(workspace)
+    assert found["pack/main/v001"].problems == [f"{shard} is missing"]
+    assert found["checkpoint/rgb-infonce/v001"].problems == [f"{encoder} is missing"]
+
+
+def test_all_artifacts_are_one_task(workspace: Workspace) -> None:
+    watching = Watching()
+    result = verify.run(workspace, progress=watching)
+    assert watching.titles == ["verify"]
+    assert watching.total == watching.came == sum(f.files for f in result.findings)
+
+
+def test_a_workspace_without_artifacts_is_a_sentence(tmp_path: Path) -> None:
+    shown = verify_table(verify.run(Workspace(tmp_path)))
+    assert str(shown) == "there is no artifact in this workspace yet: nothing was verified"
 
 
 def republish(artifact: Artifact) -> None:

@@ -236,7 +236,9 @@ def _grow(parent: Tree, node: Node) -> None:
 
 
 def verify_table(result: VerifyResult) -> RenderableType:
-    """Gives one row per artifact and, below, a line per problem."""
+    """Gives one row per artifact and, below, a line per problem; a sentence where there is none."""
+    if not result.findings:
+        return Text("there is no artifact in this workspace yet: nothing was verified")
     table = Table("artifact", "files", "bytes", "found")
     for finding in result.findings:
         found = Text("sound", "green") if finding.ok else Text("damaged", "bold red")

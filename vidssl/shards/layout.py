@@ -19,7 +19,15 @@ Params = Mapping[str, Any]
 
 
 class DamagedShard(VidsslError):
-    """A shard whose bytes are not those that were written."""
+    """A shard whose bytes are not those that were written.
+
+    Attributes:
+        fault: what is wrong with it, without the advice on what to do.
+    """
+
+    def __init__(self, fault: str, advice: str = "") -> None:
+        super().__init__(f"{fault}; {advice}" if advice else fault)
+        self.fault = fault
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 
 from vidssl.errors import VidsslError, nearest_name
-from vidssl.progress import SILENT, Progress
 from vidssl.shards.layout import (
     DamagedShard,
     Params,
@@ -56,7 +55,8 @@ class ShardReader:
     def __init__(self, source: Path | str | Sequence[Path]) -> None:
         files = shard_files(Path(source)) if isinstance(source, str | Path) else list(source)
         if not files:
-            raise VidsslError(f"there is no shard in {source}")
+            where = f" in {source}" if isinstance(source, str | Path) else " to read"
+            raise VidsslError(f"there is no shard{where}")
         self._shards = [ShardTables.load(path) for path in files]
         self.views: dict[str, Params] = dict(self._shards[0].views)
         for shard in self._shards[1:]:
@@ -245,7 +245,8 @@ class ShardReader:
         path = self._shards[self.videos.shard[video]].path
         return DamagedShard(
             f"{path} is damaged: frame {frame} of view {view} of video {self.video_id(video)} "
-            f"{what}; run `vidssl verify` to see what else is, and make the artifact again"
+            f"{what}",
+            "run `vidssl verify` to see what else is, and make the artifact again",
         )
 
     # ── file descriptors, one set per process
@@ -297,12 +298,15 @@ class ShardReader:
 
     # ── checking
 
-    def verify(self, progress: Progress = SILENT) -> Iterator[str]:
-        """Reads everything and gives one sentence per problem found."""
-        with progress.task("verify shards", len(self), "video") as task:
-            for video in range(len(self)):
-                yield from self._verify_video(video)
-                task.advance()
+    def verify(self, tell: Callable[[int], None] = lambda done: None) -> Iterator[str]:
+        """Reads everything and gives one sentence per problem found.
+
+        Args:
+            tell: is called with the number of videos read, after each of them.
+        """
+        for video in range(len(self)):
+            yield from self._verify_video(video)
+            tell(video + 1)
 
     def _verify_video(self, video: int) -> Iterator[str]:
         blobs: dict[str, list[bytes]] = {view: [] for view in self.views}
@@ -313,7 +317,7 @@ class ShardReader:
                     blobs[view] += self.read(view, video, [frame])
                 except DamagedShard as error:
                     sound = False
-                    yield str(error)
+                    yield error.fault
         if sound and video_digest(blobs, self.views) != self.videos.digest[video].decode():
             path = self._shards[self.videos.shard[video]].path
             yield f"{path} is damaged: {self.video_id(video)} does not match its digest"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from vidssl.annotations import Annotations
 from vidssl.artifacts import MANIFEST, Artifact, Workspace, file_digest
 from vidssl.checkpoints import checkpoint_views, encoder_file, load_encoder
 from vidssl.errors import MissingInput, VidsslError
-from vidssl.progress import SILENT, Progress
+from vidssl.progress import SILENT, Progress, Task
 from vidssl.shards import ShardReader
 from vidssl.stages.classification import PREDICTIONS_FILE
 from vidssl.stages.embed import FEATURES_FILE
@@ -85,8 +86,9 @@ def run(
     else:
         artifacts, unreadable = workspace.scan()
     findings = [Finding(_where(sentence), "", 0, 0, [sentence]) for sentence in unreadable]
-    for artifact in artifacts:
-        findings.append(verify_artifact(artifact, progress))
+    files = sum(len(artifact.payload) for artifact in artifacts)
+    with progress.task("verify", files, "file") as task:
+        findings += [verify_artifact(artifact, task) for artifact in artifacts]
     return VerifyResult(findings)
 
 
@@ -116,18 +118,20 @@ def find(workspace: Workspace, text: str) -> Artifact:
     raise VidsslError(f"there is no artifact named {text} in {workspace.root}; see: vidssl status")
 
 
-def verify_artifact(artifact: Artifact, progress: Progress = SILENT) -> Finding:
-    """Checks one artifact."""
-    problems = list(_files(artifact, progress))
-    deep = CHECKS.get(artifact.kind)
-    if deep is not None:
-        try:
-            problems += deep(artifact, progress)
-        except VidsslError as error:
-            problems.append(str(error))
+def verify_artifact(artifact: Artifact, task: Task) -> Finding:
+    """Checks one artifact, and tells every fault once.
+
+    Args:
+        task: is told of every file.
+    """
+    faults = dict(_faults(artifact, task))
+    inside = list(dict.fromkeys(_inside(artifact, faults, task)))
+    # What was found inside a file says more than that its bytes are other ones.
+    told = {name for name in faults if any(str(artifact.path / name) in said for said in inside)}
+    outside = [sentence for name, sentence in faults.items() if name not in told]
     size = sum(int(record["bytes"]) for record in artifact.payload.values())
-    unique = list(dict.fromkeys(problems))
-    return Finding(artifact.label, artifact.kind, len(artifact.payload), size, unique)
+    problems = [*outside, *inside, *_foreign(artifact)]
+    return Finding(artifact.label, artifact.kind, len(artifact.payload), size, problems)
 
 
 def _where(sentence: str) -> str:
@@ -138,18 +142,25 @@ def _where(sentence: str) -> str:
 # ── files ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _files(artifact: Artifact, progress: Progress) -> Iterator[str]:
-    """Compares the payload with what artifact.json says of it."""
-    with progress.task(f"verify {artifact.label}", len(artifact.payload), "file") as task:
-        for name, record in artifact.payload.items():
-            path = artifact.path / name
-            if not path.is_file():
-                yield f"{path} is missing"
-            elif path.stat().st_size != record["bytes"]:
-                yield f"{path} has {path.stat().st_size} bytes instead of {record['bytes']}"
-            elif file_digest(path) != record["sha256"]:
-                yield f"{path} is damaged: its bytes are not those that were written"
-            task.advance()
+def _faults(artifact: Artifact, task: Task) -> Iterator[tuple[str, str]]:
+    """Compares the payload with what artifact.json says of it: (file, sentence) of each fault."""
+    for name, record in artifact.payload.items():
+        path = artifact.path / name
+        if not path.is_file():
+            yield name, f"{path} is missing"
+        elif not _is_complete(artifact, name):
+            yield name, f"{path} has {path.stat().st_size} bytes instead of {record['bytes']}"
+        elif file_digest(path) != record["sha256"]:
+            yield name, f"{path} is damaged: its bytes are not those that were written"
+        task.advance()
+
+
+def _is_complete(artifact: Artifact, name: str) -> bool:
+    path = artifact.path / name
+    return path.is_file() and path.stat().st_size == artifact.payload[name]["bytes"]
+
+
+def _foreign(artifact: Artifact) -> Iterator[str]:
     known = set(artifact.payload) | {MANIFEST}
     for path in sorted(artifact.path.rglob("*")):
         if path.is_file() and path.relative_to(artifact.path).as_posix() not in known:
@@ -159,23 +170,50 @@ def _files(artifact: Artifact, progress: Progress) -> Iterator[str]:
 # ── contents ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _shards(artifact: Artifact, progress: Progress) -> Sequence[str]:
+def _inside(artifact: Artifact, faults: Collection[str], task: Task) -> Iterator[str]:
+    """Checks what is inside the files; those with a fault only where it can be told closer."""
+    try:
+        yield from CHECKS.get(artifact.kind, _nothing)(artifact, faults, task)
+    except VidsslError as error:
+        yield str(error)
+
+
+def _nothing(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
+    return []
+
+
+def _shards(artifact: Artifact, faults: Collection[str], task: Task) -> Iterator[str]:
     """Reads every frame of every view, and compares videos and all data with their digests."""
-    paths = [artifact.path / name for name in artifact.payload if name.endswith(".h5")]
-    with ShardReader([path for path in paths if path.exists()]) as reader:
-        problems = list(reader.verify(progress))
-        if reader.digest != artifact.digest:
-            problems.append(f"the videos of {artifact.label} are not those that its digest names")
-    return problems
+    names = [name for name in artifact.payload if name.endswith(".h5")]
+    sound = not any(name in faults for name in names)
+    for name in names:
+        if _is_complete(artifact, name):
+            for problem in _shard(artifact.path / name, task):
+                sound = False
+                yield problem
+    if sound:
+        with ShardReader([artifact.path / name for name in names]) as reader:
+            if reader.digest != artifact.digest:
+                yield f"the videos of {artifact.label} are not those that its digest names"
 
 
-def _checkpoint(artifact: Artifact, progress: Progress) -> Sequence[str]:
+def _shard(path: Path, task: Task) -> Iterator[str]:
+    try:
+        with ShardReader([path]) as reader:
+            yield from reader.verify(lambda done: task.advance(0, video=f"{done}/{len(reader)}"))
+    except VidsslError as error:
+        yield str(error)
+
+
+def _checkpoint(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
     """Loads every encoder: header, names, shapes and values."""
     views = checkpoint_views(artifact)
     if not views:
         return [f"{artifact.label} holds no encoder"]
     problems = []
     for view in views:
+        if encoder_file(view) in faults:
+            continue
         encoder = load_encoder(artifact.path / encoder_file(view))
         broken = [
             name
@@ -190,20 +228,25 @@ def _checkpoint(artifact: Artifact, progress: Progress) -> Sequence[str]:
     return problems
 
 
-def _features(artifact: Artifact, progress: Progress) -> Sequence[str]:
+def _features(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
+    if FEATURES_FILE in faults:
+        return []
     found = features.load(artifact.path / FEATURES_FILE)
     if len(found.offsets) == len(found.ids) + 1 and found.offsets[-1] == len(found.windows):
         return []
     return [f"the tables of {artifact.label} do not fit together"]
 
 
-def _annotations(artifact: Artifact, progress: Progress) -> Sequence[str]:
-    Annotations.load(artifact.path, [])
+def _annotations(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
+    if not faults:
+        Annotations.load(artifact.path, [])
     return []
 
 
-def _finetune(artifact: Artifact, progress: Progress) -> Sequence[str]:
+def _finetune(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
     """Compares probabilities with the table of predictions that was made of them."""
+    if PROBABILITIES_FILE in faults or PREDICTIONS_FILE in faults:
+        return []
     share_NK, classes = load_probabilities(artifact.path / PROBABILITIES_FILE)
     with (artifact.path / PREDICTIONS_FILE).open(newline="") as file:
         rows = sum(1 for _ in csv.DictReader(file))
@@ -212,7 +255,7 @@ def _finetune(artifact: Artifact, progress: Progress) -> Sequence[str]:
     return [f"the probabilities of {artifact.label} do not fit its predictions"]
 
 
-CHECKS: dict[str, Callable[[Artifact, Progress], Sequence[str]]] = {
+CHECKS: dict[str, Callable[[Artifact, Collection[str], Task], Iterable[str]]] = {
     "flow": _shards,
     "view": _shards,
     "pack": _shards,
