@@ -289,9 +289,17 @@ def test_a_file_that_needs_code_is_refused(tmp_path, bad, capsys):
 def test_other_files_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(VidsslError, match="there is no file"):
         read_published(tmp_path / "none.pth.tar")
-    (tmp_path / "text.pth.tar").write_text("no checkpoint")
-    with pytest.raises(VidsslError, match="cannot be read"):
-        read_published(tmp_path / "text.pth.tar")
+    for text in ("no checkpoint", "echo 1\n", ""):
+        (tmp_path / "text.pth.tar").write_text(text)
+        with pytest.raises(VidsslError, match="is no PyTorch checkpoint"):
+            read_published(tmp_path / "text.pth.tar")
+    (tmp_path / "noise.pth.tar").write_bytes(b"\x80\x02ende.")
+    with pytest.raises(VidsslError, match=r"noise.pth.tar cannot be read: "):
+        read_published(tmp_path / "noise.pth.tar")
+    whole = published_file(tmp_path / "cut.pth.tar").read_bytes()
+    (tmp_path / "cut.pth.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VidsslError, match=r"cut.pth.tar cannot be read: "):
+        read_published(tmp_path / "cut.pth.tar")
     torch.save({"model": {}}, tmp_path / "other.pth")
     with pytest.raises(VidsslError, match="no state_dict"):
         read_published(tmp_path / "other.pth")

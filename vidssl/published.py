@@ -14,7 +14,6 @@ and in the first two `.0.` is the backbone, `.2.` and `.4.` are the head's 1×1�
 
 from __future__ import annotations
 
-import pickle  # only to know its error: nothing is unpickled
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -174,16 +173,29 @@ def read_published(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise VidsslError(f"there is no file {path}")
+    with path.open("rb") as file:
+        begin = file.read(2)
+    if not begin.startswith((b"PK", b"\x80")):  # the present format, and the one before it
+        raise VidsslError(
+            f"{path} is no PyTorch checkpoint: it begins neither as a zip file nor as a pickle"
+        )
     try:
         with torch.serialization.safe_globals(_STAND_INS):
             whole = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        said = str(error).splitlines()
-        told = next((line for line in said if "GLOBAL" in line), said[0] if said else "no reason")
-        raise VidsslError(f"{path} cannot be read without running code: {told.strip()}") from error
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise VidsslError(_why_unreadable(path, error)) from error
     if not isinstance(whole, dict) or not isinstance(whole.get("state_dict"), dict):
         raise VidsslError(f"{path} is no published checkpoint: it has no state_dict")
     return whole
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """Gives the sentence for a file that torch.load refused."""
+    said = str(error).splitlines() or ["no reason given"]
+    for line in said:
+        if "GLOBAL" in line:
+            return f"{path} cannot be read without running code: {line.strip()}"
+    return f"{path} cannot be read: {said[0].strip()}"
 
 
 # ── from keys to an encoder ──────────────────────────────────────────────────────────────────
