@@ -8,6 +8,7 @@ import pytest
 import torch
 from methods import METHODS, batch
 from stubs import FixedBatches
+from watching import Watching
 
 from vidssl.engine import Place, fit, train_step
 from vidssl.errors import Interrupted, VidsslError
@@ -181,18 +182,24 @@ class StopAt(FixedBatches):
 @every_method
 @pytest.mark.parametrize("stop_at", [2, 5])
 def test_interrupted_and_resumed_training_is_bit_identical(method, stop_at, tmp_path):
+    watching = Watching()
+
     def train(folder, stop_at=-1):
         folder.mkdir(exist_ok=True)
         objective = METHODS[method]()
         batches = StopAt(6, lambda step: batch(step, objective), stop_at)
-        fit(objective, batches, SPEC, Place(CPU, log_every=2), folder, seed=3)
+        place = Place(CPU, log_every=2)
+        fit(objective, batches, SPEC, place, folder, seed=3, progress=watching)
         return objective
 
     whole = train(tmp_path / "whole")
     with pytest.raises(Interrupted) as caught:
         train(tmp_path / "parts", stop_at)
     assert caught.value.exit_code == 143
+    assert not any("going on" in said for said in watching.said)
     resumed = train(tmp_path / "parts")
+    (told,) = [said for said in watching.said if "going on" in said]
+    assert told == f"going on from epoch {1 if stop_at == 2 else 2} of 2"
     for name, value in whole.state_dict().items():
         assert value.equal(resumed.state_dict()[name]), name
 

@@ -92,6 +92,8 @@ def fit(
     per_epoch = batches.steps_per_epoch
     begin = resumed.get("epoch", 0) * per_epoch + resumed.get("step_in_epoch", 0)
     end = spec.epochs * per_epoch
+    if 0 < begin < end:
+        progress.say(f"going on from epoch {begin // per_epoch + 1} of {spec.epochs}")
     model = over_ranks(objective)
     meter, watch = Meter(place.device), _CollapseWatch()
     saved_at = time.monotonic()
