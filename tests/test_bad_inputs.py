@@ -230,6 +230,7 @@ def test_things_that_are_not_there_exit_with_1(finished, arguments, hint):
     small = SMALL if arguments[0] in ("pretrain", "cotrain") else []
     said = refused(*[arguments[0], *small, *arguments[1:]], workspace=finished["workspace"])
     assert hint in said
+    assert Workspace(finished["workspace"]).unfinished() == []
 
 
 def test_an_artifact_of_an_unknown_version_is_refused_by_name(copied):

@@ -10,6 +10,7 @@ import pytest
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl.artifacts import MANIFEST, Artifact, Workspace
+from vidssl.errors import Interrupted, VidsslError
 from vidssl.stages import headline, probe, retrieve, status
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.retrieve import RetrieveOptions
@@ -154,6 +155,24 @@ def test_unfinished_and_unreadable(tmp_path: Path) -> None:
     (sentence,) = found.unreadable
     assert "format version 9" in sentence
     assert [a.kind for a in found.artifacts] == ["pack", "annotations"]
+
+
+def test_a_run_that_was_refused_before_it_began_is_not_unfinished(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+
+    def fail(error: Exception, leaves: str | None = None) -> int:
+        with pytest.raises(type(error)), workspace.open_run("flow", "main", {}, {}) as run:
+            if leaves is not None:
+                (run.folder / leaves).touch()
+            raise error
+        return len(workspace.unfinished())
+
+    assert fail(VidsslError("cannot be done")) == 0
+    assert not list(tmp_path.glob("flow/main/.run-*"))
+    assert fail(Interrupted("stopped", 15)) == 1
+    assert fail(VidsslError("cannot go on")) == 1  # another process began it
+    workspace.open_run("flow", "main", {}, {}).discard()
+    assert fail(VidsslError("cannot go on"), leaves="resume.pt") == 1
 
 
 @pytest.mark.parametrize("seed", [1, 2])

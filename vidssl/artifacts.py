@@ -22,12 +22,12 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
+from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError, nearest_name
 from vidssl.version import VERSION
 
 WORKSPACE_FORMAT = 1
@@ -276,6 +276,7 @@ class Run:
         self.folder = workspace.root / kind / name / f".run-{self.identity[:16]}"
         self.finished: Artifact | None = None if new else self.find_finished()
         self._lock: Any = None
+        self._begun = False  # by this process, in a folder that was not there before
 
     def find_finished(self) -> Artifact | None:
         """Gives the newest artifact that this run has become, or None."""
@@ -322,24 +323,32 @@ class Run:
         """
         if self.folder.exists() and (self.new or self.find_finished() is None):
             return False
-        with suppress(FileNotFoundError):
-            if [path.name for path in self.folder.iterdir()] == [RUN_MANIFEST]:
-                self.discard()  # it was made by mistake, by a process that came too late
+        if self._is_empty():
+            self.discard()  # it was made by mistake, by a process that came too late
         return True
 
     def _note_start(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        if not self.started:
+        self._begun = not self.started
+        if self._begun:
             write_json(
                 self.folder / RUN_MANIFEST,
                 {"kind": self.kind, "name": self.name, "run": self.identity}
                 | {"recipe": self.recipe, "parents": self.parents},
             )
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object = None, error: object = None, trace: object = None) -> None:
         if self._lock is not None:
+            if self._begun and not self.shared and _is_refusal(error) and self._is_empty():
+                self.discard()  # it never began: nothing is there to go on with
             self._lock.__exit__(None, None, None)
             self._lock = None
+
+    def _is_empty(self) -> bool:
+        try:
+            return [path.name for path in self.folder.iterdir()] == [RUN_MANIFEST]
+        except FileNotFoundError:
+            return False
 
     def discard(self) -> None:
         """Throws the unfinished work away."""
@@ -390,6 +399,11 @@ class Run:
         if only is None:
             self._unlink_locks()
         return artifact
+
+
+def _is_refusal(error: object) -> bool:
+    """Whether an error says that work cannot be done, rather than that it was stopped."""
+    return isinstance(error, VidsslError) and not isinstance(error, Interrupted)
 
 
 def file_record(path: Path) -> FileRecord:
