@@ -108,7 +108,9 @@ def test_all_artifacts_are_one_task(workspace: Workspace) -> None:
 
 
 def test_a_workspace_without_artifacts_is_a_sentence(tmp_path: Path) -> None:
-    shown = verify_table(verify.run(Workspace(tmp_path)))
+    watching = Watching()
+    shown = verify_table(verify.run(Workspace(tmp_path), progress=watching))
+    assert watching.titles == []
     assert str(shown) == "there is no artifact in this workspace yet: nothing was verified"
 
 

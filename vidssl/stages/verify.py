@@ -86,6 +86,8 @@ def run(
     else:
         artifacts, unreadable = workspace.scan()
     findings = [Finding(_where(sentence), "", 0, 0, [sentence]) for sentence in unreadable]
+    if not artifacts:
+        return VerifyResult(findings)
     files = sum(len(artifact.payload) for artifact in artifacts)
     with progress.task("verify", files, "file") as task:
         findings += [verify_artifact(artifact, task) for artifact in artifacts]
