@@ -134,9 +134,8 @@ def _understand(source: Source, future: Future, result: Any, address: str) -> Pr
     """
     from distributed.scheduler import KilledWorker
 
-    if future.status == "finished":
-        product: Product = result
-        return product
+    if isinstance(result, Product):  # whatever becomes of the worker that still holds it
+        return result
     if future.status != "error":
         raise _lost(address)
     error = result[1]

@@ -57,7 +57,7 @@ def _steps(workspace: Workspace, made: Artifact, told: dict[str, str]) -> Iterat
         newest = _newest(workspace, view, made)
         if newest is None and pack is not None and view in pack.summary["views"]:
             yield _pretrain(workspace, view, told)
-        elif newest is not None and newest.recipe["stage"] != "cotrain":
+        elif newest is not None and newest.recipe["stage"] != "cotrain" and _whole(newest, view):
             yield _cotrain(workspace, view, newest, told)
     yield _probe(workspace, stream)
     yield _export(workspace, stream)
@@ -71,6 +71,13 @@ def _newest(workspace: Workspace, stream: str, made: Artifact) -> Artifact | Non
     return workspace.newest(
         "checkpoint", lambda a: stream in checkpoint_views(a) and a.parents.get("pack") == pack
     )
+
+
+def _whole(checkpoint: Artifact, stream: str) -> bool:
+    """Whether an encoder looks at whole clips, as co-training by student and partner needs."""
+    from vidssl.checkpoints import encoder_file, read_spec
+
+    return read_spec(checkpoint.path / encoder_file(stream)).context is None
 
 
 def _with(words: str, told: dict[str, str], *names: str) -> str:
