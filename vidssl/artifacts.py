@@ -443,10 +443,12 @@ class Workspace:
                 f"reads format {WORKSPACE_FORMAT}"
             )
 
-    def scan(self) -> tuple[list[Artifact], list[str]]:
-        """Gives every artifact by sequence number, and a sentence for each unreadable one."""
+    def scan(
+        self, kind: str | None = None, name: str | None = None
+    ) -> tuple[list[Artifact], list[str]]:
+        """Gives the finished artifacts, oldest first, and a sentence for each unreadable one."""
         artifacts, problems = [], []
-        for path in sorted(self.root.glob("*/*/v[0-9]*")):
+        for path in sorted(self.root.glob(f"{kind or '*'}/{name or '*'}/v[0-9]*")):
             if path.parent.parent.name not in FORMAT_VERSIONS:
                 continue
             try:
@@ -461,9 +463,10 @@ class Workspace:
         Raises:
             VidsslError: one of those asked for is unreadable or of an unknown version.
         """
-        paths = self.root.glob(f"{kind or '*'}/{name or '*'}/v[0-9]*")
-        found = [Artifact.load(p) for p in paths if p.parent.parent.name in FORMAT_VERSIONS]
-        return sorted(found, key=lambda a: a.sequence)
+        found, problems = self.scan(kind, name)
+        if problems:
+            raise VidsslError(problems[0])
+        return found
 
     def newest(
         self, kind: str, fits: Callable[[Artifact], bool] = lambda a: True
@@ -495,12 +498,13 @@ class Workspace:
             if artifact.kind != kind:
                 raise VidsslError(f"{text} is a {artifact.kind} artifact, not a {kind}")
             return artifact
-        candidates = [a for a in self.scan()[0] if a.kind == kind]  # others' faults are not its
+        candidates, problems = self.scan(kind)
         for artifact in reversed(candidates):
             labels = (artifact.label, artifact.label.removeprefix(f"{kind}/"), artifact.name)
             if text.rstrip("/") in labels:
                 return artifact
-        self.artifacts(kind)  # says what is wrong with the one that is meant, perhaps
+        if problems:  # perhaps one of these is meant
+            raise VidsslError(problems[0])
         names = {n for a in candidates for n in (a.name, a.label.removeprefix(f"{kind}/"))}
         raise VidsslError(
             f"there is no {kind} named {text} in {self.root}{nearest_name(text, names)}"

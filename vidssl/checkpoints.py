@@ -146,6 +146,15 @@ def checkpoint_views(checkpoint: Artifact) -> list[str]:
     return sorted(name.split(".")[1] for name in names)
 
 
+def checkpoint_spec(checkpoint: Artifact, view: str) -> EncoderSpec:
+    """Gives the spec of a checkpoint's encoder of a view without reading its weights.
+
+    Raises:
+        VidsslError: as :func:`load_encoder`.
+    """
+    return read_spec(checkpoint.path / encoder_file(view))
+
+
 def checkpoint_encoder(checkpoint: Artifact, view: str) -> Encoder:
     """Loads a checkpoint's encoder after checking its bytes against the checkpoint's record.
 

@@ -8,11 +8,11 @@ at once are planned by :mod:`vidssl.stages.joint`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
-from vidssl.checkpoints import checkpoint_encoder, encoder_file, read_spec
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
@@ -29,6 +29,7 @@ from vidssl.stages.training import (
     choose_method,
     choose_recipe,
     default_recipe,
+    fed_with,
     fit_to_data,
     for_stream,
     inherit,
@@ -225,7 +226,7 @@ def plan(
     data = training_data(workspace, pack, split, int(student.recipe.get("seed", options.seed)))
     encoder = checkpoint_encoder(student, options.stream)
     recipe = choose_recipe(options, "cotrain")
-    taught_by = read_spec(partner.path / encoder_file(partner_stream(options)))
+    taught_by = checkpoint_spec(partner, partner_stream(options))
     for spec in (encoder.spec, taught_by):
         check_context(recipe.method, spec)
     recipe = like_encoder(recipe, encoder.spec)
@@ -257,8 +258,7 @@ def _objective(
     partner: Artifact,
     options: CotrainOptions,
 ) -> Objective:
-    clip = recipe.clip
-    encoder.spec = replace(encoder.spec, frames=clip.frames, stride=clip.stride, size=clip.size)
+    fed_with(encoder, recipe.clip)
     other = partner_stream(options)
     encoders = {options.stream: encoder, other: checkpoint_encoder(partner, other)}
     objective = OBJECTIVES[recipe.method].build(recipe.config, encoders, options.seed)

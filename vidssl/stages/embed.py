@@ -14,7 +14,7 @@ import numpy as np
 
 from vidssl import features
 from vidssl.artifacts import Artifact, Workspace, canonical_digest, file_digest
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_views, encoder_file, read_spec
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
 from vidssl.errors import Interrupted, VidsslError
 from vidssl.features import Features, Protocol, WindowNetwork
 from vidssl.progress import SILENT, Progress
@@ -97,7 +97,7 @@ def load_features(artifact: Artifact) -> Features:
 
 def recipe_of(subject: Subject, protocol: Protocol) -> dict[str, object]:
     """Gives the recipe of a features artifact."""
-    spec = read_spec(subject.checkpoint.path / encoder_file(subject.stream))
+    spec = checkpoint_spec(subject.checkpoint, subject.stream)
     return {"stage": "embed", "stream": subject.stream, "protocol": protocol.as_dict(spec)}
 
 

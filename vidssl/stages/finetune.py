@@ -16,7 +16,7 @@ from torch.nn import BatchNorm1d
 
 from vidssl import distributed
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.checkpoints import checkpoint_encoder, encoder_file, read_spec
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.clips import TrainingVideos
 from vidssl.errors import UsageError, VidsslError
 from vidssl.features import Protocol
@@ -49,6 +49,7 @@ from vidssl.stages.training import (
     TrainingPlan,
     carry_out,
     default_recipe,
+    fed_with,
     fit_to_data,
     like_encoder,
     new_encoder,
@@ -272,7 +273,7 @@ def choose_recipe(start: Start, labelled: Labelled, options: FinetuneOptions) ->
     """
     recipe = recipe_for(options.stream, options)
     if start.checkpoint is not None:
-        spec = read_spec(start.checkpoint.path / encoder_file(start.stream))
+        spec = checkpoint_spec(start.checkpoint, start.stream)
         told = own_table(recipe.name, options.objective, options.stream, "clip").keys()
         explicit = recipe.explicit
         recipe = like_encoder(replace(recipe, explicit=explicit | told), spec)
@@ -302,14 +303,7 @@ def make_objective(recipe: Recipe, start: Start, seed: int) -> Objective:
     if start.checkpoint is None:
         encoder = new_encoder(recipe, start.stream, context="gru" if clip.blocks > 1 else None)
     else:
-        encoder = checkpoint_encoder(start.checkpoint, start.stream)
-        encoder.spec = replace(
-            encoder.spec,
-            frames=clip.frames,
-            stride=clip.stride,
-            size=clip.size,
-            blocks=clip.blocks,
-        )
+        encoder = fed_with(checkpoint_encoder(start.checkpoint, start.stream), clip)
     method = OBJECTIVES[recipe.method].build(recipe.config, {start.stream: encoder}, seed)
     clips = recipe.train.batch_size // (recipe.train.accumulate * distributed.world_size())
     if clips < 2 and any(isinstance(part, BatchNorm1d) for part in method.modules()):
@@ -348,7 +342,7 @@ def protocol_for(made: TrainingPlan, presentation: str) -> Protocol:
 def _network(made: TrainingPlan, checkpoint: Artifact | None) -> Finetuned:
     assert checkpoint is not None
     stream = made.options.stream
-    presentation = read_spec(checkpoint.path / encoder_file(stream)).presentation
+    presentation = checkpoint_spec(checkpoint, stream).presentation
     subject = Subject(checkpoint, stream, made.data.pack)
     return Finetuned(subject, protocol_for(made, presentation), evaluation_for(made).weight)
 

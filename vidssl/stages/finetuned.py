@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from vidssl.artifacts import Artifact, Workspace, atomic_write, canonical_digest, file_digest
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_tensors, encoder_file, read_spec
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
 from vidssl.errors import VidsslError
 from vidssl.features import Protocol
 from vidssl.objectives import OBJECTIVES, Classifier
@@ -128,7 +128,7 @@ def classify(
 def classify_recipe(network: Finetuned, labelled: Labelled) -> dict[str, Any]:
     """Gives the recipe of one network's test."""
     subject = network.subject
-    spec = read_spec(subject.checkpoint.path / encoder_file(subject.stream))
+    spec = checkpoint_spec(subject.checkpoint, subject.stream)
     return {
         "stage": "finetune",
         "stream": subject.stream,

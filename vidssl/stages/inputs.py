@@ -9,8 +9,7 @@ import numpy as np
 
 from vidssl.annotations import Annotations
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.backbones import EncoderSpec
-from vidssl.checkpoints import checkpoint_views, encoder_file, read_spec
+from vidssl.checkpoints import checkpoint_spec, checkpoint_views
 from vidssl.clips import TrainingVideos
 from vidssl.errors import MissingInput, VidsslError
 from vidssl.objectives import Objective
@@ -124,7 +123,7 @@ def find_checkpoint(
             and (pack is None or a.parents.get("pack", pack.digest) == pack.digest)
             and a.recipe.get("stage") != "finetune"
             and not (pretrained_only and a.recipe.get("stage") == "cotrain")
-            and (method is None or _spec(a, stream).context == method.context)
+            and (method is None or checkpoint_spec(a, stream).context == method.context)
         )
 
     of_pack = f" from {pack.label}" if pack else ""
@@ -136,10 +135,6 @@ def find_checkpoint(
         f"make one with: vidssl pretrain --stream {stream}{how}",
         fits,
     )
-
-
-def _spec(checkpoint: Artifact, stream: str) -> EncoderSpec:
-    return read_spec(checkpoint.path / encoder_file(stream))
 
 
 def pack_of(

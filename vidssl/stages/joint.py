@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_views, encoder_file, read_spec
+from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
 from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
@@ -18,6 +17,7 @@ from vidssl.stages.training import (
     TrainingPlan,
     check_context,
     check_options,
+    fed_with,
     fit_to_data,
     for_stream,
     like_encoder,
@@ -48,7 +48,7 @@ def plan(
         pack = _same_pack(workspace, start, starts, pack, named=options.pack is not None)
     data = training_data(workspace, pack, options.split, options.seed)
     for stream, start in starts.items():
-        spec = read_spec(start.path / encoder_file(stream))
+        spec = checkpoint_spec(start, stream)
         check_context(recipe.method, spec)
         recipe = like_encoder(recipe, spec)
     recipe, notes = fit_to_data(recipe, len(data.videos))
@@ -133,18 +133,10 @@ def _roles(starts: Mapping[str, Artifact]) -> dict[str, Artifact]:
 def _objective(
     recipe: Recipe, streams: Sequence[str], starts: Mapping[str, Artifact], seed: int
 ) -> Objective:
-    clip = recipe.clip
     encoders: dict[str, Encoder] = {}
     for stream in streams:
         if stream in starts:
-            encoder = checkpoint_encoder(starts[stream], stream)
-            encoder.spec = replace(
-                encoder.spec,
-                frames=clip.frames,
-                stride=clip.stride,
-                size=clip.size,
-                blocks=clip.blocks,
-            )
+            encoder = fed_with(checkpoint_encoder(starts[stream], stream), recipe.clip)
         else:
             encoder = new_encoder(recipe, stream)
         encoders[stream] = encoder

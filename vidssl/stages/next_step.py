@@ -75,9 +75,9 @@ def _newest(workspace: Workspace, stream: str, made: Artifact) -> Artifact | Non
 
 def _whole(checkpoint: Artifact, stream: str) -> bool:
     """Whether an encoder looks at whole clips, as co-training by student and partner needs."""
-    from vidssl.checkpoints import encoder_file, read_spec
+    from vidssl.checkpoints import checkpoint_spec
 
-    return read_spec(checkpoint.path / encoder_file(stream)).context is None
+    return checkpoint_spec(checkpoint, stream).context is None
 
 
 def _with(words: str, told: dict[str, str], *names: str) -> str:

@@ -216,6 +216,12 @@ def check_context(method: str, spec: EncoderSpec) -> None:
         raise UsageError(f"{method} needs {top}, and the {spec.view} encoder it is given has none")
 
 
+def fed_with(encoder: Encoder, clip: ClipSpec) -> Encoder:
+    """Notes in an encoder to start from what clips it is trained on from now; gives it back."""
+    encoder.spec = replace(encoder.spec, **vars(clip))
+    return encoder
+
+
 def new_encoder(
     recipe: Recipe, stream: str, presentation: str | None = None, context: str | None = None
 ) -> Encoder:
