@@ -49,6 +49,8 @@ from vidssl.training_log import read_log
 from vidssl.version import VERSION
 
 RECIPE = "paper"
+
+Result = tuple[Path | None, dict[str, Any]]  # folder of a log, where there is one; figures
 MOST_CURVES = 150.0  # seconds
 
 
@@ -74,9 +76,7 @@ class Measured:
 # ── measuring ────────────────────────────────────────────────────────────────────────────────
 
 
-def measured(
-    name: str, cuda: bool, work: Callable[[], tuple[Path | None, dict[str, Any]]]
-) -> Measured:
+def measured(name: str, cuda: bool, work: Callable[[], Result]) -> Measured:
     """Runs `work`, which gives the folder of a training log (or None) and figures."""
     if cuda:
         torch.cuda.empty_cache()
@@ -134,84 +134,81 @@ def load_only(plan: TrainingPlan, device: str, threads: int) -> tuple[None, dict
 # ── the whole run ────────────────────────────────────────────────────────────────────────────
 
 
-def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
-    out: Path = arguments.out
-    cuda = arguments.device == "cuda"
-    workspace = Workspace(out / "workspace")
-    found: list[Measured] = []
-    budget = Budget(arguments.budget)
+class Chain:
+    """The pipeline's stages on one workspace; each gives its log's folder and its figures."""
 
-    def step(name: str, work: Callable[[], tuple[Path | None, dict[str, Any]]]) -> None:
-        if budget.allows(name, 5.0):
-            with budget.limited(name):
-                found.append(measured(name, cuda, work))
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.workspace = Workspace(arguments.out / "workspace")
+        names = ("backbone", "frames", "size", "epochs", "batch_size")
+        self.settings = tuple((name, getattr(arguments, name)) for name in names)
+        self.common: dict[str, Any] = {
+            "recipe": RECIPE,
+            "settings": self.settings,
+            "device": arguments.device,
+            "threads": arguments.threads,
+        }
 
-    def packed() -> tuple[None, dict[str, Any]]:
-        pack = make_pack(
-            workspace, arguments.videos, arguments.length, arguments.stored, arguments.workers
-        )
+    def pack(self) -> Result:
+        a = self.arguments
+        pack = make_pack(self.workspace, a.videos, a.length, a.stored, a.workers)
         size = sum(int(p["bytes"]) for p in pack.payload.values())
-        return None, {"videos": arguments.videos, "MB": size / 1e6}
+        return None, {"videos": a.videos, "MB": size / 1e6}
 
-    settings = (
-        ("backbone", arguments.backbone),
-        ("frames", arguments.frames),
-        ("size", arguments.size),
-        ("epochs", arguments.epochs),
-        ("batch_size", arguments.batch_size),
-    )
-    common: dict[str, Any] = {
-        "recipe": RECIPE,
-        "settings": settings,
-        "device": arguments.device,
-        "threads": arguments.threads,
-    }
+    def pretrain_options(self, stream: str) -> pretrain.PretrainOptions:
+        return pretrain.PretrainOptions(stream=stream, **self.common)
 
-    def first(stream: str) -> pretrain.PretrainOptions:
-        return pretrain.PretrainOptions(stream=stream, **common)
+    def pretrain(self, stream: str) -> Result:
+        return finished(pretrain.run(self.workspace, self.pretrain_options(stream)).artifact)
 
-    def pretrained(stream: str) -> tuple[Path, dict[str, Any]]:
-        return finished(pretrain.run(workspace, first(stream)).artifact)
+    def cotrain(self) -> Result:
+        return finished(cotrain.run(self.workspace, cotrain.CotrainOptions(**self.common)).artifact)
 
-    def cotrained() -> tuple[Path, dict[str, Any]]:
-        return finished(cotrain.run(workspace, cotrain.CotrainOptions(**common)).artifact)
-
-    def probed() -> tuple[None, dict[str, Any]]:
-        report = probe.run(workspace, probe.ProbeOptions(device=arguments.device)).report
+    def probe(self) -> Result:
+        options = probe.ProbeOptions(device=self.arguments.device)
+        report = probe.run(self.workspace, options).report
         assert report is not None
         return None, {"top1": report.top1, "error": report.error, "chance": report.chance}
 
-    def retrieved() -> tuple[None, dict[str, Any]]:
-        options = retrieve.RetrieveOptions(device=arguments.device)
-        report = retrieve.run(workspace, options).report
+    def retrieve(self) -> Result:
+        options = retrieve.RetrieveOptions(device=self.arguments.device)
+        report = retrieve.run(self.workspace, options).report
         assert report is not None
-        first_row = report.at(1)
-        return None, {
-            "R@1": first_row.recall,
-            "error": first_row.error,
-            "chance": first_row.chance,
-        }
+        first = report.at(1)
+        return None, {"R@1": first.recall, "error": first.error, "chance": first.chance}
 
-    def finetuned() -> tuple[Path, dict[str, Any]]:
-        few = tuple(pair for pair in settings if pair[0] in ("epochs", "batch_size"))
-        options = finetune.FinetuneOptions(**(common | {"settings": few}))
-        result = finetune.run(workspace, options)
+    def finetune(self) -> Result:
+        few = tuple(pair for pair in self.settings if pair[0] in ("epochs", "batch_size"))
+        options = finetune.FinetuneOptions(**(self.common | {"settings": few}))
+        result = finetune.run(self.workspace, options)
         folder, row = finished(result.trainings[0].artifact)
         assert result.test is not None and result.test.report is not None
         report = result.test.report
         return folder, row | {"test top1": report.top1, "error": report.error}
 
-    found.append(measured("pack", cuda, packed))  # whatever the budget: nothing goes without
-    plan = pretrain.plan(workspace, first("rgb"))
+
+def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
+    cuda = arguments.device == "cuda"
+    found: list[Measured] = []
+    budget = Budget(arguments.budget)
+
+    def step(name: str, work: Callable[[], Result]) -> None:
+        if budget.allows(name, 5.0):
+            with budget.limited(name):
+                found.append(measured(name, cuda, work))
+
+    chain = Chain(arguments)
+    found.append(measured("pack", cuda, chain.pack))  # whatever the budget: nothing goes without
+    plan = pretrain.plan(chain.workspace, chain.pretrain_options("rgb"))
     step("load only", lambda: load_only(plan, arguments.device, arguments.threads))
     training_step_results = training_step.run(arguments, budget)
-    curves = curves_of(workspace, arguments, budget)
-    step("pretrain rgb", lambda: pretrained("rgb"))
-    step("pretrain flow", lambda: pretrained("flow"))
-    step("cotrain rgb", cotrained)
-    step("probe", probed)
-    step("retrieve --evaluate", retrieved)
-    step("finetune", finetuned)
+    curves = curves_of(chain.workspace, arguments, budget)
+    step("pretrain rgb", partial(chain.pretrain, "rgb"))
+    step("pretrain flow", partial(chain.pretrain, "flow"))
+    step("cotrain rgb", chain.cotrain)
+    step("probe", chain.probe)
+    step("retrieve --evaluate", chain.retrieve)
+    step("finetune", chain.finetune)
     for view in ("pose", "mask"):
         step(f"derive {view}", partial(derived, view, arguments))
     for preset in ("large", "small"):
