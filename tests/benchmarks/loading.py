@@ -26,8 +26,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vidssl.augment import POLICIES, AugmentSpec
+from vidssl.batches import network_input
+from vidssl.batches.regions import cut_regions
 from vidssl.clips import ClipSampler, ClipSpec, TrainingVideos
-from vidssl.loader import ClipLoader, network_input
+from vidssl.loader import ClipLoader
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.synthetic import FPS, MOTIONS, render
 from vidssl.views import get_view
@@ -112,8 +114,14 @@ class Sample:
             for blob in blobs:
                 cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED)
 
+    def regions(self) -> None:
+        """What a core does for a GPU: uint8 regions, ready to be sent."""
+        drawn = self.sampler.draw(0, self.row, self.row)
+        for view in self.views:
+            cut_regions(drawn, view, self.memory)
+
     def pixels(self) -> None:
-        """What a core does for a GPU: uint8 clips, ready to be sent."""
+        """What a core would do for a GPU that gets clips: regions and their resizing."""
         self.sampler.sample(0, self.row, self.row, self.into)
 
     def network_input(self) -> None:

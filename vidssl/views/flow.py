@@ -186,6 +186,14 @@ class FlowView(StackedView):
         both += (both & 255) != 255
         return turned
 
+    def flip_tensor(self, x: torch.Tensor) -> torch.Tensor:
+        """Mirrors [2, T, H, W] left to right and turns u round, a 0 to 255."""
+        turned = x.flip(-1)
+        # Of 8 bits 256 - u is -u, but for u = 0, which stays.
+        u = turned[0].neg_()
+        u.masked_fill_(u == 0, 255)
+        return turned
+
     def picture(self, frame: np.ndarray) -> np.ndarray:
         """Shows the direction as a hue, and the speed as brightness: full at a quarter of bound."""
         u, v = (channel.astype(np.float32) - ZERO for channel in np.moveaxis(frame, -1, 0))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 
 from vidssl.views.view import View
+
+if TYPE_CHECKING:
+    import torch
 
 
 class StackedView(View):
@@ -33,3 +38,7 @@ class StackedView(View):
         channels = image.reshape(self.channels, -1, image.shape[1])
         # OpenCV lays channels side by side many times faster than a transposed copy does.
         return cv2.merge(list(channels)).reshape(*channels.shape[1:], self.channels)
+
+    def from_planes(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Takes [T, 1, C·H, W] apart into [T, H, W, C]."""
+        return pictures[:, 0].unflatten(1, (self.channels, -1)).permute(0, 2, 3, 1)
