@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidssl.augment import POLICIES, AugmentSpec
 from vidssl.batches import FromRegions, Pending, network_input
-from vidssl.batches.regions import cut_regions
+from vidssl.batches.regions import cut_regions, make_clip
 from vidssl.clips import ClipSampler, ClipSpec, TrainingVideos
 from vidssl.loader import ClipLoader
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
