@@ -247,3 +247,27 @@ def test_a_decoded_tensor_is_taken_apart_as_a_picture_is(name):
     from vidssl.views.view import View
 
     assert View.from_planes(view, planes).equal(want), "by way of the host"
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_frames_for_copying_are_the_frames(reader, name):
+    frames = reader.frames(name, 0, np.arange(4))
+    for got, want in zip(
+        reader.pictures(name, 0, np.arange(4), for_copying=True), frames, strict=True
+    ):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_flow_as_published_code_stored_it_may_be_copied_too():
+    view = get_view("flow")
+    frame = np.full((16, 16, 2), 140, np.uint8)
+    blob = view.encode(frame, "coclr")
+    np.testing.assert_array_equal(
+        view.decode_for_copying(blob, "coclr"), view.decode(blob, "coclr")
+    )
+
+
+def test_a_picture_of_another_height_is_no_flow():
+    blob = get_view("mask").encode(np.zeros((17, 16, 1), np.uint8), "png")
+    with pytest.raises(ValueError, match="not 2 channels of flow"):
+        get_view("flow").decode_for_copying(blob, "png")

@@ -196,7 +196,7 @@ class NoisyVideos:
         channels, codec = get_view(view).channels, self.views[view]["codec"]
         return [get_view(view).encode(frame[..., :channels], codec) for frame in frames]
 
-    def pictures(self, view, video, indices):
+    def pictures(self, view, video, indices, for_copying=False):
         return [get_view(view).decode(blob) for blob in self.read(view, video, indices)]
 
 

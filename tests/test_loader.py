@@ -265,7 +265,7 @@ def test_threads_end_with_the_generator(reader):
 
 def test_a_damaged_frame_ends_training_with_its_name(reader):
     class Damaged(ShardReader):
-        def pictures(self, view, video, indices):
+        def pictures(self, view, video, indices, for_copying=False):
             raise DamagedShard("frame 7 of v3 is damaged")
 
     made = loader(Damaged([shard.path for shard in reader._shards]))

@@ -85,8 +85,14 @@ class FrameReader(Protocol):
     def frame_bytes(self, view: str) -> float:
         """Gives the bytes of a view's stored frame, on average."""
 
-    def pictures(self, view: str, video: int, indices: np.ndarray) -> Iterable[np.ndarray]:
-        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once."""
+    def pictures(
+        self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
+    ) -> Iterable[np.ndarray]:
+        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
+
+        Args:
+            for_copying: memory may be in any order.
+        """
 
     def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
         """Gives frames as they are stored, in the order asked for."""
@@ -197,8 +203,12 @@ class ClipSampler:
             clips[view] = pixels_NTHWC.transpose(0, 4, 1, 2, 3)
         return HostSample(clips, self.colours(drawn))
 
-    def draw(self, epoch: int, position: int, row: int) -> DrawnClips:
-        """Draws one video's clips; as for :meth:`sample`."""
+    def draw(self, epoch: int, position: int, row: int, *, for_copying: bool = False) -> DrawnClips:
+        """Draws one video's clips; as for :meth:`sample`.
+
+        Args:
+            for_copying: the memory of its frames may be in any order.
+        """
         draw = np.random.default_rng([self.seed, epoch, int(position), 1])
         video = int(self.videos.index[row])
         moments = draw_moments(self.augment, draw, self.clips_per_video)
@@ -207,7 +217,11 @@ class ClipSampler:
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
         repeated = (where == where[:, :1]).sum(axis=1) - 1
-        rest = {v: iter(self.videos.reader.pictures(v, video, needed)) for v in self.views}
+        pictures = self.videos.reader.pictures
+        rest = {
+            view: iter(pictures(view, video, needed, for_copying=for_copying))
+            for view in self.views
+        }
         first = {view: next(rest[view]) for view in self.views}
         aspects = {view: frame.shape[1] / frame.shape[0] for view, frame in first.items()}
         kinds = {view: get_view(view).kind for view in self.views}

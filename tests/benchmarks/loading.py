@@ -97,15 +97,17 @@ class Sample:
             frame_count = staticmethod(reader.frame_count)
 
             @staticmethod
-            def pictures(view: str, video: int, indices: np.ndarray) -> Iterable[np.ndarray]:
+            def pictures(
+                view: str, video: int, indices: np.ndarray, *, for_copying: bool
+            ) -> Iterable[np.ndarray]:
                 seen.append(indices)
-                return reader.pictures(view, video, indices)
+                return reader.pictures(view, video, indices, for_copying=for_copying)
 
         noting = replace(self.videos, reader=Noting())
         replace(self.sampler, videos=noting).sample(0, self.row, self.row)
         self.needed = seen[0]
         self.blobs = {v: reader.read(v, self.row, self.needed) for v in self.views}
-        drawn = self.sampler.draw(0, self.row, self.row)
+        drawn = self.sampler.draw(0, self.row, self.row, for_copying=True)
         self.cut = {view: cut_regions(drawn, view) for view in self.views}
         most = sum(r.pixels.numel() for of_view in self.cut.values() for r in of_view)
         self.pinned, self.used = torch.zeros(most, dtype=torch.uint8), 0
@@ -122,7 +124,7 @@ class Sample:
 
     def regions(self) -> None:
         """What a core does for a GPU: uint8 regions, ready to be sent."""
-        drawn = self.sampler.draw(0, self.row, self.row)
+        drawn = self.sampler.draw(0, self.row, self.row, for_copying=True)
         self.used = 0
         for view in self.views:
             cut_regions(drawn, view, self._memory)
@@ -192,7 +194,7 @@ class Samples(Dataset):
     def __getitem__(self, place: int) -> list[torch.Tensor]:
         cv2.setNumThreads(0)
         row = place % len(self.sampler.videos)
-        drawn = self.sampler.draw(0, place, row)
+        drawn = self.sampler.draw(0, place, row, for_copying=True)
         return [region.pixels for view in self.sampler.views for region in cut_regions(drawn, view)]
 
 
@@ -226,7 +228,10 @@ def _wall(batches, batch: int, steps: int) -> float:
     begin = time.monotonic()
     for _ in range(steps):
         next(batches)
-    return CLIPS * batch * steps / (time.monotonic() - begin)
+    seconds = time.monotonic() - begin
+    for _ in batches:  # workers that are at work when they are ended complain
+        pass
+    return CLIPS * batch * steps / seconds
 
 
 # ── the tables ───────────────────────────────────────────────────────────────────────────────

@@ -74,7 +74,7 @@ class FromRegions(OnDevice[tuple[dict[str, list[Region]], Colours]]):
     def _sample(
         self, epoch: int, position: int, row: int
     ) -> tuple[dict[str, list[Region]], Colours]:
-        drawn = self.sampler.draw(epoch, position, row)
+        drawn = self.sampler.draw(epoch, position, row, for_copying=True)
         # Pinned memory is kept and given out again by torch, once the copy out of it is done.
         memory = partial(torch.empty, pin_memory=self.device.type == "cuda")
         regions = {view: cut_regions(drawn, view, memory) for view in self.sampler.views}

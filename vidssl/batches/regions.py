@@ -53,12 +53,21 @@ def cut_regions(
             parts = [within(box, *frame.shape[:2]) for box in boxes]
             for clip, (draw, part) in enumerate(zip(drawn.draws[view], parts, strict=True)):
                 first = int(drawn.repeated[clip])
-                shape = (drawn.where.shape[1] - first, *frame[part].shape)
-                regions.append(Region(memory(shape, dtype=torch.uint8), first, draw.mirrored))
+                pixels = _memory_for(frame[part], drawn.where.shape[1] - first, memory)
+                regions.append(Region(pixels, first, draw.mirrored))
             into = [region.pixels.numpy() for region in regions]
         for clip, time in of_frame:  # while the frame is in the core's cache
             into[clip][time] = frame[parts[clip]]
     return regions
+
+
+def _memory_for(part_HWC: np.ndarray, count: int, memory: Callable[..., Tensor]) -> Tensor:
+    """Gives memory [T', H, W, C] for so many parts, with channels where they are in the part's."""
+    height, width, channels = part_HWC.shape
+    if part_HWC.strides[2] > part_HWC.strides[0]:  # each channel by itself
+        planes: Tensor = memory((count, channels, height, width), dtype=torch.uint8)
+        return planes.permute(0, 2, 3, 1)
+    return memory((count, height, width, channels), dtype=torch.uint8)
 
 
 def _takers(drawn: DrawnClips) -> list[list[tuple[int, int]]]:

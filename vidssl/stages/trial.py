@@ -58,11 +58,13 @@ class CountedFrames:
         """Gives the mean bytes of a stored frame."""
         return self._reader.frame_bytes(view)
 
-    def pictures(self, view: str, video: int, indices: np.ndarray) -> Iterable[np.ndarray]:
+    def pictures(
+        self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
+    ) -> Iterable[np.ndarray]:
         """Gives decoded frames."""
         self.frames[view] += len(indices)
         self.samples[view] += 1
-        return self._reader.pictures(view, video, indices)
+        return self._reader.pictures(view, video, indices, for_copying=for_copying)
 
     def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
         """Gives frames as they are stored; `pictures` has counted them."""

@@ -169,6 +169,9 @@ class FlowView(StackedView):
             return super().decode(blob, codec)
         return quantise(_decode_coclr(blob).astype(np.float32) * np.float32(2 / 255) - 1, 1.0)
 
+    def decode_for_copying(self, blob: bytes, codec: str | None = None) -> np.ndarray:
+        return (self.decode if codec == COCLR else super().decode_for_copying)(blob, codec)
+
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
         """Gives [..., 2, T, H, W] in units of the bound: (x - 128) / 127, so -1 to 1."""
         return standardise(x, [ZERO, ZERO], [STEPS, STEPS])

@@ -107,6 +107,13 @@ class View(ABC):
         """
         return self.from_image(get_codec(codec or self.default_codec).decode(blob))
 
+    def decode_for_copying(self, blob: bytes, codec: str | None = None) -> np.ndarray:
+        """Gives what :meth:`decode` does, in memory of whatever order comes cheapest.
+
+        For who copies parts of it; most of what works on frames wants channels side by side.
+        """
+        return self.decode(blob, codec)
+
     @abstractmethod
     def to_image(self, frame: np.ndarray) -> np.ndarray:
         """Lays a frame uint8 [H, W, C] out as one picture, RGB [H', W', 3] or grey [H', W']."""
