@@ -345,7 +345,7 @@ def test_an_interrupted_test_goes_on(tmp_path: Path, monkeypatch) -> None:
     assert resumed.trainings[0].reused and len(calls) == 4, "the first part was kept"
     one, other = whole.test.stage.artifact, resumed.test.stage.artifact
     assert one.payload == other.payload
-    with pytest.raises(VidsslError, match="no unfinished finetuning"):
+    with pytest.raises(VidsslError, match="is finished with these options"):
         tuned(workspace, resume=True)
 
 
