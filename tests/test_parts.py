@@ -594,7 +594,11 @@ def test_status_tells_how_many_parts_are_finished(site: Site):
     site.run("3/4")
     site.killed("2/4", after=1)
     (unfinished,) = status.run(site.workspace).unfinished
-    assert unfinished.parts == "2 of 4 parts finished"
+    assert unfinished.parts == "2 of 4 parts finished" and not unfinished.running
+    (path,) = site.workspace.root.glob("flow/main/.run-*/parts/0002-of-0004.lock")
+    with file_lock(path):
+        (unfinished,) = status.run(site.workspace).unfinished
+    assert unfinished.parts == "2 of 4 parts finished, 1 at work"
 
 
 def test_a_lock_whose_file_was_deleted_is_none(tmp_path: Path):

@@ -25,6 +25,7 @@ from vidssl.linear_probe import (
 from vidssl.stages import probe
 from vidssl.stages.classification import class_row
 from vidssl.stages.embed import load_features
+from vidssl.stages.evaluation import FEWEST_TESTS, too_few
 from vidssl.stages.probe import ProbeOptions, load_probe
 
 
@@ -200,11 +201,23 @@ def test_a_split_that_leaks_is_told(tmp_path: Path) -> None:
     two = ["test" if 2 <= n < 8 else "train" for n in range(20)]
     table = annotate(workspace, pack, splits={"one": one, "two": two})
     make_checkpoint(workspace, pack, table, split="one")
-    assert probe.run(workspace, ProbeOptions()).stage.notes == []
-    (note,) = probe.run(workspace, ProbeOptions(split="two")).stage.notes
+    assert probe.run(workspace, ProbeOptions()).stage.notes == too_few(4)
+    note, _ = probe.run(workspace, ProbeOptions(split="two")).stage.notes
     assert note.startswith("4 of the 6 test videos were in the training set")
     with pytest.raises(VidsslError, match="did you mean one"):
         probe.run(workspace, ProbeOptions(split="ones"))
+
+
+def test_a_small_test_part_is_told_by_every_evaluation(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")  # 6 test videos
+    told = "the test part has only 6 videos: each is 17 % of a figure, and one standard error up to"
+    for command in (["probe"], ["retrieve", "--evaluate"], ["probe", "--dry-run"]):
+        notes = vidssl(*command, "--json", workspace=workspace.root).json["notes"]
+        assert [note for note in notes if note.startswith(told)], command
+    for command in (["probe"], ["retrieve", "--evaluate"], ["baselines"]):
+        shown = vidssl(*command, workspace=workspace.root).out
+        assert shown.replace("\n", " ").count(told) == 1, command
+    assert too_few(FEWEST_TESTS) == [] and too_few(FEWEST_TESTS - 1)
 
 
 def test_training_on_everything_leaks_everything(tmp_path: Path) -> None:

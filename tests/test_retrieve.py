@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 from video_files import moving_square, write_video
+from watching import Watching
 
 from vidssl.artifacts import Workspace
 from vidssl.errors import MissingInput, UsageError, VidsslError
@@ -199,6 +200,20 @@ def test_several_queries_and_a_bad_one(packed: Path, tmp_path: Path) -> None:
     json.dumps(result.as_dict())
     with pytest.raises(VidsslError, match=r"bad\.mp4 cannot be used: the file is empty"):
         query.run(Workspace(packed / "ws"), QueryOptions((bad,)))
+
+
+def test_a_query_that_is_no_video_is_told_before_the_gallery_is_embedded(
+    packed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(packed / "ws", tmp_path / "ws", ignore=shutil.ignore_patterns("features"))
+    bad, workspace, heard = tmp_path / "bad.mp4", Workspace(tmp_path / "ws"), Watching()
+    bad.write_text("this is no video")
+    with pytest.raises(VidsslError, match=r"bad\.mp4 cannot be used"):
+        query.run(workspace, QueryOptions((bad,)), heard)
+    assert heard.titles == [] and workspace.artifacts("features") == []
+    good = write_video(tmp_path / "good.mp4", moving_square(9, 64, 48, seed=9))
+    assert query.run(workspace, QueryOptions((bad, good)), heard).answers
+    assert heard.titles and workspace.artifacts("features")
 
 
 def test_bad_options_cost_one_sentence(packed: Path, tmp_path: Path) -> None:

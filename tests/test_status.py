@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
-from vidssl.artifacts import MANIFEST, Artifact, Workspace
+from vidssl.artifacts import (
+    LOOK_OF_OTHERS,
+    MANIFEST,
+    Artifact,
+    Workspace,
+    file_lock,
+    is_locked,
+)
 from vidssl.errors import Interrupted, VidsslError
 from vidssl.stages import headline, probe, retrieve, status
 from vidssl.stages.probe import ProbeOptions
@@ -155,6 +167,54 @@ def test_unfinished_and_unreadable(tmp_path: Path) -> None:
     (sentence,) = found.unreadable
     assert "format version 9" in sentence
     assert [a.kind for a in found.artifacts] == ["pack", "annotations"]
+
+
+def test_a_running_run_is_told_from_a_stopped_one(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    code = (
+        "import sys; from vidssl.artifacts import Workspace\n"
+        "with Workspace(sys.argv[1]).open_run('checkpoint', 'rgb', {}, {}):\n"
+        "    print('at work', flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=pipe, stdout=pipe)
+    assert process.stdout is not None and process.stdout.readline() == b"at work\n"
+    for _ in range(3):  # to look is no harm
+        (run,) = status.run(workspace).unfinished
+        assert run.running is True
+    process.kill()
+    process.communicate()
+    (run,) = status.run(workspace).unfinished
+    assert run.running is False
+    with workspace.open_run("checkpoint", "rgb", {}, {}, shared=True):
+        (run,) = status.run(workspace).unfinished
+        assert run.running is True
+
+
+def test_a_look_at_a_lock_keeps_nobody_from_taking_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert is_locked(path) is False and not path.exists()
+    path.touch()
+    looking = path.open()
+    fcntl.flock(looking, fcntl.LOCK_EX)  # as a look does, for a moment
+    threading.Timer(LOOK_OF_OTHERS / 3, looking.close).start()
+    with file_lock(path, refusal="taken"):
+        assert is_locked(path) is True
+    assert is_locked(path) is False
+
+
+def test_a_file_system_without_locks_cannot_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(file: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    workspace = Workspace(tmp_path)
+    with workspace.open_run("checkpoint", "rgb", {}, {}):
+        pass
+    monkeypatch.setattr("vidssl.artifacts.fcntl.flock", none)
+    (run,) = status.run(workspace).unfinished
+    assert run.running is None
 
 
 def test_a_run_that_was_refused_before_it_began_is_not_unfinished(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_workspace import SMALL
+from cli_workspace import SMALL, vidssl
 
 from vidssl.artifacts import Workspace
 
@@ -93,6 +93,10 @@ def test_two_processes_cannot_work_on_one_run(copied):
     wait_for_steps(first, workspace, "same", rows=1)
     second = start(command, workspace)
     _, said = second.communicate(timeout=60)
-    first.terminate()
     assert second.returncode == 1 and "another process" in said
+    assert vidssl("status", "--json", workspace=workspace).json["unfinished"][0]["running"]
+    said = vidssl(*command, "--resume", "--seed", 1, workspace=workspace, code=1).err
+    assert "seed 0 → 1" in said
+    first.terminate()
     assert first.wait(60) == 143
+    assert "stopped; the same command goes on" in vidssl("status", workspace=workspace).out

@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ FORMAT_VERSIONS: dict[str, int] = {
 }
 MANIFEST = "artifact.json"
 RUN_MANIFEST = "run.json"
+LOOK_OF_OTHERS = 0.3  # seconds for which a look at a lock (is_locked) may be in the way
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 FileRecord = Mapping[str, Any]  # bytes and sha256 of a file
@@ -137,10 +139,11 @@ def file_lock(
         with path.open("a+") as file:
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             if not _flock(file, path, kind | fcntl.LOCK_NB):
-                if refusal is not None:
+                if refusal is None:
+                    before_waiting()
+                    _flock(file, path, kind)
+                elif not _flock_soon(file, path, kind):
                     raise VidsslError(refusal)
-                before_waiting()
-                _flock(file, path, kind)
             if _is_still_there(file, path):
                 yield
                 return
@@ -161,6 +164,33 @@ def _flock(file: IO[str], path: Path, kind: int) -> bool:
             f"the file system of {path.parent} has no file locks, which keep processes from "
             "writing over each other: put the workspace elsewhere, or mount it with locks"
         ) from error
+
+
+def _flock_soon(file: IO[str], path: Path, kind: int) -> bool:
+    """Gives whether it has the lock before anyone who only looks would have let it go."""
+    end = time.monotonic() + LOOK_OF_OTHERS
+    while not (has := _flock(file, path, kind | fcntl.LOCK_NB)) and time.monotonic() < end:
+        time.sleep(LOOK_OF_OTHERS / 10)
+    return has
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether a living process, on whatever machine, holds a :func:`file_lock` on the file `path`.
+
+    A process that is killed lets go of its locks at once; those of a machine that is lost hold
+    until the server of the file system takes them back.
+
+    Returns:
+        None where it cannot be told: no file locks, or no right to look.
+    """
+    writable = os.access(path, os.W_OK)  # network file systems lock alone only what may be written
+    try:
+        with path.open("r+" if writable else "r") as file:
+            return not _flock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except (OSError, VidsslError):
+        return None
 
 
 def _is_still_there(file: IO[str], path: Path) -> bool:
@@ -293,7 +323,7 @@ class Run:
             return self
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         refusal = f"another process is at work on this very run ({self.folder})"
-        self._lock = file_lock(self._beside("lock"), refusal, self.shared)
+        self._lock = file_lock(_beside(self.folder, "lock"), refusal, self.shared)
         self._lock.__enter__()
         try:
             # It may have been finished between the look and the lock.
@@ -301,19 +331,16 @@ class Run:
             if self.finished is None:
                 self._note_start()
             elif not self.shared:
-                self._beside("lock").unlink(missing_ok=True)
+                _beside(self.folder, "lock").unlink(missing_ok=True)
         except BaseException:
             self.__exit__()  # an error in here would else leave the run locked
             raise
         return self
 
-    def _beside(self, suffix: str) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.{suffix}")
-
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Holds off the other processes of a shared run, for a moment that concerns all."""
-        with file_lock(self._beside("moment.lock")):
+        with file_lock(_beside(self.folder, "moment.lock")):
             yield
 
     def overtaken(self) -> bool:
@@ -357,7 +384,7 @@ class Run:
 
     def _unlink_locks(self) -> None:
         for suffix in ("lock", "moment.lock"):
-            self._beside(suffix).unlink(missing_ok=True)
+            _beside(self.folder, suffix).unlink(missing_ok=True)
 
     def publish(
         self,
@@ -377,7 +404,7 @@ class Run:
         """
         source = self.folder
         if only is not None:
-            source = self._beside("snapshot")
+            source = _beside(self.folder, "snapshot")
             shutil.rmtree(source, ignore_errors=True)
             source.mkdir()
             for file in only:
@@ -399,6 +426,15 @@ class Run:
         if only is None:
             self._unlink_locks()
         return artifact
+
+
+def is_at_work(run_folder: Path) -> bool | None:
+    """Whether a process is at work on an unfinished run now; None where it cannot be told."""
+    return is_locked(_beside(run_folder, "lock"))
+
+
+def _beside(run_folder: Path, suffix: str) -> Path:
+    return run_folder.with_name(f"{run_folder.name}.{suffix}")
 
 
 def _is_refusal(error: object) -> bool:
@@ -521,13 +557,15 @@ class Workspace:
             frontier += [known[d] for d in current.parents.values() if d in known]
         return None
 
-    def unfinished(self) -> list[Mapping[str, Any]]:
+    def unfinished(
+        self, kind: str | None = None, name: str | None = None
+    ) -> list[Mapping[str, Any]]:
         """Gives the manifests of runs that were begun and not finished, with their folder."""
         found = []
-        for path in sorted(self.root.glob(f"*/*/.run-*/{RUN_MANIFEST}")):
+        for path in sorted(self.root.glob(f"{kind or '*'}/{name or '*'}/.run-*/{RUN_MANIFEST}")):
             try:
                 found.append(json.loads(path.read_text()) | {"folder": str(path.parent)})
-            except ValueError:
+            except (ValueError, FileNotFoundError):  # finished a moment ago
                 continue
         return found
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from vidssl.stages.differences import listed
 from vidssl.words import counted
 
 if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing more is imported
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing mo
     from vidssl.stages.forecast import Forecast
     from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
     from vidssl.stages.recall import RetrievalReport
-    from vidssl.stages.status import Node, Status
+    from vidssl.stages.status import Node, Status, UnfinishedRun
     from vidssl.stages.verify import VerifyResult
 
 
@@ -214,12 +215,20 @@ def status_tree(status: Status, nodes: Sequence[Node]) -> RenderableType:
     for node in nodes:
         _grow(drawn, node)
     for run in status.unfinished:
-        parts = f", {run.parts}" if run.parts else ""
-        what = f"unfinished: {run.kind}/{run.name}{parts}; the same command goes on"
-        drawn.add(Text(what, "yellow"))
+        drawn.add(Text(_unfinished(run), "cyan" if run.running else "yellow"))
     for sentence in status.unreadable:
         drawn.add(Text(f"unreadable: {sentence}", style="red"))
     return drawn
+
+
+def _unfinished(run: UnfinishedRun) -> str:
+    differs = listed([f"{field} {value}" for field, value in run.differs.items()])
+    what = f"{run.kind}/{run.name}" + (f" ({differs})" if differs else "")
+    what += f", {run.parts}" if run.parts else ""
+    if run.running:
+        return f"running: {what}"
+    state = "stopped" if run.running is False else "whether it runs cannot be told"
+    return f"unfinished: {what}, {state}; the same command goes on"
 
 
 def _grow(parent: Tree, node: Node) -> None:

@@ -279,6 +279,8 @@ def baselines(
     results = terminal.run(stage.run, options)
     terminal.json_out([result.as_dict() for result in results])
     terminal.show(baseline_table(results))
+    # They are about the split, which is the same for all.
+    terminal.notes(list(dict.fromkeys(n for r in results for n in r.retrieval.stage.notes)))
 
 
 @command()

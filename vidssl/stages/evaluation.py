@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -20,6 +21,7 @@ from vidssl.views import get_view
 from vidssl.words import agree, counted
 
 DEFAULT_STREAM = "rgb"
+FEWEST_TESTS = 30  # videos; of fewer, a standard error may be 9 points and more
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,7 @@ def find_labels(
     notes = _without_label(selection, train, test)
     for checkpoint in {c.digest: c for c in checkpoints}.values():  # one may hold several streams
         notes += leakage(workspace, checkpoint, [ids[v] for v in test])
+    notes += too_few(len(test))
     return Labelled(reader, ids, annotations, artifact, selection, seed, train, test, notes)
 
 
@@ -247,6 +250,20 @@ def _without_label(selection: Selection, train: np.ndarray, test: np.ndarray) ->
         return []
     verbs = agree(left, "has no label and is", "have no label and are")
     return [f"{counted(left, 'video')} of the split {verbs} left out"]
+
+
+def too_few(tests: int) -> list[str]:
+    """Gives a sentence if a test part is so small that its figures say little.
+
+    A share of n videos is known to sqrt(p(1 − p) / n), at most 0.5 / √n.
+    """
+    if tests >= FEWEST_TESTS:
+        return []
+    return [
+        f"the test part has only {counted(tests, 'video')}: each is {100 / tests:.0f} % of a "
+        f"figure, and one standard error up to {50 / math.sqrt(tests):.0f} %, so smaller "
+        "differences say nothing"
+    ]
 
 
 def check_trainable(labelled: Labelled, what: str = "probe") -> None:

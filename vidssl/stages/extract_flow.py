@@ -18,6 +18,7 @@ from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.batched_extraction import Frames, extract_in_batches, in_chunks
 from vidssl.stages.device import choose_device
+from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
@@ -109,6 +110,7 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         who = config.dask or config.workers
         more = {"device": device}
         return plan_run(begun, job.views, sources, share, who, progress, job.earlier, more)
+    tell_of_others(begun, progress)
     with begun as opened:
         if opened.finished is not None:
             return reused(opened.finished)

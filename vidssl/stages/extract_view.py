@@ -23,6 +23,7 @@ from vidssl.resizing import resize, short_side
 from vidssl.settings import configure
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.device import choose_device
+from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
@@ -113,6 +114,7 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     if config.dry_run:
         who, more = config.dask or config.workers or few, {"device": device}
         return plan_run(begun, job.views, sources, share, who, progress, job.earlier, more)
+    tell_of_others(begun, progress)
     with begun as opened:
         if opened.finished is not None:
             return reused(opened.finished)

@@ -15,7 +15,7 @@ import numpy as np
 from torch.nn import BatchNorm1d
 
 from vidssl import distributed
-from vidssl.artifacts import Artifact, Workspace
+from vidssl.artifacts import Artifact, Run, Workspace
 from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.clips import TrainingVideos
 from vidssl.errors import UsageError, VidsslError
@@ -25,6 +25,7 @@ from vidssl.progress import SILENT, Progress
 from vidssl.recipes import EvaluationSpec, Recipe, evaluation_of, load_recipe, own_table
 from vidssl.sampling import published_hop
 from vidssl.stages.classification import ClassificationResult
+from vidssl.stages.differences import nothing_to_resume
 from vidssl.stages.embed import name_of
 from vidssl.stages.evaluation import (
     DEFAULT_STREAM,
@@ -151,10 +152,7 @@ def run(
     if options.dry_run:
         return FinetuneResult([], _dry_run(plans, starts, labelled, options))
     if options.resume and not any(_begun(workspace, p, labelled) for p in plans):
-        raise VidsslError(
-            "there is no unfinished finetuning with this recipe and these inputs to resume; leave "
-            "--resume away to start one"
-        )
+        raise VidsslError(nothing_to_resume([_training(workspace, p) for p in plans]))
     shown = " + ".join(start.label for start in starts)
     progress.say(
         f"finetune: {shown} on {starts[0].pack.label}, {labelled.selection.note}, "
@@ -247,8 +245,8 @@ def plan(
 
 def _as_it_was_called(workspace: Workspace, made: TrainingPlan) -> TrainingPlan:
     """Gives a plan the name under which its training is finished already, if it is."""
-    run = workspace.open_run("checkpoint", made.name, made.identity(), made.parents)
-    found = workspace.newest("checkpoint", lambda a: a.run == run.identity)
+    identity = _training(workspace, made).identity
+    found = workspace.newest("checkpoint", lambda a: a.run == identity)
     return made if found is None else replace(made, name=found.name)
 
 
@@ -382,13 +380,17 @@ def _joined_name(starts: Sequence[Start], options: FinetuneOptions) -> str:
 
 def _begun(workspace: Workspace, made: TrainingPlan, labelled: Labelled) -> bool:
     """Whether a plan's training, or the test after it, was begun and not finished."""
-    training = workspace.open_run("checkpoint", made.name, made.identity(), made.parents)
+    training = _training(workspace, made)
     if training.finished is None:
         return training.started
     network = _network(made, training.finished)
     recipe, parents = classify_recipe(network, labelled), classify_parents(network, labelled)
     name = made.name.removesuffix("-finetuned")
     return workspace.open_run("finetune", name, recipe, parents).started
+
+
+def _training(workspace: Workspace, made: TrainingPlan) -> Run:
+    return workspace.open_run("checkpoint", made.name, made.identity(), made.parents)
 
 
 def _dry_run(

@@ -5,7 +5,7 @@ Legend: V videos of the gallery, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,12 +46,28 @@ class Gallery:
 
     Attributes:
         labels: of its videos, None where there is none [V].
+        subjects: the encoders that are compared, one of each stream.
+        embed: gives the features of all its videos by one of them; long work where it is the first
+            time, so it is done once there is a query to compare with.
     """
 
     pack: Artifact
     reader: ShardReader
     labels: list[str | None]
-    streams: list[Stream]
+    subjects: Sequence[Subject]
+    embed: Callable[[Subject], Features]
+
+    @cached_property
+    def streams(self) -> list[Stream]:
+        """The encoders with their features of all videos, train and test alike."""
+        return [self._stream(subject) for subject in self.subjects]
+
+    def _stream(self, subject: Subject) -> Stream:
+        features = self.embed(subject)
+        encoder = checkpoint_encoder(subject.checkpoint, subject.stream)
+        means = features.video_means()
+        mean = means.mean(0, dtype=np.float64)
+        return Stream(subject, encoder, features, mean, centred_unit(means, mean))
 
     @cached_property
     def videos(self) -> np.ndarray:
@@ -70,19 +86,16 @@ def open_gallery(
     device: str | None = None,
     progress: Progress = SILENT,
 ) -> Gallery:
-    """Opens the subjects' pack with the features of all its videos, train and test alike."""
+    """Opens the subjects' pack; what their encoders see in its videos is computed when needed."""
     pack = subjects[0].pack
     shown = " + ".join(subject.checkpoint.label for subject in subjects)
     progress.say(f"retrieve: {shown}, gallery {pack.label}")
-    streams = []
-    for subject in subjects:
-        _, features = features_of(workspace, subject, protocol, device, progress)
-        encoder = checkpoint_encoder(subject.checkpoint, subject.stream)
-        means = features.video_means()
-        mean = means.mean(0, dtype=np.float64)
-        streams.append(Stream(subject, encoder, features, mean, centred_unit(means, mean)))
+
+    def embed(subject: Subject) -> Features:
+        return features_of(workspace, subject, protocol, device, progress)[1]
+
     reader = ShardReader(pack.path)
-    return Gallery(pack, reader, _labels(workspace, pack, reader), streams)
+    return Gallery(pack, reader, _labels(workspace, pack, reader), subjects, embed)
 
 
 def _labels(workspace: Workspace, pack: Artifact, reader: ShardReader) -> list[str | None]:

@@ -23,6 +23,7 @@ from vidssl.progress import SILENT, Progress
 from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
 from vidssl.stages.derived import Derived, check_views, choose_derived
+from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import Share, find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import choose_pool
@@ -170,7 +171,9 @@ def _pack(
         shard_bytes=config.shard_bytes,
     )
     shared = share is not None
-    with workspace.open_run("pack", config.name, recipe, derived, config.new, shared) as opened:
+    begun = workspace.open_run("pack", config.name, recipe, derived, config.new, shared)
+    tell_of_others(begun, progress)
+    with begun as opened:
         if opened.finished is not None:
             return reused(opened.finished)
         return carry_out(opened, job, sources, progress, share)

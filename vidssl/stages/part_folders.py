@@ -23,7 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import FileRecord, file_lock, file_record, fsync_folder, write_json
+from vidssl.artifacts import (
+    FileRecord,
+    file_lock,
+    file_record,
+    fsync_folder,
+    is_locked,
+    write_json,
+)
 from vidssl.errors import VidsslError
 from vidssl.shards import ShardWriter, finished_videos, shard_files
 from vidssl.shards.layout import shard_name, shard_number
@@ -59,10 +66,19 @@ class PartFolder:
         """Whether all its videos are done or left out."""
         return (self.path / PART_MANIFEST).exists()
 
+    @property
+    def at_work(self) -> bool | None:
+        """Whether a process is at work on it now; None where it cannot be told."""
+        return is_locked(self._lock_path)
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".lock")
+
     def lock(self, refusal: str) -> AbstractContextManager[None]:
         """Holds the part; raises `refusal` where another process does."""
         self.path.parent.mkdir(exist_ok=True)
-        return file_lock(self.path.with_name(self.path.name + ".lock"), refusal)
+        return file_lock(self._lock_path, refusal)
 
     def finish(self, quarantine: Sequence[Row]) -> None:
         """Declares the part finished; reads its shards once, so that nobody has to later."""
@@ -151,13 +167,15 @@ def unfinished_parts(run_folder: Path, part: Part) -> int:
 
 
 def parts_in_words(run_folder: Path) -> str:
-    """Gives how far a divided run is, such as "5 of 8 parts finished"; empty for another run."""
+    """Gives how far a divided run is: "5 of 8 parts finished, 2 at work"; empty for another run."""
     finished: dict[int, int] = {}
+    at_work = 0
     for folder in part_folders(run_folder):
         count = folder.part.count
         finished[count] = finished.get(count, 0) + folder.finished
-    shown = {counted(count, "part"): done for count, done in finished.items()}
-    return ", ".join(f"{done} of {parts} finished" for parts, done in shown.items())
+        at_work += bool(folder.at_work)
+    shown = [f"{done} of {counted(count, 'part')} finished" for count, done in finished.items()]
+    return ", ".join([*shown, f"{at_work} at work"] if at_work else shown)
 
 
 # ── gathering ────────────────────────────────────────────────────────────────────────────────

@@ -79,15 +79,15 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
     weights = dict(options.weights)
     derivers = make_derivers(gallery, weights, device)
     answers, quarantined = [], []
-    with one_opencv_thread():
-        for number, source in enumerate(sources, 1):
-            try:
+    for number, source in enumerate(sources, 1):
+        try:
+            with one_opencv_thread():
                 query = show_like(source, gallery, derivers, weights, options.sheet is not None)
-            except VidsslError as error:
-                quarantined.append((str(source.path), str(error)))
-                continue
-            place = _sheet_path(options.sheet, number, len(sources))
-            answers.append(_answer(source, query, gallery, options, place))
+        except VidsslError as error:
+            quarantined.append((str(source.path), str(error)))
+            continue
+        place = _sheet_path(options.sheet, number, len(sources))
+        answers.append(_answer(source, query, gallery, options, place))
     if not answers:
         path, reason = quarantined[0]
         raise VidsslError(f"{path} cannot be used: {reason}")

@@ -60,7 +60,7 @@ def make_derivers(gallery: Gallery, weights: Mapping[str, str], device: str) -> 
     Raises:
         VidsslError: weights are missing, or are not those that the gallery was made with.
     """
-    streams = [stream.subject.stream for stream in gallery.streams]
+    streams = [subject.stream for subject in gallery.subjects]
     if unused := weights.keys() - set(streams):
         raise UsageError(f"no {min(unused)} is compared, and --weights {min(unused)}=… is given")
     derivers = {}
@@ -89,7 +89,7 @@ def show_like(
     Raises:
         VidsslError: it cannot be decoded, or a view cannot be derived.
     """
-    views = {stream.subject.stream for stream in gallery.streams} | ({"rgb"} if sheet else set())
+    views = {subject.stream for subject in gallery.subjects} | ({"rgb"} if sheet else set())
     params = gallery.reader.views
     blobs: dict[str, Sequence[bytes]] = {}
     fps = 0.0

@@ -43,7 +43,7 @@ def draw_answer(
         _neighbour_card(neighbour, video, gallery)
         for neighbour, video in zip(answer.neighbours, videos, strict=True)
     ]
-    streams = " + ".join(stream.subject.checkpoint.label for stream in gallery.streams)
+    streams = " + ".join(subject.checkpoint.label for subject in gallery.subjects)
     draw_sheet(
         path, head, cards, footer=f"{streams}   gallery of {counted(len(gallery.reader), 'video')}"
     )
@@ -76,7 +76,7 @@ def _as_compared(
     source: FrameSource, video: int, shown: np.ndarray, gallery: Gallery
 ) -> list[np.ndarray]:
     """Gives frames as filmed, with the views by which videos were compared laid over them."""
-    views = [stream.subject.stream for stream in gallery.streams]
+    views = [subject.stream for subject in gallery.subjects]
     laid = [_pictures(view, source, video, shown) for view in views if view != "rgb"]
     frames = source.frames("rgb", video, shown)
     return [laid_over(frame, [one[t] for one in laid]) for t, frame in enumerate(frames)]

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import Artifact, Workspace
+from vidssl.artifacts import Artifact, Workspace, is_at_work
+from vidssl.stages.differences import differences
 from vidssl.stages.headline import headline
 from vidssl.stages.part_folders import parts_in_words
 
@@ -60,9 +61,12 @@ class ArtifactStatus:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that the same command would continue.
+    """A run that was begun: the same command would continue it, unless it is running.
 
     Attributes:
+        running: whether a process is at work on it now; None where it cannot be told.
+        differs: {field: value} of what sets it apart from the other unfinished runs of its name
+            and from the newest finished one.
         parts: where it is divided, how many of its parts are finished.
     """
 
@@ -70,6 +74,8 @@ class UnfinishedRun:
     name: str
     stage: str | None
     folder: str
+    running: bool | None = None
+    differs: Mapping[str, str] = field(default_factory=dict)
     parts: str = ""
 
 
@@ -119,18 +125,35 @@ def run(workspace: Workspace) -> Status:
     return Status(
         workspace=str(workspace.root),
         artifacts=[_status(artifact, known, reasons[artifact.label]) for artifact in artifacts],
-        unfinished=[
+        unfinished=_unfinished(workspace.unfinished(), artifacts),
+        unreadable=unreadable,
+    )
+
+
+def _unfinished(
+    begun: Sequence[Mapping[str, Any]], artifacts: Sequence[Artifact]
+) -> list[UnfinishedRun]:
+    newest = _newest_by_shelf(artifacts)
+    found = []
+    for run in begun:
+        shelf = (run["kind"], run["name"])
+        others = [other for other in begun if (other["kind"], other["name"]) == shelf]
+        others.remove(run)
+        finished = [vars(newest[shelf])] if shelf in newest else []
+        differs = differences([run, *others, *finished], artifacts)
+        folder = Path(run["folder"])
+        found.append(
             UnfinishedRun(
                 kind=run["kind"],
                 name=run["name"],
                 stage=run.get("recipe", {}).get("stage"),
                 folder=run["folder"],
-                parts=parts_in_words(Path(run["folder"])),
+                running=is_at_work(folder),
+                differs={difference.field: difference.values[0] for difference in differs},
+                parts=parts_in_words(folder),
             )
-            for run in workspace.unfinished()
-        ],
-        unreadable=unreadable,
-    )
+        )
+    return found
 
 
 def _status(artifact: Artifact, known: Mapping[str, Artifact], stale: list[str]) -> ArtifactStatus:

@@ -29,6 +29,7 @@ from vidssl.objectives import METHODS, OBJECTIVES, Objective
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
 from vidssl.stages.device import choose_device
+from vidssl.stages.differences import nothing_to_resume, tell_of_others
 from vidssl.stages.forecast import Forecast
 from vidssl.stages.headline import COLLAPSED
 from vidssl.stages.inputs import TrainingData
@@ -367,10 +368,8 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
         return _follow(workspace, plan)
     opened = workspace.open_run("checkpoint", plan.name, plan.identity(), plan.parents, options.new)
     if options.resume and not opened.started:
-        raise VidsslError(
-            f"there is no unfinished run of checkpoint/{plan.name} with this recipe and these "
-            "inputs to resume; leave --resume away to start one"
-        )
+        raise VidsslError(nothing_to_resume([opened]))
+    tell_of_others(opened, progress)
     with opened as run:
         artifact = run.finished
         distributed.from_rank_zero(None if artifact is not None else str(run.folder))

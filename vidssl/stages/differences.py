@@ -1,0 +1,148 @@
+"""In what runs of the same name differ: which option was another one, and how it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vidssl.artifacts import Artifact, Run
+from vidssl.progress import Progress
+
+MOST_SHOWN = 4
+ABSENT = "none"
+
+Manifest = Mapping[str, Any]  # of a run: its recipe and parents, as in run.json and artifact.json
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field of two runs: an option, or an artifact that they are made from.
+
+    Attributes:
+        field: as `--set` takes it, or the role of a parent.
+        values: of each of the runs, as people read them.
+    """
+
+    field: str
+    values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Gives such as "epochs 2 → 3"."""
+        return f"{self.field} {' → '.join(self.values)}"
+
+
+def differences(runs: Sequence[Manifest], known: Iterable[Artifact]) -> list[Difference]:
+    """Gives the fields in which runs differ, what they are made from first.
+
+    Args:
+        known: artifacts that are called by their labels, where runs are made from them.
+    """
+    labels = {artifact.digest: artifact.label for artifact in known}
+    flat = [_fields(run, labels) for run in runs]
+    names = list(dict.fromkeys(name for fields in flat for name in fields))
+    found = {name: tuple(fields.get(name, ABSENT) for fields in flat) for name in names}
+    differing = {name: values for name, values in found.items() if len(set(values)) > 1}
+    leaves = [_leaf(name) for name in differing]
+    return [
+        Difference(_leaf(name) if leaves.count(_leaf(name)) == 1 else name, values)
+        for name, values in differing.items()
+    ]
+
+
+def listed(differences: Sequence[object]) -> str:
+    """Gives the first few differences in one phrase."""
+    more = len(differences) - MOST_SHOWN
+    shown = [str(each) for each in differences[:MOST_SHOWN]]
+    return ", ".join([*shown, f"and {more} more"] if more > 0 else shown)
+
+
+# ── the run that is not found again ──────────────────────────────────────────────────────────
+
+
+def unlike_unfinished(run: Run) -> str:
+    """Gives in what a run differs from the unfinished one of its name that is most like it.
+
+    Returns:
+        Such as "epochs 2 → 3", the unfinished one's value first; empty if there is none.
+    """
+    begun = run.workspace.unfinished(run.kind, run.name)
+    known = run.workspace.scan()[0] if begun else []
+    found = [differences([each, _manifest(run)], known) for each in begun]
+    return listed(min(found, key=len, default=[]))
+
+
+def nothing_to_resume(runs: Sequence[Run]) -> str:
+    """Gives why none of these runs can be resumed, in one sentence.
+
+    Args:
+        runs: neither of them is begun and unfinished.
+    """
+    shelves = " and ".join(f"{run.kind}/{run.name}" for run in runs)
+    if all(run.finished is not None for run in runs):
+        return f"{shelves} is finished with these options: leave --resume away, and it is found"
+    how = "leave --resume away to start one"
+    for run in runs:
+        if changed := unlike_unfinished(run):
+            return (
+                f"the unfinished run of {run.kind}/{run.name} was begun otherwise ({changed}): "
+                f"resume it with what it was begun with, or {how}"
+            )
+    return f"there is no unfinished run of {shelves} with this recipe and these inputs; {how}"
+
+
+def tell_of_others(run: Run, progress: Progress) -> None:
+    """Says which option makes a run another one than those of its name that are there.
+
+    Those are unfinished ones, or else the newest finished one, if it is made from the same.
+    Nothing is said where the run is finished or begun itself.
+    """
+    if run.finished is not None or run.started:
+        return
+    shelf = f"{run.kind}/{run.name}"
+    if changed := unlike_unfinished(run):
+        progress.say(f"not the unfinished run of {shelf}, which is left as it is: {changed}")
+        return
+    finished = run.workspace.scan(run.kind, run.name)[0]
+    if not finished or finished[-1].parents != run.parents:
+        return  # what it is made from is told already
+    if changed := listed(differences([vars(finished[-1]), _manifest(run)], finished)):
+        progress.say(f"not the run that made {finished[-1].label}: {changed}")
+
+
+def _manifest(run: Run) -> Manifest:
+    return {"recipe": run.recipe, "parents": run.parents}
+
+
+# ── a run as fields ──────────────────────────────────────────────────────────────────────────
+
+
+def _fields(run: Manifest, labels: Mapping[str, str]) -> dict[str, str]:
+    """Gives a run's parents and the numbers of its recipe, as people read them."""
+    parents = {
+        role: labels.get(digest, digest[:8]) for role, digest in run.get("parents", {}).items()
+    }
+    return parents | {name: _value(value) for name, value in _flat(run.get("recipe", {}))}
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", inner
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if value is None:
+        return ABSENT
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return value[:8]  # a digest
+    return str(value)
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
