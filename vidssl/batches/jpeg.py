@@ -46,6 +46,6 @@ def _decoder() -> Callable[..., Any]:
             from torchvision.io import decode_jpeg
         except ImportError as error:
             raise VidsslError(
-                "this torchvision decodes no JPEG on a GPU: pip install torchcodec"
+                "this torchvision decodes no JPEG on a GPU: pip install 'vidssl[torchcodec]'"
             ) from error
     return decode_jpeg
