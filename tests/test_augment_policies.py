@@ -449,7 +449,7 @@ class Numbered:
     def frame_count(self, view):
         return np.full(4, self.length)
 
-    def pictures(self, view, video, indices):
+    def pictures(self, view, video, indices, for_copying=False):
         if view == "rgb":
             frames = np.empty((len(indices), 12, 16, 3), np.uint8)
             frames[...] = np.asarray(indices)[:, None, None, None]

@@ -12,7 +12,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,7 @@ from vidssl.features import Protocol, extract
 from vidssl.loader import ClipLoader
 from vidssl.objectives import Clock
 from vidssl.optimisation import TrainSpec, make_optimizer
+from vidssl.views import get_view
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.detection import ask_heads, detect, surest
 from vidssl.views.flow_algorithms import RAFT_PRESETS
@@ -48,6 +51,7 @@ SMALL += ["--derive", "2", "--detector-size", "48", "--seconds", "0.1", "--no-co
 STEPS = [
     "pack",
     "load only",
+    "device operations",
     "pretrain rgb",
     "pretrain flow",
     "cotrain rgb",
@@ -181,19 +185,26 @@ def test_colour_is_the_same_on_both_devices():
 class NoisyVideos:
     """Frames for training."""
 
+    views: ClassVar = {"rgb": {"codec": "jpeg90"}, "flow": {"codec": "jpeg95"}}
+
     def frame_count(self, view):
         return np.full(12, 40)
 
-    def pictures(self, view, video, indices):
-        channels = {"rgb": 3, "flow": 2}[view]
-        draw = np.random.default_rng([video, channels])
-        return list(draw.integers(0, 256, (40, 48, 64, channels), np.uint8)[indices])
+    def read(self, view, video, indices):
+        coarse = np.random.default_rng([video]).integers(0, 256, (40, 6, 8, 3), np.uint8)
+        frames = [cv2.resize(coarse[i], (64, 48)) for i in indices]
+        channels, codec = get_view(view).channels, self.views[view]["codec"]
+        return [get_view(view).encode(frame[..., :channels], codec) for frame in frames]
+
+    def pictures(self, view, video, indices, for_copying=False):
+        return [get_view(view).decode(blob) for blob in self.read(view, video, indices)]
 
 
 @pytest.mark.cuda
 @without_cuda
+@pytest.mark.parametrize("decode", ["host", "gpu"])
 @pytest.mark.parametrize("policy", ["truthful", "coclr"])
-def test_batches_are_the_same_on_both_devices(policy):
+def test_batches_are_the_same_on_both_devices(policy, decode):
     """Over epochs and with the loop at work meanwhile: no batch is overwritten while it is used."""
     rows, batches = np.arange(12), {}
     for device in ("cpu", "cuda"):
@@ -204,6 +215,7 @@ def test_batches_are_the_same_on_both_devices(policy):
             POLICIES[policy],
             6,
             device=torch.device(device),
+            decode="host" if device == "cpu" else decode,
         )
         kept = []
         for (made,) in loader.steps(0, 9):
@@ -215,7 +227,10 @@ def test_batches_are_the_same_on_both_devices(policy):
         batches[device] = kept
     for here, there in zip(batches["cpu"], batches["cuda"], strict=True):
         for view in here:
-            torch.testing.assert_close(there[view].cpu(), here[view], atol=1e-2, rtol=1e-3)
+            # A level is 0.017 of film and 0.008 of flow; contrast makes it up to 1.4 of that.
+            apart = (there[view].cpu() - here[view]).abs()
+            assert apart.mean() < (2e-3 if decode == "host" else 4e-2)
+            assert apart.quantile(0.99) < (0.03 if decode == "host" else 0.2)
 
 
 @pytest.mark.cuda

@@ -146,7 +146,7 @@ class Numbered:
     def frame_count(self, view):
         return np.array([self.length] * 4)
 
-    def pictures(self, view, video, indices):
+    def pictures(self, view, video, indices, for_copying=False):
         channels = {"rgb": 3, "flow": 2}[view]
         shape = (len(indices), 8, 8, channels)
         return np.broadcast_to(np.asarray(indices, np.uint8)[:, None, None, None], shape).copy()

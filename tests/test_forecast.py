@@ -151,7 +151,7 @@ def test_what_autograd_keeps_is_counted_once_and_without_parameters():
 
 
 def test_frames_asked_for_are_counted():
-    reader = SimpleNamespace(pictures=lambda *given: [])
+    reader = SimpleNamespace(pictures=lambda *given, **how: [])
     counted = trial.CountedFrames(reader)
     counted.pictures("rgb", 0, [1, 2, 3])
     counted.pictures("rgb", 1, [1])

@@ -18,9 +18,10 @@ from vidssl.augment import (
     gaussian_blur,
 )
 from vidssl.augment.colour import replicate_channel
+from vidssl.batches import network_input
 from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.errors import VidsslError
-from vidssl.loader import ClipLoader, ahead, network_input
+from vidssl.loader import ClipLoader, ahead
 from vidssl.shards import DamagedShard, ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
 
@@ -240,7 +241,7 @@ def test_decoding_threads_compute_alone_and_leave_torch_as_it_was(reader):
                 inside.append((threading.current_thread().name, torch.get_num_threads()))
                 return super().sample(*arguments)
 
-        made.sampler = Watched(**vars(sampler))
+        made.maker.sampler = Watched(**vars(sampler))
         for _ in made.steps(0, 2):
             assert torch.get_num_threads() == 2
         later: list[int] = []
@@ -264,7 +265,7 @@ def test_threads_end_with_the_generator(reader):
 
 def test_a_damaged_frame_ends_training_with_its_name(reader):
     class Damaged(ShardReader):
-        def pictures(self, view, video, indices):
+        def pictures(self, view, video, indices, for_copying=False):
             raise DamagedShard("frame 7 of v3 is damaged")
 
     made = loader(Damaged([shard.path for shard in reader._shards]))
@@ -306,7 +307,7 @@ def test_while_the_loop_is_at_one_step_threads_make_the_next_two_where_a_core_is
             samples.append(arguments)
             return super().sample(*arguments)
 
-    made.sampler = Counted(**vars(sampler))
+    made.maker.sampler = Counted(**vars(sampler))
     steps = made.steps(0, 6)
     next(steps)
     patience = time.monotonic() + 20

@@ -72,7 +72,7 @@ def test_training_shows_what_the_loader_was_told():
         def frame_count(self, view):
             return np.array([4, 4])
 
-        def pictures(self, view, video, indices):
+        def pictures(self, view, video, indices, for_copying=False):
             return np.full((len(indices), 8, 8, 2), 128, np.uint8)
 
     rows = np.arange(2)

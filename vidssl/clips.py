@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -70,7 +70,14 @@ class ClipBatch:
 
 
 class FrameReader(Protocol):
-    """What is needed of a shard reader."""
+    """What is needed of a shard reader.
+
+    Attributes:
+        views: {view: how its frames are stored}.
+    """
+
+    @property
+    def views(self) -> Mapping[str, Mapping[str, Any]]: ...
 
     def frame_count(self, view: str) -> np.ndarray:
         """Gives the number of frames of every video."""
@@ -78,8 +85,17 @@ class FrameReader(Protocol):
     def frame_bytes(self, view: str) -> float:
         """Gives the bytes of a view's stored frame, on average."""
 
-    def pictures(self, view: str, video: int, indices: np.ndarray) -> Iterable[np.ndarray]:
-        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once."""
+    def pictures(
+        self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
+    ) -> Iterable[np.ndarray]:
+        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
+
+        Args:
+            for_copying: memory may be in any order.
+        """
+
+    def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
+        """Gives frames as they are stored, in the order asked for."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,39 @@ class HostSample:
 
     clips: dict[str, np.ndarray]
     colour: dict[str, list[ColourDraw]]
+
+
+@dataclass(frozen=True)
+class DrawnClips:
+    """What was drawn for one video's clips.
+
+    Attributes:
+        video: its number in the pack.
+        needed: the frames that its clips hold, each once and in order [F].
+        where: for every clip and time, which of them it is [N, T].
+        repeated: how often each clip's first frame is said again, where a clip is longer than the
+            video [N].
+        frames: per view the frames needed, uint8 [H, W, C] each; to be gone through once.
+        draws: per view one for each clip.
+    """
+
+    video: int
+    needed: np.ndarray
+    where: np.ndarray
+    repeated: np.ndarray
+    frames: dict[str, Iterable[np.ndarray]]
+    draws: dict[str, list[ClipDraw]]
+
+    def boxed(self, view: str) -> tuple[Iterable[np.ndarray], list[Box]]:
+        """Gives a view's frames, and the box of each clip."""
+        frames, draws = self.frames[view], self.draws[view]
+        if all(len(draw.boxes) == 1 for draw in draws):
+            return frames, [draw.boxes[0] for draw in draws]
+        kept = list(frames)
+        return kept, [
+            _busiest(view, [kept[i] for i in where_T[first:]], draw.boxes)
+            for where_T, first, draw in zip(self.where, self.repeated, draws, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -143,6 +192,23 @@ class ClipSampler:
             row: counts within the training videos.
             into: memory for the pixels of each view, of the form `shape` gives.
         """
+        drawn = self.draw(epoch, position, row)
+        clips: dict[str, np.ndarray] = {}
+        for view in self.views:
+            shape = self.shape(view)
+            pixels_NTHWC = np.empty(shape, np.uint8) if into is None else into[view]
+            # What is one clip here are consecutive blocks to the network.
+            whole = pixels_NTHWC.reshape(self.clips_per_video, -1, *shape[2:])
+            self._fill(view, drawn, whole)
+            clips[view] = pixels_NTHWC.transpose(0, 4, 1, 2, 3)
+        return HostSample(clips, self.colours(drawn))
+
+    def draw(self, epoch: int, position: int, row: int, *, for_copying: bool = False) -> DrawnClips:
+        """Draws one video's clips; as for :meth:`sample`.
+
+        Args:
+            for_copying: the memory of its frames may be in any order.
+        """
         draw = np.random.default_rng([self.seed, epoch, int(position), 1])
         video = int(self.videos.index[row])
         moments = draw_moments(self.augment, draw, self.clips_per_video)
@@ -150,21 +216,34 @@ class ClipSampler:
         # A frame that both clips hold is decoded once.
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
-        frames = {v: iter(self.videos.reader.pictures(v, video, needed)) for v in self.views}
-        first = {view: next(frames[view]) for view in self.views}
+        repeated = (where == where[:, :1]).sum(axis=1) - 1
+        pictures = self.videos.reader.pictures
+        rest = {
+            view: iter(pictures(view, video, needed, for_copying=for_copying))
+            for view in self.views
+        }
+        first = {view: next(rest[view]) for view in self.views}
         aspects = {view: frame.shape[1] / frame.shape[0] for view, frame in first.items()}
         kinds = {view: get_view(view).kind for view in self.views}
-        drawn = draw_views(self.augment, draw, aspects, kinds, moments.strong, len(times[0]))
-        clips: dict[str, np.ndarray] = {}
-        for view, draws in drawn.items():
-            shape = self.shape(view)
-            pixels_NTHWC = np.empty(shape, np.uint8) if into is None else into[view]
-            # What is one clip here are consecutive blocks to the network.
-            whole = pixels_NTHWC.reshape(self.clips_per_video, -1, *shape[2:])
-            self._fill(view, chain([first[view]], frames[view]), where, draws, whole)
-            clips[view] = pixels_NTHWC.transpose(0, 4, 1, 2, 3)
-        colour = {v: self._colours(draws) for v, draws in drawn.items() if self._coloured(v)}
-        return HostSample(clips, colour)
+        draws = draw_views(self.augment, draw, aspects, kinds, moments.strong, len(times[0]))
+        frames = {view: chain([first[view]], rest[view]) for view in self.views}
+        return DrawnClips(video, needed, where, repeated, frames, draws)  # type: ignore[arg-type]
+
+    def colours(self, drawn: DrawnClips) -> dict[str, list[ColourDraw]]:
+        """Gives by view the draws of each clip, block and, where they are per frame, frame."""
+        blocks = self.clip.blocks
+        # What holds for a clip holds for all of its blocks.
+        return {
+            view: [c for d in draws for c in d.colour * (blocks if len(d.colour) == 1 else 1)]
+            for view, draws in drawn.draws.items()
+            if get_view(view).colour or self.is_picture_of_motion(view)
+        }
+
+    def is_picture_of_motion(self, view: str) -> bool:
+        """Whether a view's motion is changed and mirrored as the colour picture it is shown as."""
+        motion = not get_view(view).colour
+        shown = self.presentations.get(view, NATIVE)
+        return motion and self.augment.motion_as_picture and get_view(view).is_picture(shown)
 
     def _length(self, video: int) -> int:
         # A derived view is a frame shorter, and indices are shared.
@@ -178,51 +257,19 @@ class ClipSampler:
         times = [clip_indices(start, window, stride, length) for start in starts]
         return times * self.clips_per_video if one else times
 
-    def _coloured(self, view: str) -> bool:
-        """Whether a view's colour may be changed: film, and flow where it is taken for film."""
-        return get_view(view).colour or self._is_picture_of_motion(view)
-
-    def _is_picture_of_motion(self, view: str) -> bool:
-        motion = not get_view(view).colour
-        shown = self.presentations.get(view, NATIVE)
-        return motion and self.augment.motion_as_picture and get_view(view).is_picture(shown)
-
-    def _colours(self, draws: list[ClipDraw]) -> list[ColourDraw]:
-        """Gives the draws by clip, block and, where they are drawn per frame, frame."""
-        blocks = self.clip.blocks
-        # What holds for a clip holds for all of its blocks.
-        return [c for d in draws for c in d.colour * (blocks if len(d.colour) == 1 else 1)]
-
-    def _fill(
-        self,
-        view: str,
-        frames: Iterable[np.ndarray],
-        where_NT: np.ndarray,
-        draws: Sequence[ClipDraw],
-        into_NTHWC: np.ndarray,
-    ) -> None:
-        """Crops, resizes and mirrors a view's frames into clips; `where` says which go where."""
-        # Where a clip is longer than the video, it begins with one frame many times.
-        repeated = (where_NT == where_NT[:, :1]).sum(axis=1) - 1
-        boxes = [draw.boxes[0] for draw in draws]
-        at_once = FRAMES_AT_ONCE
-        if any(len(draw.boxes) > 1 for draw in draws):
-            kept = list(frames)
-            frames, at_once = kept, len(kept)
-            boxes = [
-                _busiest(view, [kept[i] for i in where_T[first:]], draw.boxes)
-                for where_T, first, draw in zip(where_NT, repeated, draws, strict=True)
-            ]
-        for begin, run in runs(frames, at_once):
+    def _fill(self, view: str, drawn: DrawnClips, into_NTHWC: np.ndarray) -> None:
+        """Crops, resizes and mirrors a view's frames into clips."""
+        frames, boxes = drawn.boxed(view)
+        for begin, run in runs(frames, FRAMES_AT_ONCE):
             for where_T, first, box, draw, into_THWC in zip(
-                where_NT, repeated, boxes, draws, into_NTHWC, strict=True
+                drawn.where, drawn.repeated, boxes, drawn.draws[view], into_NTHWC, strict=True
             ):
                 low, high = np.searchsorted(where_T, (begin, begin + len(run)))
                 low = max(low, first)
                 if low < high:
                     here = [run[i - begin] for i in where_T[low:high]]
                     self._cut(view, here, box, draw.mirrored, into_THWC[low:high])
-        for first, into_THWC in zip(repeated, into_NTHWC, strict=True):
+        for first, into_THWC in zip(drawn.repeated, into_NTHWC, strict=True):
             into_THWC[:first] = into_THWC[first]
 
     def _cut(
@@ -234,7 +281,7 @@ class ClipSampler:
         into_THWC: np.ndarray,
     ) -> None:
         crop_resize(frames, box, self.clip.size, self.augment.resize, into_THWC)
-        if mirror and self._is_picture_of_motion(view):
+        if mirror and self.is_picture_of_motion(view):
             into_THWC[:] = mirrored(into_THWC)
         elif mirror:
             into_THWC[:] = get_view(view).flip(into_THWC)

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vidssl.augment import POLICIES, AugmentSpec, ColourDraw, apply_colour
+from vidssl.augment import AugmentSpec
+from vidssl.batches import Pending, batch_maker
 from vidssl.clips import ClipBatch, ClipSampler, ClipSpec, TrainingVideos
 from vidssl.errors import VidsslError
 from vidssl.machine import cores
-from vidssl.views import get_view
-from vidssl.views.view import NATIVE
 from vidssl.words import counted
 
 DECODED_AHEAD = 2  # steps whose clips threads are at, beside the next one
@@ -32,32 +29,11 @@ QUEUED_AHEAD = 2  # steps of work that the host may queue on a CUDA device
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True)
-class HostBatch:
-    """A micro-batch in memory, which threads fill sample by sample.
-
-    Attributes:
-        clips: [B, N, C, T, H, W] per view: network input where the device is a CPU, else uint8.
-        work: gives each sample's colour draws once its clips are in place.
-    """
-
-    clips: dict[str, Tensor]
-    source: Tensor
-    label: Tensor
-    index: Tensor
-    work: list[Future[Mapping[str, list[ColourDraw]]]]
-
-    def colour(self) -> dict[str, list[ColourDraw]]:
-        """Waits until all clips are in place; gives the colour draws of the batch by view."""
-        of_samples = [done.result() for done in self.work]
-        return {view: [draw for s in of_samples for draw in s[view]] for view in of_samples[0]}
-
-
 class ClipLoader:
     """Batches of clips for one rank, ready on the device when the training loop wants them.
 
-    For a CPU the threads do all of it, one sample at a time. For CUDA they fill pinned memory with
-    pixels; copies, colour and floats are done on the device, on a stream of their own.
+    For a CPU the threads do all of it, one sample at a time. For CUDA they put what clips cover of
+    the frames into pinned memory; the rest is done on the device, on a stream of its own.
 
     Args:
         videos: those to train on.
@@ -67,8 +43,10 @@ class ClipLoader:
         accumulate: micro-batches in one optimiser step.
         threads: decoding threads (JPEG decoding and resizing release the GIL).
         presentations: {view: how it is shown to the network}; "native" where it is left out.
+        decode: "host", or "gpu": JPEG is decoded by the CUDA device.
 
     Raises:
+        UsageError: the device cannot decode what is wanted.
         VidsslError: the batch cannot be divided, there are fewer videos than a batch, or the
             shards lack a view.
     """
@@ -89,6 +67,7 @@ class ClipLoader:
         threads: int = 2,
         device: torch.device | None = None,
         presentations: Mapping[str, str] | None = None,
+        decode: str = "host",
     ) -> None:
         if batch_size % (accumulate * world_size):
             parts = f"{counted(world_size, 'process')} of {counted(accumulate, 'micro-batch')}"
@@ -103,13 +82,19 @@ class ClipLoader:
             )
         for view in views:
             videos.reader.frame_count(view)
-        self.sampler = ClipSampler(
+        sampler = ClipSampler(
             videos, list(views), clip, augment, clips_per_video, seed, dict(presentations or {})
         )
         self.batch_size, self.accumulate, self.threads = batch_size, accumulate, threads
         self.rank, self.world_size = rank, world_size
         self.device = device or torch.device("cpu")
+        self.maker = batch_maker(self.device, decode)(sampler, self.device)
         self.steps_per_epoch = len(videos) // batch_size
+
+    @property
+    def sampler(self) -> ClipSampler:
+        """What draws the clips."""
+        return self.maker.sampler
 
     def steps(self, begin: int, end: int) -> Iterator[list[ClipBatch]]:
         """Gives this rank's micro-batches for every optimiser step from `begin` up to `end`.
@@ -119,10 +104,10 @@ class ClipLoader:
         with _threads(self.threads) as pool:
             decoded = ahead(self._begin(pool, begin, end), self._decoded_ahead())
             if self.device.type == "cuda":
-                yield from on_side_stream(decoded, self._show, self.device)
+                yield from on_side_stream(decoded, self.maker.finish, self.device)
             else:
                 for micro_batches in decoded:
-                    yield [_as_it_is(batch) for batch in micro_batches]
+                    yield [self.maker.finish(batch) for batch in micro_batches]
 
     def _decoded_ahead(self) -> int:
         """Gives how many steps beside the next one threads are at.
@@ -133,7 +118,7 @@ class ClipLoader:
         takes_turns = self.device.type == "cpu" and torch.get_num_threads() >= cores()
         return 0 if takes_turns else DECODED_AHEAD
 
-    def _begin(self, pool: ThreadPoolExecutor, begin: int, end: int) -> Iterator[list[HostBatch]]:
+    def _begin(self, pool: ThreadPoolExecutor, begin: int, end: int) -> Iterator[list[Pending]]:
         """Lets the threads begin one step's micro-batches after the other."""
         share = self.batch_size // self.world_size
         order, order_of = np.empty(0, np.int64), -1
@@ -143,108 +128,12 @@ class ClipLoader:
                 order, order_of = self._order(epoch), epoch
             first = step_in_epoch * self.batch_size + self.rank * share
             parts = np.split(np.arange(first, first + share), self.accumulate)
-            yield [self._begin_micro_batch(pool, epoch, part, order[part]) for part in parts]
+            yield [self.maker.begin(pool, epoch, part, order[part]) for part in parts]
 
     def _order(self, epoch: int) -> np.ndarray:
         """Gives the training videos in the order of an epoch."""
         generator = np.random.default_rng([self.sampler.seed, epoch])
         return generator.permutation(len(self.sampler.videos))
-
-    def _begin_micro_batch(
-        self, pool: ThreadPoolExecutor, epoch: int, positions: np.ndarray, rows: np.ndarray
-    ) -> HostBatch:
-        videos, on_cpu = self.sampler.videos, self.device.type == "cpu"
-        empty, fill = (
-            (self._empty_input, self._fill_input)
-            if on_cpu
-            else (self._empty_pixels, self._fill_pixels)
-        )
-        clips = {view: empty(view, len(rows)) for view in self.sampler.views}
-        numbers = (torch.from_numpy(of[rows]) for of in (videos.source, videos.label, videos.index))
-        work = [
-            pool.submit(fill, {v: x[place] for v, x in clips.items()}, epoch, position, row)
-            for place, (position, row) in enumerate(zip(positions, rows, strict=True))
-        ]
-        return HostBatch(clips, *(n if on_cpu else n.pin_memory() for n in numbers), work)
-
-    # ── on a CPU
-
-    def _empty_input(self, view: str, samples: int) -> Tensor:
-        """Gives memory for network input, float32 [B, N, C, T, H, W].
-
-        Channels come last in it, and where clips are compared, so do samples before clips: then
-        one clip of all samples lies as networks on a CPU want it, and nothing is copied again.
-        """
-        clips, time, height, width, _ = self.sampler.shape(view)
-        shown = self.sampler.presentations.get(view, NATIVE)
-        size = (time, height, width, get_view(view).input_channels(shown))
-        if self.sampler.clip.blocks > 1:
-            return torch.empty(samples, clips, *size).permute(0, 1, 5, 2, 3, 4)
-        return torch.empty(clips, samples, *size).permute(1, 0, 5, 2, 3, 4)
-
-    def _fill_input(
-        self, into: Mapping[str, Tensor], epoch: int, position: int, row: int
-    ) -> Mapping[str, list[ColourDraw]]:
-        sample = self.sampler.sample(epoch, position, row)
-        for view, pixels in sample.clips.items():
-            draws = sample.colour.get(view)
-            into[view].copy_(self._network_input(view, torch.from_numpy(pixels), draws))
-        return {}
-
-    # ── on CUDA
-
-    def _empty_pixels(self, view: str, samples: int) -> Tensor:
-        """Gives pinned memory for pixels, uint8 [B, N, C, T, H, W]; channels last in it."""
-        memory = torch.empty(samples, *self.sampler.shape(view), dtype=torch.uint8, pin_memory=True)
-        return memory.permute(0, 1, 5, 2, 3, 4)
-
-    def _fill_pixels(
-        self, into: Mapping[str, Tensor], epoch: int, position: int, row: int
-    ) -> Mapping[str, list[ColourDraw]]:
-        memory = {view: x.permute(0, 2, 3, 4, 1).numpy() for view, x in into.items()}
-        return self.sampler.sample(epoch, position, row, memory).colour
-
-    def _show(self, batch: HostBatch) -> ClipBatch:
-        """Takes a batch to the device, and makes the network's input of it there."""
-        colour = batch.colour()
-        clips = {}
-        for view, pixels in batch.clips.items():
-            there = pixels.to(self.device, non_blocking=True)
-            shown = self._network_input(view, there.flatten(0, 1), colour.get(view))
-            clips[view] = shown.unflatten(0, pixels.shape[:2])
-        numbers = (batch.source, batch.label, batch.index)
-        return ClipBatch(clips, *(n.to(self.device, non_blocking=True) for n in numbers))
-
-    def _network_input(
-        self, view: str, pixels: Tensor, draws: Sequence[ColourDraw] | None
-    ) -> Tensor:
-        shown = self.sampler.presentations.get(view, NATIVE)
-        return network_input(pixels, view, shown, draws, self.sampler.augment)
-
-
-def network_input(
-    pixels_MCTHW: Tensor,
-    view: str,
-    presentation: str = NATIVE,
-    draws: Sequence[ColourDraw] | None = None,
-    augment: AugmentSpec = POLICIES["truthful"],
-) -> Tensor:
-    """Makes network input, float32 [M, C', T, H, W], of stored pixels, uint8 [M, C, T, H, W].
-
-    Args:
-        draws: colour changes, as of :func:`vidssl.augment.apply_colour`.
-    """
-    levels = get_view(view).levels(pixels_MCTHW, presentation)
-    if draws:
-        # One channel's values side by side, whatever lay so before: colour works on channels.
-        levels = levels.to(torch.float32, memory_format=torch.contiguous_format)
-        levels = apply_colour(levels, draws, augment)
-    return get_view(view).normalise(levels, presentation)
-
-
-def _as_it_is(batch: HostBatch) -> ClipBatch:
-    batch.colour()
-    return ClipBatch(batch.clips, batch.source, batch.label, batch.index)
 
 
 @contextmanager
@@ -274,8 +163,8 @@ def ahead(items: Iterable[_Item], count: int) -> Iterator[_Item]:
 
 
 def on_side_stream(
-    batches: Iterable[Sequence[HostBatch]],
-    show: Callable[[HostBatch], ClipBatch],
+    batches: Iterable[Sequence[Pending]],
+    finish: Callable[[Pending], ClipBatch],
     device: torch.device,
 ) -> Iterator[list[ClipBatch]]:
     """Prepares batches on a stream beside the training loop's, ahead of it.
@@ -288,7 +177,7 @@ def on_side_stream(
     def shown() -> Iterator[tuple[list[ClipBatch], torch.cuda.Event]]:
         for batch in batches:
             with torch.cuda.stream(side):
-                made = [show(micro_batch) for micro_batch in batch]
+                made = [finish(micro_batch) for micro_batch in batch]
                 done = side.record_event()
             yield made, done
 

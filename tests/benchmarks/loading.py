@@ -12,6 +12,7 @@ the Markdown tables of docs/benchmarks.md.
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,8 +27,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vidssl.augment import POLICIES, AugmentSpec
+from vidssl.batches import FromRegions, Pending, network_input
+from vidssl.batches.regions import cut_regions, make_clip
 from vidssl.clips import ClipSampler, ClipSpec, TrainingVideos
-from vidssl.loader import ClipLoader, network_input
+from vidssl.loader import ClipLoader
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.synthetic import FPS, MOTIONS, render
 from vidssl.views import get_view
@@ -90,17 +93,24 @@ class Sample:
         class Noting:
             """A reader that tells which frames were asked for."""
 
+            views = reader.views
             frame_count = staticmethod(reader.frame_count)
 
             @staticmethod
-            def pictures(view: str, video: int, indices: np.ndarray) -> Iterable[np.ndarray]:
+            def pictures(
+                view: str, video: int, indices: np.ndarray, *, for_copying: bool
+            ) -> Iterable[np.ndarray]:
                 seen.append(indices)
-                return reader.pictures(view, video, indices)
+                return reader.pictures(view, video, indices, for_copying=for_copying)
 
         noting = replace(self.videos, reader=Noting())
         replace(self.sampler, videos=noting).sample(0, self.row, self.row)
         self.needed = seen[0]
         self.blobs = {v: reader.read(v, self.row, self.needed) for v in self.views}
+        drawn = self.sampler.draw(0, self.row, self.row, for_copying=True)
+        self.cut = {view: cut_regions(drawn, view) for view in self.views}
+        most = sum(r.pixels.numel() for of_view in self.cut.values() for r in of_view)
+        self.pinned, self.used = torch.zeros(most, dtype=torch.uint8), 0
 
     def _input_shape(self, view: str) -> tuple[int, ...]:
         clips, time_, height, width, channels = self.sampler.shape(view)
@@ -112,8 +122,27 @@ class Sample:
             for blob in blobs:
                 cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED)
 
+    def regions(self) -> None:
+        """What a core does for a GPU: uint8 regions, ready to be sent."""
+        drawn = self.sampler.draw(0, self.row, self.row, for_copying=True)
+        self.used = 0
+        for view in self.views:
+            cut_regions(drawn, view, self._memory)
+
+    def _memory(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Gives memory that was used before, as torch does with pinned memory."""
+        begin = self.used
+        self.used += math.prod(shape)
+        return self.pinned[begin : self.used].view(shape)
+
+    def on_device(self) -> None:
+        """What is left to the device, here done by a CPU: resizing and mirroring of regions."""
+        for view in self.views:
+            for region in self.cut[view]:
+                make_clip(region, self.sampler, view)
+
     def pixels(self) -> None:
-        """What a core does for a GPU: uint8 clips, ready to be sent."""
+        """What a core would do for a GPU that gets clips: regions and their resizing."""
         self.sampler.sample(0, self.row, self.row, self.into)
 
     def network_input(self) -> None:
@@ -162,11 +191,18 @@ class Samples(Dataset):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, place: int) -> list[torch.Tensor]:
         cv2.setNumThreads(0)
         row = place % len(self.sampler.videos)
-        sample = self.sampler.sample(0, place, row)
-        return {view: torch.from_numpy(x) for view, x in sample.clips.items()}
+        drawn = self.sampler.draw(0, place, row, for_copying=True)
+        return [region.pixels for view in self.sampler.views for region in cut_regions(drawn, view)]
+
+
+class Cut(FromRegions):
+    """Batches of which nothing more is made than what a GPU is sent."""
+
+    def finish(self, pending: Pending) -> list[object]:  # type: ignore[override]
+        return [done.result() for done in pending.work]
 
 
 def by_processes(videos: TrainingVideos, workers: int, batch: int, steps: int) -> float:
@@ -175,6 +211,7 @@ def by_processes(videos: TrainingVideos, workers: int, batch: int, steps: int) -
         Samples(sampler, (steps + 2) * batch),
         batch,
         num_workers=workers,
+        collate_fn=list,  # regions differ in size
         multiprocessing_context="spawn",
     )
     return _wall(iter(loader), batch, steps)
@@ -182,11 +219,7 @@ def by_processes(videos: TrainingVideos, workers: int, batch: int, steps: int) -
 
 def by_threads(videos: TrainingVideos, workers: int, batch: int, steps: int) -> float:
     loader = ClipLoader(videos, ["rgb"], CLIP, POLICIES["truthful"], batch, threads=workers)
-    # What a GPU would get: pixels alone.
-    loader._empty_input = lambda view, count: torch.empty(  # type: ignore[method-assign]
-        count, *loader.sampler.shape(view), dtype=torch.uint8
-    ).permute(0, 1, 5, 2, 3, 4)
-    loader._fill_input = loader._fill_pixels  # type: ignore[method-assign]
+    loader.maker = Cut(loader.sampler, loader.device)
     return _wall(loader.steps(0, steps + 2), batch, steps)
 
 
@@ -195,7 +228,10 @@ def _wall(batches, batch: int, steps: int) -> float:
     begin = time.monotonic()
     for _ in range(steps):
         next(batches)
-    return CLIPS * batch * steps / (time.monotonic() - begin)
+    seconds = time.monotonic() - begin
+    for _ in batches:  # workers that are at work when they are ended complain
+        pass
+    return CLIPS * batch * steps / seconds
 
 
 # ── the tables ───────────────────────────────────────────────────────────────────────────────
@@ -205,13 +241,13 @@ def per_core(sets: dict[tuple[int, int], TrainingVideos], arguments: argparse.Na
     transform = None
     if arguments.published is not None:
         transform = published_code.augmentation(arguments.published, CLIP.frames, CLIP.size)
-    work = ["bare", "pixels", "network_input"]
+    work = ["bare", "regions", "pixels", "network_input"]
     work += ["published"] if transform is not None else []
     print(
-        "| frames | streams | augmentation | bare decoding | pixels for a GPU | of bare | "
-        "network input on a CPU | published | pixels : published |"
+        "| frames | streams | augmentation | bare decoding | regions for a GPU | of bare | "
+        "clips | network input on a CPU | published | regions : published |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for (width, height), videos in sets.items():
         for views in STREAMS:
             for policy in ("truthful", "coclr"):
@@ -220,13 +256,14 @@ def per_core(sets: dict[tuple[int, int], TrainingVideos], arguments: argparse.Na
                     for row in range(arguments.samples)
                 ]
                 found = clips_per_second(samples, work, arguments.rounds)
-                bare, pixels, network = found[:3]
+                bare, regions, pixels, network = found[:4]
                 beside = ("unmeasured", "–")
                 if transform is not None:
-                    beside = (f"{found[3]:.1f}", f"{pixels / found[3]:.1f}")
+                    beside = (f"{found[4]:.1f}", f"{regions / found[4]:.1f}")
                 print(
-                    f"| {width}×{height} | {len(views)} | {policy} | {bare:.1f} | {pixels:.1f} | "
-                    f"{pixels / bare:.0%} | {network:.1f} | {beside[0]} | {beside[1]} |",
+                    f"| {width}×{height} | {len(views)} | {policy} | {bare:.1f} | {regions:.1f} | "
+                    f"{regions / bare:.0%} | {pixels:.1f} | {network:.1f} | {beside[0]} | "
+                    f"{beside[1]} |",
                     flush=True,
                 )
 

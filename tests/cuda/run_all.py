@@ -25,6 +25,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from derivers import derive_view, raft_flow
 from rendered import make_pack
 
 from vidssl.artifacts import Artifact, Workspace
+from vidssl.batches import FromEncoded, FromRegions
 from vidssl.loader import ClipLoader
 from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
 from vidssl.stages.training import TrainingPlan
@@ -109,7 +111,9 @@ def last_row(folder: Path) -> dict[str, Any]:
     return {name: row.get(name) for name in ("loss", "top1", "knn", "purity", "feature_std")}
 
 
-def loader(plan: TrainingPlan, views: Sequence[str], device: str, threads: int) -> ClipLoader:
+def loader(
+    plan: TrainingPlan, views: Sequence[str], device: str, threads: int, decode: str = "host"
+) -> ClipLoader:
     return ClipLoader(
         plan.data.videos,
         views,
@@ -118,17 +122,51 @@ def loader(plan: TrainingPlan, views: Sequence[str], device: str, threads: int) 
         plan.recipe.train.batch_size,
         threads=threads,
         device=torch.device(device),
+        decode=decode,
     )
 
 
-def load_only(plan: TrainingPlan, device: str, threads: int) -> tuple[None, dict[str, Any]]:
+def load_only(
+    plan: TrainingPlan, device: str, threads: int, decode: str = "host"
+) -> tuple[None, dict[str, Any]]:
     """Reads and augments two epochs of both views without any network."""
-    batches = loader(plan, ("rgb", "flow"), device, threads)
+    batches = loader(plan, ("rgb", "flow"), device, threads, decode)
     begin, samples = time.monotonic(), 0
     for (micro,) in batches.steps(0, 2 * batches.steps_per_epoch):
         samples += len(micro.index)
+    _wait_for(device)
     seconds = time.monotonic() - begin
     return None, {"samples_per_second, both views": samples / seconds}
+
+
+def device_operations(plan: TrainingPlan, device: str) -> tuple[None, dict[str, Any]]:
+    """Times what is left to the device of one batch of RGB, its regions or JPEG being at hand."""
+    makers = {"from regions": FromRegions}
+    if device == "cuda":
+        makers["from JPEG"] = FromEncoded
+    count = plan.recipe.train.batch_size
+    found: dict[str, Any] = {"samples": count}
+    with ThreadPoolExecutor(4) as pool:
+        for name, kind in makers.items():
+            maker = kind(loader(plan, ("rgb",), "cpu", 1).sampler, torch.device(device))
+            rows = np.arange(count)
+            pending = maker.begin(pool, 0, rows, rows)
+            for work in pending.work:
+                work.result()
+            seconds = []
+            for _ in range(6):
+                _wait_for(device)
+                begin = time.monotonic()
+                maker.finish(pending)
+                _wait_for(device)
+                seconds.append(time.monotonic() - begin)
+            found[f"ms a batch {name}"] = 1000 * float(np.median(seconds[1:]))
+    return None, found
+
+
+def _wait_for(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 # ── the whole run ────────────────────────────────────────────────────────────────────────────
@@ -201,6 +239,9 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     found.append(measured("pack", cuda, chain.pack))  # whatever the budget: nothing goes without
     plan = pretrain.plan(chain.workspace, chain.pretrain_options("rgb"))
     step("load only", lambda: load_only(plan, arguments.device, arguments.threads))
+    if cuda:
+        step("load only, JPEG decoded by the GPU", lambda: load_only(plan, "cuda", 4, "gpu"))
+    step("device operations", lambda: device_operations(plan, arguments.device))
     training_step_results = training_step.run(arguments, budget)
     curves = curves_of(chain.workspace, arguments, budget)
     step("pretrain rgb", partial(chain.pretrain, "rgb"))

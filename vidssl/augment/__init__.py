@@ -1,4 +1,4 @@
-"""Augmentation: policies, what is drawn by them, geometry on the host, colour on the device."""
+"""Augmentation: policies, what is drawn by them, geometry, colour."""
 
 from vidssl.augment.colour import (
     adjust_brightness,
@@ -23,7 +23,8 @@ from vidssl.augment.drawing import (
     draw_moments,
     draw_views,
 )
-from vidssl.augment.geometry import crop_resize, cut
+from vidssl.augment.geometry import crop_resize, cut, within
+from vidssl.augment.on_device import resize_on_device
 from vidssl.augment.policy import POLICIES, AugmentSpec, get_policy
 
 __all__ = [
@@ -51,4 +52,6 @@ __all__ = [
     "draw_views",
     "gaussian_blur",
     "get_policy",
+    "resize_on_device",
+    "within",
 ]

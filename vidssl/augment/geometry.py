@@ -39,11 +39,15 @@ def crop_resize(
 
 
 def cut(frames: Frames, box: Box) -> list[np.ndarray]:
-    """Gives the box of every frame, in whole pixels, at least one: views of the frames."""
-    height, width = frames[0].shape[:2]
-    left, right = _pixels(box.left, box.width, width)
-    top, bottom = _pixels(box.top, box.height, height)
-    return [frame[top:bottom, left:right] for frame in frames]
+    """Gives the box of every frame: views of the frames."""
+    part = within(box, *frames[0].shape[:2])
+    return [frame[part] for frame in frames]
+
+
+def within(box: Box, height: int, width: int) -> tuple[slice, slice]:
+    """Gives the rows and columns of a frame that a box covers: whole pixels, at least one."""
+    rows, columns = (_pixels(box.top, box.height, height), _pixels(box.left, box.width, width))
+    return slice(*rows), slice(*columns)
 
 
 def _pixels(begin: float, extent: float, size: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from vidssl.cli.options import (
     BatchOption,
     CheckpointsOption,
     CompileOption,
+    DecodeOption,
     DeviceOption,
     DryRunOption,
     EpochsOption,
@@ -124,6 +125,7 @@ def finetune(
     precision: PrecisionOption = None,
     compile: CompileOption = False,
     recompute: RecomputeOption = False,
+    decode: DecodeOption = "host",
     save_every: SaveEveryOption = 60.0,
     resume: ResumeOption = False,
     new: NewOption = False,
@@ -154,8 +156,7 @@ def finetune(
         freeze=freeze, recipe=recipe, pack=pack, split=split, crops=crops, hop=hop, name=name,
         settings=settings_from(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
         seed=seed, device=device, precision=precision, compile=compile, recompute=recompute,
-        save_every=save_every, resume=resume, new=new,
-        dry_run=dry_run,
+        decode=decode, save_every=save_every, resume=resume, new=new, dry_run=dry_run,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())

@@ -69,6 +69,9 @@ RecomputeOption = Annotated[
     bool,
     typer.Option("--recompute", help="Compute activations twice: less memory, a third more time."),
 ]
+DecodeOption = Annotated[
+    str, typer.Option(help="Who decodes JPEG: host, or gpu (nvJPEG; levels differ by one or two).")
+]
 PlanOption = Annotated[
     bool,
     typer.Option("--plan", help="Tell memory, time and bytes, by a short trial; keep nothing."),

@@ -12,6 +12,7 @@ from vidssl.cli.app import command
 from vidssl.cli.options import (
     BatchOption,
     CompileOption,
+    DecodeOption,
     DeviceOption,
     DryRunOption,
     EpochsOption,
@@ -57,6 +58,7 @@ def pretrain(
     precision: PrecisionOption = None,
     compile: CompileOption = False,
     recompute: RecomputeOption = False,
+    decode: DecodeOption = "host",
     snapshot_epochs: SnapshotOption = None,
     save_every: SaveEveryOption = 60.0,
     resume: ResumeOption = False,
@@ -84,7 +86,7 @@ def pretrain(
         stream=stream, method=method, recipe=recipe, pack=pack, split=split, init_from=init_from,
         settings=settings_from(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
         name=name, seed=seed, device=device, precision=precision, compile=compile,
-        recompute=recompute, resume=resume, new=new, dry_run=dry_run, plan=plan,
+        recompute=recompute, decode=decode, resume=resume, new=new, dry_run=dry_run, plan=plan,
         snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
@@ -135,6 +137,7 @@ def cotrain(
     precision: PrecisionOption = None,
     compile: CompileOption = False,
     recompute: RecomputeOption = False,
+    decode: DecodeOption = "host",
     snapshot_epochs: SnapshotOption = None,
     save_every: SaveEveryOption = 60.0,
     resume: ResumeOption = False,
@@ -165,7 +168,7 @@ def cotrain(
         ),
         student=student, partner=partner, cycles=cycles, init_from=tuple(init_from or ()),
         views=names_in(views), name=name, seed=seed, device=device, precision=precision,
-        compile=compile, recompute=recompute, resume=resume,
+        compile=compile, recompute=recompute, decode=decode, resume=resume,
         new=new, dry_run=dry_run, plan=plan, snapshot_epochs=tuple(snapshot_epochs or ()),
         save_every=save_every,
     )  # fmt: skip

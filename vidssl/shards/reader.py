@@ -157,11 +157,17 @@ class ShardReader:
         pictures = list(self.pictures(view, video, frames))
         return np.stack([pictures[i] for i in back])
 
-    def pictures(self, view: str, video: int, frames: Frames) -> Iterator[np.ndarray]:
+    def pictures(
+        self, view: str, video: int, frames: Frames, *, for_copying: bool = False
+    ) -> Iterator[np.ndarray]:
         """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
 
         A frame is decoded when its turn comes: who lets go of one before the next needs the
         memory of one, which is then still in the core's cache.
+
+        Args:
+            for_copying: memory may be in whatever order comes cheapest
+                (:meth:`vidssl.views.View.decode_for_copying`).
 
         Raises:
             As :meth:`read`.
@@ -169,7 +175,9 @@ class ShardReader:
         unique, _ = self._sort(view, video, frames)
         stride = self.views[view].get("stride", 1)
         if stride == 1:
-            return self._decoded(view, video, unique)
+            decode = get_view(view).decode_for_copying if for_copying else get_view(view).decode
+            codec = self.views[view]["codec"]
+            return self._decoded(view, video, unique, partial(decode, codec=codec))
         count = int(self.frame_count(view)[video])
         return iter(read_strided(unique, stride, count, partial(self._decoded, view, video)))
 

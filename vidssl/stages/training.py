@@ -13,6 +13,7 @@ import torch
 from vidssl import distributed
 from vidssl.artifacts import Artifact, Run, Workspace, check_name
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.batches import batch_maker
 from vidssl.checkpoints import (
     checkpoint_tensors,
     save_encoder,
@@ -68,6 +69,7 @@ class TrainingOptions:
         precision: of backbones, "bf16" or "float32"; None: bf16 with CUDA. (On a CPU torch's bf16
             kernels are not sound: docs/benchmarks.md.)
         recompute: compute activations twice to save memory.
+        decode: who decodes JPEG, one of :data:`vidssl.batches.DECODERS`.
         plan: only tell what it would take, by a few steps that are written nowhere.
         save_every: seconds between two writes of resume.pt.
     """
@@ -87,6 +89,7 @@ class TrainingOptions:
     precision: str | None = None
     compile: bool = False
     recompute: bool = False
+    decode: str = "host"
     plan: bool = False
     threads: int | None = None
     snapshot_epochs: tuple[int, ...] = ()
@@ -102,7 +105,7 @@ def check_options(options: TrainingOptions, stage: str) -> Recipe:
         UsageError: the first that makes no sense.
     """
     get_view(options.stream)
-    choose_device(options.device)
+    batch_maker(torch.device(choose_device(options.device)), options.decode)
     choose_precision(options)
     if options.compile and options.recompute:
         raise UsageError(
@@ -312,7 +315,9 @@ class TrainingPlan:
 
     def identity(self) -> dict[str, Any]:
         """Gives the recipe part of the run's identity."""
-        together = {"streams": list(self.streams)} if self.streams else {}
+        together: dict[str, Any] = {"streams": list(self.streams)} if self.streams else {}
+        if self.options.decode != "host":  # it changes levels
+            together["decode"] = self.options.decode
         return (
             self.recipe.as_dict()
             | together
@@ -471,6 +476,7 @@ def _make(
         threads=options.threads or cores(),
         device=device,
         presentations=presentations,
+        decode=options.decode,
     )
     place = Place(
         device,

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,11 @@ class CountedFrames:
         self.frames: Counter[str] = Counter()
         self.samples: Counter[str] = Counter()
 
+    @property
+    def views(self) -> Mapping[str, Mapping[str, Any]]:
+        """Gives how the frames of each view are stored."""
+        return self._reader.views
+
     def frame_count(self, view: str) -> np.ndarray:
         """Gives the number of frames of every video."""
         return self._reader.frame_count(view)
@@ -52,11 +58,17 @@ class CountedFrames:
         """Gives the mean bytes of a stored frame."""
         return self._reader.frame_bytes(view)
 
-    def pictures(self, view: str, video: int, indices: np.ndarray) -> Iterable[np.ndarray]:
+    def pictures(
+        self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
+    ) -> Iterable[np.ndarray]:
         """Gives decoded frames."""
         self.frames[view] += len(indices)
         self.samples[view] += 1
-        return self._reader.pictures(view, video, indices)
+        return self._reader.pictures(view, video, indices, for_copying=for_copying)
+
+    def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
+        """Gives frames as they are stored; `pictures` has counted them."""
+        return self._reader.read(view, video, indices)
 
     def per_sample(self, view: str) -> float:
         """Gives how many frames of a view one sample took on average."""

@@ -169,6 +169,9 @@ class FlowView(StackedView):
             return super().decode(blob, codec)
         return quantise(_decode_coclr(blob).astype(np.float32) * np.float32(2 / 255) - 1, 1.0)
 
+    def decode_for_copying(self, blob: bytes, codec: str | None = None) -> np.ndarray:
+        return (self.decode if codec == COCLR else super().decode_for_copying)(blob, codec)
+
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
         """Gives [..., 2, T, H, W] in units of the bound: (x - 128) / 127, so -1 to 1."""
         return standardise(x, [ZERO, ZERO], [STEPS, STEPS])
@@ -184,6 +187,14 @@ class FlowView(StackedView):
         both = turned.view("<u2")
         both ^= 255
         both += (both & 255) != 255
+        return turned
+
+    def flip_tensor(self, x: torch.Tensor) -> torch.Tensor:
+        """Mirrors [2, T, H, W] left to right and turns u round, a 0 to 255."""
+        turned = x.flip(-1)
+        # Of 8 bits 256 - u is -u, but for u = 0, which stays.
+        u = turned[0].neg_()
+        u.masked_fill_(u == 0, 255)
         return turned
 
     def picture(self, frame: np.ndarray) -> np.ndarray:

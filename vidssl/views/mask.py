@@ -34,6 +34,10 @@ class MaskView(StackedView):
         """Mirrors [T, H, W, 1] left to right."""
         return mirrored(frames)
 
+    def flip_tensor(self, x: torch.Tensor) -> torch.Tensor:
+        """Mirrors [1, T, H, W] left to right."""
+        return x.flip(-1)
+
     def deriver(self) -> type[Deriver]:
         from vidssl.views.person_mask import MaskDeriver  # a network: training needs none
 

@@ -65,6 +65,12 @@ class PoseView(StackedView):
         """Mirrors [T, H, W, 17] left to right and swaps left and right joints."""
         return np.ascontiguousarray(frames[:, :, ::-1, SWAPPED])
 
+    def flip_tensor(self, x: torch.Tensor) -> torch.Tensor:
+        """Mirrors [17, T, H, W] left to right and swaps left and right joints."""
+        import torch
+
+        return torch.stack([x[joint] for joint in SWAPPED]).flip(-1)
+
     def picture(self, frame: np.ndarray) -> np.ndarray:
         """Shows each joint in a hue of its own, the likeliest at full brightness."""
         hues = np.full((1, self.channels, 3), 255, np.uint8)

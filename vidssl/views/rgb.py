@@ -60,3 +60,11 @@ class RgbView(View):
     def flip(self, frames: np.ndarray) -> np.ndarray:
         """Mirrors [T, H, W, 3] left to right."""
         return mirrored(frames)
+
+    def flip_tensor(self, x: torch.Tensor) -> torch.Tensor:
+        """Mirrors [3, T, H, W] left to right."""
+        return x.flip(-1)
+
+    def from_planes(self, pictures: torch.Tensor) -> torch.Tensor:
+        """A picture [T, 3, H, W] is a frame; a grey one [T, 1, H, W] gets three equal channels."""
+        return pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)

@@ -107,6 +107,13 @@ class View(ABC):
         """
         return self.from_image(get_codec(codec or self.default_codec).decode(blob))
 
+    def decode_for_copying(self, blob: bytes, codec: str | None = None) -> np.ndarray:
+        """Gives what :meth:`decode` does, in memory of whatever order comes cheapest.
+
+        For who copies parts of it; most of what works on frames wants channels side by side.
+        """
+        return self.decode(blob, codec)
+
     @abstractmethod
     def to_image(self, frame: np.ndarray) -> np.ndarray:
         """Lays a frame uint8 [H, W, C] out as one picture, RGB [H', W', 3] or grey [H', W']."""
@@ -177,6 +184,32 @@ class View(ABC):
     @abstractmethod
     def flip(self, frames: np.ndarray) -> np.ndarray:
         """Mirrors frames uint8 [T, H, W, C] left to right, values included where they point."""
+
+    def flip_tensor(self, x: torch.Tensor) -> torch.Tensor:
+        """Does what :meth:`flip` does to a tensor uint8 [C, T, H, W], on whatever device.
+
+        Here by way of the host, which is right for every view and slow on a GPU.
+        """
+        import torch  # here: extraction workers use views and never need it
+
+        flipped = self.flip(x.permute(1, 2, 3, 0).cpu().numpy())
+        return torch.from_numpy(flipped).permute(3, 0, 1, 2).to(x.device)
+
+    def from_planes(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Does what :meth:`from_image` does to tensors: uint8 [T, P, H', W'] → [T, H, W, C].
+
+        Here by way of the host, which is right for every view and slow on a GPU.
+
+        Args:
+            pictures: P is 3 for colour and 1 for grey.
+        """
+        import torch
+
+        images = pictures.permute(0, 2, 3, 1).cpu().numpy()
+        if images.shape[-1] == 1:
+            images = images[..., 0]
+        frames = np.stack([self.from_image(np.ascontiguousarray(image)) for image in images])
+        return torch.from_numpy(frames).to(pictures.device)
 
     def picture(self, frame: np.ndarray) -> np.ndarray:
         """Gives a stored frame uint8 [H, W, C] as people may look at it: RGB uint8 [H, W, 3].

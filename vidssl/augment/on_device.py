@@ -1,0 +1,74 @@
+"""Resizing regions of frames where tensors lie: what :mod:`vidssl.augment.geometry` does on a host.
+
+Every way to resize is a weighted sum of rows and then of columns, with weights that depend on two
+sizes alone. As two matrix products it costs a GPU next to nothing, where it costs a host a third
+of loading. A value that lies in the middle between two levels may be rounded the other way.
+
+Legend: C channels, T frames, H and W pixels, S pixels of the side that is made.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidssl.augment.area import shares
+
+AS_PIL = ("bilinear", "bicubic")  # they round to 8 bits between columns and rows, as PIL does
+
+
+def resize_on_device(pixels_CTHW: Tensor, size: int, resize: str = "area") -> Tensor:
+    """Makes squares of regions: uint8 [C, T, H, W] → [C, T, S, S].
+
+    Args:
+        size: S.
+        resize: as of :func:`vidssl.augment.crop_resize`.
+    """
+    height, width = pixels_CTHW.shape[-2:]
+    kind = "linear" if resize == "area" and min(height, width) < size else resize
+    x = pixels_CTHW.to(torch.float32, memory_format=torch.contiguous_format)
+    if width != size:
+        x = x @ weights(kind, width, size, x.device).mT
+        if resize in AS_PIL:
+            x = _rounded(x)
+    if height != size:
+        x = weights(kind, height, size, x.device) @ x
+    return _rounded(x).to(torch.uint8)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return x.round_().clamp_(0, 255)
+
+
+@lru_cache(maxsize=2048)
+def weights(kind: str, old: int, new: int, device: torch.device) -> Tensor:
+    """Gives what each new pixel of a side takes of each old one: float32 [new, old].
+
+    Args:
+        kind: "area" (shrinking), "linear" (as OpenCV's, for growing), or a way of PIL's.
+    """
+    return _weights(kind, old, new).to(device)
+
+
+def _weights(kind: str, old: int, new: int) -> Tensor:
+    if kind == "area":
+        of = shares(old, new)
+        each = torch.diff(of.begin, append=torch.tensor([len(of.old)]))
+        made = torch.zeros(new, old)
+        made[torch.arange(new).repeat_interleave(each), of.old] = of.weight
+        return made
+    # Of the others: what they do to an old pixel that alone is 1.
+    each_alone = np.eye(old, dtype=np.float32)
+    if kind == "linear":
+        grown = cv2.resize(each_alone, (old, new), interpolation=cv2.INTER_LINEAR)
+        return torch.from_numpy(grown.reshape(new, old))
+    if kind == "nearest":
+        centre = (np.arange(new) + 0.5) * old / new
+        return torch.from_numpy(each_alone[centre.astype(int)])
+    x = torch.from_numpy(each_alone)[None, None]
+    return F.interpolate(x, (new, old), mode=kind, antialias=True)[0, 0]

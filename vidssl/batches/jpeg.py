@@ -1,0 +1,51 @@
+"""JPEG decoded where it is wanted: by nvJPEG on a CUDA device."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidssl.errors import VidsslError
+
+RGB, GREY = "RGB", "GRAY"
+
+
+def decode_jpegs(blobs: Sequence[Tensor], grey: bool, device: torch.device) -> list[Tensor]:
+    """Decodes pictures: each uint8 [bytes] in host memory → uint8 [P, H, W] on the device.
+
+    nvJPEG rounds and enlarges colour otherwise than libjpeg does, by a level or two.
+
+    Args:
+        grey: P is 1; else 3.
+
+    Raises:
+        VidsslError: nothing is installed that decodes there, or a blob is no JPEG.
+    """
+    decode = _decoder()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchvision's, that torchcodec is to come instead
+            return decode(list(blobs), mode=GREY if grey else RGB, device=device)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise VidsslError(f"a frame could not be decoded on {device}: {reason}") from error
+
+
+@lru_cache(maxsize=1)
+def _decoder() -> Callable[..., Any]:
+    """Gives torchcodec's function where there is one, else torchvision's of the same form."""
+    try:
+        from torchcodec.decoders import decode_jpeg
+    except (ImportError, RuntimeError, OSError):  # not there, or not for this torch
+        try:
+            from torchvision.io import decode_jpeg
+        except ImportError as error:
+            raise VidsslError(
+                "this torchvision decodes no JPEG on a GPU: pip install 'vidssl[torchcodec]'"
+            ) from error
+    return decode_jpeg

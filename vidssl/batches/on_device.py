@@ -1,0 +1,85 @@
+"""Batches for a GPU: threads decode and cut, the device resizes, mirrors, colours and scales.
+
+Legend: B samples, N clips of one video, C channels, T frames, S pixels of a clip's side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidssl.augment import ColourDraw
+from vidssl.batches.contract import BatchMaker, Pending, by_view
+from vidssl.batches.regions import Region, cut_regions, make_clip
+from vidssl.clips import ClipBatch
+
+Colours = dict[str, list[ColourDraw]]
+Work = TypeVar("Work")
+
+
+class OnDevice(BatchMaker[Work]):
+    """What makers have in common that make clips of regions on the device."""
+
+    def put_together(
+        self, pending: Pending[Work], regions: Mapping[str, Sequence[Region]], colours: Colours
+    ) -> ClipBatch:
+        """Gives the batch.
+
+        Args:
+            regions: per view those of all samples, on the device.
+            colours: as of :meth:`vidssl.clips.ClipSampler.colours`, of all samples.
+        """
+        clips = {}
+        for view, of_view in regions.items():
+            count, time, size, _, channels = self.sampler.shape(view)
+            shape = (len(of_view), channels, self.sampler.clip.blocks, time, size, size)
+            pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
+            for into, region in zip(pixels, of_view, strict=True):
+                into.copy_(make_clip(region, self.sampler, view).view_as(into))
+            # What is one clip here are consecutive blocks to the network.
+            pixels_MCTSS = pixels.transpose(1, 2).flatten(0, 1)
+            clips[view] = self.present(view, pixels_MCTSS, colours.get(view)).unflatten(
+                0, (-1, count)
+            )
+        numbers = (pending.source, pending.label, pending.index)
+        return ClipBatch(clips, *(n.to(self.device, non_blocking=True) for n in numbers))
+
+
+class FromRegions(OnDevice[tuple[dict[str, list[Region]], Colours]]):
+    """Makes batches of regions that threads cut out of the frames they decoded."""
+
+    def begin(
+        self, pool: ThreadPoolExecutor, epoch: int, positions: np.ndarray, rows: np.ndarray
+    ) -> Pending[tuple[dict[str, list[Region]], Colours]]:
+        work = [
+            pool.submit(self._sample, epoch, position, row)
+            for position, row in zip(positions, rows, strict=True)
+        ]
+        return Pending({}, *self.numbers(rows), work)
+
+    def finish(self, pending: Pending[tuple[dict[str, list[Region]], Colours]]) -> ClipBatch:
+        regions, colours = zip(*(done.result() for done in pending.work), strict=True)
+        there = {
+            view: [self._there(region) for region in of_view]
+            for view, of_view in by_view(regions).items()
+        }
+        return self.put_together(pending, there, by_view(colours))
+
+    def _sample(
+        self, epoch: int, position: int, row: int
+    ) -> tuple[dict[str, list[Region]], Colours]:
+        drawn = self.sampler.draw(epoch, position, row, for_copying=True)
+        # Pinned memory is kept and given out again by torch, once the copy out of it is done.
+        memory = partial(torch.empty, pin_memory=self.device.type == "cuda")
+        regions = {view: cut_regions(drawn, view, memory) for view in self.sampler.views}
+        return regions, self.sampler.colours(drawn)
+
+    def _there(self, region: Region) -> Region:
+        pixels: Tensor = region.pixels.to(self.device, non_blocking=True)
+        return Region(pixels, region.repeated, region.mirrored)

@@ -1,0 +1,56 @@
+"""Batches for a CPU: threads do all of it, one sample at a time.
+
+Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidssl.batches.contract import BatchMaker, Pending
+from vidssl.clips import ClipBatch
+from vidssl.views import get_view
+from vidssl.views.view import NATIVE
+
+
+class OnHost(BatchMaker[None]):
+    """Makes batches in memory; a thread puts a sample's network input where it belongs."""
+
+    def begin(
+        self, pool: ThreadPoolExecutor, epoch: int, positions: np.ndarray, rows: np.ndarray
+    ) -> Pending[None]:
+        clips = {view: self._memory(view, len(rows)) for view in self.sampler.views}
+        work = [
+            pool.submit(self._fill, {v: x[place] for v, x in clips.items()}, epoch, position, row)
+            for place, (position, row) in enumerate(zip(positions, rows, strict=True))
+        ]
+        return Pending(clips, *self.numbers(rows), work)
+
+    def finish(self, pending: Pending[None]) -> ClipBatch:
+        for done in pending.work:
+            done.result()
+        return ClipBatch(pending.clips, pending.source, pending.label, pending.index)
+
+    def _memory(self, view: str, samples: int) -> Tensor:
+        """Gives memory for network input, float32 [B, N, C, T, H, W].
+
+        Channels come last in it, and where clips are compared, so do samples before clips: then
+        one clip of all samples lies as networks on a CPU want it, and nothing is copied again.
+        """
+        clips, time, height, width, _ = self.sampler.shape(view)
+        shown = self.sampler.presentations.get(view, NATIVE)
+        size = (time, height, width, get_view(view).input_channels(shown))
+        if self.sampler.clip.blocks > 1:
+            return torch.empty(samples, clips, *size).permute(0, 1, 5, 2, 3, 4)
+        return torch.empty(clips, samples, *size).permute(1, 0, 5, 2, 3, 4)
+
+    def _fill(self, into: Mapping[str, Tensor], epoch: int, position: int, row: int) -> None:
+        sample = self.sampler.sample(epoch, position, row)
+        for view, pixels in sample.clips.items():
+            made = self.present(view, torch.from_numpy(pixels), sample.colour.get(view))
+            into[view].copy_(made)
