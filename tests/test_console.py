@@ -91,6 +91,18 @@ def test_both_ways_of_showing_say_the_same(clock):
         assert "3:00 left" in out.getvalue() and "loss 2" in out.getvalue()
 
 
+def test_work_that_failed_before_it_began_has_no_last_line():
+    out = io.StringIO()
+    shown = PlainProgress(Console(file=out, width=150))
+    with pytest.raises(ValueError), shown.task("training", 1000, "step", 900):
+        raise ValueError
+    assert out.getvalue() == ""
+    with pytest.raises(ValueError), shown.task("training", 1000, "step", 900) as task:
+        task.advance()
+        raise ValueError
+    assert out.getvalue().startswith("training: 901 steps in")
+
+
 def test_quiet_says_nothing():
     out = io.StringIO()
     with make_progress(Console(file=out), quiet=True).task("x", 1, "step") as task:

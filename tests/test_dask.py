@@ -203,5 +203,9 @@ def test_without_the_extra_one_sentence_says_how_to_get_it(
     tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    found = vidssl("extract-flow", videos, "--dask", "tcp://host:8786", workspace=tmp_path, code=1)
-    assert "pip install 'vidssl[dask]'" in found.err
+    for command in (["extract-flow"], ["pack"], ["extract-view", "--view", "pose"]):
+        words = [*command, videos, "--dask", "tcp://host:8786"]
+        found = vidssl(*words, workspace=tmp_path / "w", code=1)
+        assert found.err.startswith("vidssl: --dask needs distributed"), "before anything else"
+        assert found.err.count("\n") == 1 and "pip install 'vidssl[dask]'" in found.err
+        assert found.out == "" and not (tmp_path / "w").exists()

@@ -98,6 +98,7 @@ def test_a_missing_extra_is_one_sentence(place, tmp_path, monkeypatch):
     )
     words = ["export", "--format", "onnx", "--out", tmp_path / "out"]
     result = vidssl(*words, workspace=place, code=1)
+    assert result.err.startswith("vidssl: export to ONNX needs onnx"), "before anything else"
     assert "vidssl[export]" in result.err and not (tmp_path / "out").exists()
 
 

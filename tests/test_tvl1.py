@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from tvl1_flow import agreement, end_point_error, stored_pairs
+from watching import Watching
 
+from vidssl.artifacts import Workspace
 from vidssl.errors import VidsslError
+from vidssl.stages import extract_flow
+from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.flow_algorithms import FLOW_METHODS, TVL1_PARAMS, TVL1_PRESETS, get_flow_method
 from vidssl.views.tvl1 import median, solver
@@ -162,9 +167,20 @@ def test_without_triton_a_gpu_is_refused_in_one_sentence(monkeypatch: pytest.Mon
     for name in ("in_flight", "slots", "kernels"):
         monkeypatch.delitem(sys.modules, f"vidssl.views.tvl1.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
-    with pytest.raises(VidsslError, match=r"needs Triton.*pip install triton"):
+    with pytest.raises(VidsslError, match=r"needs triton.*vidssl\[gpu\]"):
         start_batched(TVL1_PARAMS, "cuda")
     assert isinstance(start_batched(TVL1_PARAMS, "cpu"), TorchTVL1)
+
+
+def test_without_triton_extraction_says_so_before_it_looks_for_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr("vidssl.stages.extract_flow.choose_device", lambda wanted: "cuda")
+    said = Watching()
+    with pytest.raises(VidsslError, match=r"needs triton.*or give --device cpu"):
+        extract_flow.run(Workspace(tmp_path), ExtractFlow(tmp_path / "nowhere"), said)
+    assert said.said == said.titles == []
 
 
 def test_a_wrong_preset_is_told_the_right_one():

@@ -67,6 +67,11 @@ class _Timed:
             self._looks.popleft()
 
     @property
+    def untouched(self) -> bool:
+        """Whether this process has done nothing of it yet."""
+        return self.done == self._before
+
+    @property
     def rate(self) -> float:
         """Units per second of late."""
         since, done = self._looks[0]
@@ -188,6 +193,8 @@ class _PlainTask:
         trace: TracebackType | None,
     ) -> None:
         timed = self._timed
+        if error is not None and timed.untouched:
+            return  # the error is all there is to say
         took = _duration(time.monotonic() - self._begin)
         figures = f"  {_figures(timed.figures)}" if timed.figures else ""
         self._progress.say(

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from vidssl.errors import MissingInput, VidsslError
+from vidssl.errors import VidsslError
+from vidssl.extras import require_extra
 from vidssl.interrupts import StopRequest, stop_requests
 from vidssl.stages.video_pool import LOOK_UP_EVERY, Product, Work, attempt, end_if_asked
 from vidssl.version import VERSION
@@ -36,6 +37,11 @@ class UnfitWorker(VidsslError):
     """A worker that cannot do the work; the text says why."""
 
 
+def require_dask() -> None:
+    """Raises a :class:`VidsslError` where dask is not installed."""
+    require_extra("dask", "--dask", "distributed", more=", here and on the workers")
+
+
 def work_on_cluster(
     sources: Sequence[Source], work: Work, address: str
 ) -> Iterator[tuple[Source, Product]]:
@@ -47,8 +53,7 @@ def work_on_cluster(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; nothing is lost that was given before.
-        VidsslError: dask is not installed, the cluster is out of reach or was lost, or its
-            workers cannot do the work.
+        VidsslError: the cluster is out of reach or was lost, or its workers cannot do the work.
     """
     with _connect(address) as client, stop_requests() as stop:
         suspects: list[Source] = []
@@ -68,12 +73,8 @@ def work_on_cluster(
 @contextmanager
 def _connect(address: str) -> Iterator[Client]:
     """Gives the way to the cluster; errors of the network on it become one sentence."""
-    try:
-        from distributed import Client
-    except ImportError:
-        raise MissingInput(
-            "--dask needs dask.distributed, here and on the workers: pip install 'vidssl[dask]'"
-        ) from None
+    from distributed import Client
+
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it is told below, in a sentence
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)

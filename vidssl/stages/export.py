@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from vidssl.artifacts import Artifact, Workspace, atomic_write, write_json
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.checkpoints import checkpoint_encoder, encoder_file
 from vidssl.errors import UsageError, VidsslError, nearest_name
+from vidssl.extras import require_extra
 from vidssl.progress import SILENT, Progress
 from vidssl.stages.evaluation import find_encoder
 from vidssl.version import VERSION
@@ -96,13 +96,15 @@ def find(workspace: Workspace, options: ExportOptions) -> tuple[Artifact, str, P
     """Gives the checkpoint, its stream, and the folder that is to be made.
 
     Raises:
-        VidsslError: no such checkpoint, or the folder is there already.
+        VidsslError: no such checkpoint, the folder is there already, or an extra is missing.
     """
     if options.format not in FORMATS:
         raise UsageError(
             f"there is no format {options.format}{nearest_name(options.format, FORMATS)}; "
             f"there are {', '.join(FORMATS)}"
         )
+    if options.format == "onnx":
+        require_extra("export", "export to ONNX", "onnx", "onnxscript")
     if options.stream is not None:
         get_view(options.stream)
     checkpoint, stream = find_encoder(workspace, options.checkpoint, options.stream)
@@ -165,12 +167,6 @@ def _torch_export(encoder: Encoder, checkpoint: Artifact) -> tuple[bytes, str]:
 
 
 def _onnx(encoder: Encoder, checkpoint: Artifact) -> tuple[bytes, str]:
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise VidsslError(
-            f"export to ONNX needs {' and '.join(missing)}, which an extra brings: "
-            "pip install 'vidssl[export]'"
-        )
     outputs = ["embedding", "projection"] if encoder.head is not None else ["embedding"]
     program = torch.onnx.export(
         Embedding(encoder).eval(),

@@ -21,7 +21,7 @@ from vidssl.stages.device import choose_device
 from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
-from vidssl.stages.pools import choose_pool
+from vidssl.stages.pools import check_pool, choose_pool
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
@@ -96,6 +96,7 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
     check_name(config.name)
     method, device = choose_method(config)
     params = flow_params(config, method)
+    check_pool(config.dask)
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     recipe = {"stage": "extract-flow", "flow": params, "videos": videos_digest(sources)}
     job = ShardJob(
@@ -129,6 +130,7 @@ def choose_method(config: ExtractFlow) -> tuple[FlowMethod, str]:
 
     Raises:
         UsageError: an unknown method, preset or device, or a method that cannot use the device.
+        VidsslError: what the method needs on the device is not installed.
     """
     device = choose_device(config.device)
     name = config.method or ("tvl1" if device == "cuda" else "dis")
@@ -137,6 +139,8 @@ def choose_method(config: ExtractFlow) -> tuple[FlowMethod, str]:
         if config.device is not None:
             raise UsageError(f"{method.name} runs on a CPU only: leave out --device {device}")
         device = "cpu"
+    if device == "cuda" and method.check_device is not None:
+        method.check_device()
     return method, device
 
 

@@ -26,7 +26,7 @@ from vidssl.stages.device import choose_device
 from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
-from vidssl.stages.pools import choose_pool
+from vidssl.stages.pools import check_pool, choose_pool
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
@@ -92,6 +92,7 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     deriver = get_view(config.view).deriver()
     settings = configure(config.view, deriver.Config(), config.settings)
     params = view_params(config, deriver, settings, device)
+    check_pool(config.dask)
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     videos = videos_digest(sources)
     recipe = {"stage": "extract-view", "views": {config.view: params}, "videos": videos}

@@ -26,7 +26,7 @@ from vidssl.stages.derived import Derived, check_views, choose_derived
 from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import Share, find_share
 from vidssl.stages.parts import Part
-from vidssl.stages.pools import choose_pool
+from vidssl.stages.pools import check_pool, choose_pool
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
@@ -139,6 +139,7 @@ def check(config: Pack) -> dict[str, Any]:
 
     Raises:
         UsageError: the first that makes no sense.
+        VidsslError: dask is asked for and not installed.
     """
     check_name(config.name)
     check_views(config.views)
@@ -146,6 +147,7 @@ def check(config: Pack) -> dict[str, Any]:
     if config.size is not None and config.size < 16:
         raise UsageError(f"--size {config.size} is too small for a picture: give 16 or more")
     codec = get_codec(f"jpeg{config.quality}")
+    check_pool(config.dask)
     return {"codec": codec.name, "stored_size": config.size}
 
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from vidssl.stages.dask_pool import work_on_cluster
+from vidssl.stages.dask_pool import require_dask, work_on_cluster
 from vidssl.stages.video_pool import Pool, Work, work_on_videos
+
+
+def check_pool(dask: str | None) -> None:
+    """Raises a :class:`VidsslError` where the pool that is asked for is not installed.
+
+    Stages do this first, before they look at any video.
+    """
+    if dask is not None:
+        require_dask()
 
 
 def choose_pool(work: Work, workers: int | None, dask: str | None) -> Pool:

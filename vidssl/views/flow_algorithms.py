@@ -34,6 +34,7 @@ class FlowAlgorithm:
         batched: makes one of many pairs at once, on a device ("cpu" or "cuda").
         colour: whether it takes RGB frames instead of grey ones.
         smallest: short side below which it cannot work.
+        check_device: raises a :class:`VidsslError` where a GPU cannot be used for want of a part.
         complete: of a network, gives a preset's parameters with the digest of the weights in a
             file (or in torch's cache). `start` and `batched` then take the file as `weights`.
     """
@@ -43,6 +44,7 @@ class FlowAlgorithm:
     batched: Callable[..., BatchedFlow] | None = None
     colour: bool = False
     smallest: int = 1
+    check_device: Callable[[], None] | None = None
     complete: Callable[[Params, str], Params] | None = None
 
 
@@ -57,6 +59,7 @@ class FlowMethod:
         batched: makes a :class:`BatchedFlow` on a device; None where the method has none.
         colour: whether it takes RGB frames instead of grey ones.
         smallest: short side below which it cannot work.
+        check_device: raises a :class:`VidsslError` where a GPU cannot be used for want of a part.
     """
 
     name: str
@@ -65,6 +68,7 @@ class FlowMethod:
     batched: Callable[[str], BatchedFlow] | None = None
     colour: bool = False
     smallest: int = 1
+    check_device: Callable[[], None] | None = None
 
 
 def get_flow_method(name: str, preset: str | None = None, weights: str = "") -> FlowMethod:
@@ -118,6 +122,7 @@ def flow_method(name: str, params: Params, weights: str = "") -> FlowMethod:
         partial(row.batched, params, **file) if row.batched else None,
         row.colour,
         row.smallest,
+        row.check_device,
     )
 
 
@@ -236,6 +241,12 @@ def _start_tvl1(params: Params) -> Estimate:
     return start(params)
 
 
+def _check_triton() -> None:
+    from vidssl.views.tvl1.estimators import check_triton
+
+    check_triton()
+
+
 def _batch_tvl1(params: Params, device: str) -> BatchedFlow:
     from vidssl.views.tvl1.estimators import start_batched
 
@@ -306,7 +317,9 @@ FLOW_METHODS: dict[str, FlowAlgorithm] = {
         {"medium": DIS_PARAMS, **{name: {"preset": name} for name in ("fast", "ultrafast")}},
         _start_dis,
     ),
-    "tvl1": FlowAlgorithm(TVL1_PRESETS, _start_tvl1, _batch_tvl1, smallest=3),
+    "tvl1": FlowAlgorithm(
+        TVL1_PRESETS, _start_tvl1, _batch_tvl1, smallest=3, check_device=_check_triton
+    ),
     "tvl1-opencv": FlowAlgorithm(TVL1_PRESETS, _start_tvl1_of_opencv, smallest=3),
     "farneback": FlowAlgorithm({"default": FARNEBACK_PARAMS}, _start_farneback),
     "raft": FlowAlgorithm(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vidssl.distributed import local_device
-from vidssl.errors import VidsslError
+from vidssl.extras import require_extra
 from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.solver import Work, solve
@@ -28,6 +28,11 @@ def start(params: Mapping[str, Any]) -> Callable[[np.ndarray, np.ndarray], np.nd
     return estimate
 
 
+def check_triton() -> None:
+    """Raises a :class:`VidsslError` where Triton is missing, which a GPU needs."""
+    require_extra("gpu", "TV-L1 on a GPU", "triton", more=", or give --device cpu")
+
+
 def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
     """Gives batched TV-L1 on a device: by Triton kernels on "cuda", else in plain PyTorch.
 
@@ -37,15 +42,9 @@ def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
     parameters, where = Parameters.of(params), local_device(device)
     if where.type != "cuda":
         return TorchTVL1(parameters, where)
-    try:
-        from vidssl.views.tvl1.in_flight import PairsInFlight
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
-            raise
-        raise VidsslError(
-            "TV-L1 on a GPU needs Triton, which this PyTorch came without: pip install triton, "
-            "or give --device cpu"
-        ) from None
+    check_triton()
+    from vidssl.views.tvl1.in_flight import PairsInFlight
+
     return PairsInFlight(parameters, where)
 
 
