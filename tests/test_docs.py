@@ -20,6 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 from vidssl.cli import app
+from vidssl.views.flow_algorithms import FLOW_METHODS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -179,6 +180,35 @@ def strings(path: Path) -> list[str]:
     tree = ast.parse(path.read_text())
     return [n.value for n in ast.walk(tree)
             if isinstance(n, ast.Constant) and isinstance(n.value, str)]  # fmt: skip
+
+
+# ── figures ──────────────────────────────────────────────────────────────────────────────────
+
+
+def measured_flow() -> dict[tuple[str, str], str]:
+    """Gives {(method, preset): "MS ms, PX px"} of the tables of docs/benchmarks.md."""
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    row = r"^\| (dis|farneback) ?(\w*) \| 240 \| ([\d.]+) \| ([\d.]+)"
+    rows = re.findall(row, text, re.M)
+    found = {(name, preset or "default"): tuple(of) for name, preset, *of in rows}
+    for line in re.findall(r"^\| `tvl1[^\n]*", text, re.M):
+        cells = [cell.strip(" `") for cell in line.strip("| ").split("|")]
+        name, preset = cells[0].split()
+        found[name, preset] = (cells[-1].split()[0], cells[1].split()[0])
+    return {row: f"{ms} ms, {float(px):.2f} px" for row, (ms, px) in found.items()}
+
+
+def test_help_lists_every_preset_of_flow_with_what_was_measured():
+    (option,) = [o for o in COMMANDS["extract-flow"].options if "--preset" in o.names]
+    (methods,) = [o for o in COMMANDS["extract-flow"].options if "--method" in o.names]
+    measured = measured_flow()
+    assert len(measured) == 3 + 3 + 3 + 1  # tvl1, tvl1-opencv, dis, farneback
+    for name, method in FLOW_METHODS.items():
+        assert re.search(rf"\b{name}\b(?!-)", methods.help)
+        (said,) = re.findall(rf"(?:^|\. ){name}: (.*?)\.(?: |$)", option.help)
+        for preset in method.presets:
+            figures = rf" \({measured[name, preset]}" if (name, preset) in measured else ""
+            assert re.search(rf"\b{preset}{figures}", said), (name, preset)
 
 
 # ── set-up ───────────────────────────────────────────────────────────────────────────────────
