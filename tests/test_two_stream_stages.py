@@ -85,7 +85,18 @@ def test_cmc_trains_both_streams_in_one_run(copied):
     probed = vidssl(*both_probes, workspace=workspace).json
     assert probed["artifact"] == "probe/rgb-flow-cmc/v001"
     assert [row["stream"] for row in probed["results"]["streams"]] == ["rgb", "flow"]
-    vidssl("retrieve", "--evaluate", "--stream", "rgb,flow", workspace=workspace)
+    evaluate = ["retrieve", "--evaluate", "--stream", "rgb,flow", "--json"]
+    found_by = vidssl(*evaluate, workspace=workspace)
+    assert found_by.json["results"]["features"] == "checkpoint/rgb-flow-cmc/v001 (rgb + flow)"
+    assert "retrieve: checkpoint/rgb-flow-cmc/v001 (rgb + flow) on pack/main/v001" in found_by.err
+    query = next(copied["videos"].rglob("*.mp4"))
+    shown = vidssl("retrieve", query, "--stream", "rgb,flow", workspace=workspace)
+    title = shown.out.partition("┏")[0].replace("\n", " ")
+    assert title.count("checkpoint/rgb-flow-cmc/v001") == 1 and "(rgb + flow)" in title
+    assert shown.err.count("rgb-flow-cmc") == 1
+    tuned = ["finetune", "-c", "rgb-flow-cmc", "--stream", "rgb,flow", *SMALL[:-2]]
+    said = vidssl(*tuned, workspace=workspace).err.partition(", recipe")[0]
+    assert said.count("rgb-flow-cmc") == 1
     vidssl("verify", workspace=workspace)
     # It is one of the newest of both streams, and so serves as student and partner.
     vidssl("cotrain", "--k", 2, *SMALL, workspace=workspace)

@@ -190,7 +190,7 @@ def query_tables(result: QueryResult) -> RenderableType:
 
 def _answer_table(answer: QueryAnswer, result: QueryResult) -> RenderableType:
     gallery = f"{counted(result.gallery, 'video')} of {result.pack}"
-    where = f"{' + '.join(result.checkpoints)} in {gallery}"
+    where = f"{result.features} in {gallery}"
     table = Table(title=Text(f"{Path(answer.query).name}: {where}"), title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("similarity", justify="right")

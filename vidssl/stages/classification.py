@@ -17,7 +17,7 @@ import numpy as np
 
 from vidssl.artifacts import Artifact, atomic_write, write_json
 from vidssl.neighbours import standard_error
-from vidssl.stages.evaluation import Labelled, Subject
+from vidssl.stages.evaluation import Labelled, Subject, checkpoints_of
 from vidssl.stages.result import StageResult
 
 RESULTS_FILE = "results.json"
@@ -71,9 +71,8 @@ class Classified:
     @classmethod
     def by(cls, subjects: Sequence[Subject]) -> Classified:
         """Gives what is classified by the encoders of these streams."""
-        checkpoints = dict.fromkeys(subject.checkpoint.label for subject in subjects)
         streams = " + ".join(subject.stream for subject in subjects)
-        return cls(" + ".join(checkpoints), streams, subjects[0].pack.label)
+        return cls(" + ".join(checkpoints_of(subjects)), streams, subjects[0].pack.label)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,22 @@ class Subject:
     pack: Artifact
 
 
+def checkpoints_of(subjects: Sequence[Subject]) -> list[str]:
+    """Gives the labels of the checkpoints, once each: one may hold the encoders of all streams."""
+    return list(dict.fromkeys(subject.checkpoint.label for subject in subjects))
+
+
+def in_words(subjects: Sequence[Subject]) -> str:
+    """Names the checkpoints, once each, and of one with several encoders those that are meant."""
+    streams: dict[str, list[str]] = {label: [] for label in checkpoints_of(subjects)}
+    for subject in subjects:
+        if len(checkpoint_views(subject.checkpoint)) > 1:
+            streams[subject.checkpoint.label].append(subject.stream)
+    return " + ".join(
+        f"{label} ({' + '.join(meant)})" if meant else label for label, meant in streams.items()
+    )
+
+
 @dataclass(frozen=True)
 class Labelled:
     """A pack's videos with what is known of them, and the split that is evaluated.

@@ -153,7 +153,7 @@ def run(
         return FinetuneResult([], _dry_run(plans, starts, labelled, options))
     if options.resume and not any(_begun(workspace, p, labelled) for p in plans):
         raise VidsslError(nothing_to_resume([_training(workspace, p) for p in plans]))
-    shown = " + ".join(start.label for start in starts)
+    shown = " + ".join(dict.fromkeys(start.label for start in starts))
     progress.say(
         f"finetune: {shown} on {starts[0].pack.label}, {labelled.selection.note}, "
         f"recipe {plans[0].recipe.name}"

@@ -20,7 +20,7 @@ from vidssl.neighbours import centred_unit
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import ShardReader
 from vidssl.stages.embed import features_of
-from vidssl.stages.evaluation import Subject
+from vidssl.stages.evaluation import Subject, in_words
 from vidssl.stages.inputs import find_annotations
 
 
@@ -88,8 +88,7 @@ def open_gallery(
 ) -> Gallery:
     """Opens the subjects' pack; what their encoders see in its videos is computed when needed."""
     pack = subjects[0].pack
-    shown = " + ".join(subject.checkpoint.label for subject in subjects)
-    progress.say(f"retrieve: {shown}, gallery {pack.label}")
+    progress.say(f"retrieve: {in_words(subjects)}, gallery {pack.label}")
 
     def embed(subject: Subject) -> Features:
         return features_of(workspace, subject, protocol, device, progress)[1]

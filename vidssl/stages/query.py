@@ -20,7 +20,7 @@ from vidssl.report.sheet import check_sheet
 from vidssl.sampling import span
 from vidssl.shards import ShardReader
 from vidssl.stages.device import choose_device
-from vidssl.stages.evaluation import check_words, find_subjects
+from vidssl.stages.evaluation import check_words, checkpoints_of, find_subjects, in_words
 from vidssl.stages.gallery import Gallery, Stream, open_gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
 from vidssl.stages.query_frames import (
@@ -92,7 +92,8 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
         path, reason = quarantined[0]
         raise VidsslError(f"{path} cannot be used: {reason}")
     return QueryResult(
-        checkpoints=[subject.checkpoint.label for subject in subjects],
+        features=in_words(subjects),
+        checkpoints=checkpoints_of(subjects),
         pack=gallery.pack.label,
         gallery=len(gallery.reader),
         answers=answers,

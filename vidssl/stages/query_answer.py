@@ -53,9 +53,12 @@ class QueryResult:
     """What `vidssl retrieve QUERY` found.
 
     Attributes:
+        features: what was compared, in words.
+        checkpoints: those whose features they are.
         quarantined: (video, reason) of queries that could not be used.
     """
 
+    features: str
     checkpoints: list[str]
     pack: str
     gallery: int

@@ -14,6 +14,7 @@ from vidssl.features import FrameSource
 from vidssl.report.lettering import DASH
 from vidssl.report.overlay import laid_over
 from vidssl.report.sheet import Card, draw_sheet
+from vidssl.stages.evaluation import in_words
 from vidssl.stages.gallery import Gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer
 from vidssl.stages.query_frames import QueryFrames
@@ -43,7 +44,7 @@ def draw_answer(
         _neighbour_card(neighbour, video, gallery)
         for neighbour, video in zip(answer.neighbours, videos, strict=True)
     ]
-    streams = " + ".join(subject.checkpoint.label for subject in gallery.subjects)
+    streams = in_words(gallery.subjects)
     draw_sheet(
         path, head, cards, footer=f"{streams}   gallery of {counted(len(gallery.reader), 'video')}"
     )

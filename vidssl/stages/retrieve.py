@@ -10,7 +10,13 @@ from vidssl.features import Protocol
 from vidssl.progress import SILENT, Progress
 from vidssl.stages.device import choose_device
 from vidssl.stages.embed import features_of, recipe_of
-from vidssl.stages.evaluation import check_words, find_labels, find_subjects
+from vidssl.stages.evaluation import (
+    check_words,
+    checkpoints_of,
+    find_labels,
+    find_subjects,
+    in_words,
+)
 from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
 from vidssl.stages.result import StageResult
 
@@ -61,9 +67,9 @@ def run(
     }
     if options.dry_run:
         plan: dict[str, Any] = {"makes": f"retrieval/{name}", "recipe": recipe}
-        plan["inputs"] = [s.checkpoint.label for s in subjects] + [pack.label]
+        plan["inputs"] = [*checkpoints_of(subjects), pack.label]
         return RetrievalResult(StageResult(None, notes=labelled.notes, plan=plan), None)
-    shown = " + ".join(f"{s.checkpoint.label}" for s in subjects)
+    shown = in_words(subjects)
     progress.say(f"retrieve: {shown} on {pack.label}, {labelled.selection.note}")
     parents: dict[str, Artifact] = {"annotations": labelled.artifact}
     streams = []
