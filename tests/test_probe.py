@@ -210,7 +210,7 @@ def test_a_split_that_leaks_is_told(tmp_path: Path) -> None:
 
 def test_a_small_test_part_is_told_by_every_evaluation(tmp_path: Path) -> None:
     workspace = small_workspace(tmp_path / "ws")  # 6 test videos
-    told = "the test part has only 6 videos: each is 17 % of a figure, and one standard error up to"
+    told = "the test part has only 6 videos: each counts 17 of 100 points, and one"
     for command in (["probe"], ["retrieve", "--evaluate"], ["probe", "--dry-run"]):
         notes = vidssl(*command, "--json", workspace=workspace.root).json["notes"]
         assert [note for note in notes if note.startswith(told)], command

@@ -276,8 +276,8 @@ def too_few(tests: int) -> list[str]:
     if tests >= FEWEST_TESTS:
         return []
     return [
-        f"the test part has only {counted(tests, 'video')}: each is {100 / tests:.0f} % of a "
-        f"figure, and one standard error up to {50 / math.sqrt(tests):.0f} %, so smaller "
+        f"the test part has only {counted(tests, 'video')}: each counts {100 / tests:.0f} of "
+        f"100 points, and one standard error is up to {50 / math.sqrt(tests):.0f}, so smaller "
         "differences say nothing"
     ]
 
