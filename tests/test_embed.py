@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from small_workspace import make_checkpoint, make_pack, small_workspace
 from watching import Watching
 
+from vidssl import features
 from vidssl.artifacts import Workspace
 from vidssl.errors import Interrupted, VidsslError
 from vidssl.features import Protocol
@@ -58,6 +62,33 @@ def test_an_interrupted_run_goes_on(workspace: Workspace, monkeypatch: pytest.Mo
     found = load_features(result.artifact)
     assert found.ids == whole.ids and np.array_equal(found.offsets, whole.offsets)
     assert np.allclose(found.windows, whole.windows, atol=1e-6)
+
+
+def test_who_wants_features_that_are_being_computed_waits_for_them(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, real = threading.Event(), threading.Event(), features.extract
+
+    def slow(*given: Any, **named: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return real(*given, **named)
+
+    class Second(Watching):
+        def say(self, text: str) -> None:
+            super().say(text)
+            go_on.set()  # only now the first one may end
+
+    monkeypatch.setattr(features, "extract", slow)
+    second = Second()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(embed.run, workspace, EmbedOptions())
+        assert begun.wait(60)
+        found = embed.run(workspace, EmbedOptions(), second)
+        assert not first.result().reused and found.reused
+    assert second.said == ["another process computes features/rgb-infonce: waiting for them"]
+    assert len(workspace.artifacts("features")) == 1 and workspace.unfinished() == []
+    assert not list(workspace.root.glob("features/*/.run-*"))
 
 
 def test_a_full_disk_is_one_sentence(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

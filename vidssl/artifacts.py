@@ -124,7 +124,7 @@ def file_lock(
     path: Path,
     refusal: str | None = None,
     shared: bool = False,
-    before_waiting: Callable[[], None] = lambda: None,
+    before_waiting: Callable[[], None] | None = None,
 ) -> Iterator[None]:
     """Holds a lock on the file `path`; with `refusal`, raises it instead of waiting.
 
@@ -140,7 +140,8 @@ def file_lock(
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             if not _flock(file, path, kind | fcntl.LOCK_NB):
                 if refusal is None:
-                    before_waiting()
+                    if before_waiting is not None:
+                        before_waiting()
                     _flock(file, path, kind)
                 elif not _flock_soon(file, path, kind):
                     raise VidsslError(refusal)
@@ -284,6 +285,8 @@ class Run:
     Args:
         shared: several processes work at it, each in a folder of its own below the work folder;
             what concerns all of them is done in :meth:`alone`.
+        before_waiting: is called where another process is at work on this very run, which is then
+            waited for; None: that is an error.
 
     Attributes:
         finished: the artifact it became, where an earlier process finished it.
@@ -298,9 +301,11 @@ class Run:
         parents: Mapping[str, str],
         new: bool,
         shared: bool = False,
+        before_waiting: Callable[[], None] | None = None,
     ) -> None:
         self.workspace, self.kind, self.name = workspace, kind, name
         self.new, self.shared = new, shared
+        self._before_waiting = before_waiting
         self.recipe, self.parents = dict(recipe), dict(parents)
         self.identity = canonical_digest({"recipe": self.recipe, "parents": self.parents})
         self.folder = workspace.root / kind / name / f".run-{self.identity[:16]}"
@@ -322,8 +327,10 @@ class Run:
         if self.finished is not None:
             return self
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        refusal = f"another process is at work on this very run ({self.folder})"
-        self._lock = file_lock(_beside(self.folder, "lock"), refusal, self.shared)
+        wait = self._before_waiting
+        held = f"another process is at work on this very run ({self.folder})"
+        refusal = held if wait is None else None
+        self._lock = file_lock(_beside(self.folder, "lock"), refusal, self.shared, wait)
         self._lock.__enter__()
         try:
             # It may have been finished between the look and the lock.
@@ -577,6 +584,7 @@ class Workspace:
         parents: Mapping[str, Artifact],
         new: bool = False,
         shared: bool = False,
+        before_waiting: Callable[[], None] | None = None,
     ) -> Run:
         """Opens the run that this recipe and these parents make (see :class:`Run`).
 
@@ -585,7 +593,7 @@ class Workspace:
         """
         check_name(name)
         digests = {role: parent.digest for role, parent in parents.items()}
-        return Run(self, kind, name, recipe, digests, new, shared)
+        return Run(self, kind, name, recipe, digests, new, shared, before_waiting)
 
     def _publish(self, source: Path, kind: str, name: str, body: dict[str, Any]) -> Artifact:
         shelf = self.root / kind / name

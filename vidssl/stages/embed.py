@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,10 @@ def _embed(
     parents = {"checkpoint": subject.checkpoint, "pack": subject.pack}
     recipe = recipe_of(subject, options.protocol)
     name = options.name or name_of(subject)
-    with workspace.open_run("features", name, recipe, parents, options.new) as run:
+    # Several evaluations of one checkpoint want the same features, perhaps at the same time.
+    wait = partial(progress.say, f"another process computes features/{name}: waiting for them")
+    opened = workspace.open_run("features", name, recipe, parents, options.new, before_waiting=wait)
+    with opened as run:
         if run.finished is not None:
             return StageResult(run.finished, reused=True)
         encoder = checkpoint_encoder(subject.checkpoint, subject.stream)
