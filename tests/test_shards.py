@@ -271,6 +271,18 @@ def test_a_swapped_frame_does_not_match_the_digest(shards: Path):
     assert ["does not match its digest" in p for p in ShardReader(shards).verify()] == [True]
 
 
+def test_a_shard_that_may_not_be_read_is_not_called_damaged(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def closed(*given: object, **named: object) -> None:
+        raise PermissionError(errno.EACCES, "Unable to synchronously open file (…)")
+
+    monkeypatch.setattr(h5py, "File", closed)
+    with pytest.raises(VidsslError, match=r"shard-0000\.h5 cannot be read: permission denied") as e:
+        ShardReader(shards)
+    assert not isinstance(e.value, DamagedShard)
+
+
 @pytest.mark.parametrize("keep", [0, 100, 0.5, 0.999])
 def test_a_truncated_shard_is_one_sentence(shards: Path, keep: float):
     path = shards / "shard-0000.h5"

@@ -217,6 +217,23 @@ def test_a_file_system_without_locks_cannot_tell(
     assert run.running is None
 
 
+def test_an_artifact_that_may_not_be_read_is_told_beside_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    closed, real = workspace.newest("checkpoint").path / MANIFEST, Path.read_text
+
+    def read_text(path: Path, *given: str) -> str:
+        if path == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *given)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    found = status.run(workspace)
+    assert [a.kind for a in found.artifacts] == ["pack", "annotations"]
+    assert found.unreadable == [f"{closed} cannot be read: Permission denied"]
+
+
 def test_a_run_that_was_refused_before_it_began_is_not_unfinished(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
 

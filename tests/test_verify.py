@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -154,6 +155,22 @@ def test_an_unreadable_artifact_is_a_finding(workspace: Workspace) -> None:
     (finding,) = bad(workspace).values()
     assert finding.artifact == str(folder)
     assert "damaged" in finding.problems[0]
+
+
+def test_what_a_failing_disk_does_not_give_is_a_finding(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = verify.file_digest
+
+    def failing(path: Path) -> str:
+        if path.suffix == ".h5":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path)
+
+    monkeypatch.setattr(verify, "file_digest", failing)
+    found = bad(workspace)
+    assert {"pack/main/v001", "features/rgb-infonce/v001"} == set(found)
+    assert found["pack/main/v001"].problems[0].endswith("cannot be read: Input/output error")
 
 
 def test_one_artifact_by_any_of_its_names(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -222,6 +223,23 @@ def test_unreadable_files_say_why(tmp_path: Path):
         with pytest.raises(UnreadableVideo, match=reason) as caught:
             read(tmp_path / f"{name}.mp4")
         assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = os.scandir
+
+    def closed(path: str) -> object:
+        if Path(path).name in ("closed", "lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    for name in ("open", "lost+found"):  # that of a disk's root is nobody's
+        write_video(tmp_path / name / "v.mp4", moving_square(2))
+    monkeypatch.setattr(os, "scandir", closed)
+    assert [source.name for source in find_videos(tmp_path)] == ["open/v.mp4"]
+    write_video(tmp_path / "closed" / "v.mp4", moving_square(2))
+    with pytest.raises(VidsslError, match="closed cannot be read: Permission denied"):
+        find_videos(tmp_path)
 
 
 def test_duration_is_what_the_header_says(tmp_path: Path):

@@ -239,7 +239,9 @@ class Artifact:
                 f"{path} is no vidssl artifact: it has no {MANIFEST}; bring the file back, or "
                 "remove the folder"
             ) from None
-        except (ValueError, UnicodeDecodeError):
+        except OSError as error:
+            raise VidsslError(f"{path / MANIFEST} cannot be read: {error.strerror}") from error
+        except ValueError:
             raise VidsslError(f"{path / MANIFEST} is damaged: it is not JSON") from None
         _check_manifest(path, text)
         return cls(

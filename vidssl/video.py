@@ -25,6 +25,7 @@ _SUFFIXES = (
 )
 VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".list"))
+SYSTEM_FOLDERS = frozenset(("lost+found", "System Volume Information"))  # of whole disks
 FINGERPRINT_BLOCK = 64 * 1024
 
 T = TypeVar("T")
@@ -62,7 +63,8 @@ def find_videos(path: Path | str) -> list[Source]:
     The result is sorted by name.
 
     Raises:
-        VidsslError: nothing there, no video in it, or a list naming files that are missing.
+        VidsslError: nothing there, no video in it, a list naming files that are missing, or a file
+            or folder that cannot be read.
     """
     root, files = locate_videos(path)
     return name_videos(root, files, list(map_files(fingerprint, files)))
@@ -133,7 +135,7 @@ def fingerprint(path: Path) -> str:
 
 def _walk(root: Path) -> Iterator[Path]:
     seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back up
             folders.clear()
@@ -144,6 +146,12 @@ def _walk(root: Path) -> Iterator[Path]:
             path = Path(folder, name)
             if not name.startswith(".") and path.is_file() and _is_video(path):
                 yield path
+
+
+def _refuse(error: OSError) -> None:
+    """Raises that a folder cannot be read: its videos would else be missing without a word."""
+    if Path(error.filename).name not in SYSTEM_FOLDERS:
+        raise VidsslError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _is_video(path: Path) -> bool:

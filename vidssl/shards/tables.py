@@ -48,7 +48,7 @@ class ShardTables:
         """Reads one file's tables.
 
         Raises:
-            VidsslError: not a shard, or of an unknown version.
+            VidsslError: not a shard, of an unknown version, or no right to read it.
             DamagedShard: it cannot be read, or its tables do not fit together.
         """
         try:
@@ -61,6 +61,8 @@ class ShardTables:
                 if not views or any(len(column) != videos for column in columns.values()):
                     raise ValueError("its columns differ in length")
                 return cls(path, views, places, columns)
+        except PermissionError as error:
+            raise VidsslError(f"{path} cannot be read: permission denied") from error
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DamagedShard(
                 f"{path} cannot be read as a shard, it is damaged or cut short: {error}"

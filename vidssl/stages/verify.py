@@ -152,8 +152,12 @@ def _faults(artifact: Artifact, task: Task) -> Iterator[tuple[str, str]]:
             yield name, f"{path} is missing"
         elif not _is_complete(artifact, name):
             yield name, f"{path} has {path.stat().st_size} bytes instead of {record['bytes']}"
-        elif file_digest(path) != record["sha256"]:
-            yield name, f"{path} is damaged: its bytes are not those that were written"
+        else:
+            try:
+                if file_digest(path) != record["sha256"]:
+                    yield name, f"{path} is damaged: its bytes are not those that were written"
+            except OSError as error:  # of a failing disk, or of who may read it
+                yield name, f"{path} cannot be read: {error.strerror}"
         task.advance()
 
 
@@ -178,6 +182,8 @@ def _inside(artifact: Artifact, faults: Collection[str], task: Task) -> Iterator
         yield from CHECKS.get(artifact.kind, _nothing)(artifact, faults, task)
     except VidsslError as error:
         yield str(error)
+    except OSError as error:
+        yield f"{artifact.label} cannot be read: {error.strerror}"
 
 
 def _nothing(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
@@ -205,6 +211,8 @@ def _shard(path: Path, task: Task) -> Iterator[str]:
             yield from reader.verify(lambda done: task.advance(0, video=f"{done}/{len(reader)}"))
     except VidsslError as error:
         yield str(error)
+    except OSError as error:
+        yield f"{path} cannot be read: {error.strerror}"
 
 
 def _checkpoint(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
