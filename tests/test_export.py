@@ -13,6 +13,7 @@ from small_workspace import annotate, make_pack
 
 from vidssl.artifacts import Workspace
 from vidssl.checkpoints import checkpoint_encoder, load_encoder, save_encoder, weights_digest
+from vidssl.errors import VidsslError
 from vidssl.views import get_view
 
 
@@ -100,6 +101,18 @@ def test_a_missing_extra_is_one_sentence(place, tmp_path, monkeypatch):
     result = vidssl(*words, workspace=place, code=1)
     assert result.err.startswith("vidssl: export to ONNX needs onnx"), "before anything else"
     assert "vidssl[export]" in result.err and not (tmp_path / "out").exists()
+
+
+def test_what_a_full_disk_left_of_an_export_is_not_in_its_way(place, tmp_path, monkeypatch):
+    def full(path, data):
+        raise VidsslError("the disk is full")
+
+    words = ["export", "--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("vidssl.stages.export.write_json", full)
+        assert "the disk is full" in vidssl(*words, workspace=place, code=1).err
+    assert not (tmp_path / "out").exists()
+    vidssl(*words, workspace=place)
 
 
 def test_what_cannot_be_exported_is_one_sentence(place, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,8 +88,12 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
     blob, name = FORMATS[options.format](encoder, checkpoint)
     card = card_of(checkpoint, encoder.spec, encoder.dim) | {"file": name}
     folder.mkdir(parents=True)
-    atomic_write(folder / name, blob)
-    write_json(folder / CARD, card)
+    try:
+        atomic_write(folder / name, blob)
+        write_json(folder / CARD, card)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # else the same command would find it there
+        raise
     return ExportResult([folder / name, folder / CARD], card)
 
 
