@@ -45,8 +45,8 @@ def test_digests_are_shown_by_labels_or_in_short(tmp_path: Path) -> None:
         {"parents": {"pack": "b" * 64}, "recipe": {"videos": "c" * 64}},
     ]
     assert list(map(str, differences(runs, [pack]))) == [
-        "pack pack/main/v001 → bbbbbbbb",
-        "videos aaaaaaaa → cccccccc",
+        "pack pack/main/v001 → #bbbbbbbb",
+        "videos #aaaaaaaa → #cccccccc",
     ]
 
 

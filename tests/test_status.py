@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from cli_workspace import vidssl
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl.artifacts import (
@@ -167,6 +168,16 @@ def test_unfinished_and_unreadable(tmp_path: Path) -> None:
     (sentence,) = found.unreadable
     assert "format version 9" in sentence
     assert [a.kind for a in found.artifacts] == ["pack", "annotations"]
+
+
+def test_a_workspace_with_nothing_but_an_unfinished_run_is_not_called_empty(
+    tmp_path: Path,
+) -> None:
+    with Workspace(tmp_path).open_run("flow", "main", {}, {}):
+        pass
+    shown = vidssl("status", workspace=tmp_path).out
+    assert "empty" not in shown and "flow/main, stopped" in shown
+    assert "empty; begin with" in vidssl("status", workspace=tmp_path / "none").out
 
 
 def test_a_running_run_is_told_from_a_stopped_one(tmp_path: Path) -> None:

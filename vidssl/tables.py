@@ -210,7 +210,7 @@ def _answer_table(answer: QueryAnswer, result: QueryResult) -> RenderableType:
 def status_tree(status: Status, nodes: Sequence[Node]) -> RenderableType:
     """Gives the lineage of a workspace as a tree, stale artifacts marked."""
     drawn = Tree(Text(status.workspace, style="bold"))
-    if not status.artifacts:
+    if not status.artifacts and not status.unfinished:
         drawn.add(Text("empty; begin with: vidssl extract-flow VIDEOS/, or vidssl demo"))
     for node in nodes:
         _grow(drawn, node)

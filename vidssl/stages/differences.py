@@ -121,7 +121,7 @@ def _manifest(run: Run) -> Manifest:
 def _fields(run: Manifest, labels: Mapping[str, str]) -> dict[str, str]:
     """Gives a run's parents and the numbers of its recipe, as people read them."""
     parents = {
-        role: labels.get(digest, digest[:8]) for role, digest in run.get("parents", {}).items()
+        role: labels.get(digest, _value(digest)) for role, digest in run.get("parents", {}).items()
     }
     return parents | {name: _value(value) for name, value in _flat(run.get("recipe", {}))}
 
@@ -140,7 +140,7 @@ def _value(value: Any) -> str:
     if value is None:
         return ABSENT
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
-        return value[:8]  # a digest
+        return f"#{value[:8]}"  # a digest
     return str(value)
 
 
