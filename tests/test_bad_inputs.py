@@ -3,12 +3,17 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from cli_workspace import SMALL, make_videos, vidssl
+from typer.testing import CliRunner
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.artifacts import Workspace, canonical_digest
+from vidssl.cli import app
 
 
 def sentence(result) -> str:
@@ -146,6 +151,7 @@ WRONG_OPTIONS = [
     ("pretrain --method cpc --set blocks=2", "more than 2, such as"),
     ("pretrain --device tpu", "cpu and cuda"),
     ("pretrain --name ../x", "letters"),
+    (f"pretrain --name {'x' * 201}", "at most 200 characters"),
     ("pretrain --snapshot-epochs 500", "--snapshot-epochs"),
     ("cotrain --stream flw", "did you mean flow"),
     ("cotrain --method coclrr", "did you mean coclr"),
@@ -309,3 +315,33 @@ def test_a_workspace_that_cannot_be_written_is_one_sentence(finished):
 def test_errors_as_json(tmp_path):
     result = vidssl("pretrain", "--json", workspace=tmp_path / "w", code=1)
     assert result.json["exit_code"] == 1 and "vidssl pack" in result.json["error"]
+
+
+@pytest.mark.parametrize(
+    "line", ["pretrain --epochs many", "pretrain --epochs 0", "extract-flow", "pretrain --epoch 3"]
+)
+def test_words_that_cannot_be_parsed_are_told_as_json_as_well(tmp_path, line):
+    result = vidssl(*line.split(), "--json", workspace=tmp_path / "w", code=2)
+    assert result.json["exit_code"] == 2 and result.json["error"]
+    assert "Usage" in result.err
+
+
+@pytest.mark.parametrize(
+    "words", [["extract-flow", ""], ["retrieve", "a.mp4", ""], ["retrieve", "a.mp4", "--sheet", ""]]
+)
+def test_an_empty_path_is_not_the_current_folder(tmp_path, words):
+    assert "a path is empty" in refused(*words, workspace=tmp_path / "w", code=2)
+    raw = CliRunner().invoke(app, ["status", "-w", ""])
+    assert raw.exit_code == 2 and "a path is empty" in raw.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["pretrain", "--json"]])
+def test_a_full_disk_behind_the_output_is_one_sentence(tmp_path, arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vidssl", *arguments, "-w", tmp_path / "w"],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("vidssl: ") and done.stderr.count("\n") == 1, done.stderr

@@ -46,6 +46,7 @@ FORMAT_VERSIONS: dict[str, int] = {
 MANIFEST = "artifact.json"
 RUN_MANIFEST = "run.json"
 LOOK_OF_OTHERS = 0.3  # seconds for which a look at a lock (is_locked) may be in the way
+LONGEST_NAME = 200  # file systems allow 255 bytes
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 FileRecord = Mapping[str, Any]  # bytes and sha256 of a file
@@ -55,6 +56,11 @@ def check_name(name: str) -> None:
     """Raises a :class:`UsageError` unless an artifact can bear that name."""
     if not NAME_PATTERN.fullmatch(name):
         raise UsageError(f"{name!r} is no artifact name: use letters, digits, . _ and -")
+    if len(name) > LONGEST_NAME:
+        raise UsageError(
+            f"an artifact's name has at most {LONGEST_NAME} characters, and this has {len(name)}: "
+            f"{name[:20]}…"
+        )
 
 
 # ── digests and atomic writes ────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from vidssl.artifacts import Workspace
 from vidssl.console import make_progress
-from vidssl.errors import VidsslError
+from vidssl.errors import UsageError, VidsslError
 from vidssl.interrupts import work_begins
 from vidssl.progress import Progress
 from vidssl.stages.headline import COLLAPSED, headline
@@ -83,11 +83,23 @@ class Commands(PlainHelp, TyperGroup):
             _fail(arguments, f"{error.filename}: {error.strerror}", 1)
         except KeyboardInterrupt:
             _fail(arguments, "interrupted; the same command goes on where it stopped", 130)
+        except Exception as error:
+            if hasattr(error, "format_message"):  # typer's own, of words that it cannot parse
+                _fail_as_json(arguments, error.format_message(), getattr(error, "exit_code", 2))
+            raise
+
+
+def _fail_as_json(arguments: list[str], sentence: str, code: int) -> None:
+    if "--json" not in arguments:
+        return
+    try:
+        print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
+    except OSError:  # that is perhaps the very error: nobody is to be told again at the end
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _fail(arguments: list[str], sentence: str, code: int) -> None:
-    if "--json" in arguments:
-        print(json.dumps({"error": sentence, "exit_code": code}))
+    _fail_as_json(arguments, sentence, code)
     if "-v" in arguments or "--verbose" in arguments:
         traceback.print_exc()
     line = Text.assemble(("vidssl: ", "bold red"), sentence)
@@ -123,7 +135,7 @@ class Terminal:
     def json_out(self, value: Mapping[str, Any] | list[Any]) -> None:
         """Prints one JSON document, when that is wanted."""
         if self.json and not self.silent:
-            print(json.dumps(value, indent=1, default=str))
+            print(json.dumps(value, indent=1, default=str), flush=True)
 
     def finish(self, result: StageResult, next_command: Callable[[], str]) -> None:
         """Prints what a stage gave, and exits with 3 when it left videos out.
@@ -262,9 +274,22 @@ def terminal_command(
 def _say_what_it_takes(parameter: inspect.Parameter) -> None:
     """Gives an argument its name and an option its type to be shown by, where nothing is said."""
     kind, info = get_args(parameter.annotation)[:2]
+    if plain_type(kind)[0] is Path:
+        info.parser = path
     if info.metavar is None:
         argument = isinstance(info, typer.models.ArgumentInfo)
         info.metavar = parameter.name.upper() if argument else METAVARS[plain_type(kind)[0]]
+
+
+def path(text: str | Path) -> Path:
+    """Gives the path that a word of the command line is.
+
+    Raises:
+        UsageError: the word is empty, which would else mean the current folder.
+    """
+    if text == "":
+        raise UsageError("a path is empty: is a variable of the shell not set?")
+    return Path(text)
 
 
 def plain_type(kind: Any) -> tuple[type, bool]:
