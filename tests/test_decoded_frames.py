@@ -34,7 +34,7 @@ class Counting:
     def frame_bytes(self, view):
         return self.reader.frame_bytes(view)
 
-    def pictures(self, view, video, indices):
+    def pictures(self, view, video, indices, *, for_copying=False):
         for index, picture in zip(
             np.unique(indices), self.reader.pictures(view, video, indices), strict=True
         ):
@@ -58,10 +58,10 @@ def videos(reader) -> TrainingVideos:
     return TrainingVideos(reader, rows, rows, rows)
 
 
-def steps(of: TrainingVideos) -> list:
+def steps(of: TrainingVideos, threads: int = 2) -> list:
     """Four epochs of a step each, with everything that an augmentation may do."""
     vivid = AugmentSpec(channel_shuffle=0.5, gray=0.4, jitter=0.9)
-    loader = ClipLoader(of, VIEWS, ClipSpec(4, 2, 16), vivid, VIDEOS, seed=3, threads=2)
+    loader = ClipLoader(of, VIEWS, ClipSpec(4, 2, 16), vivid, VIDEOS, seed=3, threads=threads)
     return [batch for micro_batches in loader.steps(0, 4) for batch in micro_batches]
 
 
@@ -75,9 +75,10 @@ def test_batches_are_the_same_bit_for_bit(reader, most):
 
 
 def test_each_frame_is_decoded_once(counting):
-    steps(videos(DecodedFrames(counting, 1 << 30)))
+    # Two threads that want the same frame at the same moment would each decode it.
+    steps(videos(DecodedFrames(counting, 1 << 30)), threads=1)
     assert set(counting.decoded.values()) == {1}
-    steps(videos(counting))
+    steps(videos(counting), threads=1)
     assert max(counting.decoded.values()) > 1
 
 
@@ -87,6 +88,14 @@ def test_frames_come_in_ascending_order_each_once(reader):
     for wanted in ([9, 3, 4, 4], [9, 3, 4, 4]):
         got = list(kept.pictures("rgb", 2, np.array(wanted)))
         assert np.array_equal(got, reader.frames("rgb", 2, [3, 4, 9]))
+
+
+def test_all_else_is_the_other_readers(reader):
+    kept = DecodedFrames(reader, 1 << 30)
+    assert kept.views == reader.views
+    assert np.array_equal(kept.frame_count("flow"), reader.frame_count("flow"))
+    assert kept.frame_bytes("rgb") == reader.frame_bytes("rgb")
+    assert kept.read("rgb", 1, [3, 1]) == reader.read("rgb", 1, [3, 1])
 
 
 def test_what_does_not_fit_is_given_and_not_kept(counting):

@@ -8,9 +8,10 @@ Legend: H and W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,11 @@ class DecodedFrames:
         self._lock = Lock()
         self.bytes = 0
 
+    @property
+    def views(self) -> Mapping[str, Mapping[str, Any]]:
+        """How each view's frames are stored."""
+        return self._reader.views
+
     def frame_count(self, view: str) -> np.ndarray:
         """Gives the number of frames of every video."""
         return self._reader.frame_count(view)
@@ -47,8 +53,17 @@ class DecodedFrames:
         """Gives the mean bytes of a stored frame."""
         return self._reader.frame_bytes(view)
 
-    def pictures(self, view: str, video: int, indices: np.ndarray) -> Iterator[np.ndarray]:
+    def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
+        """Gives frames as they are stored, in the order asked for; none of them is kept."""
+        return self._reader.read(view, video, indices)
+
+    def pictures(
+        self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
+    ) -> Iterator[np.ndarray]:
         """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
+
+        Args:
+            for_copying: is no matter here; memory is in order.
 
         Raises:
             As the other reader.
