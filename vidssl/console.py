@@ -93,21 +93,14 @@ class _Timed:
 
 
 class RichProgress:
-    """Bars with rate and remaining time on a terminal."""
+    """Bars with rate and remaining time on a terminal.
+
+    Those of tasks that are open at the same time lie below each other; the bar of one that ends
+    moves above them, and stays.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
-
-    def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Task:
-        return _RichTask(self.console, _Timed(description, total, unit, done))
-
-    def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
-
-
-class _RichTask:
-    def __init__(self, console: Console, timed: _Timed) -> None:
-        self._timed = timed
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -117,10 +110,19 @@ class _RichTask:
             TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[figures]}", style="dim"),
             console=console,
+            transient=True,
         )
-        self._id = self._bars.add_task(
-            timed.description, total=timed.total, completed=timed.done, rate="", left="", figures=""
-        )
+
+    def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Task:
+        return _RichTask(self._bars, _Timed(description, total, unit, done))
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+
+class _RichTask:
+    def __init__(self, bars: Bars, timed: _Timed) -> None:
+        self._bars, self._timed = bars, timed
 
     def advance(self, n: int = 1, **figures: float | str) -> None:
         self._timed.count(n, figures)
@@ -136,6 +138,10 @@ class _RichTask:
         self._bars.console.print(text, markup=False, highlight=False)
 
     def __enter__(self) -> Self:
+        timed = self._timed
+        self._id = self._bars.add_task(
+            timed.description, total=timed.total, completed=timed.done, rate="", left="", figures=""
+        )
         self._bars.start()
         return self
 
@@ -145,7 +151,14 @@ class _RichTask:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        (own,) = [task for task in self._bars.tasks if task.id == self._id]
+        last = self._bars.make_tasks_table([own])
+        self._bars.remove_task(self._id)
+        if self._bars.tasks:
+            self._bars.refresh()  # else the bar would be seen twice until the others move
+        else:
+            self._bars.stop()
+        self._bars.console.print(last)
 
 
 class PlainProgress:

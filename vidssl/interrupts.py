@@ -55,11 +55,42 @@ def deaf_children() -> Iterator[None]:
     from multiprocessing import resource_tracker  # here, since this module must import quickly
 
     resource_tracker.ensure_running()  # it starts with the first child, and unblocks signals
+    with deaf():
+        yield
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait, and come late."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def heed_parent() -> None:
+    """Lets SIGTERM end work by an exception in a process that was started deaf.
+
+    So a parent asks for an end, which may have come too early and waited. Ctrl-C stays unheard: to
+    long work it would be the first signal, and the parent's the second, which cuts saving short.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+
+
+def end_with_parent() -> None:
+    """Lets this process end at once when the one that started it dies, however it dies."""
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    from multiprocessing import parent_process  # here, since this module must import quickly
+
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 # ── while there is ───────────────────────────────────────────────────────────────────────────

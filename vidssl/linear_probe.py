@@ -8,8 +8,7 @@ Legend: N videos, D feature width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidssl.errors import require
+from vidssl.machine import one_thread
 
 PUBLISHED_BATCH = 1024
 STEPS_PER_EPOCH = 8
@@ -126,7 +126,7 @@ def train_probe(
     milestones = [round(share * config.epochs) for share in config.decay_at]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=0.1)
     steps = max(1, min(-(-len(x) // batch), len(x) // 2))  # at least two videos in each
-    with _one_thread():
+    with one_thread():
         for _ in range(config.epochs):
             after_epoch(_epoch(probe, optimiser, x, y, steps, generator))
             schedule.step()
@@ -153,26 +153,11 @@ def _epoch(
     return float(total) / len(x)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Runs PyTorch's CPU work in one thread.
-
-    Sums then come out the same on any number of cores, and steps this small are no slower: on a
-    busy machine, where threads wait for one another, they are many times faster.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @torch.inference_mode()
 def probabilities(
     probe: LinearProbe, features_ND: np.ndarray, device: torch.device | str = "cpu"
 ) -> np.ndarray:
     """Gives class probabilities, float32 [N, K]."""
-    with _one_thread():
+    with one_thread():
         scores = probe.to(device).eval()(torch.from_numpy(features_ND).to(device))
     return scores.softmax(1).cpu().numpy()

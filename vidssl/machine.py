@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -29,6 +31,23 @@ def free_memory() -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return 1024 * int(found[0]) if found else None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Runs PyTorch's CPU work in one thread.
+
+    Sums then come out the same on any number of cores. Small networks are no slower: on a busy
+    machine, where threads wait for one another, they are many times faster.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _quota() -> float:

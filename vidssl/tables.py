@@ -271,11 +271,10 @@ def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
         at1 = row.recall.at(1)
         probed = percent(row.probe.top1, row.probe.error) if row.probe else "–"
         table.add_row(row.features, percent(at1.recall, at1.error), probed)
-    seconds = sum(result.seconds.values())
     query = next(iter(sorted(result.videos.rglob("*.mp4"))))
     said = [
         Text(f"{first.queries} test and {first.gallery} training clips of "
-             f"{len(result.classes)} motions, {seconds:.0f} s in all"),
+             f"{len(result.classes)} motions, {result.total:.0f} s in all"),
         *map(Text, result.findings()),
         Text("\nGo on with this workspace:", style="bold"),
         Text(f"  vidssl retrieve {query} --sheet neighbours.png -w {workspace}"),

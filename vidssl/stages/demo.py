@@ -1,30 +1,37 @@
 """`vidssl demo`: the whole pipeline on video it makes itself, and what was learned as one table.
 
-Nothing here is special: every step is a public stage, run as the user would run it.
+Nothing here is special: every step is a public stage, run as the user would run it. On a CPU
+trainings and evaluations that do not need each other run at the same time, in one thread each:
+more make so small a network no faster, and its figures would depend on how many there are.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.machine import cores
+from vidssl.machine import cores, one_thread
 from vidssl.progress import SILENT, Progress
 from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.stages.classification import ClassificationReport
 from vidssl.stages.device import choose_device
 from vidssl.stages.recall import RetrievalReport
+from vidssl.stages.result import StageResult
+from vidssl.stages.side_by_side import Job, carry_out
 from vidssl.synthetic import MOTIONS, write_clips
 
 RECIPE = "demo"
 APPEARANCE = ("colour-histogram", "mean-frame")
 CONTROL = "InfoNCE RGB, as long"
+COCLR = "CoCLR RGB"
+EVALUATE = "evaluate"
 CLIPS = 480
 
 
@@ -67,13 +74,16 @@ class DemoResult:
 
     Attributes:
         videos: the folder of made-up clips, with splits.csv in it.
-        seconds: time per step; steps that were finished before take none.
+        seconds: time per step; steps that were finished before take none. Trainings and
+            evaluations may run at the same time.
+        total: seconds from beginning to end.
     """
 
     videos: Path
     classes: list[str]
     rows: list[DemoRow]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    total: float = 0.0
 
     def row(self, features: str) -> DemoRow:
         """Gives the row of one kind of feature."""
@@ -82,7 +92,7 @@ class DemoResult:
     def findings(self) -> list[str]:
         """Gives, in sentences, what the figures show and what they do not."""
         blind = all(self.row(_named(name)).within_chance for name in APPEARANCE)
-        before, after = (self.row(n).recall.at(1) for n in (CONTROL, "CoCLR RGB"))
+        before, after = (self.row(n).recall.at(1) for n in (CONTROL, COCLR))
         gain = after.recall - before.recall
         error = (before.error**2 + after.error**2) ** 0.5
         verdict = (
@@ -105,16 +115,18 @@ class DemoResult:
             "classes": self.classes,
             "rows": [asdict(row) for row in self.rows],
             "seconds": dict(self.seconds),
+            "total_seconds": self.total,
         }
 
 
 def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT) -> DemoResult:
     """Makes clips and runs every stage on them; what is finished already is not done again."""
     check(options)
+    begin = time.monotonic()
     seconds: dict[str, float] = {}
 
     @contextmanager
-    def timed(step: str):  # type: ignore[no-untyped-def]
+    def timed(step: str) -> Iterator[None]:
         begin = time.monotonic()
         yield
         seconds[step] = round(time.monotonic() - begin, 1)
@@ -127,18 +139,16 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
     with timed("pack"):
         pack_config = pack.Pack(videos, labels=str(videos / "splits.csv"), workers=options.workers)
         pack.run(workspace, pack_config, progress)
-    checkpoints: dict[str, Artifact | None] = {}
-    for name, train in trainings(workspace, options, progress).items():
-        with timed(name):
-            checkpoints[name] = train()
-    with timed("evaluate"):
-        rows = evaluate_unlearned(workspace, options, progress)
-        rows += [
-            evaluate(workspace, name, checkpoint, options, progress)
-            for name, checkpoint in checkpoints.items()
-            if checkpoint is not None
-        ]
-    return DemoResult(videos, list(MOTIONS), rows, seconds)
+    done = carry_out(jobs(workspace, options), processes(options), progress)
+    seconds |= {name: round(job.seconds, 1) for name, job in done.items()}
+    rows = [row for name, job in done.items() if name.startswith(EVALUATE) for row in job.result]
+    total = round(time.monotonic() - begin, 1)
+    return DemoResult(videos, list(MOTIONS), rows, seconds, total)
+
+
+def processes(options: DemoOptions) -> int:
+    """Gives how many trainings and evaluations run at a time; one device takes them in turn."""
+    return (options.workers or cores()) if choose_device(options.device) == "cpu" else 1
 
 
 def check(options: DemoOptions) -> None:
@@ -163,51 +173,70 @@ def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -
     return write_clips(folder, options.clips, options.seed, workers=workers, progress=progress)
 
 
-def trainings(
-    workspace: Workspace, options: DemoOptions, progress: Progress
-) -> dict[str, Callable[[], Artifact | None]]:
-    """Gives the demo's trainings in their order; each gives its checkpoint.
+# ── trainings and evaluations, of which several may run at a time ────────────────────────────
 
-    The control, InfoNCE for as long as InfoNCE and CoCLR together, comes first: then the newest
-    checkpoints are those the user would go on with.
+
+def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
+    """Gives the demo's trainings, and then their evaluations in the order of the table.
+
+    The control, InfoNCE for as long as InfoNCE and CoCLR together, comes first: it is the longest
+    but for what CoCLR waits for, and in the end the newest RGB encoder is CoCLR's, with which the
+    user would go on.
     """
-    common: dict[str, Any] = {
-        "recipe": RECIPE,
-        "seed": options.seed,
-        "device": options.device,
-        "settings": options.settings,
-    }
+    common = {"recipe": RECIPE, "seed": options.seed, "device": options.device}
+    as_long = _epochs("infonce", options) + _epochs("coclr", options)
+    control = pretrain.PretrainOptions(
+        name="rgb-infonce-long", settings=(*options.settings, ("epochs", as_long)), **common
+    )
+    rgb, flow = (
+        pretrain.PretrainOptions(stream=stream, settings=options.settings, **common)
+        for stream in ("rgb", "flow")
+    )
+    together = cotrain.CotrainOptions(settings=options.settings, **common)
+    trainings = [
+        Job(CONTROL, partial(_pretrain, workspace, control)),
+        Job("InfoNCE RGB", partial(_pretrain, workspace, rgb)),
+        Job("InfoNCE flow", partial(_pretrain, workspace, flow)),
+        Job(COCLR, partial(_cotrain, workspace, together), ("InfoNCE RGB", "InfoNCE flow")),
+    ]
+    evaluations = [
+        Job(f"{EVALUATE} {job.name}", partial(_evaluate, workspace, options, job.name), (job.name,))
+        for job in trainings
+    ]
+    unlearned = Job(f"{EVALUATE} unlearned", partial(_evaluate_unlearned, workspace, options))
+    return [*trainings, unlearned, *evaluations]
 
-    def alone(stream: str, **own: Any) -> Callable[[], Artifact | None]:
-        return lambda: (
-            pretrain.run(
-                workspace, pretrain.PretrainOptions(stream=stream, **(common | own)), progress
-            ).artifact
-        )
 
-    epochs = {method: _epochs(method, options) for method in ("infonce", "coclr")}
-    longer = (*options.settings, ("epochs", sum(epochs.values())))
+def _pretrain(
+    workspace: Workspace, options: pretrain.PretrainOptions, progress: Progress
+) -> Artifact:
+    with one_thread():
+        return _checkpoint(pretrain.run(workspace, options, progress))
 
-    def together() -> Artifact | None:
-        # Named, since after a finished demo the newest are the co-trained ones.
-        pair = {"student": "rgb-infonce", "partner": "flow-infonce"}
-        return cotrain.run(
-            workspace, cotrain.CotrainOptions(stream="rgb", **pair, **common), progress
-        ).artifact
 
-    return {
-        CONTROL: alone("rgb", name="rgb-infonce-long", settings=longer),
-        "InfoNCE RGB": alone("rgb"),
-        "InfoNCE flow": alone("flow"),
-        "CoCLR RGB": together,
-    }
+def _cotrain(
+    workspace: Workspace,
+    options: cotrain.CotrainOptions,
+    progress: Progress,
+    student: Artifact,
+    partner: Artifact,
+) -> Artifact:
+    # Named, since after a finished demo the newest are others.
+    pair = replace(options, student=student.label, partner=partner.label)
+    with one_thread():
+        return _checkpoint(cotrain.run(workspace, pair, progress))
+
+
+def _checkpoint(result: StageResult) -> Artifact:
+    assert result.artifact is not None
+    return result.artifact
 
 
 def _epochs(method: str, options: DemoOptions) -> int:
     return load_recipe(RECIPE, method, "rgb", options.settings).train.epochs
 
 
-def evaluate_unlearned(
+def _evaluate_unlearned(
     workspace: Workspace, options: DemoOptions, progress: Progress
 ) -> list[DemoRow]:
     """Measures appearance, and the networks before any training."""
@@ -217,11 +246,9 @@ def evaluate_unlearned(
         baselines.untrained_spec(view, recipe.network.backbone, clip.frames, clip.stride, clip.size)
         for view in ("rgb", "flow")
     )
-    measured = baselines.run(
-        workspace,
-        baselines.BaselineOptions(APPEARANCE, untrained, device=options.device),
-        progress,
-    )
+    wanted = baselines.BaselineOptions(APPEARANCE, untrained, device=options.device)
+    with one_thread():
+        measured = baselines.run(workspace, wanted, progress)
     names = (*map(_named, APPEARANCE), "untrained RGB", "untrained flow")
     return [
         DemoRow(name, result.retrieval.report, result.probe.report)
@@ -230,17 +257,17 @@ def evaluate_unlearned(
     ]
 
 
-def evaluate(
-    workspace: Workspace, name: str, checkpoint: Artifact, options: DemoOptions, progress: Progress
-) -> DemoRow:
+def _evaluate(
+    workspace: Workspace,
+    options: DemoOptions,
+    name: str,
+    progress: Progress,
+    checkpoint: Artifact,
+) -> list[DemoRow]:
     """Measures one checkpoint: nearest neighbours and linear probe."""
-    recall = retrieve.run(
-        workspace,
-        retrieve.RetrieveOptions((checkpoint.label,), device=options.device),
-        progress,
-    )
-    probed = probe.run(
-        workspace, probe.ProbeOptions((checkpoint.label,), device=options.device), progress
-    )
+    of, device = (checkpoint.label,), options.device
+    with one_thread():
+        recall = retrieve.run(workspace, retrieve.RetrieveOptions(of, device=device), progress)
+        probed = probe.run(workspace, probe.ProbeOptions(of, device=device), progress)
     assert recall.report is not None
-    return DemoRow(name, recall.report, probed.report)
+    return [DemoRow(name, recall.report, probed.report)]

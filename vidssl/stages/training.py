@@ -21,6 +21,7 @@ from vidssl.checkpoints import (
     weights_digest,
 )
 from vidssl.clips import ClipSpec, TrainingVideos
+from vidssl.decoded_frames import decoded_once
 from vidssl.engine import Place, collapse, fit
 from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name, require
 from vidssl.loader import ClipLoader
@@ -432,7 +433,7 @@ def _train(
     progress: Progress,
     epoch_done: Callable[[Objective, int], None],
 ) -> tuple[Objective, Row]:
-    objective, loader, place = _make(plan, plan.data.videos, progress)
+    objective, loader, place = _make(plan, plan.data.videos, progress, keep_decoded=True)
     last = fit(
         objective,
         loader,
@@ -448,9 +449,13 @@ def _train(
 
 
 def _make(
-    plan: TrainingPlan, videos: TrainingVideos, progress: Progress
+    plan: TrainingPlan, videos: TrainingVideos, progress: Progress, keep_decoded: bool = False
 ) -> tuple[Objective, ClipLoader, Place]:
-    """Builds what the engine takes, all of it as the seed says."""
+    """Builds what the engine takes, all of it as the seed says.
+
+    Args:
+        keep_decoded: on a CPU, decode the frames of a small set once.
+    """
     options, recipe = plan.options, plan.recipe
     device = distributed.local_device(choose_device(options.device))
     torch.manual_seed(options.seed)
@@ -462,6 +467,8 @@ def _make(
     }
     for sentence in _not_as_the_policy_says(recipe, presentations):
         progress.say(sentence)
+    if keep_decoded and device.type == "cpu":
+        videos = decoded_once(videos, objective.needs.views)
     loader = ClipLoader(
         videos,
         objective.needs.views,

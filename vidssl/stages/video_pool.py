@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from typing import Any
 import cv2
 
 from vidssl.errors import Interrupted, VidsslError
-from vidssl.interrupts import StopRequest, deaf_children, stop_requests
+from vidssl.interrupts import StopRequest, deaf_children, end_with_parent, stop_requests
 from vidssl.machine import cores
 from vidssl.shards import VideoRecord
 from vidssl.video import Source
@@ -193,7 +192,7 @@ class _Worker:
 
 def _serve(pipe: Connection, stream: Stream) -> None:
     """A worker's life: one video after another, until the parent hangs up or dies."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     cv2.setNumThreads(0)
     os.environ["OMP_NUM_THREADS"] = "1"  # should the work load PyTorch
     while True:
@@ -236,10 +235,3 @@ def _failed(error: Exception) -> Product:
 
 def _whole(source: Source, work: Work) -> Iterator[Product]:
     yield work(source)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,0 +1,75 @@
+"""What a stage in another process says is shown as if it had been said here."""
+
+import pickle
+
+from vidssl.relayed_progress import Shower, Teller
+
+
+class Noting:
+    """A progress whose tasks note what is done to them, in one list."""
+
+    def __init__(self) -> None:
+        self.did: list[tuple] = []
+
+    def say(self, text):
+        self.did.append(("say", text))
+
+    def task(self, description, total, unit, done=0):
+        self.did.append(("task", description, total, unit, done))
+        return NotingTask(description, self.did)
+
+
+class NotingTask:
+    def __init__(self, name, did):
+        self.name, self.did = name, did
+
+    def advance(self, n=1, **figures):
+        self.did.append((self.name, "advance", n, figures))
+
+    def note(self, text):
+        self.did.append((self.name, "note", text))
+
+    def __enter__(self):
+        self.did.append((self.name, "begin"))
+        return self
+
+    def __exit__(self, *error):
+        self.did.append((self.name, "end"))
+
+
+def work(progress):
+    """Two tasks at a time, whose calls alternate."""
+    progress.say("hello")
+    with progress.task("long", 10, "step", 3) as long:
+        long.advance(2, loss=0.5)
+        with progress.task("short", None, "video") as short:
+            short.advance()
+            long.advance(1, epoch="2")
+            short.note("a word")
+    progress.say("bye")
+
+
+def relayed(progress) -> tuple[Teller, Shower]:
+    """A pair with pickle between, as in a pipe."""
+    shower = Shower(progress)
+    return Teller(lambda told: shower.show(pickle.loads(pickle.dumps(told)))), shower
+
+
+def test_it_is_as_if_it_were_said_here():
+    here, there = Noting(), Noting()
+    work(here)
+    teller, shower = relayed(there)
+    work(teller)
+    shower.close()
+    assert there.did == here.did and len(here.did) == 12
+
+
+def test_what_a_dead_process_left_open_is_ended():
+    there = Noting()
+    teller, shower = relayed(there)
+    teller.task("one", 1, "step").__enter__()
+    teller.task("two", 1, "step").__enter__()
+    shower.close()
+    shower.close()
+    assert there.did[-2:] == [("two", "end"), ("one", "end")]
+    assert len([done for done in there.did if done[-1] == "end"]) == 2

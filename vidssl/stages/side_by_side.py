@@ -1,0 +1,237 @@
+"""Jobs that take a core each, at the same time as far as they do not need each other's results.
+
+Each process does one job after another; progress, results and errors come to the process that was
+typed. A signal goes to that one alone: it asks the others to save, and waits for them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from vidssl.errors import Interrupted, VidsslError
+from vidssl.interrupts import (
+    StopRequest,
+    deaf,
+    deaf_children,
+    end_with_parent,
+    heed_parent,
+    stop_requests,
+)
+from vidssl.progress import Progress
+from vidssl.relayed_progress import Shower, Teller, Told
+
+LOOK_UP_EVERY = 0.2  # seconds between two looks whether a signal came
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work.
+
+    Attributes:
+        work: takes a progress and the results of the jobs in `after`; where there are several
+            processes, it and what it gives must be fit to be pickled.
+        after: names of the jobs that must be done before.
+    """
+
+    name: str
+    work: Callable[..., Any]
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job gave, and the seconds it took."""
+
+    result: Any
+    seconds: float
+
+
+def carry_out(jobs: Sequence[Job], processes: int, progress: Progress) -> dict[str, Done]:
+    """Does all jobs; of those that can begin, the first of the list begins first.
+
+    Args:
+        jobs: each of them later than those in its `after`.
+        processes: how many jobs at a time; with 1 all is done in this process, in the list's order.
+
+    Raises:
+        Interrupted: a signal came; all jobs have saved what they save at a signal.
+        VidsslError: a job raised it, or the process that did it died. The others have saved.
+        RuntimeError: a job raised something else.
+    """
+    if processes == 1:
+        return _one_after_the_other(jobs, progress)
+    done: dict[str, Done] = {}
+    waiting = list(jobs)
+    with stop_requests() as stop, _pool() as pool:
+        while len(done) < len(jobs):
+            while (job := _ready(waiting, done)) is not None:
+                worker = _idle(pool, processes, progress)
+                if worker is None:
+                    break
+                waiting.remove(job)
+                worker.give(job, [done[name].result for name in job.after])
+            busy = {worker.pipe: worker for worker in pool if worker.job is not None}
+            for pipe in wait(list(busy), LOOK_UP_EVERY):
+                done |= busy[pipe].take()  # type: ignore[index]
+            if stop:
+                raise _interrupted(stop)
+    return {job.name: done[job.name] for job in jobs}
+
+
+def _one_after_the_other(jobs: Sequence[Job], progress: Progress) -> dict[str, Done]:
+    done: dict[str, Done] = {}
+    for job in jobs:
+        begin = time.monotonic()
+        result = job.work(progress, *(done[name].result for name in job.after))
+        done[job.name] = Done(result, time.monotonic() - begin)
+    return done
+
+
+def _ready(waiting: Sequence[Job], done: Mapping[str, Done]) -> Job | None:
+    """Gives the first job that can begin."""
+    return next((job for job in waiting if done.keys() >= set(job.after)), None)
+
+
+def _idle(pool: list[_Worker], most: int, progress: Progress) -> _Worker | None:
+    """Gives a process that has nothing to do, a new one while there may be more, or None."""
+    found = next((worker for worker in pool if worker.job is None), None)
+    if found is None and len(pool) < most:
+        found = _Worker(progress)
+        pool.append(found)
+    return found
+
+
+def _interrupted(stop: StopRequest) -> Interrupted:
+    return Interrupted(
+        "interrupted; all is saved, the same command goes on from here", stop.signal_number or 15
+    )
+
+
+@contextmanager
+def _pool() -> Iterator[list[_Worker]]:
+    """Gives a list for workers. In the end they are asked to save, and waited for."""
+    pool: list[_Worker] = []
+    try:
+        yield pool
+    finally:
+        try:
+            for worker in pool:
+                worker.process.terminate()
+            for worker in pool:
+                worker.wait()
+        finally:  # a second signal cuts the waiting short
+            for worker in pool:
+                worker.end()
+
+
+class _Worker:
+    """A process that is given one job at a time, and this process's end of the pipe to it."""
+
+    def __init__(self, progress: Progress) -> None:
+        # spawn: a fork would copy the locks of whatever threads this process runs.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True, name="vidssl")
+        with deaf_children():
+            self.process.start()
+        theirs.close()
+        self.job: Job | None = None
+        self._shower = Shower(progress)
+
+    def give(self, job: Job, earlier: list[Any]) -> None:
+        """Sends a job, with the results it needs."""
+        self.job = job
+        with suppress(OSError):  # it died in between; take() finds out
+            self.pipe.send((job.work, earlier))
+
+    def take(self) -> dict[str, Done]:
+        """Receives one thing: progress, which is shown; the job's result; or a failure, raised."""
+        assert self.job is not None
+        name = self.job.name
+        try:
+            came = self.pipe.recv()
+        except (EOFError, OSError):
+            raise VidsslError(self._how_it_ended(name)) from None
+        if isinstance(came, Told):
+            self._shower.show(came)
+            return {}
+        self.job = None
+        if isinstance(came, _Failed):
+            raise came.error()
+        return {name: came}
+
+    def _how_it_ended(self, name: str) -> str:
+        self.process.join()
+        code = self.process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"the process that did “{name}” has ended ({how}); the same command goes on"
+
+    def wait(self) -> None:
+        """Waits until the process has ended, showing what it still tells."""
+        with suppress(EOFError, OSError):  # it has
+            while True:
+                came = self.pipe.recv()
+                if isinstance(came, Told):
+                    self._shower.show(came)
+
+    def end(self) -> None:
+        """Ends the process, if it is still there."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        self._shower.close()
+
+
+# ── in the other process ─────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What a job raised, in words: not every exception can be pickled.
+
+    Attributes:
+        exit_code: of a VidsslError; None: it was none, and the text is a traceback.
+    """
+
+    text: str
+    exit_code: int | None = None
+
+    def error(self) -> Exception:
+        if self.exit_code is None:
+            return RuntimeError(self.text)
+        error = VidsslError(self.text)
+        error.exit_code = self.exit_code
+        return error
+
+
+def _serve(pipe: Connection) -> None:
+    """A worker's life: one job after another, until this or the parent is asked to end."""
+    end_with_parent()
+    heed_parent()
+    with suppress(EOFError, Interrupted):
+        while True:
+            pipe.poll(None)
+            with deaf():  # receiving imports what the job needs
+                work, earlier = pipe.recv()
+            pipe.send(_attempt(work, earlier, Teller(pipe.send)))
+
+
+def _attempt(work: Callable[..., Any], earlier: list[Any], progress: Progress) -> Done | _Failed:
+    begin = time.monotonic()
+    try:
+        result = work(progress, *earlier)
+    except Interrupted:
+        raise  # only the parent asks for it, and it knows
+    except VidsslError as error:
+        return _Failed(str(error), error.exit_code)
+    except Exception:
+        return _Failed(traceback.format_exc())
+    return Done(result, time.monotonic() - begin)
