@@ -36,12 +36,12 @@ def percent(share: float | None, error: float | None = None) -> str:
 
 def classification_tables(title: str, report: ClassificationReport) -> RenderableType:
     """Gives the head line of a probe or of a finetuned network, and its table per class."""
-    shown = Text(f"{title} of {report.checkpoint} ({report.stream})")
+    shown = Text(f"{title} of {report.checkpoint} ({report.stream}), split {report.split}")
     head = Table(title=shown, title_justify="left")
     if report.streams:
         head.add_column("stream")
     trained = ["on training part %"] if report.train_top1 is not None else []
-    for column in ("top-1 %", "top-5 %", "chance %", *trained, "train", "test", "split"):
+    for column in ("top-1 %", "top-5 %", "chance %", *trained, "train", "test"):
         head.add_column(column, justify="right", no_wrap=not column.startswith("on"))
     for row in report.streams:
         head.add_row(row.stream, *_accuracies(row, report))
@@ -66,7 +66,6 @@ def _accuracies(row: StreamRow, report: ClassificationReport) -> list[str]:
         *trained,
         str(report.train_clips),
         str(report.test_clips),
-        report.split,
     ]
 
 

@@ -27,6 +27,7 @@ from vidssl.artifacts import Workspace
 from vidssl.console import make_progress
 from vidssl.errors import UsageError, VidsslError
 from vidssl.interrupts import work_begins
+from vidssl.narrow import fitted
 from vidssl.progress import Progress
 from vidssl.stages.headline import COLLAPSED, headline
 from vidssl.stages.result import PartReport, StageResult
@@ -130,7 +131,8 @@ class Terminal:
     def show(self, renderable: RenderableType) -> None:
         """Prints to stdout, unless the result is wanted as JSON."""
         if not self.json and not self.silent:
-            Console(soft_wrap=isinstance(renderable, str | Text)).print(renderable)
+            console = Console(soft_wrap=isinstance(renderable, str | Text))
+            console.print(fitted(renderable, console))
 
     def json_out(self, value: Mapping[str, Any] | list[Any]) -> None:
         """Prints one JSON document, when that is wanted."""
@@ -319,7 +321,8 @@ def part_line(part: PartReport, reused: bool) -> Text:
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
     """Gives a dry run's plan as a table, nested fields with dots."""
-    table = Table("setting", "value", title="plan (nothing was done)", title_justify="left")
+    table = Table("setting", title="plan (nothing was done)", title_justify="left")
+    table.add_column("value", overflow="fold")
     for name, value in _flat(plan):
         table.add_row(name, _short(value))
     return table
