@@ -165,6 +165,17 @@ def test_a_name_that_two_videos_bear_matches_neither(tmp_path: Path):
     assert "1 of 2 rows of labels.csv matches no packed video, such as same.mp4" in found.notes
 
 
+def test_a_column_that_is_nearly_a_split_is_told(tmp_path: Path):
+    text = "path,label,s1,s2,s3,fps\n1.mp4,a,train,test,train,25\n2.mp4,b,tset,test,test,30\n"
+    found = label_videos(sources("1.mp4", "2.mp4"), table(tmp_path, text))
+    assert found.split_columns == ["s3"]
+    assert found.notes == [
+        "the column s1 of labels.csv is not taken for a split: it says 'tset', where a split says "
+        "train, test or unused",
+        "the column s2 of labels.csv is not taken for a split: no row of it says train",
+    ]
+
+
 def test_split_columns_are_those_that_hold_train(tmp_path: Path):
     text = "path,label,group,frames,split1,weird\n1.mp4,a,g,40,Train,x\n2.mp4,b,h,30,test,train\n"
     found = label_videos(sources("1.mp4", "2.mp4"), table(tmp_path, text))

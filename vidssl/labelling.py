@@ -119,8 +119,12 @@ def _label_by_table(
             raise VidsslError(
                 f"{path} has no column named {column}: its columns are {', '.join(header)}"
             )
-    split_columns = [
-        c for c in header if c not in ("path", "label", "group") and _is_split(table, c)
+    others = [column for column in header if column not in ("path", "label", "group")]
+    split_columns = [column for column in others if _is_split(table, column)]
+    notes += [
+        f"the column {column} of {path.name} is not taken for a split: {why}"
+        for column in others
+        if column not in split_columns and (why := _why_no_split(table, column))
     ]
     match = _Matcher(sources)
     filled: dict[int, Row] = {}
@@ -157,6 +161,17 @@ def _label_by_table(
 def _is_split(table: Sequence[Row], column: str) -> bool:
     words = {line[column].lower() for line in table}
     return "train" in words and words <= SPLIT_WORDS
+
+
+def _why_no_split(table: Sequence[Row], column: str) -> str:
+    """Gives what keeps a column that was perhaps meant as a split from being one."""
+    words = {line[column].lower() for line in table}
+    if not words & {"train", "test"}:
+        return ""
+    strange = sorted(words - SPLIT_WORDS)
+    if strange:
+        return f"it says {strange[0]!r}, where a split says train, test or unused"
+    return "no row of it says train"
 
 
 class _Matcher:
