@@ -124,6 +124,23 @@ def test_no_code_in_a_file_is_run(tmp_path, monkeypatch):
     assert not Path("touched").exists()
 
 
+def test_weights_in_pytorchs_first_format_are_read(tmp_path, weights):
+    """Torchvision's published weights of R-CNNs, of 2019, are in it."""
+    state, path = torch.load(weights, weights_only=True), tmp_path / "first.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    found = find_weights(MODEL, str(path))
+    network = load_network(MODEL, found, "cpu", torch.contiguous_format, **OPTIONS)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, state[name])
+
+
+def test_a_text_is_told_as_such(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    found = find_weights(MODEL, str(tmp_path / "labels.csv"))
+    with pytest.raises(VidsslError, match="it is neither a zip file nor a pickle"):
+        load_network(MODEL, found, "cpu", torch.contiguous_format, **OPTIONS)
+
+
 def test_weights_as_torchvisions_own_training_saves_them(tmp_path, weights):
     state = torch.load(weights, weights_only=True)
     torch.save({"model": state, "epoch": 3}, tmp_path / "training.pth")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import zipfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -28,6 +29,7 @@ from vidssl.views.rgb import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH_PIXELS = 4_000_000  # of network input that go through together on a GPU
 MOST_FRAMES = 32
+PICKLE = b"\x80"  # what a pickle begins with
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,16 @@ def load_network(
     if multiprocessing.parent_process() is not None:
         _be_a_worker(device)
     network = torchvision.models.get_model(model, weights=None, **options)
+    with weights.path.open("rb") as file:
+        is_pickle = file.read(1) == PICKLE
+    # Weights of before 2020, such as torchvision's of R-CNNs, are in PyTorch's first format.
+    is_zip = zipfile.is_zipfile(weights.path)
+    if not (is_zip or is_pickle):
+        raise VidsslError(
+            f"{weights.path} holds no weights of {model}: it is neither a zip file nor a pickle"
+        )
     try:
-        state = torch.load(weights.path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(weights.path, map_location="cpu", weights_only=True, mmap=is_zip)
         network.load_state_dict(state.get("model", state))
     except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
         what = " ".join(str(error).split())
