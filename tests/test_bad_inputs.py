@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -333,6 +334,17 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path, words):
     assert "a path is empty" in refused(*words, workspace=tmp_path / "w", code=2)
     raw = CliRunner().invoke(app, ["status", "-w", ""])
     assert raw.exit_code == 2 and "a path is empty" in raw.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_of_few_letters_is_told_all_the_same(encoding):
+    done = subprocess.run(
+        [sys.executable, "-m", "vidssl", "--help"],
+        capture_output=True, text=True, encoding=encoding,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"extract-flow \u2192 pack" in done.stdout
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
