@@ -14,9 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def launched() -> int:
+    """Gives how many processes torchrun started, this one included: W, before there is a group."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launched_by_torchrun() -> bool:
     """Whether this process is one of several that torchrun started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return launched() > 1
 
 
 def start(device_type: str) -> None:

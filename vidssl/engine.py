@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,12 @@ def over_ranks(objective: Objective) -> nn.Module:
     # Queues and BatchNorm statistics are each rank's own, hence no broadcast of buffers. Gradients
     # lie in the buckets that are sent, not beside them. No static graph: it gains nothing here
     # (docs/benchmarks.md), and a step without a loss breaks it.
-    return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with warnings.catch_warnings():
+        # What torch 2.15 names instead would still send buffers once, at the beginning.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(
+            objective, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
 
 def _prepare_backbones(objective: Objective, place: Place) -> None:

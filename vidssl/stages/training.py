@@ -38,7 +38,7 @@ from vidssl.stages.result import StageResult
 from vidssl.stages.trial import CountedFrames, try_out
 from vidssl.training_log import Row
 from vidssl.views import get_view
-from vidssl.words import agree
+from vidssl.words import agree, counted
 
 # Of the last row of the log, what an artifact's summary keeps.
 FIGURES = (
@@ -269,7 +269,8 @@ def default_recipe(device: str | None) -> str:
 def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
     """Makes defaults fit a small set; what the user set is left alone.
 
-    A batch larger than the set cannot be filled, and a queue longer than an epoch would hold the
+    A batch larger than the set cannot be filled, nor one that processes and micro-batches cannot
+    share, and a queue longer than an epoch would hold the
     same video twice, as its own negative.
 
     Returns:
@@ -279,9 +280,12 @@ def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
         raise VidsslError(f"contrastive training needs at least 2 videos, and there is {videos}")
     notes = []
     batch = recipe.train.batch_size
-    if batch > videos and "batch_size" not in recipe.explicit:
-        batch = videos
-        notes.append(f"batch size {recipe.train.batch_size} → {batch}: that many training videos")
+    share = distributed.launched() * recipe.train.accumulate
+    if batch > videos >= share and "batch_size" not in recipe.explicit:
+        batch = videos // share * share
+        why = f"there {agree(videos, 'is', 'are')} {counted(videos, 'training video')}"
+        divided = f", and batches are divided by {share}" if batch < videos else ""
+        notes.append(f"batch size {recipe.train.batch_size} → {batch}: {why}{divided}")
         recipe = recipe.override("train", batch_size=batch)
     queue = getattr(recipe.config, "queue", None)
     most = max(videos // batch, 1) * batch
@@ -497,11 +501,9 @@ def _make(
 
 def _forecast(plan: TrainingPlan, progress: Progress) -> Forecast:
     """Tells what the run would take, by trying a few of its steps."""
-    counted = CountedFrames(plan.data.videos.reader)
-    objective, loader, place = _make(plan, replace(plan.data.videos, reader=counted), progress)
-    return try_out(
-        objective, loader, plan.recipe.train, place, plan.options.seed, counted, progress
-    )
+    frames = CountedFrames(plan.data.videos.reader)
+    objective, loader, place = _make(plan, replace(plan.data.videos, reader=frames), progress)
+    return try_out(objective, loader, plan.recipe.train, place, plan.options.seed, frames, progress)
 
 
 def _not_as_the_policy_says(recipe: Recipe, presentations: Mapping[str, str]) -> list[str]:

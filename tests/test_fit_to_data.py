@@ -1,0 +1,41 @@
+"""Defaults are made to fit a small set of videos; what the user set is left alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from vidssl.errors import VidsslError
+from vidssl.recipes import load_recipe
+from vidssl.stages.training import fit_to_data
+
+
+def fitted(videos: int, **settings: int) -> tuple[int, int, list[str]]:
+    recipe, notes = fit_to_data(load_recipe("cpu", "infonce", "rgb", settings.items()), videos)
+    return recipe.train.batch_size, recipe.config.queue, notes
+
+
+def test_a_batch_and_a_queue_are_no_longer_than_the_set():
+    assert fitted(15) == (
+        15,
+        15,
+        [
+            "batch size 32 → 15: there are 15 training videos",
+            "queue 256 → 15: a longer one would hold videos twice",
+        ],
+    )
+    assert fitted(70)[:2] == (32, 64)
+    assert fitted(1000) == (32, 256, [])
+    assert fitted(15, batch_size=20, queue=300) == (20, 300, [])
+    with pytest.raises(VidsslError, match="at least 2 videos"):
+        fitted(1)
+
+
+def test_what_is_left_of_a_batch_can_be_shared_among_processes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    batch, queue, notes = fitted(15)
+    assert (batch, queue) == (14, 14)
+    assert notes[0] == (
+        "batch size 32 → 14: there are 15 training videos, and batches are divided by 2"
+    )
+    assert fitted(15, accumulate=3)[0] == 12
+    assert fitted(3, accumulate=2)[0] == 32  # too few: training tells
