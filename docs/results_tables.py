@@ -33,9 +33,9 @@ DEMO_ROWS = {
     "untrained RGB": "baseline-random-rgb-tiny",
     "untrained flow": "baseline-random-flow-tiny",
     "InfoNCE flow": "flow-infonce",
-    "InfoNCE RGB, 10 epochs": "rgb-infonce",
-    "InfoNCE RGB, 40 epochs": "rgb-infonce-long",
-    "CoCLR RGB, 30 epochs after InfoNCE's 10": "rgb-coclr",
+    "InfoNCE RGB, 7 epochs": "rgb-infonce",
+    "InfoNCE RGB, 28 epochs": "rgb-infonce-long",
+    "CoCLR RGB, 21 epochs after InfoNCE's 7": "rgb-coclr",
 }
 SPLITS = ("split1", "split2", "split3")
 VIEWS = ("rgb", "flow", "both")
@@ -242,7 +242,7 @@ def demo_difference() -> str:
     scores = demo_scores()
     (coclr,) = (row for shown, row in scores.items() if shown.startswith("CoCLR"))
     lines = []
-    for shown in ("InfoNCE RGB, 10 epochs", "InfoNCE RGB, 40 epochs"):
+    for shown in ("InfoNCE RGB, 7 epochs", "InfoNCE RGB, 28 epochs"):
         gains = [
             100 * (after.recall1 - before.recall1)
             for after, before in zip(coclr, scores[shown], strict=True)

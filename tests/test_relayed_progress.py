@@ -1,7 +1,8 @@
-"""What a stage in another process says is shown as if it had been said here."""
+"""What a stage in another process says is shown as if it had been said here; whose a task is."""
 
 import pickle
 
+from vidssl.progress import Named
 from vidssl.relayed_progress import Shower, Teller
 
 
@@ -73,3 +74,13 @@ def test_what_a_dead_process_left_open_is_ended():
     shower.close()
     assert there.did[-2:] == [("two", "end"), ("one", "end")]
     assert len([done for done in there.did if done[-1] == "end"]) == 2
+
+
+def test_a_name_stands_before_every_task():
+    progress = Noting()
+    work(Named(progress, "rgb"))
+    assert [did for did in progress.did if did[0] == "task"] == [
+        ("task", "rgb: long", 10, "step", 3),
+        ("task", "rgb: short", None, "video", 0),
+    ]
+    assert progress.did[0] == ("say", "hello")

@@ -39,6 +39,19 @@ class Progress(Protocol):
         """Shows one plain line."""
 
 
+class Named:
+    """A progress whose tasks bear a name: where several are shown at a time, it tells whose."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress, self._name = progress, name
+
+    def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Task:
+        return self._progress.task(f"{self._name}: {description}", total, unit, done)
+
+    def say(self, text: str) -> None:
+        self._progress.say(text)
+
+
 class _SilentTask:
     def advance(self, n: int = 1, **figures: float | str) -> None:
         pass

@@ -17,7 +17,7 @@ from typing import Any
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.machine import cores, one_thread
-from vidssl.progress import SILENT, Progress
+from vidssl.progress import SILENT, Named, Progress
 from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.stages.classification import ClassificationReport
@@ -248,7 +248,7 @@ def _evaluate_unlearned(
     )
     wanted = baselines.BaselineOptions(APPEARANCE, untrained, device=options.device)
     with one_thread():
-        measured = baselines.run(workspace, wanted, progress)
+        measured = baselines.run(workspace, wanted, Named(progress, "unlearned"))
     names = (*map(_named, APPEARANCE), "untrained RGB", "untrained flow")
     return [
         DemoRow(name, result.retrieval.report, result.probe.report)
@@ -265,9 +265,9 @@ def _evaluate(
     checkpoint: Artifact,
 ) -> list[DemoRow]:
     """Measures one checkpoint: nearest neighbours and linear probe."""
-    of, device = (checkpoint.label,), options.device
+    of, device, shown = (checkpoint.label,), options.device, Named(progress, name)
     with one_thread():
-        recall = retrieve.run(workspace, retrieve.RetrieveOptions(of, device=device), progress)
-        probed = probe.run(workspace, probe.ProbeOptions(of, device=device), progress)
+        recall = retrieve.run(workspace, retrieve.RetrieveOptions(of, device=device), shown)
+        probed = probe.run(workspace, probe.ProbeOptions(of, device=device), shown)
     assert recall.report is not None
     return [DemoRow(name, recall.report, probed.report)]
