@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidssl import distributed
 from vidssl.backbones import Encoder
+from vidssl.backbones.norm_relu import fuse_norms
 from vidssl.backbones.recompute import recompute_activations
 from vidssl.clips import ClipBatch
 from vidssl.collapse import sentence, signs_of_collapse
@@ -51,6 +52,7 @@ class Place:
         half_precision: bf16 autocast in backbones.
         compile: torch.compile on backbones.
         recompute: backbones keep few activations and compute the others twice.
+        fuse_norms: BatchNorm and the ReLU after it are one layer; for CUDA, without `compile`.
         log_every: optimiser steps between two rows of the log (epochs end with one, too).
         save_every: seconds between two writes of resume.pt.
     """
@@ -59,6 +61,7 @@ class Place:
     half_precision: bool = False
     compile: bool = False
     recompute: bool = False
+    fuse_norms: bool = False
     log_every: int = 20
     save_every: float = 60.0
 
@@ -221,6 +224,8 @@ def _prepare_backbones(objective: Objective, place: Place) -> None:
     for module in objective.modules():
         if isinstance(module, Encoder):
             module.half_precision = place.half_precision
+            if place.fuse_norms:
+                fuse_norms(module.backbone)
             if place.recompute:
                 recompute_activations(module.backbone)
             if place.compile:
