@@ -79,14 +79,15 @@ def linear_dense(method: str) -> Objective:
 
 
 def train(method: str, folder: Path, stop_at: int) -> None:
-    plain = method.removeprefix("linear-")
-    objective = METHODS[method]() if method == plain else linear(plain)
+    plain = method.removeprefix("linear-").removeprefix("compiled-")
+    objective = linear(plain) if method.startswith("linear-") else METHODS[plain]()
     spec = TrainSpec(epochs=1, batch_size=GLOBAL_BATCH, optimizer="sgd", lr=0.05, weight_decay=0.0)
     batches = Stopping(STEPS, lambda step: share(step, objective))
     batches.stop_at = stop_at
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        fit(objective, batches, spec, Place(torch.device("cpu")), folder, seed=3)
+        place = Place(torch.device("cpu"), compile=method.startswith("compiled-"))
+        fit(objective, batches, spec, place, folder, seed=3)
     except Interrupted:
         (folder / f"interrupted.{distributed.rank()}").touch()
         return

@@ -44,6 +44,7 @@ SCRIPT = Path(__file__).parent / "cuda" / "run_all.py"
 sys.path.append(str(SCRIPT.parent))
 import moved_bytes  # noqa: E402
 import precision  # noqa: E402
+import training_step  # noqa: E402
 from budget import Budget  # noqa: E402
 
 SMALL = ["--backbone", "tiny", "--frames", "8", "--size", "64", "--videos", "24", "--epochs", "1"]
@@ -95,7 +96,7 @@ def test_the_script_runs_without_a_gpu_and_without_av(tmp_path):
         if one["name"].startswith(("pretrain", "cotrain")):
             assert one["samples_per_second"] > 0 and 0 <= one["data_wait"] <= 1
     ways = {(one["method"], one["way"]): one for one in results["training_step"]["steps"]}
-    assert len(ways) == 2 * 8
+    assert len(ways) == 2 * (len(training_step.WAYS) + 1)
     for (_, way), one in ways.items():
         measured = "compiled" not in way and "published" not in way
         assert (one["samples_per_second"] is not None) == measured and bool(one["note"]) != measured
@@ -272,6 +273,31 @@ def test_the_host_never_waits_for_the_device_within_a_step(method):
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert 0 <= meter.fetch()["data_wait"] < 1
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize("way", ["fuse_norms", "overlap", "compile", "graphs"])
+@pytest.mark.parametrize("method", ["infonce", "coclr", "cmc"])
+def test_ways_to_compute_a_step_give_the_same(method, way, tmp_path):
+    """In float32, with two micro-batches; over steps in which each one's memory is used again."""
+    ends, losses = [], []
+    options = {way: True} | ({"compile": True} if way == "graphs" else {})
+    for told in ({}, options):
+        torch.compiler.reset()
+        objective = METHODS[method]()
+        batches = OnDevice(6, lambda step, of=objective: batch(step, of) + batch(step + 6, of))
+        spec = TrainSpec(2, 8, accumulate=2, optimizer="sgd", lr=1e-3, weight_decay=0.0)
+        folder = tmp_path / str(bool(told))
+        folder.mkdir()
+        with exact():
+            place = Place(torch.device("cuda"), log_every=1, **told)
+            fit(objective, batches, spec, place, folder, seed=3)
+        rows = [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
+        losses.append([np.nan if row["loss"] is None else row["loss"] for row in rows])
+        ends.append(torch.cat([p.detach().flatten() for p in objective.parameters()]).cpu())
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-2, equal_nan=True)
+    assert torch.nn.functional.cosine_similarity(ends[0], ends[1], dim=0) > 0.9999
 
 
 class OnDevice(FixedBatches):

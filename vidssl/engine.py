@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidssl import distributed
 from vidssl.backbones import Encoder
+from vidssl.backbones.norm_relu import fuse_norms
 from vidssl.backbones.recompute import recompute_activations
 from vidssl.clips import ClipBatch
 from vidssl.collapse import sentence, signs_of_collapse
@@ -52,6 +53,10 @@ class Place:
         half_precision: bf16 autocast in backbones.
         compile: torch.compile on backbones.
         recompute: backbones keep few activations and compute the others twice.
+        fuse_norms: BatchNorm and the ReLU after it are one layer; for CUDA, without `compile`.
+        overlap: what gradients do not flow through (keys) is computed on a CUDA stream of its own,
+            beside the queries.
+        graphs: with `compile`, a backbone's kernels are launched as one CUDA graph.
         log_every: optimiser steps between two rows of the log (epochs end with one, too).
         save_every: seconds between two writes of resume.pt.
     """
@@ -60,6 +65,9 @@ class Place:
     half_precision: bool = False
     compile: bool = False
     recompute: bool = False
+    fuse_norms: bool = False
+    overlap: bool = False
+    graphs: bool = False
     log_every: int = 20
     save_every: float = 60.0
 
@@ -157,6 +165,7 @@ def prepare(objective: Objective, spec: TrainSpec, place: Place) -> torch.optim.
     objective.to(place.device).train()
     if place.device.type == "cuda":
         objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        objective.side_stream = torch.cuda.Stream(place.device) if place.overlap else None
     _prepare_backbones(objective, place)
     return make_optimizer(spec, objective.parameter_groups())
 
@@ -224,13 +233,18 @@ def over_ranks(objective: Objective) -> nn.Module:
 
 
 def _prepare_backbones(objective: Objective, place: Place) -> None:
+    if place.graphs:  # what they gave for the last batch may be overwritten by the next one
+        objective.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())
     for module in objective.modules():
         if isinstance(module, Encoder):
             module.half_precision = place.half_precision
+            if place.fuse_norms:
+                fuse_norms(module.backbone)
             if place.recompute:
                 recompute_activations(module.backbone)
             if place.compile:
-                module.backbone.compile(dynamic=False)  # clips are all of one shape
+                mode = "reduce-overhead" if place.graphs else None
+                module.backbone.compile(dynamic=False, mode=mode)  # clips are all of one shape
 
 
 # ── figures ──────────────────────────────────────────────────────────────────────────────────

@@ -3,8 +3,9 @@
     python tests/cuda/training_step.py --out DIR [--published DIR]
 
 InfoNCE and CoCLR on one device, with a batch that lies there: no loading. Each way to compute the
-step in turn: float32 in the layout of the published code, then channels last, bf16, compiled,
-recomputed; and the published code's own model and loop, from a checkout of it that the user names.
+step in turn: float32 in the layout of the published code, then channels last, bf16, BatchNorm and
+ReLU in one layer, keys beside queries, recomputed, compiled, compiled with CUDA graphs; and the
+published code's own model and loop, from a checkout of it that the user names.
 Prints tables: samples/s, peak memory, the largest batch that fits, where the time goes, what share
 of the memory's bandwidth is reached, and GPU hours that follow for the recipes. On a CPU, to see
 that it works:
@@ -66,11 +67,15 @@ class Way:
     compile: bool = False
     recompute: bool = False
     search: bool = True
+    fuse_norms: bool = False
+    overlap: bool = False
+    graphs: bool = False
 
 
 PLAIN = Way("float32")
 USUAL = Way("bf16, channels last (vidssl's default)", True, True)
 COMPILED = Way("bf16, channels last, compiled", True, True, compile=True)
+GRAPHS = Way("bf16, channels last, compiled, CUDA graphs", True, True, compile=True, graphs=True)
 RECOMPUTED = Way("bf16, channels last, recomputed", True, True, recompute=True)
 WAYS = (
     PLAIN,
@@ -78,7 +83,10 @@ WAYS = (
     Way("bf16", True),
     Way("bf16, channels last, kernels not searched", True, True, search=False),
     USUAL,
+    Way("bf16, channels last, BatchNorm and ReLU in one", True, True, fuse_norms=True),
+    Way("bf16, channels last, keys beside queries", True, True, overlap=True),
     COMPILED,
+    GRAPHS,
     RECOMPUTED,
 )
 PUBLISHED = "published code: its model and loop, float32"
@@ -132,8 +140,9 @@ class Bench:
         self.objective.fill()
         self.spec = TrainSpec()
         place = Place(
-            self.device, self.way.half, compile=self.way.compile, recompute=self.way.recompute
-        )
+            self.device, self.way.half, compile=self.way.compile, recompute=self.way.recompute,
+            fuse_norms=self.way.fuse_norms, overlap=self.way.overlap, graphs=self.way.graphs,
+        )  # fmt: skip
         torch.backends.cudnn.benchmark = self.way.search
         self.optimizer = prepare(self.objective, self.spec, place)
         last = torch.channels_last_3d if self.way.channels_last else torch.contiguous_format
@@ -454,7 +463,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds those of this script that are of the step alone."""
     parser.add_argument("--published", type=Path, default=None, help="a checkout of CoCLR's code")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of timed steps, each way")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of timed steps, each way")
     parser.add_argument("--budget", type=float, default=540.0, help="seconds in all")
 
 

@@ -111,6 +111,8 @@ class Objective(nn.Module, ABC):
         supervised: it learns from labels.
         context: what its encoders need above the backbone instead of a projection head
             (:attr:`vidssl.backbones.EncoderSpec.context`); None: the head.
+        side_stream: where a method may compute what gradients do not flow through, such as keys
+            (:mod:`vidssl.objectives.beside`); the engine sets it. None: where all else is.
     """
 
     name: ClassVar[str]
@@ -119,6 +121,7 @@ class Objective(nn.Module, ABC):
     streams: ClassVar[int | None] = None
     supervised: ClassVar[bool] = False
     context: ClassVar[str | None] = None
+    side_stream: torch.cuda.Stream | None = None
 
     @classmethod
     @abstractmethod
