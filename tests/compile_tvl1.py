@@ -4,11 +4,11 @@
 
 One JSON object a line: the kernel, registers of a thread, bytes of its stack (registers that were
 spilled), of shared memory, and machine instructions per pixel (of `iterate`: per pixel and
-iteration). Then, for both ways of iterating, what an iteration of a pixel of 340 × 256 costs on
-paper, all five scales together, if iteration stops after so many: bytes from and to the device's
-memory and instructions, with what tiles do twice and what launches do in vain; and how many pixels
-× iterations a second an H200's memory and its schedulers would allow. Must run where Triton's
-interpreter is off.
+iteration). Then, for both ways of iterating, and for launches of several lengths, what an iteration
+of a pixel of 340 × 256 costs on paper, all five scales together, if iteration stops after so many:
+bytes from and to the device's memory and instructions, with what tiles do twice and what launches
+do in vain; and how many pixels × iterations a second an H200's memory and its schedulers would
+allow. Must run where Triton's interpreter is off.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ SINGLE = ("plan", "judge", *TILES)  # one warp for each slot or tile
 # An H200: bytes a second, and instructions of warps: 132 × 4 schedulers at 1.98 GHz.
 MEMORY, ISSUED = 4.8e12, 132 * 4 * 1.98e9
 STOPS = (5, 15, 30, 60)  # iterations after which a warp may stop
+LAUNCHES = (2, 4, 6, 8)  # iterations that a launch might make
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", re.MULTILINE)
 
 
@@ -132,10 +134,10 @@ def launches(iterations: int, most: int) -> Iterator[int]:
             yield rest
 
 
-def gone_through(height: int, width: int, iterations: int) -> int:
+def gone_through(height: int, width: int, iterations: int, most: int) -> int:
     """Gives the pixels that a launch reads of a picture, those that several tiles read included."""
-    k, columns, rows = tile_kernel.ITERATIONS, tile_kernel.TILE_W, tile_kernel.TILE_ROWS
-    across = max(-(-(width - 2 * k) // (columns - 2 * k)), 1)
+    columns, rows = tile_kernel.TILE_W, tile_kernel.TILE_ROWS
+    across = max(-(-(width - 2 * most) // (columns - 2 * most)), 1)
     read = sum(
         min(first + rows, height) + iterations - max(first - iterations, 0)
         for first in range(0, height, rows)
@@ -147,20 +149,30 @@ def on_paper(per_pixel: dict[str, float]) -> Iterator[dict[str, Any]]:
     """Gives what an iteration of a pixel costs.
 
     Args:
-        per_pixel: instructions, of `step` and of `iterate`.
+        per_pixel: instructions, of `step` and of `iterate`; taken for launches of any length.
+    """
+    yield {"on paper": "step"} | allowed(60, per_pixel["step"])
+    for most, stop in product(LAUNCHES, STOPS):
+        moved, made = of_tiles(most, stop)
+        found = {"on paper": "iterate", "iterations a launch": most, "stop after": stop}
+        yield found | allowed(moved, per_pixel["iterate"] * made)
+
+
+def of_tiles(most: int, stop: int) -> tuple[float, float]:
+    """Gives bytes and iterations made, per iteration of a pixel that counts.
+
+    Args:
+        most: iterations of a launch, at most.
+        stop: iterations of a warp.
     """
     sizes = Parameters().scales(256, 340)
     pixels = sum(height * width for height, width in sizes)
-    yield {"on paper": "step"} | allowed(60, per_pixel["step"])
-    for stop in STOPS:
-        moved = made = 0
-        for count in launches(stop, tile_kernel.ITERATIONS):
-            read = sum(gone_through(*size, count) for size in sizes)
-            moved += 4 * (9 * read + 6 * pixels)
-            made += read * count
-        useful = pixels * stop
-        instructions = per_pixel["iterate"] * made / useful
-        yield {"on paper": "iterate", "stop after": stop} | allowed(moved / useful, instructions)
+    moved = made = 0
+    for count in launches(stop, most):
+        read = sum(gone_through(*size, count, most) for size in sizes)
+        moved += 4 * (9 * read + 6 * pixels)
+        made += read * count
+    return moved / (pixels * stop), made / (pixels * stop)
 
 
 def allowed(moved: float, instructions: float) -> dict[str, float]:
