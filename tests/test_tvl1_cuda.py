@@ -25,6 +25,7 @@ from vidssl.views.tvl1.parameters import Parameters
 
 PUBLISHED = Parameters.of(TVL1_PARAMS)
 SCRIPT = Path(__file__).parent / "cuda" / "tvl1.py"
+both_kernels = pytest.mark.parametrize("kernel", ["tile", "step"])
 without_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -35,7 +36,10 @@ def flows_of(method: BatchedFlow, pairs: Sequence[Pair]) -> list[np.ndarray]:
 
 
 def by_kernels(
-    pairs: Sequence[Pair], parameters: Parameters = PUBLISHED, in_flight: int = 4, **options: int
+    pairs: Sequence[Pair],
+    parameters: Parameters = PUBLISHED,
+    in_flight: int = 4,
+    **options: int | str,
 ) -> list[np.ndarray]:
     from vidssl.views.tvl1.in_flight import PairsInFlight
 
@@ -44,8 +48,9 @@ def by_kernels(
 
 @pytest.mark.cuda
 @without_cuda
-def test_the_flow_is_opencvs():
-    method = start_batched(TVL1_PARAMS, "cuda")
+@both_kernels
+def test_the_flow_is_opencvs(kernel):
+    method = start_batched(TVL1_PARAMS, "cuda", kernel)
     pairs = stored_pairs()
     flows = flows_of(method, pairs)
     found = [agreement(flow, pair.opencv) for flow, pair in zip(flows, pairs, strict=True)]
@@ -62,19 +67,22 @@ def test_the_flow_is_opencvs():
 
 @pytest.mark.cuda
 @without_cuda
+@both_kernels
 @pytest.mark.parametrize("medians", [1, 3])
-def test_at_equal_iterations_it_is_the_flow_of_plain_pytorch(medians):
+def test_at_equal_iterations_it_is_the_flow_of_plain_pytorch(medians, kernel):
     few = replace(PUBLISHED, epsilon=0.0, inner_iterations=5, outer_iterations=medians)
     expected = flows_of(TorchTVL1(few, torch.device("cpu")), stored_pairs())
-    for flow, other in zip(by_kernels(stored_pairs(), few), expected, strict=True):
+    flows = by_kernels(stored_pairs(), few, kernel=kernel)
+    for flow, other in zip(flows, expected, strict=True):
         assert end_point_error(flow, other).mean() < 1e-4
 
 
 @pytest.mark.cuda
 @without_cuda
-def test_with_stopping_it_is_nearly_the_flow_of_plain_pytorch():
+@both_kernels
+def test_with_stopping_it_is_nearly_the_flow_of_plain_pytorch(kernel):
     expected = flows_of(TorchTVL1(PUBLISHED, torch.device("cpu")), stored_pairs())
-    flows = by_kernels(stored_pairs())
+    flows = by_kernels(stored_pairs(), kernel=kernel)
     errors = [end_point_error(a, b).mean() for a, b in zip(flows, expected, strict=True)]
     assert np.mean(errors) <= 0.01
 
@@ -90,13 +98,14 @@ def test_plain_pytorch_gives_the_same_on_both_devices():
 
 @pytest.mark.cuda
 @without_cuda
+@both_kernels
 @pytest.mark.parametrize(
     ("in_flight", "options"),
     [(1, {}), (32, {}), (3, {"graph": False}), (3, {"iterations": 7, "blocks": 1})],
 )
-def test_no_bit_depends_on_company_order_or_launches(in_flight, options):
-    pairs = stored_pairs()
-    expected = by_kernels(pairs)
+def test_no_bit_depends_on_company_order_or_launches(in_flight, options, kernel):
+    pairs, options = stored_pairs(), options | {"kernel": kernel}
+    expected = by_kernels(pairs, kernel=kernel)
     for _ in range(2):
         found = by_kernels(pairs[::-1], in_flight=in_flight, **options)[::-1]
         for flow, other in zip(found, expected, strict=True):
@@ -159,35 +168,42 @@ SMALL = [
 ]
 
 
-def check(results: dict, device: str) -> None:
+def check(results: dict, ways: list[str]) -> None:
     whole, roofline = results["frames to bytes"], results["roofline"]
     assert whole["pairs/s"] > 0 and whole["bytes/pair"] > 100
     work = whole["Mpx × iterations/pair"]
     assert work == results["frames to flow"]["Mpx × iterations/pair"]
     assert whole["Gpx × iterations/s"] * 1e3 == pytest.approx(work * whole["pairs/s"])
-    assert roofline["bytes/px × iteration"] == 60
-    share = whole["Gpx × iterations/s"] * 60 / roofline["copy GB/s"]
+    share = whole["Gpx × iterations/s"] * roofline["bytes/px × iteration"] / roofline["copy GB/s"]
     assert roofline["share, frames to bytes"] == pytest.approx(share)
-    assert sum(results["seconds"].values()) > 0
+    assert results["seconds"].keys() == results["ways of iterating"].keys() == set(ways)
+    for way, figures in results["ways of iterating"].items():
+        assert figures["pairs/s"] > 0 and sum(results["seconds"][way].values()) > 0
+        assert figures["px from the first"] < 0.01
+        assert figures["bytes/px × iteration"] == {"tile": 15}.get(way, 60)
     assert results["times one core"].keys() >= {"PyTorch"}
-    if device == "cuda":
-        assert 0 < roofline["share, step kernel"] < 1.5
-        assert {"step", "judge", "smooth", "linearise", "enter", "plan"} <= results[
-            "seconds"
-        ].keys()
+
+
+BOTH = ["tile", "step"]
 
 
 def test_the_script_runs_without_a_gpu(tmp_path):
-    check(run_script(tmp_path, *SMALL, "--size", "64x48", "--pairs", "3", "--plain"), "cpu")
+    words = [*SMALL, "--size", "64x48", "--pairs", "3", "--plain"]
+    check(run_script(tmp_path, *words), ["plain PyTorch"])
 
 
 @pytest.mark.slow
 def test_the_script_runs_by_the_interpreter(tmp_path):
-    words = [*SMALL, "--size", "24x20", "--pairs", "2", "--in-flight", "2"]
-    check(run_script(tmp_path, *words, TRITON_INTERPRET="1"), "cpu")
+    words = [*SMALL, "--size", "24x20", "--pairs", "1", "--in-flight", "2"]
+    check(run_script(tmp_path, *words, TRITON_INTERPRET="1"), BOTH)
 
 
 @pytest.mark.cuda
 @without_cuda
 def test_the_script_runs_with_a_gpu(tmp_path):
-    check(run_script(tmp_path, "--pairs", "64", "--clips", "4"), "cuda")
+    results = run_script(tmp_path, "--pairs", "64", "--clips", "4")
+    check(results, BOTH)
+    for way, kernel in (("tile", "iterate"), ("step", "step")):
+        assert 0 < results["ways of iterating"][way]["kernel alone, share of the roofline"] < 1.5
+        expected = {kernel, "judge", "smooth", "linearise", "enter", "plan"}
+        assert expected <= results["seconds"][way].keys()

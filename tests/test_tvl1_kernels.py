@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tvl1_flow import end_point_error, stored_pairs
+from tvl1_bench import DEVICE, FEW, Bench, crops, moved
+from tvl1_flow import end_point_error
 
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.tvl1 import solver
@@ -23,26 +24,9 @@ pytest.importorskip("triton", reason="needs Triton")
 
 from vidssl.views.tvl1 import kernels
 from vidssl.views.tvl1.in_flight import PairsInFlight
-from vidssl.views.tvl1.kernels import TILE_H, TILE_W, Field
-from vidssl.views.tvl1.slots import Slots, pitch_of, tiles_of
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# Two scales, all kinds of transitions, and few iterations: the interpreter is slow.
-FEW = Parameters(nscales=2, warps=2, inner_iterations=2, outer_iterations=2, epsilon=0.0)
-
-
-def crops(count: int, height: int = 20, width: int = 23) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of small pictures in which something moves."""
-    found = []
-    for number, pair in enumerate((*stored_pairs(128), *stored_pairs(128))[:count]):
-        top, left = 8 * number, 10 + 9 * number
-        found.append(
-            tuple(
-                np.ascontiguousarray(picture[top : top + height, left : left + width])
-                for picture in (pair.before, pair.after)
-            )
-        )
-    return found
+from vidssl.views.tvl1.iteration import ITERATIONS
+from vidssl.views.tvl1.kernels import Field
+from vidssl.views.tvl1.slots import pitch_of
 
 
 def reference(pair: tuple[np.ndarray, np.ndarray], parameters: Parameters) -> np.ndarray:
@@ -50,7 +34,7 @@ def reference(pair: tuple[np.ndarray, np.ndarray], parameters: Parameters) -> np
     return solver.solve(before, after, parameters).flow_B2HW[0].permute(1, 2, 0).numpy()
 
 
-def in_flight(parameters: Parameters, pairs: int, **options: int | bool) -> PairsInFlight:
+def in_flight(parameters: Parameters, pairs: int, **options: int | bool | str) -> PairsInFlight:
     return PairsInFlight(parameters, DEVICE, pairs, options)
 
 
@@ -64,29 +48,35 @@ def run(method: PairsInFlight, pairs: list) -> list[np.ndarray]:
 # ── all of it
 
 
+@pytest.fixture(scope="module", params=ITERATIONS)
+def kernel(request: pytest.FixtureRequest) -> str:
+    """Each way of iterating in turn."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def flows() -> list[np.ndarray]:
-    """The flow of three pairs in two slots."""
-    return run(in_flight(FEW, pairs=2, iterations=2, blocks=1), crops(3))
+def flows(kernel) -> list[np.ndarray]:
+    """The flow of two pairs in two slots."""
+    return run(in_flight(FEW, pairs=2, iterations=2, blocks=1, kernel=kernel), crops(2))
 
 
 def test_at_equal_iterations_it_is_the_flow_of_plain_pytorch(flows):
-    for flow, pair in zip(flows, crops(3), strict=True):
+    for flow, pair in zip(flows, crops(2), strict=True):
         expected = reference(pair, FEW)
         assert np.abs(expected).max() > 0.3, "something moves"
         np.testing.assert_allclose(flow, expected, atol=1e-4, rtol=1e-3)
         assert end_point_error(flow, expected).mean() < 3e-5
 
 
-def test_blocks_slots_and_company_change_no_bit(flows):
-    alone = run(in_flight(FEW, pairs=1, iterations=3, blocks=2), crops(3)[1:2])
+def test_blocks_slots_and_company_change_no_bit(flows, kernel):
+    alone = run(in_flight(FEW, pairs=1, iterations=3, blocks=2, kernel=kernel), crops(2)[1:])
     np.testing.assert_array_equal(alone[0], flows[1])
 
 
-def test_every_pair_stops_by_itself():
+def test_every_pair_stops_by_itself(kernel):
     parameters = Parameters(nscales=1, warps=1, inner_iterations=6, outer_iterations=2)
     moving, still = crops(1, 18, 20)[0], [np.full((18, 20), 90, np.uint8)] * 2
-    method = in_flight(parameters, pairs=2, iterations=4, blocks=1)
+    method = in_flight(parameters, pairs=2, iterations=4, blocks=1, kernel=kernel)
     flows = run(method, [moving, still])
     np.testing.assert_array_equal(flows[1], 0)
     before, after = (torch.from_numpy(np.stack([a, b])) for a, b in zip(moving, still, strict=True))
@@ -97,7 +87,7 @@ def test_every_pair_stops_by_itself():
     assert error.mean() < 1e-4
 
 
-def test_sizes_may_be_mixed_and_slots_are_filled_again():
+def test_sizes_may_be_mixed_and_slots_are_filled_again(kernel):
     parameters = replace(FEW, nscales=1, warps=1, outer_iterations=1)
     pairs = [*crops(2), *crops(1, 17, 33), *crops(1, 3, 5), *crops(2)[::-1]]
 
@@ -106,7 +96,7 @@ def test_sizes_may_be_mixed_and_slots_are_filled_again():
             yield FramePair(number, *pair)
             yield from [None] * (number % 3)
 
-    method = in_flight(parameters, pairs=2, iterations=1, blocks=1)
+    method = in_flight(parameters, pairs=2, iterations=1, blocks=1, kernel=kernel)
     found = dict(method.flows(source()))
     assert method.work.pairs == len(pairs)
     for number, pair in enumerate(pairs):
@@ -115,54 +105,6 @@ def test_sizes_may_be_mixed_and_slots_are_filled_again():
 
 
 # ── kernel by kernel
-
-
-class Bench:
-    """One pair of pictures in slot 1 of 2, and the planes that the kernels make of it."""
-
-    def __init__(self, height: int, width: int, scales: int = 1) -> None:
-        self.parameters = replace(FEW, nscales=scales)
-        self.pair = crops(1, height, width)[0]
-        self.size = height, width
-        self.slots = Slots(self.parameters, 2, tiles_of(height, width), DEVICE, graph=False)
-        self.slots.enter([1], np.stack(self.pair)[None])
-        kernels.plan[(2,)](self.slots._state, self.slots._shapes, 2, 2, S=scales, num_warps=1)
-
-    def launch(self, kernel, *arguments, grid: tuple[int, ...] = (), **constants: int) -> None:
-        constants |= {"plane": self.slots.plane, "H": TILE_H, "W": TILE_W, "num_warps": 8}
-        kernel[self.slots.tiles, 2, *grid](*arguments, **constants)
-
-    def enter(self) -> None:
-        slots = self.slots
-        self.launch(
-            kernels.enter, slots._u, slots._p, slots._slope, slots._pictures, slots._state,
-            slots._shapes, 1.25, S=self.parameters.nscales,
-        )  # fmt: skip
-
-    def step(self) -> None:
-        slots, p = self.slots, self.parameters
-        self.launch(
-            kernels.step, slots._u, slots._p, slots._data, slots._partial, slots._state,
-            slots.tiles, p.data_step, p.dual_step, p.coupling,
-        )  # fmt: skip
-
-    def judge(self) -> None:
-        slots, p = self.slots, self.parameters
-        kernels.judge[(2,)](
-            slots._partial, slots._state, slots._tolerance, slots._work, slots.tiles,
-            p.inner_iterations, S=p.nscales, H=TILE_H, W=TILE_W, num_warps=1,
-        )  # fmt: skip
-
-    def planes(self, buffer: torch.Tensor) -> torch.Tensor:
-        """The slot's planes [..., H, W] of a buffer [N, ..., plane]."""
-        height, width = self.size
-        used = buffer[1, ..., : height * pitch_of(width)].cpu()
-        return used.unflatten(-1, (height, -1))[..., :width]
-
-    def put(self, buffer: torch.Tensor, planes: torch.Tensor) -> None:
-        width = self.size[1]
-        padded = torch.nn.functional.pad(planes, (0, pitch_of(width) - width)).flatten(-2)
-        buffer[1, ..., : padded.shape[-1]] = padded.to(DEVICE)
 
 
 def test_a_scale_begins_with_nothing_moving_and_the_pictures_slope():
@@ -210,13 +152,6 @@ def test_p_takes_up_the_flow_before_its_median_does(enters):
     torch.testing.assert_close(bench.planes(slots._p)[0], expected)
 
 
-def moved(dual_4HW: torch.Tensor, u_2HW: torch.Tensor, step: float) -> torch.Tensor:
-    """p after a step along the gradient of u."""
-    du = solver.forward_gradient(u_2HW[None])[0] * step
-    length = 1 + du.square().sum(1, keepdim=True).sqrt()
-    return ((dual_4HW.unflatten(0, (2, 2)) + du) / length).flatten(0, 1)
-
-
 @pytest.mark.parametrize("inner", [0, 1])
 def test_one_step_is_the_solvers(inner):
     bench = Bench(19, 37)
@@ -235,7 +170,8 @@ def test_one_step_is_the_solvers(inner):
     new, _, error = solver.step(u[None], dual.view(1, 2, 2, 19, 37), data[None], p)
     torch.testing.assert_close(bench.planes(slots._u)[1], new[0])
     torch.testing.assert_close(bench.planes(slots._p)[1], dual)
-    torch.testing.assert_close(slots._partial[1].double().sum().cpu(), error[0], rtol=1e-5, atol=0)
+    partial = slots._iteration.partial[1].double().sum().cpu()
+    torch.testing.assert_close(partial, error[0], rtol=1e-5, atol=0)
     bench.judge()
     state = slots._state[1].tolist()
     fields = (Field.INNER, Field.U_SIDE, Field.P_SIDE, Field.STOPPED)

@@ -33,8 +33,12 @@ def check_triton() -> None:
     require_extra("gpu", "TV-L1 on a GPU", "triton", more=", or give --device cpu")
 
 
-def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
+def start_batched(params: Mapping[str, Any], device: str, kernel: str | None = None) -> BatchedFlow:
     """Gives batched TV-L1 on a device: by Triton kernels on "cuda", else in plain PyTorch.
+
+    Args:
+        kernel: that iterates on "cuda", one of :data:`vidssl.views.tvl1.iteration.ITERATIONS`;
+            None: the default. The flow is the same.
 
     Raises:
         VidsslError: Triton is missing.
@@ -45,7 +49,7 @@ def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
     check_triton()
     from vidssl.views.tvl1.in_flight import PairsInFlight
 
-    return PairsInFlight(parameters, where)
+    return PairsInFlight(parameters, where, options={"kernel": kernel} if kernel else None)
 
 
 class TorchTVL1(BatchedFlow):

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class PairsInFlight(BatchedFlow):
 
     Args:
         pairs: in flight at once; None: as many as the device needs and has memory for.
-        options: of :class:`vidssl.views.tvl1.slots.Slots`, such as `graph`.
+        options: of :class:`vidssl.views.tvl1.slots.Slots`, such as `kernel`.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class PairsInFlight(BatchedFlow):
         parameters: Parameters,
         device: torch.device,
         pairs: int | None = None,
-        options: Mapping[str, int | bool] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.parameters, self.device, self.pairs = parameters, device, pairs
         self.options = dict(options or {})
@@ -75,7 +76,7 @@ class PairsInFlight(BatchedFlow):
         size = math.ceil(2 * math.log2(tiles_of(height, width)))
         if size not in self._groups:
             tiles = math.floor(2 ** (size / 2))
-            slots = Slots(self.parameters, self._room(tiles), tiles, self.device, **self.options)  # type: ignore[arg-type]
+            slots = Slots(self.parameters, self._room(tiles), tiles, self.device, **self.options)
             self._groups[size] = _Group(slots)
         return self._groups[size]
 

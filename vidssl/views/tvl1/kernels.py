@@ -64,6 +64,7 @@ class Field(IntEnum):
     HEIGHT = 13  # of the slot's scale, as are
     WIDTH = 14
     PITCH = 15
+    REPEATS = 16  # iterations that `iterate` is to make again, without those after them
 
 
 class Phase(IntEnum):
@@ -75,7 +76,7 @@ class Phase(IntEnum):
 
 
 # Inside kernels only constants of this kind may be named.
-FIELDS = tl.constexpr(16)
+FIELDS = tl.constexpr(len(Field))
 _PHASE = tl.constexpr(Field.PHASE.value)
 _STOPPED = tl.constexpr(Field.STOPPED.value)
 _CONVERGED = tl.constexpr(Field.CONVERGED.value)
@@ -92,6 +93,7 @@ _SMOOTHS = tl.constexpr(Field.SMOOTHS.value)
 _HEIGHT = tl.constexpr(Field.HEIGHT.value)
 _WIDTH = tl.constexpr(Field.WIDTH.value)
 _PITCH = tl.constexpr(Field.PITCH.value)
+_REPEATS = tl.constexpr(Field.REPEATS.value)
 _RUNNING = tl.constexpr(Phase.RUNNING.value)
 _DONE = tl.constexpr(Phase.DONE.value)
 _FLAT = tl.constexpr(1.1920928955078125e-07)  # as solver.FLAT

@@ -9,6 +9,7 @@ Legend: N slots, F of them at once, S scales, H rows, W columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.errors import VidsslError
-from vidssl.views.tvl1 import kernels
+from vidssl.views.tvl1 import iteration, kernels, tile_kernel
+from vidssl.views.tvl1.iteration import KERNEL, Buffers
 from vidssl.views.tvl1.kernels import TILE_H, TILE_W, Field, Phase
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.pyramid import pyramid
@@ -84,9 +86,10 @@ class Slots:
     Args:
         count: N.
         tiles: of TILE_H × TILE_W pixels that a picture may have; see :func:`tiles_of`.
-        iterations: of a block.
+        iterations: of a block, at least.
         blocks: launched by one :meth:`advance`.
         graph: record the launches as a CUDA graph.
+        kernel: one of :data:`vidssl.views.tvl1.iteration.ITERATIONS`.
 
     Raises:
         VidsslError: the device lacks memory.
@@ -101,6 +104,7 @@ class Slots:
         iterations: int = ITERATIONS,
         blocks: int = BLOCKS,
         graph: bool = True,
+        kernel: str = KERNEL,
     ) -> None:
         self.parameters, self.count, self.tiles, self.device = parameters, count, tiles, device
         self.iterations, self.blocks = iterations, blocks
@@ -114,7 +118,6 @@ class Slots:
                 self._data = self._zeros(count, 3, plane)
                 self._u = self._zeros(count, 2, 2, plane)
                 self._p = self._zeros(count, 2, 4, plane)
-                self._partial = self._zeros(count, tiles)
             except torch.OutOfMemoryError:
                 raise VidsslError(
                     f"the device lacks memory for the flow of {count} pairs at once"
@@ -123,6 +126,10 @@ class Slots:
             self._shapes = self._zeros(count, scales, 3, dtype=torch.int32)
             self._state = self._zeros(count, FIELDS, dtype=torch.int32)
             self._work = self._zeros(count, dtype=torch.int64)
+            self._iteration = iteration.ITERATIONS[kernel](
+                Buffers(self._u, self._p, self._data, self._state, self._tolerance, self._work),
+                parameters,
+            )
         self._graph = self._recorded() if graph and device.type == "cuda" else None
 
     def enter(self, slots: Sequence[int], pictures_F2HW: np.ndarray) -> None:
@@ -178,8 +185,9 @@ class Slots:
 
     def _launch_block(self) -> None:
         p, every, state = self.parameters, (self.tiles, self.count), self._state
-        tile = {"H": TILE_H, "W": TILE_W}
-        many = tile | {"plane": self.plane, "num_warps": kernels.NUM_WARPS}
+        many = {
+            "plane": self.plane, "H": TILE_H, "W": TILE_W, "num_warps": kernels.NUM_WARPS
+        }  # fmt: skip
         scales = {"S": p.nscales}
         kernels.plan[(self.count,)](
             state, self._shapes, p.outer_iterations, p.warps, **scales, num_warps=1
@@ -192,15 +200,8 @@ class Slots:
             self._u, self._data, self._slope, self._pictures, state, **scales, **many
         )
         kernels.smooth[(*every, 2)](self._u, self._p, state, p.dual_step, **many)
-        for _ in range(self.iterations):
-            kernels.step[every](
-                self._u, self._p, self._data, self._partial, state, self.tiles,
-                p.data_step, p.dual_step, p.coupling, **many,
-            )  # fmt: skip
-            kernels.judge[(self.count,)](
-                self._partial, state, self._tolerance, self._work, self.tiles,
-                p.inner_iterations, **scales, **tile, num_warps=1,
-            )  # fmt: skip
+        for _ in range(-(-self.iterations // self._iteration.at_once)):
+            self._iteration.launch()
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
         with self._on_device():
@@ -226,7 +227,9 @@ class Slots:
             yield
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.zeros(shape, dtype=dtype, device=self.device)
+        # The tile kernel's last tile of a row may read beyond it: at the very end, into this.
+        room = torch.zeros(math.prod(shape) + tile_kernel.TILE_W, dtype=dtype, device=self.device)
+        return room[: math.prod(shape)].view(shape)
 
     def _upload(self, array: np.ndarray) -> Tensor:
         host = torch.from_numpy(np.ascontiguousarray(array))
