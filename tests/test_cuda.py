@@ -139,6 +139,18 @@ def test_bytes_that_an_operation_moves():
     assert moved_bytes.moved_by(lambda: torch.relu(x)) == {"ReLU": 2 * 40}
 
 
+def test_batchnorm_reads_a_batch_twice_in_either_direction():
+    x, norm = torch.ones(2, 4, 3, 5, 5, requires_grad=True), torch.nn.BatchNorm3d(4, affine=False)
+    n, channels = 4 * x.numel(), 4 * 4
+    y = []
+    forward = moved_bytes.moved_by(lambda: y.append(norm(x)))
+    assert forward["BatchNorm"] == 3 * n + 4 * channels  # running statistics, and the batch's
+    backward = moved_bytes.moved_by(lambda: y[0].backward(x.detach()))
+    assert backward["BatchNorm"] == 5 * n + 4 * channels
+    norm.eval()
+    assert moved_bytes.moved_by(lambda: norm(x))["BatchNorm"] == 2 * n + 2 * channels
+
+
 @pytest.mark.cuda
 @without_cuda
 def test_the_script_runs_with_a_gpu(tmp_path):

@@ -213,6 +213,21 @@ def test_names_and_tensors_of_a_network_stay(name):
         assert found == sum(isinstance(layer, nn.BatchNorm3d) for layer in network.modules()) == 77
 
 
+def test_running_statistics_are_taken_in_eval_mode(by_kernels, monkeypatch):
+    taken, of_old = [], norm_relu.norm_relu_of_old
+    monkeypatch.setattr(
+        norm_relu, "norm_relu_of_old", lambda *told: taken.append(1) or of_old(*told)
+    )
+    x, plain = noise((2, 6, 2, 3, 4)), layers(6).eval()
+    one = fused(plain).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(one(x), plain(x), atol=1e-5, rtol=1e-5)
+    assert taken == [1] and not by_kernels
+    # Where gradients are wanted it is both layers.
+    assert_close(passed(one, x), passed(plain, x), atol=0.0, rtol=0.0)
+    assert taken == [1] and not by_kernels
+
+
 def test_in_eval_mode_and_on_a_cpu_it_is_both_layers():
     x = noise((2, 6, 2, 3, 4)).cpu()
     plain = layers(6).cpu()

@@ -34,8 +34,9 @@ def kind_of(operation: str) -> str:
 class MovedBytes(TorchDispatchMode):
     """Counts the bytes that operations read and write, as if each did so once for each tensor.
 
-    Views move nothing. What a fused kernel would save is counted; what a kernel reads twice is not.
-    Compiled code is not seen: the count is of the same step, not compiled.
+    Views move nothing. BatchNorm of a batch reads its maps twice, since nothing can be normalised
+    before all of it has been seen. What a fused kernel would save is counted. Compiled code, and
+    kernels of Triton, are not seen: the count is of the same step in torch's own operations.
     """
 
     def __init__(self) -> None:
@@ -46,10 +47,18 @@ class MovedBytes(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        if not func.is_view and "empty" not in func.name():
+        if not func.is_view and not any(part in func.name() for part in ("empty", "prim::")):
             tensors = [t for t in tree_leaves((args, kwargs, made)) if isinstance(t, Tensor)]
+            tensors += _read_again(func.name(), args)
             self.by_kind[kind_of(func.name())] += sum(t.numel() * t.element_size() for t in tensors)
         return made
+
+
+def _read_again(operation: str, args: tuple[Any, ...]) -> list[Tensor]:
+    """Gives the maps that BatchNorm reads a second time; none where it has its statistics."""
+    if "batch_norm" not in operation or any(told is False for told in args):
+        return []
+    return [t for t in args if isinstance(t, Tensor) and t.dim() > 2]
 
 
 def moved_by(work: Callable[[], object]) -> Counter[str]:

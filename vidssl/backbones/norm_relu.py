@@ -61,13 +61,14 @@ class NormReLU(nn.BatchNorm3d):
         return made.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and self.momentum is not None and has_kernels(x)):
-            return F.relu(super().forward(x), inplace=True)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        return norm_relu(
-            x, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps
-        )
+        told = (self.weight, self.bias, self.running_mean, self.running_var)
+        if has_kernels(x) and self.training and self.momentum is not None:
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+            return norm_relu(x, *told, self.momentum, self.eps)
+        if has_kernels(x) and not self.training and not torch.is_grad_enabled():
+            return norm_relu_of_old(x, *told, self.eps)
+        return F.relu(super().forward(x), inplace=True)
 
 
 def has_kernels(x: Tensor) -> bool:
@@ -102,6 +103,18 @@ def norm_relu(
     return made
 
 
+def norm_relu_of_old(
+    x_BCTHW: Tensor,
+    weight_C: Tensor,
+    bias_C: Tensor,
+    running_mean_C: Tensor,
+    running_var_C: Tensor,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Gives relu(γ (x − μ)/σ + β) with the running statistics; no gradients flow through it."""
+    return _Rows(x_BCTHW).normalise(running_mean_C, (running_var_C + eps).rsqrt(), weight_C, bias_C)
+
+
 class _NormReLU(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -119,7 +132,6 @@ class _NormReLU(torch.autograd.Function):
         rows = _Rows(x)
         x = rows.map
         mean, scale = torch.empty_like(running_mean), torch.empty_like(running_mean)
-        y = torch.empty_like(x, memory_format=LAST)
         partial = rows.partial_sums()
         kernels.statistics[rows.chunked](
             x, partial, rows.places, rows.spacing, rows.channels, rows.per_chunk, **rows.tile
@@ -128,11 +140,8 @@ class _NormReLU(torch.autograd.Function):
             partial, mean, scale, running_mean, running_var, rows.places, rows.channels,
             rows.chunks, rows.per_chunk, momentum, eps, **rows.join,
         )  # fmt: skip
-        kernels.normalise[rows.tiled](
-            x, y, mean, scale, weight, bias, rows.places, rows.spacing, rows.channels, **rows.tile
-        )
         ctx.save_for_backward(x, weight, bias, mean, scale)
-        return y
+        return rows.normalise(mean, scale, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -188,6 +197,17 @@ class _Rows:
         self.joined = (-(-self.channels // kernels.JOINED_CHANNELS),)
         self.tile = {"R": rows, "C": block, "num_warps": kernels.NUM_WARPS}
         self.join = {"K": kernels.JOINED, "C": kernels.JOINED_CHANNELS}
+
+    def normalise(self, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Gives relu(γ x̂ + β), channels last."""
+        from vidssl.backbones import norm_relu_kernels as kernels
+
+        y = torch.empty_like(self.map, memory_format=LAST)
+        kernels.normalise[self.tiled](
+            self.map, y, mean, scale, weight, bias,
+            self.places, self.spacing, self.channels, **self.tile,
+        )  # fmt: skip
+        return y
 
     def partial_sums(self) -> Tensor:
         """Gives room for two sums of each chunk."""
