@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from vidssl.artifacts import Workspace
 from vidssl.narrow import fitted
+from vidssl.tables import typed
+from vidssl.terminal import Terminal
 
 
 def shown(what: object, width: int) -> str:
@@ -50,6 +54,15 @@ def test_the_first_of_two_cells_is_the_head_of_the_other() -> None:
     table = Table("setting", "value")
     table.add_row("recipe.train.optimizer", "adam")
     assert "".join(shown(table, 20).split()) == "recipe.train.optimizer:adam"
+
+
+def test_a_command_to_be_copied_stays_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    shown = Group(Text("Go on with this:"), typed("vidssl", "status", "-w", Path("my demo/space")))
+    Terminal(Workspace("none"), json=False, quiet=False).show(shown)
+    assert capsys.readouterr().out.splitlines()[1] == "  vidssl status -w 'my demo/space'"
 
 
 def test_a_table_without_heads_keeps_its_rows() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from shlex import join
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -276,11 +277,16 @@ def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
              f"{len(result.classes)} motions, {result.total:.0f} s in all"),
         *map(Text, result.findings()),
         Text("\nGo on with this workspace:", style="bold"),
-        Text(f"  vidssl retrieve {query} --sheet neighbours.png -w {workspace}"),
-        Text(f"  vidssl cotrain --stream flow -w {workspace}"),
-        Text(f"  vidssl status -w {workspace}"),
+        typed("vidssl", "retrieve", query, "--sheet", "neighbours.png", "-w", workspace),
+        typed("vidssl", "cotrain", "--stream", "flow", "-w", workspace),
+        typed("vidssl", "status", "-w", workspace),
     ]  # fmt: skip
     return Group(table, *said)
+
+
+def typed(*words: object) -> Text:
+    """Gives a command in one line, however narrow the screen, as it is to be copied and typed."""
+    return Text(f"  {join(map(str, words))}", no_wrap=True, overflow="ignore")
 
 
 def _times(n: Neighbour) -> str:

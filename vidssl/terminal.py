@@ -132,7 +132,7 @@ class Terminal:
         """Prints to stdout, unless the result is wanted as JSON."""
         if not self.json and not self.silent:
             console = Console(soft_wrap=isinstance(renderable, str | Text))
-            console.print(fitted(renderable, console))
+            console.print(fitted(renderable, console), crop=False)
 
     def json_out(self, value: Mapping[str, Any] | list[Any]) -> None:
         """Prints one JSON document, when that is wanted."""
