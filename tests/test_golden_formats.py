@@ -287,5 +287,5 @@ def test_a_resume_of_an_unknown_version(folder):
 def test_a_damaged_resume_is_one_sentence(folder, content):
     module, optimizer = golden.small_training()
     (folder / "resume.pt").write_bytes(content)
-    with pytest.raises(VidsslError, match=r"resume\.pt is damaged"):
+    with pytest.raises(VidsslError, match=r"resume\.pt is damaged: remove that file"):
         load_resume(folder, module, optimizer)

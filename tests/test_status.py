@@ -228,6 +228,23 @@ def test_a_file_system_without_locks_cannot_tell(
     assert run.running is None
 
 
+def test_a_workspace_that_lost_its_file_gives_no_number_twice(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    before = [artifact.sequence for artifact in workspace.artifacts()]
+    (workspace.root / "workspace.json").unlink()
+    derive(workspace, "later", {})
+    newest = workspace.newest("checkpoint")
+    assert newest.name == "later" and newest.sequence == max(before) + 1
+    assert derive(workspace, "last", {}).sequence == max(before) + 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '"some text"', "{"])
+def test_a_damaged_workspace_file_is_told_with_what_to_do(tmp_path: Path, text: str) -> None:
+    (tmp_path / "workspace.json").write_text(text)
+    with pytest.raises(VidsslError, match=r"workspace\.json is damaged.*: remove it, and"):
+        Workspace(tmp_path)
+
+
 def test_an_artifact_that_may_not_be_read_is_told_beside_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ FORMAT_VERSIONS: dict[str, int] = {
 }
 MANIFEST = "artifact.json"
 RUN_MANIFEST = "run.json"
+WORKSPACE_FILE = "workspace.json"
 LOOK_OF_OTHERS = 0.3  # seconds for which a look at a lock (is_locked) may be in the way
 LONGEST_NAME = 200  # file systems allow 255 bytes
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -481,13 +482,16 @@ class Workspace:
     def _check_format(self) -> None:
         if self.root.exists() and not self.root.is_dir():
             raise VidsslError(f"{self.root} is a file: a workspace is a folder")
-        path = self.root / "workspace.json"
+        path = self.root / WORKSPACE_FILE
         if not path.exists():
             return
         try:
-            found = json.loads(path.read_text()).get("workspace_format")
-        except ValueError:
-            raise VidsslError(f"{path} is damaged: it is not JSON") from None
+            found = json.loads(path.read_text())["workspace_format"]
+        except (ValueError, KeyError, TypeError):
+            raise VidsslError(
+                f"{path} is damaged, or not of a workspace: remove it, and the next artifact "
+                "brings it back"
+            ) from None
         if found != WORKSPACE_FORMAT:
             raise VidsslError(
                 f"{self.root} is a workspace of format {found}, and this vidssl ({VERSION}) "
@@ -615,7 +619,10 @@ class Workspace:
         return Artifact.load(target)
 
     def _next_sequence(self) -> int:
-        path = self.root / "workspace.json"
-        number = json.loads(path.read_text())["next_sequence"] if path.exists() else 1
+        path = self.root / WORKSPACE_FILE
+        if path.exists():
+            number = json.loads(path.read_text())["next_sequence"]
+        else:  # a new workspace, or one that has lost it: no number is given twice
+            number = 1 + max((artifact.sequence for artifact in self.scan()[0]), default=0)
         write_json(path, {"workspace_format": WORKSPACE_FORMAT, "next_sequence": number + 1})
         return int(number)

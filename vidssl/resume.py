@@ -94,8 +94,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise VidsslError(f"{path} is damaged: {first_line}") from error
+        raise VidsslError(
+            f"{path} is damaged: remove that file, and the same command trains from the beginning"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
         found = state.get("format") if isinstance(state, dict) else None
         raise VidsslError(
