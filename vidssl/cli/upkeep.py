@@ -23,7 +23,9 @@ DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newe
 
 @command()
 def status(terminal: Terminal) -> None:
-    """Show what is in the workspace, what came of what, and what has been overtaken.
+    """Show what is in the workspace, what came of what, what has been overtaken, what is running.
+
+    An unfinished run of a name that others bear is shown with the options that set it apart.
 
     Example:  vidssl status
     """
