@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from shutil import copytree
+from unittest.mock import patch
 
 import pytest
 
@@ -28,28 +29,18 @@ def small_clips(workspace: Workspace, options: demo.DemoOptions, progress) -> Pa
 
 def run(workspace: Path, workers: int, epochs: int) -> demo.DemoResult:
     """Runs the demo on a few tiny clips, of which only the first process makes any."""
-    demo.make_clips = small_clips
     settings = (*SMALL.items(), ("epochs", epochs))
     options = demo.DemoOptions(clips=36, workers=workers, device="cpu", settings=settings)
-    return demo.run(Workspace(workspace), options)
-
-
-@pytest.fixture(autouse=True)
-def the_demo_as_it_was():
-    before = demo.make_clips
-    yield
-    demo.make_clips = before
+    with patch.object(demo, "make_clips", small_clips):
+        return demo.run(Workspace(workspace), options)
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> Path:
     """A workspace with the demo's pack, on which the tests begin."""
     root = tmp_path_factory.mktemp("demo") / "packed"
-    before, demo.jobs = demo.jobs, lambda workspace, options: []
-    try:
+    with patch.object(demo, "jobs", lambda workspace, options: []):
         run(root, workers=1, epochs=1)
-    finally:
-        demo.jobs = before
     return root
 
 
@@ -62,54 +53,67 @@ def evaluations(workspace: Path) -> dict[str, str]:
     return {a.label: a.digest for kind in kinds for a in Workspace(workspace).artifacts(kind)}
 
 
-def test_side_by_side_is_as_one_after_the_other(packed, tmp_path):
-    results = {}
-    for workers in (1, 2):
-        copytree(packed, tmp_path / str(workers))
-        results[workers] = run(tmp_path / str(workers), workers, epochs=2)
-    one, two = tmp_path / "1", tmp_path / "2"
+def shown(result: demo.DemoResult) -> list[dict]:
+    return [asdict(row) for row in result.rows]
+
+
+Ran = tuple[Path, demo.DemoResult]
+
+
+@pytest.fixture(scope="module")
+def alone(packed, tmp_path_factory) -> Ran:
+    """The demo, one job after the other; read only."""
+    root = copytree(packed, tmp_path_factory.mktemp("alone") / "w")
+    return root, run(root, workers=1, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def together(packed, tmp_path_factory) -> Ran:
+    """The demo, two jobs at a time; read only."""
+    root = copytree(packed, tmp_path_factory.mktemp("together") / "w")
+    return root, run(root, workers=2, epochs=2)
+
+
+def test_side_by_side_is_as_one_after_the_other(alone, together):
+    (one, by_one), (two, by_two) = alone, together
     assert checkpoints(one).keys() == CHECKPOINTS
     assert checkpoints(one) == checkpoints(two)
     assert evaluations(one) == evaluations(two) and len(evaluations(one)) == 4 + 8 + 8
-    alone, together = ([asdict(row) for row in result.rows] for result in results.values())
-    assert alone == together
-    names = [row["features"] for row in alone]
-    assert names == [
+    assert shown(by_one) == shown(by_two)
+    assert by_one.seconds.keys() == by_two.seconds.keys()
+    assert [row.features for row in by_two.rows] == [
         "colour histogram", "mean frame", "untrained RGB", "untrained flow",
         "InfoNCE RGB, as long", "InfoNCE RGB", "InfoNCE flow", "CoCLR RGB",
     ]  # fmt: skip
-    assert results[2].seconds.keys() == results[1].seconds.keys()
-    assert results[2].total > 0 and results[2].findings()
+    assert by_two.total > 0 and by_two.findings()
 
 
-def test_the_control_trains_as_long_as_the_other_way_to_coclr(packed, tmp_path):
-    copytree(packed, tmp_path / "w")
-    run(tmp_path / "w", workers=2, epochs=2)
-    found = {a.name: a for a in Workspace(tmp_path / "w").artifacts("checkpoint")}
+def test_the_control_trains_as_long_as_the_other_way_to_coclr(alone):
+    found = {a.name: a for a in Workspace(alone[0]).artifacts("checkpoint")}
     epochs = {name: artifact.summary["epochs"] for name, artifact in found.items()}
-    way = epochs["rgb-infonce"] + epochs["rgb-coclr"]
-    assert epochs["rgb-infonce-long"] == way == 4
+    assert epochs["rgb-infonce-long"] == epochs["rgb-infonce"] + epochs["rgb-coclr"] == 4
     parents = found["rgb-coclr"].parents
     assert parents["student"] == found["rgb-infonce"].digest
     assert parents["partner"] == found["flow-infonce"].digest
 
 
-def test_typed_again_it_does_nothing(packed, tmp_path):
-    copytree(packed, tmp_path / "w")
-    first = run(tmp_path / "w", workers=2, epochs=1)
-    before = {a.label: a.digest for a in Workspace(tmp_path / "w").scan()[0]}
-    second = run(tmp_path / "w", workers=2, epochs=1)
-    assert {a.label: a.digest for a in Workspace(tmp_path / "w").scan()[0]} == before
-    assert [asdict(row) for row in first.rows] == [asdict(row) for row in second.rows]
+def test_on_one_core_the_newest_are_those_to_go_on_with(alone):
+    made = [a.name for a in Workspace(alone[0]).artifacts("checkpoint")]
+    assert made == ["rgb-infonce-long", "rgb-infonce", "flow-infonce", "rgb-coclr"]
 
 
-def test_other_settings_meanwhile_do_not_mix_in(packed, tmp_path):
+def test_typed_again_it_does_nothing(together, tmp_path):
+    root = copytree(together[0], tmp_path / "w")
+    before = {a.label: a.digest for a in Workspace(root).scan()[0]}
+    assert shown(run(root, workers=2, epochs=2)) == shown(together[1])
+    assert {a.label: a.digest for a in Workspace(root).scan()[0]} == before
+
+
+def test_other_settings_meanwhile_do_not_mix_in(alone, tmp_path):
     """What is evaluated are the checkpoints of these settings, also where others are newer."""
-    copytree(packed, tmp_path / "w")
-    first = run(tmp_path / "w", workers=1, epochs=1)
-    run(tmp_path / "w", workers=1, epochs=2)
-    again = run(tmp_path / "w", workers=1, epochs=1)
-    assert [asdict(row) for row in first.rows] == [asdict(row) for row in again.rows]
+    root = copytree(alone[0], tmp_path / "w")
+    assert shown(run(root, workers=1, epochs=1)) != shown(alone[1])
+    assert shown(run(root, workers=1, epochs=2)) == shown(alone[1])
 
 
 # ── killed ───────────────────────────────────────────────────────────────────────────────────
