@@ -17,8 +17,9 @@ from tvl1_bench import DEVICE, Bench
 
 from vidssl.views.tvl1 import solver, tile_kernel
 from vidssl.views.tvl1.iteration import ITERATIONS, KERNEL, TileIteration
-from vidssl.views.tvl1.kernels import TILE_H, TILE_W, Field
+from vidssl.views.tvl1.kernels import TILE_H, TILE_W
 from vidssl.views.tvl1.parameters import Parameters
+from vidssl.views.tvl1.slot_state import Field
 from vidssl.views.tvl1.slots import Slots, pitch_of
 
 HEIGHT, WIDTH = 19, 71  # 2 × 3 tiles of the size below; no multiple of anything
