@@ -25,7 +25,7 @@ pytest.importorskip("triton", reason="needs Triton")
 from vidssl.views.tvl1 import kernels
 from vidssl.views.tvl1.in_flight import PairsInFlight
 from vidssl.views.tvl1.iteration import ITERATIONS
-from vidssl.views.tvl1.kernels import Field
+from vidssl.views.tvl1.slot_state import Field
 from vidssl.views.tvl1.slots import pitch_of
 
 

@@ -17,9 +17,10 @@ from tvl1_bench import DEVICE, Bench
 
 from vidssl.views.tvl1 import solver, tile_kernel
 from vidssl.views.tvl1.iteration import ITERATIONS, KERNEL, TileIteration
-from vidssl.views.tvl1.kernels import TILE_H, TILE_W, Field
+from vidssl.views.tvl1.kernels import TILE_H, TILE_W
 from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.slots import Slots
+from vidssl.views.tvl1.slot_state import Field
+from vidssl.views.tvl1.slots import Slots, pitch_of
 
 HEIGHT, WIDTH = 19, 71  # 2 × 3 tiles of the size below; no multiple of anything
 
@@ -87,11 +88,14 @@ def begun(inner_iterations: int = 30) -> Begun:
         u, p, _ = solver.step(u, p, data[None], bench.parameters)
     u, p = u[0], p.reshape(4, HEIGHT, WIDTH)
     for buffer in (slots._u, slots._p, slots._data):
-        buffer.copy_(torch.randn(buffer.shape, generator=draw))  # what others left there
+        buffer.copy_(torch.randn(buffer.shape, generator=draw).to(DEVICE))  # what others left there
     side = int(slots._state[1, Field.U_SIDE])
     bench.put(slots._u[:, side], u)
     bench.put(slots._p[:, int(slots._state[1, Field.P_SIDE])], p)
     bench.put(slots._data, data)
+    for buffer in (slots._u, slots._p, slots._data):  # and beyond the picture's right border
+        rows = buffer[1, ..., : HEIGHT * pitch_of(WIDTH)].unflatten(-1, (HEIGHT, -1))
+        rows[..., WIDTH:] = torch.randn(rows[..., WIDTH:].shape, generator=draw).to(DEVICE)
     return Begun(bench, u, p, data)
 
 

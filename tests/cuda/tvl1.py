@@ -233,13 +233,14 @@ def ways(arguments: argparse.Namespace, device: torch.device) -> list[str]:
 
 
 def make_method(arguments: argparse.Namespace, device: torch.device, way: str) -> Any:
-    """Gives a way of iterating, with the pairs in flight asked for."""
+    """Gives a way of iterating, with the pairs in flight and the blocks asked for."""
     parameters = Parameters.of(TVL1_PRESETS[arguments.preset])
     if way == PLAIN:
         return TorchTVL1(parameters, device)
     from vidssl.views.tvl1.in_flight import PairsInFlight
 
-    return PairsInFlight(parameters, device, arguments.in_flight, {"kernel": way})
+    options = {"kernel": way} | ({"iterations": arguments.block} if arguments.block else {})
+    return PairsInFlight(parameters, device, arguments.in_flight, options)
 
 
 def bytes_moved(way: str) -> float:
@@ -312,6 +313,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--preset", choices=tuple(TVL1_PRESETS), default="published")
     parser.add_argument("--pairs", type=int, default=4096)
     parser.add_argument("--in-flight", type=int, help="pairs; default: as extract-flow has them")
+    parser.add_argument("--block", type=int, help="iterations of a block; default: likewise")
     parser.add_argument("--plain", action="store_true", help="plain PyTorch instead of kernels")
     parser.add_argument("--clips", type=int, default=24, help="different ones")
     parser.add_argument("--length", type=int, default=17, help="frames of each clip")

@@ -1,7 +1,8 @@
 """TV-L1 on a GPU: Triton kernels, each for many pairs at once, each pair at a stage of its own.
 
-A pair lives in a slot. What a slot is doing is in its row of `state` (:class:`Field`), on the
-device, so the host launches the same kernels over and over and never waits to learn who is done:
+A pair lives in a slot. What a slot is doing is in its row of `state`, on the device (its columns:
+:mod:`vidssl.views.tvl1.slot_state`), so the host launches the same kernels over and over and never
+waits to learn who is done:
 
     plan      slots whose iteration has stopped: what comes next (median, warp, scale, the end)
     enter     slots that enter a scale: the flow enlarged, p = 0, the second picture's gradient
@@ -9,6 +10,9 @@ device, so the host launches the same kernels over and over and never waits to l
     smooth    slots between two rounds of iteration: p by the flow, the median of the flow
     step      all slots that have not stopped: one iteration, and the flow's change tile by tile
     judge     whether a slot's iteration stops here
+
+In the place of the last two, :mod:`vidssl.views.tvl1.tile_kernel` has kernels that make several
+iterations at once; :mod:`vidssl.views.tvl1.iteration` launches these or those.
 
 `smooth` and `step` read one side of a buffer and write the other, so programs may run in any
 order. Sums have a fixed order and there are no atomics: a pair gives the same bits in any company.
@@ -36,67 +40,35 @@ The buffers, for N slots with planes of `plane` places in `most` tiles, and S sc
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 import triton
 import triton.language as tl
+
+from vidssl.views.tvl1.slot_state import (
+    CONVERGED,
+    DONE,
+    ENTERS,
+    FIELDS,
+    HEIGHT,
+    INNER,
+    OUTER,
+    P_SIDE,
+    PHASE,
+    PITCH,
+    RUNNING,
+    SCALE,
+    SCALES,
+    SMOOTHS,
+    STOPPED,
+    U_SIDE,
+    WARP,
+    WARPS,
+    WIDTH,
+)
 
 TILE_H, TILE_W = 16, 32
 NUM_WARPS = 8
 
-
-class Field(IntEnum):
-    """The columns of `state`."""
-
-    PHASE = 0  # one of Phase
-    STOPPED = 1  # the iteration has stopped: `plan` decides what comes next
-    CONVERGED = 2  # it stopped because the flow changed no more
-    SCALE = 3  # the finest is 0
-    SCALES = 4  # how many there are
-    WARP = 5  # warps done at this scale
-    OUTER = 6  # medians since the warp
-    INNER = 7  # iterations since the median
-    U_SIDE = 8  # which side of u is the newest
-    P_SIDE = 9  # which side of p is
-    ENTERS = 10  # whether `enter` has work in this block
-    WARPS = 11  # whether `linearise` has
-    SMOOTHS = 12  # whether `smooth` has
-    HEIGHT = 13  # of the slot's scale, as are
-    WIDTH = 14
-    PITCH = 15
-    REPEATS = 16  # iterations that `iterate` is to make again, without those after them
-
-
-class Phase(IntEnum):
-    """What a slot holds."""
-
-    EMPTY = 0
-    RUNNING = 1
-    DONE = 2
-
-
-# Inside kernels only constants of this kind may be named.
-FIELDS = tl.constexpr(len(Field))
-_PHASE = tl.constexpr(Field.PHASE.value)
-_STOPPED = tl.constexpr(Field.STOPPED.value)
-_CONVERGED = tl.constexpr(Field.CONVERGED.value)
-_SCALE = tl.constexpr(Field.SCALE.value)
-_SCALES = tl.constexpr(Field.SCALES.value)
-_WARP = tl.constexpr(Field.WARP.value)
-_OUTER = tl.constexpr(Field.OUTER.value)
-_INNER = tl.constexpr(Field.INNER.value)
-_U_SIDE = tl.constexpr(Field.U_SIDE.value)
-_P_SIDE = tl.constexpr(Field.P_SIDE.value)
-_ENTERS = tl.constexpr(Field.ENTERS.value)
-_WARPS = tl.constexpr(Field.WARPS.value)
-_SMOOTHS = tl.constexpr(Field.SMOOTHS.value)
-_HEIGHT = tl.constexpr(Field.HEIGHT.value)
-_WIDTH = tl.constexpr(Field.WIDTH.value)
-_PITCH = tl.constexpr(Field.PITCH.value)
-_REPEATS = tl.constexpr(Field.REPEATS.value)
-_RUNNING = tl.constexpr(Phase.RUNNING.value)
-_DONE = tl.constexpr(Phase.DONE.value)
-_FLAT = tl.constexpr(1.1920928955078125e-07)  # as solver.FLAT
+FLAT = tl.constexpr(1.1920928955078125e-07)  # as solver.FLAT
 _CUBIC = tl.constexpr(-0.75)  # OpenCV's coefficient of bicubic interpolation
 _JUDGED = tl.constexpr(256)  # tiles that `judge` adds up at a time
 
@@ -133,11 +105,11 @@ def step(
     """
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
-    if (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 0):
-        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
+    if (tl.load(row + PHASE) == RUNNING) & (tl.load(row + STOPPED) == 0):
+        height, width, pitch = tl.load(row + HEIGHT), tl.load(row + WIDTH), tl.load(row + PITCH)
         if tile < _tiles(height, pitch, H, W):
-            u_side, p_side = tl.load(row + _U_SIDE), tl.load(row + _P_SIDE)
-            due = tl.where(tl.load(row + _INNER) > 0, dual_step, 0.0)
+            u_side, p_side = tl.load(row + U_SIDE), tl.load(row + P_SIDE)
+            due = tl.where(tl.load(row + INNER) > 0, dual_step, 0.0)
             y, x = _places(tile, pitch, H, W)
             at, far = y * pitch + x, slot.to(tl.int64)
             here = (y < height) & (x < width)
@@ -161,7 +133,7 @@ def step(
             gy = tl.load(term + plane, mask=here, other=0.0)
             constant = tl.load(term + 2 * plane, mask=here, other=0.0)
             rho = constant + (gx * u1 + gy * u2)
-            shift = rho / tl.maximum(gx * gx + gy * gy, _FLAT)
+            shift = rho / tl.maximum(gx * gx + gy * gy, FLAT)
             shift = tl.minimum(tl.maximum(shift, -data_step), data_step)
             move1 = coupling * divergence1 - shift * gx
             move2 = coupling * divergence2 - shift * gy
@@ -219,9 +191,9 @@ def judge(
     """Counts the iteration that `step` made, and stops slots that need no other. Grid (N,)."""
     slot = tl.program_id(0)
     row = state + slot * FIELDS
-    if (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 0):
-        scale = tl.load(row + _SCALE)
-        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
+    if (tl.load(row + PHASE) == RUNNING) & (tl.load(row + STOPPED) == 0):
+        scale = tl.load(row + SCALE)
+        height, width, pitch = tl.load(row + HEIGHT), tl.load(row + WIDTH), tl.load(row + PITCH)
         tiles = _tiles(height, pitch, H, W)
         partial += slot.to(tl.int64) * most
         sums = tl.zeros([_JUDGED], dtype=tl.float32)
@@ -232,12 +204,12 @@ def judge(
             first += _JUDGED
         change = tl.sum(sums, axis=0)
         converged = change <= tl.load(tolerance + slot * S + scale)
-        inner = tl.load(row + _INNER) + 1
-        tl.store(row + _INNER, inner)
-        tl.store(row + _CONVERGED, converged.to(tl.int32))
-        tl.store(row + _STOPPED, (converged | (inner >= inner_iterations)).to(tl.int32))
-        tl.store(row + _U_SIDE, 1 - tl.load(row + _U_SIDE))
-        tl.store(row + _P_SIDE, 1 - tl.load(row + _P_SIDE))
+        inner = tl.load(row + INNER) + 1
+        tl.store(row + INNER, inner)
+        tl.store(row + CONVERGED, converged.to(tl.int32))
+        tl.store(row + STOPPED, (converged | (inner >= inner_iterations)).to(tl.int32))
+        tl.store(row + U_SIDE, 1 - tl.load(row + U_SIDE))
+        tl.store(row + P_SIDE, 1 - tl.load(row + P_SIDE))
         tl.store(work + slot, tl.load(work + slot) + height * width)
 
 
@@ -254,31 +226,31 @@ def plan(state, shapes, outer_iterations, warps, S: tl.constexpr):
     """
     slot = tl.program_id(0)
     row = state + slot * FIELDS
-    asked = (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 1)
-    scale, warp, outer = tl.load(row + _SCALE), tl.load(row + _WARP), tl.load(row + _OUTER) + 1
-    again = (tl.load(row + _CONVERGED) == 0) & (outer < outer_iterations)
+    asked = (tl.load(row + PHASE) == RUNNING) & (tl.load(row + STOPPED) == 1)
+    scale, warp, outer = tl.load(row + SCALE), tl.load(row + WARP), tl.load(row + OUTER) + 1
+    again = (tl.load(row + CONVERGED) == 0) & (outer < outer_iterations)
     stays = again | (warp + 1 < warps)
     done = asked & (stays == 0) & (scale == 0)
     goes = asked & (done == 0)
     enters = goes & (stays == 0)
-    tl.store(row + _ENTERS, enters.to(tl.int32))
-    tl.store(row + _WARPS, (goes & (again == 0)).to(tl.int32))
-    tl.store(row + _SMOOTHS, goes.to(tl.int32))
+    tl.store(row + ENTERS, enters.to(tl.int32))
+    tl.store(row + WARPS, (goes & (again == 0)).to(tl.int32))
+    tl.store(row + SMOOTHS, goes.to(tl.int32))
     if goes:
         scale = tl.where(stays, scale, scale - 1)
-        tl.store(row + _SCALE, scale)
+        tl.store(row + SCALE, scale)
         shape = shapes + (slot * S + scale) * 3
-        tl.store(row + _HEIGHT, tl.load(shape))
-        tl.store(row + _WIDTH, tl.load(shape + 1))
-        tl.store(row + _PITCH, tl.load(shape + 2))
-        tl.store(row + _WARP, tl.where(again, warp, tl.where(stays, warp + 1, 0)))
-        tl.store(row + _OUTER, tl.where(again, outer, 0))
-        tl.store(row + _INNER, 0)
-        tl.store(row + _STOPPED, 0)
-        side = tl.load(row + _U_SIDE)
-        tl.store(row + _U_SIDE, tl.where(enters, side, 1 - side))
+        tl.store(row + HEIGHT, tl.load(shape))
+        tl.store(row + WIDTH, tl.load(shape + 1))
+        tl.store(row + PITCH, tl.load(shape + 2))
+        tl.store(row + WARP, tl.where(again, warp, tl.where(stays, warp + 1, 0)))
+        tl.store(row + OUTER, tl.where(again, outer, 0))
+        tl.store(row + INNER, 0)
+        tl.store(row + STOPPED, 0)
+        side = tl.load(row + U_SIDE)
+        tl.store(row + U_SIDE, tl.where(enters, side, 1 - side))
     if done:
-        tl.store(row + _PHASE, _DONE)
+        tl.store(row + PHASE, DONE)
 
 
 @triton.jit
@@ -289,9 +261,9 @@ def enter(
     """Begins a scale: the coarser scale's flow enlarged, p = 0, ∇I₁. Grid (most, N)."""
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
-    if tl.load(row + _ENTERS) == 1:
-        scale = tl.load(row + _SCALE)
-        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
+    if tl.load(row + ENTERS) == 1:
+        scale = tl.load(row + SCALE)
+        height, width, pitch = tl.load(row + HEIGHT), tl.load(row + WIDTH), tl.load(row + PITCH)
         if tile < _tiles(height, pitch, H, W):
             y, x = _places(tile, pitch, H, W)
             here = (y < height) & (x < width)
@@ -309,14 +281,14 @@ def enter(
             tl.store(slope + at, 0.5 * gx, mask=here)
             tl.store(slope + plane + at, 0.5 * gy, mask=here)
 
-            p += (far * 2 + tl.load(row + _P_SIDE)) * 4 * plane
+            p += (far * 2 + tl.load(row + P_SIDE)) * 4 * plane
             nothing = tl.zeros([H, W], dtype=tl.float32)
             for part in tl.static_range(4):
                 tl.store(p + part * plane + at, nothing, mask=here)
 
-            side = tl.load(row + _U_SIDE)
+            side = tl.load(row + U_SIDE)
             new_u = u + (far * 2 + 1 - side) * 2 * plane
-            if scale + 1 == tl.load(row + _SCALES):
+            if scale + 1 == tl.load(row + SCALES):
                 tl.store(new_u + at, nothing, mask=here)
                 tl.store(new_u + plane + at, nothing, mask=here)
             else:
@@ -354,15 +326,15 @@ def linearise(
     """Gives the data term at the flow: bicubic, zeros beyond the border. Grid (most, N)."""
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
-    if tl.load(row + _WARPS) == 1:
-        scale = tl.load(row + _SCALE)
-        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
+    if tl.load(row + WARPS) == 1:
+        scale = tl.load(row + SCALE)
+        height, width, pitch = tl.load(row + HEIGHT), tl.load(row + WIDTH), tl.load(row + PITCH)
         if tile < _tiles(height, pitch, H, W):
             y, x = _places(tile, pitch, H, W)
             here = (y < height) & (x < width)
             at = y * pitch + x
             far = slot.to(tl.int64)
-            u += (far * 2 + 1 - tl.load(row + _U_SIDE)) * 2 * plane
+            u += (far * 2 + 1 - tl.load(row + U_SIDE)) * 2 * plane
             data += far * 3 * plane
             slope += far * 2 * plane
             picture = pictures + (far * 2 * S + scale) * plane
@@ -427,22 +399,22 @@ def smooth(
     """
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
-    if tl.load(row + _SMOOTHS) == 1:
-        height, width, pitch = tl.load(row + _HEIGHT), tl.load(row + _WIDTH), tl.load(row + _PITCH)
+    if tl.load(row + SMOOTHS) == 1:
+        height, width, pitch = tl.load(row + HEIGHT), tl.load(row + WIDTH), tl.load(row + PITCH)
         if tile < _tiles(height, pitch, H, W):
             y, x = _places(tile, pitch, H, W)
-            side, far = tl.load(row + _U_SIDE), slot.to(tl.int64)
+            side, far = tl.load(row + U_SIDE), slot.to(tl.int64)
             part = tl.program_id(2)
             new_u = u + (far * 2 + side) * 2 * plane + part * plane
             u += (far * 2 + 1 - side) * 2 * plane + part * plane
             here = (y < height) & (x < width)
-            if tl.load(row + _ENTERS) == 0:
+            if tl.load(row + ENTERS) == 0:
                 centre = u + y * pitch + x
                 right, below = here & (x + 1 < width), here & (y + 1 < height)
                 value = tl.load(centre, mask=here, other=0.0)
                 dx = tl.where(right, tl.load(centre + 1, mask=right, other=0.0) - value, 0.0)
                 dy = tl.where(below, tl.load(centre + pitch, mask=below, other=0.0) - value, 0.0)
-                dual = p + ((far * 2 + tl.load(row + _P_SIDE)) * 4 + part * 2) * plane
+                dual = p + ((far * 2 + tl.load(row + P_SIDE)) * 4 + part * 2) * plane
                 dual += y * pitch + x
                 across = tl.load(dual, mask=here, other=0.0)
                 down = tl.load(dual + plane, mask=here, other=0.0)

@@ -21,13 +21,13 @@ from torch import Tensor
 from vidssl.errors import VidsslError
 from vidssl.views.tvl1 import iteration, kernels, tile_kernel
 from vidssl.views.tvl1.iteration import KERNEL, Buffers
-from vidssl.views.tvl1.kernels import TILE_H, TILE_W, Field, Phase
+from vidssl.views.tvl1.kernels import TILE_H, TILE_W
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.pyramid import pyramid
+from vidssl.views.tvl1.slot_state import Field, Phase
 
 ITERATIONS = 10  # of a block: slots that stop early wait for its end
 BLOCKS = 4  # that are launched at once
-FIELDS = kernels.FIELDS.value
 
 
 class Moment:
@@ -124,7 +124,7 @@ class Slots:
                 ) from None
             self._tolerance = self._zeros(count, scales)
             self._shapes = self._zeros(count, scales, 3, dtype=torch.int32)
-            self._state = self._zeros(count, FIELDS, dtype=torch.int32)
+            self._state = self._zeros(count, len(Field), dtype=torch.int32)
             self._work = self._zeros(count, dtype=torch.int64)
             self._iteration = iteration.ITERATIONS[kernel](
                 Buffers(self._u, self._p, self._data, self._state, self._tolerance, self._work),
@@ -147,7 +147,7 @@ class Slots:
             shapes[: len(sizes)] = [(rows, columns, pitch_of(columns)) for rows, columns in sizes]
             tolerance = np.zeros(parameters.nscales, np.float32)
             tolerance[: len(sizes)] = [parameters.tolerance(*size) for size in sizes]
-            state = np.zeros(FIELDS, np.int32)
+            state = np.zeros(len(Field), np.int32)
             # As if the scale before the coarsest were just finished: `plan` then enters that.
             state[Field.PHASE] = Phase.RUNNING
             state[Field.STOPPED] = state[Field.CONVERGED] = 1

@@ -37,21 +37,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vidssl.views.tvl1.kernels import (
-    _CONVERGED,
-    _FLAT,
-    _HEIGHT,
-    _INNER,
-    _P_SIDE,
-    _PHASE,
-    _PITCH,
-    _REPEATS,
-    _RUNNING,
-    _SCALE,
-    _STOPPED,
-    _U_SIDE,
-    _WIDTH,
+from vidssl.views.tvl1.kernels import FLAT
+from vidssl.views.tvl1.slot_state import (
+    CONVERGED,
     FIELDS,
+    HEIGHT,
+    INNER,
+    P_SIDE,
+    PHASE,
+    PITCH,
+    REPEATS,
+    RUNNING,
+    SCALE,
+    STOPPED,
+    U_SIDE,
+    WIDTH,
 )
 
 ITERATIONS = 4  # of a launch, at most; even, so that no tile's border parts a lane's two columns
@@ -95,8 +95,8 @@ def _tiles(height, width, K: tl.constexpr, W: tl.constexpr, R: tl.constexpr):
 @triton.jit
 def _iterations(row, inner_iterations, K: tl.constexpr):
     """Gives how many iterations a launch makes of a slot."""
-    repeats = tl.load(row + _REPEATS)
-    left = tl.minimum(inner_iterations - tl.load(row + _INNER), K)
+    repeats = tl.load(row + REPEATS)
+    left = tl.minimum(inner_iterations - tl.load(row + INNER), K)
     return tl.where(repeats > 0, repeats, left)
 
 
@@ -114,14 +114,14 @@ def iterate(
     """
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
-    if (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 0):
-        height, width = tl.load(row + _HEIGHT), tl.load(row + _WIDTH)
+    if (tl.load(row + PHASE) == RUNNING) & (tl.load(row + STOPPED) == 0):
+        height, width = tl.load(row + HEIGHT), tl.load(row + WIDTH)
         across, down = _tiles(height, width, K, W, R)
         if tile < across * down:
             far = slot.to(tl.int64)
-            u_side, p_side = tl.load(row + _U_SIDE), tl.load(row + _P_SIDE)
-            first_due = tl.where(tl.load(row + _INNER) > 0, dual_step, 0.0)
-            pitch = tl.multiple_of(tl.load(row + _PITCH), 32)  # so pairs are loaded as such
+            u_side, p_side = tl.load(row + U_SIDE), tl.load(row + P_SIDE)
+            first_due = tl.where(tl.load(row + INNER) > 0, dual_step, 0.0)
+            pitch = tl.multiple_of(tl.load(row + PITCH), 32)  # so pairs are loaded as such
             iterations = _iterations(row, inner_iterations, K)
             for count in tl.static_range(1, K + 1):
                 if iterations == count:
@@ -222,7 +222,7 @@ def _iteration(
     divergence1 = (across1 - inside * _left(across1)) + (down1 - above[3])
     divergence2 = (across2 - inside * _left(across2)) + (down2 - above[5])
     rho = constant + (gx * u1 + gy * u2)
-    inverse = tl.rsqrt(tl.maximum(gx * gx + gy * gy, _FLAT))
+    inverse = tl.rsqrt(tl.maximum(gx * gx + gy * gy, FLAT))
     shift = tl.minimum(tl.maximum(rho * inverse * inverse, -data_step), data_step)
     move1 = coupling * divergence1 - shift * gx
     move2 = coupling * divergence2 - shift * gy
@@ -290,11 +290,11 @@ def judge_tiles(
     """
     slot = tl.program_id(0)
     row = state + slot * FIELDS
-    if (tl.load(row + _PHASE) == _RUNNING) & (tl.load(row + _STOPPED) == 0):
-        height, width = tl.load(row + _HEIGHT), tl.load(row + _WIDTH)
+    if (tl.load(row + PHASE) == RUNNING) & (tl.load(row + STOPPED) == 0):
+        height, width = tl.load(row + HEIGHT), tl.load(row + WIDTH)
         across, down = _tiles(height, width, K, W, R)
         made = _iterations(row, inner_iterations, K)
-        enough = tl.load(tolerance + slot * S + tl.load(row + _SCALE))
+        enough = tl.load(tolerance + slot * S + tl.load(row + SCALE))
         partial += slot.to(tl.int64) * K * most
         stop = made + 1  # the first iteration after which nothing more is needed
         for k in tl.static_range(K - 1, -1, -1):
@@ -305,12 +305,12 @@ def judge_tiles(
                 sums += tl.load(partial + k * most + some, mask=some < tiles, other=0.0)
                 first += _JUDGED
             stop = tl.where((k < made) & (tl.sum(sums, axis=0) <= enough), k + 1, stop)
-        tl.store(row + _REPEATS, tl.where(stop < made, stop, 0))
+        tl.store(row + REPEATS, tl.where(stop < made, stop, 0))
         if stop >= made:
-            inner = tl.load(row + _INNER) + made
-            tl.store(row + _INNER, inner)
-            tl.store(row + _CONVERGED, (stop == made).to(tl.int32))
-            tl.store(row + _STOPPED, ((stop == made) | (inner >= inner_iterations)).to(tl.int32))
-            tl.store(row + _U_SIDE, 1 - tl.load(row + _U_SIDE))
-            tl.store(row + _P_SIDE, 1 - tl.load(row + _P_SIDE))
+            inner = tl.load(row + INNER) + made
+            tl.store(row + INNER, inner)
+            tl.store(row + CONVERGED, (stop == made).to(tl.int32))
+            tl.store(row + STOPPED, ((stop == made) | (inner >= inner_iterations)).to(tl.int32))
+            tl.store(row + U_SIDE, 1 - tl.load(row + U_SIDE))
+            tl.store(row + P_SIDE, 1 - tl.load(row + P_SIDE))
             tl.store(work + slot, tl.load(work + slot) + made.to(tl.int64) * (height * width))
