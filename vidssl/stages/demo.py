@@ -179,9 +179,9 @@ def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -
 def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
     """Gives the demo's trainings, and then their evaluations in the order of the table.
 
-    The control, InfoNCE for as long as InfoNCE and CoCLR together, comes first: it is the longest
-    but for what CoCLR waits for, and in the end the newest RGB encoder is CoCLR's, with which the
-    user would go on.
+    The control, InfoNCE for as long as InfoNCE and CoCLR together, comes first. One after the other
+    it is then the oldest, and the newest checkpoints are those the user would go on with. Side by
+    side it ends before CoCLR: the way there, with the flow it learns from, is half as long again.
     """
     common = {"recipe": RECIPE, "seed": options.seed, "device": options.device}
     as_long = _epochs("infonce", options) + _epochs("coclr", options)
