@@ -150,3 +150,18 @@ def test_two_processes_compile_and_stay_in_sync(kernels, tmp_path):
         assert value.equal(second["parameters"][name]), name
     assert list(first["buffers"]) == list(plain["buffers"])
     torch.testing.assert_close(first["parameters"], plain["parameters"], atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_the_bench_prints_a_row(capsys):
+    from benchmarks import compiled as bench
+
+    bench.main(["--backbone", "tiny", "--rounds", "2"])
+    (row,) = capsys.readouterr().out.splitlines()[2:]
+    name, *cells = row.strip("| ").split(" | ")
+    plain, compiled, ratio, first, _, apart = map(float, cells)
+    assert name == "tiny, 16 clips of 8×64×64" and ratio == pytest.approx(
+        compiled / plain, abs=0.02
+    )
+    assert first > 1 and apart < 1e-4
