@@ -227,6 +227,9 @@ def test_bad_options_cost_one_sentence(packed: Path, tmp_path: Path) -> None:
         query.run(workspace, QueryOptions((path,), sheet=tmp_path / "sheet.pdf"))
     with pytest.raises(VidsslError, match="there is no folder"):
         query.run(workspace, QueryOptions((path,), sheet=tmp_path / "none" / "sheet.png"))
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(VidsslError, match="is a folder"):
+        query.run(workspace, QueryOptions((path,), sheet=tmp_path / "folder.png"))
     with pytest.raises(MissingInput, match="vidssl pretrain"):
         query.run(Workspace(tmp_path / "empty"), QueryOptions((path,)))
 

@@ -66,12 +66,14 @@ def check_sheet(path: Path) -> None:
     """Checks, before any work, that a sheet can be drawn into a file of that name.
 
     Raises:
-        VidsslError: a suffix that is no picture's, or a folder that is not there.
+        VidsslError: a suffix that is no picture's, a folder that is not there, or one of that name.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"a contact sheet cannot be drawn into {path.name}: name it .png or .jpg")
+        raise UsageError(f"a contact sheet cannot be drawn into {path}: name it .png or .jpg")
     if not path.parent.is_dir():
         raise VidsslError(f"there is no folder {path.parent} to draw {path.name} into")
+    if path.is_dir():
+        raise VidsslError(f"{path} is a folder: name a picture to draw")
 
 
 def draw_sheet(path: Path, query: Card, neighbours: Sequence[Card], footer: str = "") -> None:
