@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from vidssl.video import Source
 
 
 def sources(*names: str) -> list[Source]:
-    return [Source(f"{name}#00", Path("/data") / name, name, "00") for name in names]
+    return [
+        Source(f"{name}#00", Path("/data") / name, name, str(n)) for n, name in enumerate(names)
+    ]
 
 
 def labels_of(videos: list[Source], table: Path | str, **options: str) -> list[str]:
@@ -242,6 +245,18 @@ def test_groups_by_a_pattern_of_ones_own():
     assert notes == ["1 name does not fit the group pattern: each is a group of its own"]
     with pytest.raises(VidsslError, match="no regular expression"):
         groups_of(names, "(tape")
+
+
+def test_copies_of_a_file_are_one_group():
+    """Else a drawn split would test on what it trained on."""
+    a, b, c = sources("a/one.mp4", "b/two.mp4", "b/three.mp4")
+    copies = [a, replace(b, fingerprint=a.fingerprint), replace(c, fingerprint="other")]
+    found = label_videos(copies)
+    assert [row["group"] for row in found.rows] == [a.id, a.id, c.id]
+    assert found.notes == [
+        "1 video is a copy of another: copies are one group, so that no split parts them"
+    ]
+    assert [row["group"] for row in label_videos(copies, "none", r"(o)\w*$").rows][:2] == ["o", "o"]
 
 
 def test_a_group_column_goes_before_a_pattern(tmp_path: Path):

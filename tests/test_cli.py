@@ -90,6 +90,17 @@ def test_cycles_begin_with_the_pretrained_pair_and_repeat_nothing(copied):
     assert [run["artifact"] for run in again] == [run["artifact"] for run in first]
 
 
+def test_cycles_begin_with_the_stream_that_is_named(copied):
+    planned = vidssl(
+        "cotrain", "--cycles", 2, "--stream", "flow", "--k", 2, *SMALL, "--dry-run", "--json",
+        workspace=copied["workspace"],
+    ).json["runs"]  # fmt: skip
+    assert [run["plan"]["makes"] for run in planned] == ["checkpoint/flow-coclr"]
+    assert planned[0]["notes"][-1] == (
+        "4 turns, each from what came before: flow, rgb, flow, rgb; this is the first"
+    )
+
+
 def test_probe_reports_every_class(copied):
     result = vidssl("probe", "--json", workspace=copied["workspace"]).json
     assert not any("training" in note for note in result["notes"]), "no test clip was trained on"

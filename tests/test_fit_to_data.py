@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vidssl.errors import VidsslError
+from vidssl.errors import UsageError, VidsslError
 from vidssl.recipes import load_recipe
-from vidssl.stages.training import fit_to_data
+from vidssl.stages.training import fit_to_data, without_steps
 
 
 def fitted(videos: int, **settings: int) -> tuple[int, int, list[str]]:
@@ -39,3 +39,25 @@ def test_what_is_left_of_a_batch_can_be_shared_among_processes(monkeypatch: pyte
     )
     assert fitted(15, accumulate=3)[0] == 12
     assert fitted(3, accumulate=2)[0] == 32  # too few: training tells
+
+
+def coclr(**settings: int):
+    return load_recipe("cpu", "coclr", "rgb", settings.items())
+
+
+def test_of_the_keys_of_a_small_set_not_all_are_positives():
+    recipe, notes = fit_to_data(coclr(), 4)
+    assert (recipe.config.queue, recipe.config.k) == (4, 2)
+    assert notes[-1] == "k 5 → 2: of 4 keys all would be positives, and nothing negative"
+    assert fit_to_data(coclr(k=3), 4)[0].config.k == 3
+    assert fit_to_data(coclr(), 6)[0].config.k == 5
+    with pytest.raises(UsageError, match=r"k 100 would take all of them .* give --k 16 or less"):
+        fit_to_data(coclr(k=100), 48)
+
+
+def test_a_run_that_only_fills_its_queue_is_told():
+    recipe, _ = fit_to_data(coclr(epochs=1), 48)
+    (told,) = without_steps(recipe, 48)
+    assert told.startswith("nothing will be learned: 1 step only fills the queue of 32 keys")
+    assert not without_steps(fit_to_data(coclr(epochs=2), 48)[0], 48)
+    assert not without_steps(load_recipe("cpu", "infonce", "rgb", [("epochs", 1)]), 48)

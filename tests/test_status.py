@@ -177,7 +177,10 @@ def test_a_workspace_with_nothing_but_an_unfinished_run_is_not_called_empty(
         pass
     shown = vidssl("status", workspace=tmp_path).out
     assert "empty" not in shown and "flow/main, stopped" in shown
-    assert "empty; begin with" in vidssl("status", workspace=tmp_path / "none").out
+    nowhere = vidssl("status", workspace=tmp_path / "none").out
+    assert "there is no such folder yet; begin with" in nowhere
+    (tmp_path / "empty").mkdir()
+    assert "empty; begin with" in vidssl("status", workspace=tmp_path / "empty").out
 
 
 def test_a_running_run_is_told_from_a_stopped_one(tmp_path: Path) -> None:

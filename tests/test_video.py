@@ -248,3 +248,10 @@ def test_duration_is_what_the_header_says(tmp_path: Path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     assert duration(tmp_path / "broken.mp4") == duration(write_sound(tmp_path / "s.mp4")) == 0
     assert duration(tmp_path / "gone.mp4") == 0
+
+
+def test_a_line_break_in_a_name_is_escaped(tmp_path):
+    write_video(tmp_path / "new\nline\tor two.mp4", moving_square(2))
+    (source,) = find_videos(tmp_path)
+    assert source.name == r"new\x0aline\x09or two.mp4"
+    assert source.path.exists()

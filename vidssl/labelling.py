@@ -77,7 +77,8 @@ def label_videos(
             "none", or a CSV file: path,label[,group][,any columns of train/test].
         group_pattern: a name in :data:`GROUP_PATTERNS` or a regular expression for the file's
             name without suffix, whose first bracket (or whole match) is the group; None tries
-            the known names and falls back to a group per video. A group column goes before it.
+            the known names and falls back to a group per video, copies of a file being one. A
+            group column goes before it.
 
     Raises:
         VidsslError: as :func:`check_labelling`, or a CSV that lacks a column or matches no video.
@@ -220,8 +221,16 @@ def _group_by_name(
         if pattern is not None:
             notes.append(f"file names look like {pattern}'s: groups are taken from them")
     found = {i: _group_of(stem, pattern) for i, stem in stems.items()} if pattern else {}
+    alike: dict[str, str] = {}  # the same file under several names is one group
     for i in missing:
-        rows[i]["group"] = found.get(i) or rows[i]["id"]
+        own = alike.setdefault(sources[i].fingerprint, rows[i]["id"])
+        rows[i]["group"] = found.get(i) or own
+    copies = sum(rows[i]["group"] not in (rows[i]["id"], found.get(i)) for i in missing)
+    if copies:
+        notes.append(
+            f"{counted(copies, 'video')} {agree(copies, 'is a copy', 'are copies')} of another: "
+            "copies are one group, so that no split parts them"
+        )
     without = sum(group is None for group in found.values())
     if without:
         notes.append(

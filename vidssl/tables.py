@@ -211,7 +211,8 @@ def status_tree(status: Status, nodes: Sequence[Node]) -> RenderableType:
     """Gives the lineage of a workspace as a tree, stale artifacts marked."""
     drawn = Tree(Text(status.workspace, style="bold"))
     if not status.artifacts and not status.unfinished:
-        drawn.add(Text("empty; begin with: vidssl extract-flow VIDEOS/, or vidssl demo"))
+        what = "empty" if Path(status.workspace).is_dir() else "there is no such folder yet"
+        drawn.add(Text(f"{what}; begin with: vidssl extract-flow VIDEOS/, or vidssl demo"))
     for node in nodes:
         _grow(drawn, node)
     for run in status.unfinished:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -204,8 +205,10 @@ def _root_of_list(path: Path, files: list[Path]) -> Path:
 
 def _name(file: Path, root: Path) -> str:
     name = PurePosixPath(os.path.relpath(file, root)).as_posix()
-    # File names are bytes; those that are no UTF-8 must still fit into JSON and HDF5.
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    # File names are bytes: those that are no UTF-8 must still fit into JSON and HDF5, and those
+    # with line breaks into a line.
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", name)
 
 
 # ── decoding ─────────────────────────────────────────────────────────────────────────────────

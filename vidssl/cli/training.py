@@ -100,7 +100,7 @@ def cotrain(
     stream: StreamOption = "rgb",
     k: Annotated[int | None, typer.Option("--k", min=0, help="Mined positives per clip.")] = None,
     cycles: Annotated[
-        int, typer.Option(min=0, help="Train both streams in turn, so many times.")
+        int, typer.Option(min=0, help="Train both streams in turn, so many times, --stream first.")
     ] = 0,
     method: Annotated[
         str | None,

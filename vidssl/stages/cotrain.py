@@ -8,7 +8,7 @@ at once are planned by :mod:`vidssl.stages.joint`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
@@ -35,6 +35,7 @@ from vidssl.stages.training import (
     inherit,
     like_encoder,
     require_labels,
+    without_steps,
 )
 from vidssl.views import get_view
 
@@ -79,7 +80,7 @@ def run(workspace: Workspace, options: CotrainOptions, progress: Progress = SILE
 def run_cycles(
     workspace: Workspace, options: CotrainOptions, progress: Progress = SILENT
 ) -> Iterator[StageResult]:
-    """Co-trains both streams in turn, from the newest pair that is not co-trained.
+    """Co-trains both streams in turn, `options.stream` first, from the newest untaught pair.
 
     A run that is finished already is taken as it is; gives each run's result as it comes.
     """
@@ -89,19 +90,24 @@ def run_cycles(
     if check(options).joint:
         raise UsageError(f"{objective_of(options).name} trains all streams at once: "
                          "leave --cycles away")  # fmt: skip
-    for stream in options.streams:
+    streams = (options.stream, partner_stream(options))
+    for stream in streams:
         check_options(for_stream(options, stream), "cotrain")
-    newest = newest_starts(workspace, options, options.streams)
-    for student, partner in plan_cycles(options.cycles, options.streams):
+    newest = newest_starts(workspace, options, streams)
+    turns = plan_cycles(options.cycles, streams)
+    for student, partner in turns:
         turn = for_stream(options, student)
         result = carry_out(
             workspace,
             plan(workspace, turn, newest[student], newest[partner], progress),  # type: ignore[arg-type]
             progress,
         )
+        if result.artifact is None:  # a dry run knows no further
+            order = ", ".join(student for student, _ in turns)
+            note = f"{len(turns)} turns, each from what came before: {order}; this is the first"
+            yield replace(result, notes=[*result.notes, note])
+            return
         yield result
-        if result.artifact is None:
-            return  # a dry run knows no further
         newest[student] = result.artifact
 
 
@@ -231,6 +237,7 @@ def plan(
         check_context(recipe.method, spec)
     recipe = like_encoder(recipe, encoder.spec)
     recipe, notes = fit_to_data(recipe, len(data.videos))
+    notes += without_steps(recipe, len(data.videos))
     require_labels(recipe, data)
     parents = {"pack": pack, "student": student, "partner": partner}
     if data.annotations is not None:

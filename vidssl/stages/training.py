@@ -291,9 +291,41 @@ def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
     most = max(videos // batch, 1) * batch
     if queue is not None and queue > most and "queue" not in recipe.explicit:
         notes.append(f"queue {queue} → {most}: a longer one would hold videos twice")
-        fewer = {"k": most} if 0 < most < getattr(recipe.config, "k", 0) else {}
-        recipe = recipe.override("config", queue=most, **fewer)
+        recipe, more = _with_queue(recipe, most)
+        notes += more
     return recipe, notes
+
+
+def _with_queue(recipe: Recipe, queue: int) -> tuple[Recipe, list[str]]:
+    """Gives the recipe with a shorter queue, of which at most half may be positives.
+
+    Raises:
+        UsageError: the user asked for as many positives as there would be keys.
+    """
+    k = getattr(recipe.config, "k", 0)
+    if k < queue:
+        return recipe.override("config", queue=queue), []
+    if "k" in recipe.explicit:
+        raise UsageError(
+            f"the queue has room for {queue} keys of so few videos, and k {k} would take all of "
+            f"them for positives: give --k {max(queue // 2, 1)} or less"
+        )
+    fewer = queue // 2
+    note = f"k {k} → {fewer}: of {queue} keys all would be positives, and nothing negative"
+    return recipe.override("config", queue=queue, k=fewer), [note]
+
+
+def without_steps(recipe: Recipe, videos: int) -> list[str]:
+    """Gives a sentence if all steps would go into filling the queue, and none into training."""
+    batch, queue = recipe.train.batch_size, getattr(recipe.config, "queue", 0)
+    steps = videos // batch * recipe.train.epochs
+    waits = getattr(recipe.config, "wait_for_full_queue", False)
+    if not waits or steps * batch > queue:
+        return []
+    return [
+        f"nothing will be learned: {counted(steps, 'step')} only {agree(steps, 'fills', 'fill')} "
+        f"the queue of {queue} keys, before which no positives are looked for; train more epochs"
+    ]
 
 
 @dataclass(frozen=True)
