@@ -100,7 +100,32 @@ def test_work_that_failed_before_it_began_has_no_last_line():
     with pytest.raises(ValueError), shown.task("training", 1000, "step", 900) as task:
         task.advance()
         raise ValueError
-    assert out.getvalue().startswith("training: 901 steps in")
+    assert out.getvalue().startswith("training: 901 steps, 1 of them now in")
+
+
+@pytest.mark.parametrize(
+    "before, now, said",
+    [
+        (0, 55, "training: 55 steps in 0:16, 3.44 steps/s"),
+        (39, 16, "training: 55 steps, 16 of them now in 0:16, 1 steps/s"),
+        (55, 0, "training: 55 steps, none of them now"),
+    ],
+)
+def test_the_last_line_tells_this_process_s_work_from_what_lay_behind(clock, before, now, said):
+    out = io.StringIO()
+    with PlainProgress(Console(file=out)).task("training", 55, "step", before) as task:
+        clock.now += 16
+        if now:
+            task.advance(now)
+    assert out.getvalue().splitlines()[-1] == said
+
+
+@pytest.mark.parametrize(
+    "rate, said",
+    [(0.5284, "0.528"), (999.4, "999"), (999.6, "1,000"), (1010.4, "1,010"), (2.5e6, "2,500,000")],
+)
+def test_large_rates_have_all_their_digits(rate, said):
+    assert timed().rate_text(rate) == f"{said} steps/s"
 
 
 def test_quiet_says_nothing():

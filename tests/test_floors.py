@@ -101,7 +101,7 @@ def test_only_video_files_need_av_and_only_the_command_line_needs_typer_and_rich
     for module in MODULES:
         if module not in ("vidssl.video", "vidssl.synthetic"):
             assert "av" not in third_parties(module), module
-        if FLOORS[place(module)] < FLOORS["console"]:
+        if FLOORS[place(module)] < FLOORS["tables"]:
             assert not third_parties(module) & {"typer", "rich", "click"}, module
 
 

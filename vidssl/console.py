@@ -8,14 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-)
-from rich.progress import Progress as Bars
 
+from vidssl.bars import Bars
 from vidssl.progress import SILENT, Progress, Task
 from vidssl.words import counted, plural
 
@@ -31,9 +25,13 @@ def make_progress(console: Console, quiet: bool) -> Progress:
     return RichProgress(console) if console.is_terminal else PlainProgress(console)
 
 
-def _figures(figures: dict[str, float | str]) -> str:
-    parts = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items()]
-    return "  ".join(parts)
+def _number(value: float) -> str:
+    """Gives three digits of a number, and all before the point: 0.528, 12.3, 1,010."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
+def _figures(figures: dict[str, float | str]) -> list[str]:
+    return [f"{k} {_number(v) if isinstance(v, float) else v}" for k, v in figures.items()]
 
 
 def _duration(seconds: float) -> str:
@@ -89,7 +87,15 @@ class _Timed:
         return f"{_duration((self.total - self.done) / self.rate)} left"
 
     def rate_text(self, rate: float) -> str:
-        return f"{rate:.3g} {plural(self.unit)}/s"
+        return f"{_number(rate)} {plural(self.unit)}/s"
+
+    def done_text(self) -> str:
+        """How much is done in all, and how much of it by this process where not all is."""
+        whole = counted(self.done, self.unit)
+        if not self._before:
+            return whole
+        own = self.done - self._before
+        return f"{whole}, {own or 'none'} of them now"
 
 
 class RichProgress:
@@ -101,17 +107,7 @@ class RichProgress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._bars = Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}", style="cyan"),
-            TextColumn("{task.fields[left]}"),
-            TextColumn("{task.fields[figures]}", style="dim"),
-            console=console,
-            transient=True,
-        )
+        self._bars = Bars(console=console, transient=True)
 
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Task:
         return _RichTask(self._bars, _Timed(description, total, unit, done))
@@ -140,7 +136,7 @@ class _RichTask:
     def __enter__(self) -> Self:
         timed = self._timed
         self._id = self._bars.add_task(
-            timed.description, total=timed.total, completed=timed.done, rate="", left="", figures=""
+            timed.description, total=timed.total, completed=timed.done, rate="", left="", figures=()
         )
         self._bars.start()
         return self
@@ -189,7 +185,7 @@ class _PlainTask:
         timed = self._timed
         of = f"/{timed.total}" if timed.total is not None else ""
         left = f", {timed.left_text()}" if timed.left_text() else ""
-        figures = f"  {_figures(timed.figures)}" if timed.figures else ""
+        figures = "".join(f"  {figure}" for figure in _figures(timed.figures))
         head = f"{timed.description}: {timed.done}{of} {plural(timed.unit)}"
         return f"{head}, {timed.rate_text(timed.rate)}{left}{figures}"
 
@@ -208,9 +204,12 @@ class _PlainTask:
         timed = self._timed
         if error is not None and timed.untouched:
             return  # the error is all there is to say
+        if timed.untouched and timed.done:
+            self._progress.say(f"{timed.description}: {timed.done_text()}")
+            return
         took = _duration(time.monotonic() - self._begin)
-        figures = f"  {_figures(timed.figures)}" if timed.figures else ""
+        figures = "".join(f"  {figure}" for figure in _figures(timed.figures))
         self._progress.say(
-            f"{timed.description}: {counted(timed.done, timed.unit)} in {took}, "
+            f"{timed.description}: {timed.done_text()} in {took}, "
             f"{timed.rate_text(timed.average)}{figures}"
         )
