@@ -14,7 +14,7 @@ from watching import Watching
 from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError
 from vidssl.interrupts import stop_requests
 from vidssl.progress import SILENT
-from vidssl.stages.side_by_side import Job, carry_out
+from vidssl.stages.side_by_side import STOPPING, Job, carry_out
 
 SECONDS = 60  # until a test gives up
 
@@ -72,10 +72,21 @@ def until_stopped(folder: Path, name: str, progress, *earlier):
     raise Interrupted("saved")
 
 
+class Telling(Watching):
+    """Prints what is said, and how many jobs had saved by then."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def say(self, text: str) -> None:
+        print(f"{text} ({len(list(self.folder.glob('* saved')))} saved)", flush=True)
+
+
 def forever(folder: Path, processes: int = 2) -> None:
     """Two jobs that end only when they are asked to."""
     jobs = [Job(name, partial(until_stopped, folder, name)) for name in ("one", "other")]
-    carry_out(jobs, processes, SILENT)
+    carry_out(jobs, processes, Telling(folder))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
@@ -144,8 +155,10 @@ def test_when_one_fails_the_others_save_first(tmp_path):
         begun = partial(meet_then_fail, tmp_path)
         return [Job("one", partial(until_stopped, tmp_path, "one")), Job("bad", begun)]
 
+    watching = Watching()
     with pytest.raises(VidsslError, match="after the other began"):
-        carry_out(both(), 2, SILENT)
+        carry_out(both(), 2, watching)
+    assert watching.said == [STOPPING]
     assert (tmp_path / "one saved").exists()
 
 
@@ -197,7 +210,10 @@ def test_a_signal_lets_all_jobs_save(tmp_path, number, to_all):
     (os.killpg if to_all else os.kill)(process.pid, number)
     out, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 128 + number, out
-    assert out == "interrupted; all is saved, the same command goes on from here\n"
+    assert out.splitlines() == [
+        "stopping: saving what is done … (0 saved)",
+        "interrupted; all is saved, the same command goes on from here",
+    ]
     assert {path.name for path in tmp_path.glob("* saved")} == {"one saved", "other saved"}
 
 

@@ -29,6 +29,7 @@ from vidssl.progress import Progress
 from vidssl.relayed_progress import Shower, Teller, Told
 
 LOOK_UP_EVERY = 0.2  # seconds between two looks whether a signal came
+STOPPING = "stopping: saving what is done …"  # it may take seconds
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def carry_out(jobs: Sequence[Job], processes: int, progress: Progress) -> dict[s
         return _one_after_the_other(jobs, progress)
     done: dict[str, Done] = {}
     waiting = list(jobs)
-    with stop_requests() as stop, _pool() as pool:
+    with stop_requests() as stop, _pool(progress) as pool:
         while len(done) < len(jobs):
             while (job := _ready(waiting, done)) is not None:
                 worker = _idle(pool, processes, progress)
@@ -116,13 +117,15 @@ def _interrupted(stop: StopRequest) -> Interrupted:
 
 
 @contextmanager
-def _pool() -> Iterator[list[_Worker]]:
+def _pool(progress: Progress) -> Iterator[list[_Worker]]:
     """Gives a list for workers. In the end they are asked to save, and waited for."""
     pool: list[_Worker] = []
     try:
         yield pool
     finally:
         try:
+            if any(worker.job is not None for worker in pool):
+                progress.say(STOPPING)
             for worker in pool:
                 worker.process.terminate()
             for worker in pool:
