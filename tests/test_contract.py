@@ -199,7 +199,7 @@ def test_interrupted_and_resumed_training_is_bit_identical(method, stop_at, tmp_
     assert not any("going on" in said for said in watching.said)
     resumed = train(tmp_path / "parts")
     (told,) = [said for said in watching.said if "going on" in said]
-    assert told == f"going on from epoch {1 if stop_at == 2 else 2} of 2"
+    assert told == f"training: going on from epoch {1 if stop_at == 2 else 2} of 2"
     for name, value in whole.state_dict().items():
         assert value.equal(resumed.state_dict()[name]), name
 

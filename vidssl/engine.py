@@ -102,7 +102,8 @@ def fit(
     begin = resumed.get("epoch", 0) * per_epoch + resumed.get("step_in_epoch", 0)
     end = spec.epochs * per_epoch
     if 0 < begin < end:
-        progress.say(f"going on from epoch {begin // per_epoch + 1} of {spec.epochs}")
+        epoch = begin // per_epoch + 1
+        progress.say(f"{description}: going on from epoch {epoch} of {spec.epochs}")
     model = over_ranks(objective)
     meter, watch = Meter(place.device), _CollapseWatch()
     saved_at = time.monotonic()

@@ -57,13 +57,14 @@ def plan(
     if data.annotations is not None:
         parents["annotations"] = data.annotations
     begin = ", ".join(f"{s} from {a.label}" for s, a in starts.items()) or "from scratch"
+    name = options.name or f"{'-'.join(streams)}-{recipe.method}"
     progress.say(
-        f"cotrain: {' and '.join(streams)} of {pack.label} together, {begin}, "
+        f"cotrain {name}: {' and '.join(streams)} of {pack.label} together, {begin}, "
         f"{len(data.videos)} training videos ({data.note}), recipe {recipe.name}"
     )
     return TrainingPlan(
         stage="cotrain",
-        name=options.name or f"{'-'.join(streams)}-{recipe.method}",
+        name=name,
         options=options,
         recipe=recipe,
         data=data,

@@ -57,13 +57,14 @@ def plan(
     start = workspace.resolve("checkpoint", options.init_from) if options.init_from else None
     if start is not None:
         parents["init"] = start
+    name = options.name or f"{view.name}-{recipe.method}"
     progress.say(
-        f"pretrain: {view.name} of {pack.label}, {len(data.videos)} training videos "
+        f"pretrain {name}: {view.name} of {pack.label}, {len(data.videos)} training videos "
         f"({data.note}), recipe {recipe.name}"
     )
     return TrainingPlan(
         stage="pretrain",
-        name=options.name or f"{view.name}-{recipe.method}",
+        name=name,
         options=options,
         recipe=recipe,
         data=data,
