@@ -1,21 +1,26 @@
 """The demo's jobs: side by side as one after the other, and killed as if it had not been."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from shutil import copytree
 from unittest.mock import patch
 
 import pytest
+from rich.console import Console
+from watching import Watching
 
 from vidssl.artifacts import Workspace
 from vidssl.errors import Interrupted
+from vidssl.progress import SILENT
 from vidssl.stages import demo
 from vidssl.synthetic import write_clips
+from vidssl.tables import demo_tables
 
 CHECKPOINTS = {"rgb-infonce-long", "rgb-infonce", "flow-infonce", "rgb-coclr"}
 # Small enough for seconds: what is tested here is the plumbing, not the learning.
@@ -27,12 +32,12 @@ def small_clips(workspace: Workspace, options: demo.DemoOptions, progress) -> Pa
     return write_clips(folder, options.clips, options.seed, frames=12, size=(48, 48))
 
 
-def run(workspace: Path, workers: int, epochs: int) -> demo.DemoResult:
+def run(workspace: Path, workers: int, epochs: int, progress=SILENT) -> demo.DemoResult:
     """Runs the demo on a few tiny clips, of which only the first process makes any."""
     settings = (*SMALL.items(), ("epochs", epochs))
     options = demo.DemoOptions(clips=36, workers=workers, device="cpu", settings=settings)
     with patch.object(demo, "make_clips", small_clips):
-        return demo.run(Workspace(workspace), options)
+        return demo.run(Workspace(workspace), options, progress)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,8 @@ def test_side_by_side_is_as_one_after_the_other(alone, together):
     assert by_one.seconds.keys() == by_two.seconds.keys()
     assert [row.features for row in by_two.rows] == [
         "colour histogram", "mean frame", "untrained RGB", "untrained flow",
-        "InfoNCE RGB, as long", "InfoNCE RGB", "InfoNCE flow", "CoCLR RGB",
+        "InfoNCE flow", "InfoNCE RGB, 2 epochs", "InfoNCE RGB, 4 epochs",
+        "CoCLR RGB, 2 epochs after InfoNCE's 2",
     ]  # fmt: skip
     assert by_two.total > 0 and by_two.findings()
 
@@ -105,8 +111,43 @@ def test_on_one_core_the_newest_are_those_to_go_on_with(alone):
 def test_typed_again_it_does_nothing(together, tmp_path):
     root = copytree(together[0], tmp_path / "w")
     before = {a.label: a.digest for a in Workspace(root).scan()[0]}
-    assert shown(run(root, workers=2, epochs=2)) == shown(together[1])
+    watching = Watching()
+    again = run(root, workers=2, epochs=2, progress=watching)
+    assert shown(again) == shown(together[1])
+    for name in CHECKPOINTS:
+        assert watching.said.count(f"{name}: finished before, checkpoint/{name}/v001") == 1
     assert {a.label: a.digest for a in Workspace(root).scan()[0]} == before
+
+
+def test_lines_of_trainings_at_the_same_time_bear_their_names(alone, tmp_path):
+    root, watching = copytree(alone[0], tmp_path / "w"), Watching()
+    run(root, workers=1, epochs=1, progress=watching)
+    begun = [said for said in watching.said if said.startswith("pretrain ")]
+    names = ["rgb-infonce-long", "rgb-infonce", "flow-infonce"]
+    assert [said.partition(":")[0] for said in begun] == [f"pretrain {name}" for name in names]
+    evaluated = [title for title in watching.titles if "embed" in title]
+    assert "rgb-infonce-long: embed rgb" in evaluated and "rgb-coclr: embed rgb" in evaluated
+
+
+def text(result: demo.DemoResult) -> str:
+    console = Console(width=120, file=io.StringIO())
+    console.print(demo_tables(result, Path("w")))
+    return console.file.getvalue()
+
+
+def test_time_of_an_earlier_call_is_not_counted_as_in_all(alone):
+    """The first call made clips; the next one takes them over."""
+    _, result = alone
+    assert result.gone_on
+    assert "s this time" in text(result) and "in all" not in text(result)
+    first = replace(result, gone_on=False)
+    assert "s in all" in text(first) and "this time" not in text(first)
+
+
+def test_a_call_in_a_fresh_workspace_goes_on_from_nothing(tmp_path):
+    with patch.object(demo, "jobs", lambda workspace, options: []):
+        first, again = (run(tmp_path / "w", workers=1, epochs=1) for _ in range(2))
+    assert (first.gone_on, again.gone_on) == (False, True)
 
 
 def test_other_settings_meanwhile_do_not_mix_in(alone, tmp_path):

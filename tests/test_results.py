@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vidssl.stages import demo
+
 DOCS = Path(__file__).parent.parent / "docs"
 spec = importlib.util.spec_from_file_location("results_tables", DOCS / "results_tables.py")
 tables = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -18,6 +20,12 @@ ARCHIVES = sorted(tables.ARCHIVES.glob("*.tar.xz"))
 def test_the_page_is_what_the_artifacts_give():
     page = tables.PAGE.read_text()
     assert tables.filled(page) == page, "run: python docs/results_tables.py write"
+
+
+def test_the_demo_calls_its_trainings_as_the_page_does_in_the_same_order():
+    titles = demo.titles(demo.DemoOptions())
+    on_page = {title: name for title, name in tables.DEMO_ROWS.items() if name in titles}
+    assert list(on_page.items()) == [(title, name) for name, title in titles.items()]
 
 
 def test_there_are_the_archives_of_three_seeds_and_of_jhmdb():

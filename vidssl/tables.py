@@ -273,9 +273,10 @@ def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
         probed = percent(row.probe.top1, row.probe.error) if row.probe else "–"
         table.add_row(row.features, percent(at1.recall, at1.error), probed)
     query = next(iter(sorted(result.videos.rglob("*.mp4"))))
+    when = "this time" if result.gone_on else "in all"
     said = [
         Text(f"{first.queries} test and {first.gallery} training clips of "
-             f"{len(result.classes)} motions, {result.total:.0f} s in all"),
+             f"{len(result.classes)} motions, {result.total:.0f} s {when}"),
         *map(Text, result.findings()),
         Text("\nGo on with this workspace:", style="bold"),
         typed("vidssl", "retrieve", query, "--sheet", "neighbours.png", "-w", workspace),

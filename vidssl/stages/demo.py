@@ -26,12 +26,13 @@ from vidssl.stages.recall import RetrievalReport
 from vidssl.stages.result import StageResult
 from vidssl.stages.side_by_side import Job, carry_out
 from vidssl.synthetic import MOTIONS, write_clips
+from vidssl.words import counted
 
 RECIPE = "demo"
 APPEARANCE = ("colour-histogram", "mean-frame")
-CONTROL = "InfoNCE RGB, as long"
-COCLR = "CoCLR RGB"
 EVALUATE = "evaluate"
+# Trainings, by the names of their checkpoints.
+RGB, FLOW, CONTROL, COCLR = "rgb-infonce", "flow-infonce", "rgb-infonce-long", "rgb-coclr"
 CLIPS = 480
 
 
@@ -54,11 +55,17 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DemoRow:
-    """What one kind of feature reaches."""
+    """What one kind of feature reaches.
+
+    Attributes:
+        features: what people call them.
+        training: the name of their checkpoint; None: nothing was trained.
+    """
 
     features: str
     recall: RetrievalReport
     probe: ClassificationReport | None = None
+    training: str | None = None
 
     @property
     def within_chance(self) -> bool:
@@ -77,6 +84,7 @@ class DemoResult:
         seconds: time per step; steps that were finished before take none. Trainings and
             evaluations may run at the same time.
         total: seconds from beginning to end.
+        gone_on: an earlier call had begun this; `total` is without what that one took.
     """
 
     videos: Path
@@ -84,15 +92,20 @@ class DemoResult:
     rows: list[DemoRow]
     seconds: Mapping[str, float] = field(default_factory=dict)
     total: float = 0.0
+    gone_on: bool = False
 
     def row(self, features: str) -> DemoRow:
         """Gives the row of one kind of feature."""
         return next(row for row in self.rows if row.features == features)
 
+    def trained(self, training: str) -> DemoRow:
+        """Gives the row of one training's checkpoint."""
+        return next(row for row in self.rows if row.training == training)
+
     def findings(self) -> list[str]:
         """Gives, in sentences, what the figures show and what they do not."""
         blind = all(self.row(_named(name)).within_chance for name in APPEARANCE)
-        before, after = (self.row(n).recall.at(1) for n in (CONTROL, COCLR))
+        before, after = (self.trained(n).recall.at(1) for n in (CONTROL, COCLR))
         gain = after.recall - before.recall
         error = (before.error**2 + after.error**2) ** 0.5
         verdict = (
@@ -116,12 +129,14 @@ class DemoResult:
             "rows": [asdict(row) for row in self.rows],
             "seconds": dict(self.seconds),
             "total_seconds": self.total,
+            "gone_on": self.gone_on,
         }
 
 
 def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT) -> DemoResult:
     """Makes clips and runs every stage on them; what is finished already is not done again."""
     check(options)
+    gone_on = clips_folder(workspace).exists()
     begin = time.monotonic()
     seconds: dict[str, float] = {}
 
@@ -143,7 +158,7 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
     seconds |= {name: round(job.seconds, 1) for name, job in done.items()}
     rows = [row for name, job in done.items() if name.startswith(EVALUATE) for row in job.result]
     total = round(time.monotonic() - begin, 1)
-    return DemoResult(videos, list(MOTIONS), rows, seconds, total)
+    return DemoResult(videos, list(MOTIONS), rows, seconds, total, gone_on)
 
 
 def processes(options: DemoOptions) -> int:
@@ -166,10 +181,15 @@ def _named(baseline: str) -> str:
     return baseline.replace("-", " ")
 
 
+def clips_folder(workspace: Workspace) -> Path:
+    """Gives where the made-up clips lie: the first that a demo makes in a workspace."""
+    return workspace.root / "demo-videos"
+
+
 def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -> Path:
     """Writes the made-up clips into the workspace; those that are there stay."""
-    folder = workspace.root / "demo-videos"
     workers = options.workers or cores()
+    folder = clips_folder(workspace)
     return write_clips(folder, options.clips, options.seed, workers=workers, progress=progress)
 
 
@@ -186,32 +206,43 @@ def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
     common = {"recipe": RECIPE, "seed": options.seed, "device": options.device}
     as_long = _epochs("infonce", options) + _epochs("coclr", options)
     control = pretrain.PretrainOptions(
-        name="rgb-infonce-long", settings=(*options.settings, ("epochs", as_long)), **common
+        name=CONTROL, settings=(*options.settings, ("epochs", as_long)), **common
     )
     rgb, flow = (
-        pretrain.PretrainOptions(stream=stream, settings=options.settings, **common)
-        for stream in ("rgb", "flow")
+        pretrain.PretrainOptions(name=name, stream=s, settings=options.settings, **common)
+        for name, s in ((RGB, "rgb"), (FLOW, "flow"))
     )
-    together = cotrain.CotrainOptions(settings=options.settings, **common)
+    together = cotrain.CotrainOptions(name=COCLR, settings=options.settings, **common)
     trainings = [
         Job(CONTROL, partial(_pretrain, workspace, control)),
-        Job("InfoNCE RGB", partial(_pretrain, workspace, rgb)),
-        Job("InfoNCE flow", partial(_pretrain, workspace, flow)),
-        Job(COCLR, partial(_cotrain, workspace, together), ("InfoNCE RGB", "InfoNCE flow")),
+        Job(RGB, partial(_pretrain, workspace, rgb)),
+        Job(FLOW, partial(_pretrain, workspace, flow)),
+        Job(COCLR, partial(_cotrain, workspace, together), (RGB, FLOW)),
     ]
     evaluations = [
-        Job(f"{EVALUATE} {job.name}", partial(_evaluate, workspace, options, job.name), (job.name,))
-        for job in trainings
+        Job(f"{EVALUATE} {name}", partial(_evaluate, workspace, options, title), (name,))
+        for name, title in titles(options).items()
     ]
     unlearned = Job(f"{EVALUATE} unlearned", partial(_evaluate_unlearned, workspace, options))
     return [*trainings, unlearned, *evaluations]
+
+
+def titles(options: DemoOptions) -> dict[str, str]:
+    """Gives {training: what the table calls its features}, in the order of the table."""
+    infonce, coclr = _epochs("infonce", options), _epochs("coclr", options)
+    return {
+        FLOW: "InfoNCE flow",
+        RGB: f"InfoNCE RGB, {counted(infonce, 'epoch')}",
+        CONTROL: f"InfoNCE RGB, {counted(infonce + coclr, 'epoch')}",
+        COCLR: f"CoCLR RGB, {counted(coclr, 'epoch')} after InfoNCE's {infonce}",
+    }
 
 
 def _pretrain(
     workspace: Workspace, options: pretrain.PretrainOptions, progress: Progress
 ) -> Artifact:
     with one_thread():
-        return _checkpoint(pretrain.run(workspace, options, progress))
+        return _checkpoint(pretrain.run(workspace, options, progress), progress)
 
 
 def _cotrain(
@@ -224,11 +255,13 @@ def _cotrain(
     # Named, since after a finished demo the newest are others.
     pair = replace(options, student=student.label, partner=partner.label)
     with one_thread():
-        return _checkpoint(cotrain.run(workspace, pair, progress))
+        return _checkpoint(cotrain.run(workspace, pair, progress), progress)
 
 
-def _checkpoint(result: StageResult) -> Artifact:
+def _checkpoint(result: StageResult, progress: Progress) -> Artifact:
     assert result.artifact is not None
+    if result.reused:
+        progress.say(f"{result.artifact.name}: finished before, {result.artifact.label}")
     return result.artifact
 
 
@@ -260,14 +293,14 @@ def _evaluate_unlearned(
 def _evaluate(
     workspace: Workspace,
     options: DemoOptions,
-    name: str,
+    title: str,
     progress: Progress,
     checkpoint: Artifact,
 ) -> list[DemoRow]:
     """Measures one checkpoint: nearest neighbours and linear probe."""
-    of, device, shown = (checkpoint.label,), options.device, Named(progress, name)
+    of, device, shown = (checkpoint.label,), options.device, Named(progress, checkpoint.name)
     with one_thread():
         recall = retrieve.run(workspace, retrieve.RetrieveOptions(of, device=device), shown)
         probed = probe.run(workspace, probe.ProbeOptions(of, device=device), shown)
     assert recall.report is not None
-    return [DemoRow(name, recall.report, probed.report)]
+    return [DemoRow(title, recall.report, probed.report, checkpoint.name)]
