@@ -71,7 +71,7 @@ def test_cocon_trains_two_views_into_one_checkpoint(packed):
     both = ["retrieve", "--evaluate", "--stream", "rgb,flow"]
     for which in ([], ["-c", "rgb-flow-cocon"]):
         found = vidssl(*both, *which, "--json", workspace=packed).json["results"]
-        assert found["features"].count("rgb-flow-cocon") == 2
+        assert found["features"] == "checkpoint/rgb-flow-cocon/v001 (rgb + flow)"
     assert "stale" not in vidssl("status", workspace=packed).out
     vidssl("verify", workspace=packed)
 

@@ -64,7 +64,9 @@ def test_cocon_on_four_views_and_what_is_learnt_is_evaluated(packed):
         probed = vidssl("probe", "--stream", stream, "--json", workspace=packed).json
         assert probed["artifact"].startswith("probe/rgb-flow-pose-mask-cocon")
     found = vidssl("retrieve", "--evaluate", "--stream", "rgb,pose", "--json", workspace=packed)
-    assert found.json["results"]["features"].count("rgb-flow-pose-mask-cocon") == 2
+    assert found.json["results"]["features"] == (
+        "checkpoint/rgb-flow-pose-mask-cocon/v001 (rgb + pose)"
+    )
     vidssl("verify", workspace=packed)
     shown = vidssl("status", workspace=packed).out
     assert "view/pose/v001  4 videos, pose" in shown and "stale" not in shown

@@ -242,13 +242,14 @@ def plan(
     parents = {"pack": pack, "student": student, "partner": partner}
     if data.annotations is not None:
         parents["annotations"] = data.annotations
+    name = options.name or f"{options.stream}-{recipe.method}"
     progress.say(
-        f"cotrain: student {student.label}, partner {partner.label}, of {pack.label}, "
+        f"cotrain {name}: student {student.label}, partner {partner.label}, of {pack.label}, "
         f"{len(data.videos)} training videos ({data.note}), recipe {recipe.name}"
     )
     return TrainingPlan(
         stage="cotrain",
-        name=options.name or f"{options.stream}-{recipe.method}",
+        name=name,
         options=options,
         recipe=recipe,
         data=data,
