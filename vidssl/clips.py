@@ -98,6 +98,40 @@ class FrameReader(Protocol):
         """Gives frames as they are stored, in the order asked for."""
 
 
+class ReaderAround:
+    """A reader of frames that hands everything on to another one; for those that change a part."""
+
+    def __init__(self, reader: FrameReader) -> None:
+        self._reader = reader
+
+    @property
+    def views(self) -> Mapping[str, Mapping[str, Any]]:
+        """How the frames of each view are stored."""
+        return self._reader.views
+
+    def frame_count(self, view: str) -> np.ndarray:
+        """Gives the number of frames of every video."""
+        return self._reader.frame_count(view)
+
+    def frame_bytes(self, view: str) -> float:
+        """Gives the bytes of a view's stored frame, on average."""
+        return self._reader.frame_bytes(view)
+
+    def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
+        """Gives frames as they are stored, in the order asked for."""
+        return self._reader.read(view, video, indices)
+
+    def pictures(
+        self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
+    ) -> Iterable[np.ndarray]:
+        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
+
+        Args:
+            for_copying: memory may be in any order.
+        """
+        return self._reader.pictures(view, video, indices, for_copying=for_copying)
+
+
 @dataclass(frozen=True)
 class TrainingVideos:
     """The videos that may be trained on, with what is known of them (aligned arrays)."""

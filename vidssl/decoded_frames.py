@@ -8,21 +8,20 @@ Legend: H and W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
-from vidssl.clips import FrameReader, TrainingVideos
+from vidssl.clips import FrameReader, ReaderAround, TrainingVideos
 from vidssl.machine import free_memory
 
 MOST_BYTES = 1 << 30
 SHARE_OF_FREE = 4  # a fourth of the memory that is free, at most: others want some as well
 
 
-class DecodedFrames:
+class DecodedFrames(ReaderAround):
     """A reader of frames that asks another one for each frame once, and then keeps it.
 
     Frames are as the other reader gives them, but cannot be written to. Safe for threads.
@@ -35,27 +34,11 @@ class DecodedFrames:
     """
 
     def __init__(self, reader: FrameReader, most: int) -> None:
-        self._reader, self._most = reader, most
+        super().__init__(reader)
+        self._most = most
         self._kept: dict[tuple[str, int, int], np.ndarray] = {}
         self._lock = Lock()
         self.bytes = 0
-
-    @property
-    def views(self) -> Mapping[str, Mapping[str, Any]]:
-        """How each view's frames are stored."""
-        return self._reader.views
-
-    def frame_count(self, view: str) -> np.ndarray:
-        """Gives the number of frames of every video."""
-        return self._reader.frame_count(view)
-
-    def frame_bytes(self, view: str) -> float:
-        """Gives the mean bytes of a stored frame."""
-        return self._reader.frame_bytes(view)
-
-    def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
-        """Gives frames as they are stored, in the order asked for; none of them is kept."""
-        return self._reader.read(view, video, indices)
 
     def pictures(
         self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False

@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from vidssl.errors import UsageError, VidsslError
 from vidssl.interrupts import work_begins
 from vidssl.narrow import fitted
 from vidssl.progress import Progress
+from vidssl.settings import flat
 from vidssl.stages.headline import COLLAPSED, headline
 from vidssl.stages.result import PartReport, StageResult
 from vidssl.tables import forecast_table
@@ -323,17 +324,9 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     """Gives a dry run's plan as a table, nested fields with dots."""
     table = Table("setting", title="plan (nothing was done)", title_justify="left")
     table.add_column("value", overflow="fold")
-    for name, value in _flat(plan):
+    for name, value in flat(plan):
         table.add_row(name, _short(value))
     return table
-
-
-def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", inner
 
 
 def _short(value: Any) -> str:

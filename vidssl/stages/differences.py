@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vidssl.artifacts import Artifact, Run
 from vidssl.progress import Progress
+from vidssl.settings import flat
 
 MOST_SHOWN = 4
 ABSENT = "none"
@@ -40,9 +41,9 @@ def differences(runs: Sequence[Manifest], known: Iterable[Artifact]) -> list[Dif
         known: artifacts that are called by their labels, where runs are made from them.
     """
     labels = {artifact.digest: artifact.label for artifact in known}
-    flat = [_fields(run, labels) for run in runs]
-    names = list(dict.fromkeys(name for fields in flat for name in fields))
-    found = {name: tuple(fields.get(name, ABSENT) for fields in flat) for name in names}
+    fields_of = [_fields(run, labels) for run in runs]
+    names = list(dict.fromkeys(name for fields in fields_of for name in fields))
+    found = {name: tuple(fields.get(name, ABSENT) for fields in fields_of) for name in names}
     differing = {name: values for name, values in found.items() if len(set(values)) > 1}
     leaves = [_leaf(name) for name in differing]
     return [
@@ -123,15 +124,7 @@ def _fields(run: Manifest, labels: Mapping[str, str]) -> dict[str, str]:
     parents = {
         role: labels.get(digest, _value(digest)) for role, digest in run.get("parents", {}).items()
     }
-    return parents | {name: _value(value) for name, value in _flat(run.get("recipe", {}))}
-
-
-def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", inner
+    return parents | {name: _value(value) for name, value in flat(run.get("recipe", {}))}
 
 
 def _value(value: Any) -> str:

@@ -10,14 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vidssl import distributed
-from vidssl.clips import ClipBatch, FrameReader
+from vidssl.clips import ClipBatch, FrameReader, ReaderAround
 from vidssl.engine import Meter, Place, fastest_kernels, over_ranks, prepare, train_step
 from vidssl.loader import DECODED_AHEAD, ClipLoader
 from vidssl.machine import free_memory
@@ -32,8 +31,8 @@ SECONDS = 20.0  # after which no other step is begun
 FEW = (2, 4)  # samples whose activations are counted, to tell those of a batch
 
 
-class CountedFrames:
-    """A reader of frames that counts what it is asked for.
+class CountedFrames(ReaderAround):
+    """Counts the frames that are asked for.
 
     Attributes:
         frames: how many frames of each view, with each sample's counted once.
@@ -41,22 +40,9 @@ class CountedFrames:
     """
 
     def __init__(self, reader: FrameReader) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self.frames: Counter[str] = Counter()
         self.samples: Counter[str] = Counter()
-
-    @property
-    def views(self) -> Mapping[str, Mapping[str, Any]]:
-        """Gives how the frames of each view are stored."""
-        return self._reader.views
-
-    def frame_count(self, view: str) -> np.ndarray:
-        """Gives the number of frames of every video."""
-        return self._reader.frame_count(view)
-
-    def frame_bytes(self, view: str) -> float:
-        """Gives the mean bytes of a stored frame."""
-        return self._reader.frame_bytes(view)
 
     def pictures(
         self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
@@ -64,11 +50,7 @@ class CountedFrames:
         """Gives decoded frames."""
         self.frames[view] += len(indices)
         self.samples[view] += 1
-        return self._reader.pictures(view, video, indices, for_copying=for_copying)
-
-    def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
-        """Gives frames as they are stored; `pictures` has counted them."""
-        return self._reader.read(view, video, indices)
+        return super().pictures(view, video, indices, for_copying=for_copying)
 
     def per_sample(self, view: str) -> float:
         """Gives how many frames of a view one sample took on average."""
