@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
+from compiling import NEEDS_ASSEMBLER, compiled
 
 SCRIPT = Path(__file__).parent / "compile_tvl1.py"
 MOST = {"registers": 128, "stack": 0, "shared": 4096}
@@ -18,20 +13,11 @@ MOST_OF_TILES = {"registers": 152, "stack": 0, "shared": 0}
 STEP_INSTRUCTIONS = 300  # a pixel: at 380 the issue of instructions, not memory, would be the limit
 TILE_INSTRUCTIONS = 84  # a pixel and iteration: at 100 it would be so
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="needs Triton's assembler"),
-    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton"),
-]
+pytestmark = NEEDS_ASSEMBLER
 
 
 def test_kernels_compile_for_hopper_without_spilling(tmp_path: Path):
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, SCRIPT],
-        capture_output=True, text=True, env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = compiled(SCRIPT, tmp_path)
     found = {row["kernel"]: row for row in rows if "kernel" in row}
     single = ["plan", "enter", "linearise", "smooth", "step", "judge"]
     assert list(found) == [*single, "iterate", "judge_tiles"]

@@ -5,9 +5,8 @@ Legend: F frames of a sample, T' frames of a clip that differ, H and W pixels, C
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from vidssl.batches.contract import Pending, by_view
 from vidssl.batches.jpeg import decode_jpegs
 from vidssl.batches.on_device import Colours, OnDevice
 from vidssl.batches.regions import Region
-from vidssl.clips import ClipBatch, ClipSampler, DrawnClips
+from vidssl.clips import ClipBatch, ClipSampler, DrawnClips, ReaderAround
 from vidssl.errors import UsageError
 from vidssl.views import get_view
 
@@ -63,6 +62,16 @@ class EncodedSample:
     colours: Colours
 
 
+class FirstFrames(ReaderAround):
+    """Decodes of all the frames that a sample wants the first alone, which tells their size."""
+
+    def pictures(
+        self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
+    ) -> Iterable[np.ndarray]:
+        """Gives the first of the frames."""
+        return super().pictures(view, video, indices[:1], for_copying=for_copying)
+
+
 class FromEncoded(OnDevice[EncodedSample]):
     """Makes batches of JPEG that the device decodes.
 
@@ -72,7 +81,8 @@ class FromEncoded(OnDevice[EncodedSample]):
     """
 
     def __init__(self, sampler: ClipSampler, device: torch.device) -> None:
-        super().__init__(sampler, device)
+        videos = replace(sampler.videos, reader=FirstFrames(sampler.videos.reader))
+        super().__init__(replace(sampler, videos=videos), device)
         for view in sampler.views:
             stored = sampler.videos.reader.views[view]
             codec, stride = str(stored["codec"]), stored.get("stride", 1)
@@ -87,15 +97,6 @@ class FromEncoded(OnDevice[EncodedSample]):
                 f"the policy {sampler.augment.policy} looks for the crop in which most happens, "
                 "in decoded frames: leave --decode gpu away"
             )
-
-    def begin(
-        self, pool: ThreadPoolExecutor, epoch: int, positions: np.ndarray, rows: np.ndarray
-    ) -> Pending[EncodedSample]:
-        work = [
-            pool.submit(self._sample, epoch, position, row)
-            for position, row in zip(positions, rows, strict=True)
-        ]
-        return Pending({}, *self.numbers(rows), work)
 
     def finish(self, pending: Pending[EncodedSample]) -> ClipBatch:
         samples = [done.result() for done in pending.work]
@@ -129,7 +130,7 @@ class FromEncoded(OnDevice[EncodedSample]):
 def encoded_clips(drawn: DrawnClips, view: str) -> list[EncodedClip]:
     """Gives what each of a sample's clips takes of a view's frames."""
     frames, boxes = drawn.boxed(view)
-    height, width = next(iter(frames)).shape[:2]  # decoded already, for its aspect
+    height, width = next(iter(frames)).shape[:2]
     return [
         EncodedClip(where_T[first:], *within(box, height, width), int(first), draw.mirrored)
         for where_T, first, box, draw in zip(

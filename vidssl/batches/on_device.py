@@ -5,26 +5,38 @@ Legend: B samples, N clips of one video, C channels, T frames, S pixels of a cli
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidssl.augment import ColourDraw
-from vidssl.batches.contract import BatchMaker, Pending, by_view
+from vidssl.batches.contract import BatchMaker, Pending, Work, by_view
 from vidssl.batches.regions import Region, cut_regions, make_clip
 from vidssl.clips import ClipBatch
 
 Colours = dict[str, list[ColourDraw]]
-Work = TypeVar("Work")
 
 
 class OnDevice(BatchMaker[Work]):
     """What makers have in common that make clips of regions on the device."""
+
+    def begin(
+        self, pool: ThreadPoolExecutor, epoch: int, positions: np.ndarray, rows: np.ndarray
+    ) -> Pending[Work]:
+        work = [
+            pool.submit(self._sample, epoch, position, row)
+            for position, row in zip(positions, rows, strict=True)
+        ]
+        return Pending({}, *self.numbers(rows), work)
+
+    @abstractmethod
+    def _sample(self, epoch: int, position: int, row: int) -> Work:
+        """Does a thread's part of one sample; as for :meth:`vidssl.clips.ClipSampler.draw`."""
 
     def put_together(
         self, pending: Pending[Work], regions: Mapping[str, Sequence[Region]], colours: Colours
@@ -53,15 +65,6 @@ class OnDevice(BatchMaker[Work]):
 
 class FromRegions(OnDevice[tuple[dict[str, list[Region]], Colours]]):
     """Makes batches of regions that threads cut out of the frames they decoded."""
-
-    def begin(
-        self, pool: ThreadPoolExecutor, epoch: int, positions: np.ndarray, rows: np.ndarray
-    ) -> Pending[tuple[dict[str, list[Region]], Colours]]:
-        work = [
-            pool.submit(self._sample, epoch, position, row)
-            for position, row in zip(positions, rows, strict=True)
-        ]
-        return Pending({}, *self.numbers(rows), work)
 
     def finish(self, pending: Pending[tuple[dict[str, list[Region]], Colours]]) -> ClipBatch:
         regions, colours = zip(*(done.result() for done in pending.work), strict=True)

@@ -52,6 +52,11 @@ class CountedFrames(ReaderAround):
         self.samples[view] += 1
         return super().pictures(view, video, indices, for_copying=for_copying)
 
+    def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
+        """Gives frames as they are stored."""
+        self.frames[view] += len(indices)
+        return super().read(view, video, indices)
+
     def per_sample(self, view: str) -> float:
         """Gives how many frames of a view one sample took on average."""
         return self.frames[view] / max(self.samples[view], 1)
