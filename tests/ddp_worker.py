@@ -104,7 +104,7 @@ def main(methods: str, folder: Path, stop_at: int = -1) -> None:
     distributed.start("cpu")
     for method in methods.split(","):
         train(method, folder / method, stop_at)
-    distributed.stop()
+    distributed.leave()
 
 
 if __name__ == "__main__":

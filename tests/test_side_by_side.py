@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from watching import Watching
 
+from vidssl.artifacts import atomic_write
 from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError
 from vidssl.interrupts import stop_requests
 from vidssl.progress import SILENT
 from vidssl.stages.side_by_side import STOPPING, Job, carry_out
 
-SECONDS = 60  # until a test gives up
+SECONDS = 120  # until a test gives up
 
 
 def add(progress, *earlier):
@@ -64,7 +65,7 @@ def say(progress, *earlier):
 def until_stopped(folder: Path, name: str, progress, *earlier):
     """Works until it is asked to stop, and then saves."""
     with stop_requests() as stop:
-        (folder / f"{name} began").write_text(str(os.getpid()))
+        atomic_write(folder / f"{name} began", str(os.getpid()).encode())
         while not stop:
             time.sleep(0.02)
     time.sleep(0.3)

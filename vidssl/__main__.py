@@ -11,7 +11,18 @@ def main() -> None:
     _say_all()
     from vidssl.cli import app
 
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        _end_as_rank(end.code)
+        raise
+
+
+def _end_as_rank(code: object) -> None:
+    """Ends the process if it is one of several that train together."""
+    distributed = sys.modules.get("vidssl.distributed")  # there if the command had use for it
+    if distributed is not None:
+        distributed.leave(code if isinstance(code, int) else int(code is not None))
 
 
 def _say_all() -> None:

@@ -5,7 +5,9 @@ Legend: W ranks, B rows per rank.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -35,10 +37,21 @@ def start(device_type: str) -> None:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
 
 
-def stop() -> None:
-    """Leaves the process group, if there is one."""
-    if dist.is_initialized():
+def leave(code: int = 0) -> None:
+    """Ends this process if it is in a process group, and does nothing in one that is not.
+
+    A thread of gloo lets go of an operation's tensors some time after the operation has ended.
+    Were the interpreter being taken apart by then, the thread would abort the process, and
+    torchrun take a run for failed that did all it had to; so the interpreter is left as it is.
+    """
+    if not dist.is_initialized():
+        return
+    if code == 0:  # else the others may be gone, and there is nobody to take leave of
         dist.destroy_process_group()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def world_size() -> int:

@@ -119,7 +119,7 @@ def work(method: str, out: Path) -> None:
             train_step(objective, model, optimizer, [batch], Clock(0, 0, step, STEPS))
     if distributed.rank() == 0:
         out.write_text(json.dumps(sent.bytes))
-    distributed.stop()
+    distributed.leave()
 
 
 def counted(method: str, ranks: int) -> dict[str, int]:
