@@ -76,9 +76,11 @@ def batch(step: int, objective: Objective, size: int = BATCH) -> list[ClipBatch]
     """Gives one micro-batch of what a method needs, else a function of the step alone."""
     draw = torch.Generator().manual_seed(step)
     index = torch.randint(0, 12, (size,), generator=draw)
-    entries = objective.needs.clips * objective.needs.blocks
+    needs = objective.needs
+    entries = needs.clips * needs.blocks
     clips = {
         view: torch.randn(size, entries, channels, FRAMES, SIZE, SIZE, generator=draw)
         for view, channels in CHANNELS.items()
     }
+    clips |= {view: clips[view][:, -needs.blocks :] for view in needs.last_only}
     return [ClipBatch(clips, source=index // 2, label=index % 3, index=index)]

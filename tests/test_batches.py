@@ -5,7 +5,9 @@ All of it runs on a CPU device here; tests/test_cuda.py does the same on CUDA.
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from vidssl.batches import FromEncoded, FromRegions, OnHost, batch_maker
 from vidssl.batches import jpeg as jpeg_module
 from vidssl.batches.encoded import is_grey
 from vidssl.batches.regions import cut_regions
-from vidssl.clips import ClipSampler, ClipSpec, TrainingVideos
+from vidssl.clips import ClipSampler, ClipSpec, ReaderAround, TrainingVideos
 from vidssl.errors import UsageError, VidsslError
 from vidssl.loader import ClipLoader
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
@@ -189,21 +191,53 @@ def test_the_loader_gives_what_its_maker_makes(reader):
     assert of_loader.clips["rgb"].dtype == torch.uint8
 
 
+# ── views of which the last clip is all that is wanted ───────────────────────────────────────
+
+
+class Counted(ReaderAround):
+    """Counts the frames that are asked for."""
+
+    def __init__(self, reader: ShardReader) -> None:
+        super().__init__(reader)
+        self.frames = Counter[str]()
+
+    def pictures(self, view, video, indices, **how):
+        self.frames[view] += len(indices)
+        return super().pictures(view, video, indices, **how)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("policy", ["truthful", "coclr"])
+@pytest.mark.parametrize("maker", [OnHost, FromRegions, FromEncoded])
+def test_the_last_clip_alone_is_that_of_both(reader, maker, policy, blocks):
+    """And the other views' clips stay what they were."""
+    both = sampler(reader, policy, blocks=blocks)
+    counting = Counted(reader)
+    one = replace(both, last_only=("flow",), videos=replace(both.videos, reader=counting))
+    want, got = batch(maker(both, CPU), epoch=1), batch(maker(one, CPU), epoch=1)
+    assert got.clips["rgb"].equal(want.clips["rgb"])
+    assert got.clips["flow"].equal(want.clips["flow"][:, blocks:])
+    assert got.clips["flow"].shape[1] == blocks
+    if maker is not FromEncoded:
+        assert counting.frames["flow"] == 4 * 6 + 4 < counting.frames["rgb"]
+
+
 # ── the parts ────────────────────────────────────────────────────────────────────────────────
 
 
 def test_regions_hold_each_frame_of_a_clip_once(reader):
     of = sampler(reader, "truthful")
     short = of.draw(0, 4, 4)
-    assert short.repeated.tolist() == [2, 2], "the flow of 5 frames has 4, a clip 6"
-    for region in cut_regions(short, "flow"):
+    repeated = short.views["flow"].moments.repeated
+    assert repeated.tolist() == [2, 2], "the flow of 5 frames has 4, a clip 6"
+    for region in cut_regions(short.views["flow"]):
         assert len(region.pixels) == 4 and region.repeated == 2
     frames = reader.frames("rgb", 0, np.arange(14))
-    long = of.draw(0, 0, 0)
-    for clip, region in enumerate(cut_regions(long, "rgb")):
-        (box,) = long.draws["rgb"][clip].boxes
-        for frame, where in zip(region.pixels.numpy(), long.where[clip], strict=True):
-            whole = frames[long.needed[where]]
+    long = of.draw(0, 0, 0).views["rgb"]
+    for clip, region in enumerate(cut_regions(long)):
+        (box,) = long.draws[clip].boxes
+        for frame, where in zip(region.pixels.numpy(), long.moments.where[clip], strict=True):
+            whole = frames[long.moments.needed[where]]
             np.testing.assert_array_equal(frame, whole[within(box, *whole.shape[:2])])
 
 

@@ -46,10 +46,17 @@ def make(method: str, backbone: str) -> Objective:
 def test_every_method_trains_every_backbone(method: str, backbone: str) -> None:
     torch.manual_seed(0)
     objective = make(method, backbone).train()
-    entries = objective.needs.clips * objective.needs.blocks
+    needs = objective.needs
     clips = {
-        view: torch.randn(BATCH, entries, VIEWS[view], FRAMES, SIZE, SIZE)
-        for view in objective.needs.views
+        view: torch.randn(
+            BATCH,
+            (1 if view in needs.last_only else needs.clips) * needs.blocks,
+            VIEWS[view],
+            FRAMES,
+            SIZE,
+            SIZE,
+        )
+        for view in needs.views
     }
     order = torch.arange(BATCH)
     batch = ClipBatch(clips, source=order, label=order % 3, index=order)

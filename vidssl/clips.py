@@ -57,7 +57,8 @@ class ClipBatch:
 
     Attributes:
         clips: network input per view, float32 [B, N, C, T, H, W]; N are clips of one video
-            drawn apart, or consecutive blocks of one clip, by what the method needs.
+            drawn apart, or consecutive blocks of one clip, by what the method needs; of a view
+            whose last clip is all that it reads, N is 1.
         source: number of the group the video was cut from [B].
         label: class number, -1 where there is none [B].
         index: number of the video in its pack [B].
@@ -159,36 +160,65 @@ class HostSample:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """The frames that some clips hold.
+
+    Attributes:
+        needed: all of them, each once and in order [F]: what two clips hold is decoded once.
+        where: for every clip and time, which of them it is [N, T].
+        repeated: how often each clip's first frame is said again, where a clip is longer than the
+            video [N].
+    """
+
+    needed: np.ndarray
+    where: np.ndarray
+    repeated: np.ndarray
+
+    @classmethod
+    def of(cls, times: Sequence[np.ndarray]) -> Moments:
+        """Takes the frame indices of every clip [T]."""
+        needed, where = np.unique(np.concatenate(times), return_inverse=True)
+        where = where.reshape(len(times), -1)
+        return cls(needed, where, (where == where[:, :1]).sum(axis=1) - 1)
+
+
+@dataclass(frozen=True)
+class DrawnView:
+    """What was drawn for one video's clips in one view.
+
+    Attributes:
+        moments: the frames that the clips hold.
+        frames: those needed, uint8 [H, W, C] each; to be gone through once.
+        draws: one for each clip.
+    """
+
+    view: str
+    moments: Moments
+    frames: Iterable[np.ndarray]
+    draws: list[ClipDraw]
+
+    def boxed(self) -> tuple[Iterable[np.ndarray], list[Box]]:
+        """Gives the frames, and the box of each clip."""
+        if all(len(draw.boxes) == 1 for draw in self.draws):
+            return self.frames, [draw.boxes[0] for draw in self.draws]
+        kept, (where, repeated) = list(self.frames), (self.moments.where, self.moments.repeated)
+        return kept, [
+            _busiest(self.view, [kept[i] for i in where_T[first:]], draw.boxes)
+            for where_T, first, draw in zip(where, repeated, self.draws, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
 class DrawnClips:
     """What was drawn for one video's clips.
 
     Attributes:
         video: its number in the pack.
-        needed: the frames that its clips hold, each once and in order [F].
-        where: for every clip and time, which of them it is [N, T].
-        repeated: how often each clip's first frame is said again, where a clip is longer than the
-            video [N].
-        frames: per view the frames needed, uint8 [H, W, C] each; to be gone through once.
-        draws: per view one for each clip.
+        views: {view: its part}.
     """
 
     video: int
-    needed: np.ndarray
-    where: np.ndarray
-    repeated: np.ndarray
-    frames: dict[str, Iterable[np.ndarray]]
-    draws: dict[str, list[ClipDraw]]
-
-    def boxed(self, view: str) -> tuple[Iterable[np.ndarray], list[Box]]:
-        """Gives a view's frames, and the box of each clip."""
-        frames, draws = self.frames[view], self.draws[view]
-        if all(len(draw.boxes) == 1 for draw in draws):
-            return frames, [draw.boxes[0] for draw in draws]
-        kept = list(frames)
-        return kept, [
-            _busiest(view, [kept[i] for i in where_T[first:]], draw.boxes)
-            for where_T, first, draw in zip(self.where, self.repeated, draws, strict=True)
-        ]
+    views: dict[str, DrawnView]
 
 
 @dataclass(frozen=True)
@@ -200,6 +230,7 @@ class ClipSampler:
         views: names of the views every sample carries.
         augment: what is drawn for a clip, and how; its policy says what the views share.
         presentations: {view: how it is shown to the network}; "native" where it is left out.
+        last_only: views of which only the last clip is made. It is the same as if all were.
     """
 
     videos: TrainingVideos
@@ -209,11 +240,16 @@ class ClipSampler:
     clips_per_video: int = 2
     seed: int = 0
     presentations: Mapping[str, str] = field(default_factory=dict)
+    last_only: Sequence[str] = ()
+
+    def clips_of(self, view: str) -> int:
+        """Gives how many clips of a video are made in a view."""
+        return 1 if view in self.last_only else self.clips_per_video
 
     def shape(self, view: str) -> tuple[int, int, int, int, int]:
         """Gives [N, T, H, W, C] of a sample's clips in memory."""
         size, channels = self.clip.size, get_view(view).channels
-        clips = self.clips_per_video * self.clip.blocks
+        clips = self.clips_of(view) * self.clip.blocks
         return clips, self.clip.frames, size, size, channels
 
     def sample(
@@ -232,8 +268,8 @@ class ClipSampler:
             shape = self.shape(view)
             pixels_NTHWC = np.empty(shape, np.uint8) if into is None else into[view]
             # What is one clip here are consecutive blocks to the network.
-            whole = pixels_NTHWC.reshape(self.clips_per_video, -1, *shape[2:])
-            self._fill(view, drawn, whole)
+            whole = pixels_NTHWC.reshape(self.clips_of(view), -1, *shape[2:])
+            self._fill(drawn.views[view], whole)
             clips[view] = pixels_NTHWC.transpose(0, 4, 1, 2, 3)
         return HostSample(clips, self.colours(drawn))
 
@@ -247,29 +283,37 @@ class ClipSampler:
         video = int(self.videos.index[row])
         moments = draw_moments(self.augment, draw, self.clips_per_video)
         times = self._times(draw, self._length(video), one=moments.one)
-        # A frame that both clips hold is decoded once.
-        needed, where = np.unique(np.concatenate(times), return_inverse=True)
-        where = where.reshape(len(times), -1)
-        repeated = (where == where[:, :1]).sum(axis=1) - 1
+        every, last = Moments.of(times), Moments.of(times[-1:])
+        held = {view: last if view in self.last_only else every for view in self.views}
         pictures = self.videos.reader.pictures
         rest = {
-            view: iter(pictures(view, video, needed, for_copying=for_copying))
-            for view in self.views
+            view: iter(pictures(view, video, of_view.needed, for_copying=for_copying))
+            for view, of_view in held.items()
         }
         first = {view: next(rest[view]) for view in self.views}
         aspects = {view: frame.shape[1] / frame.shape[0] for view, frame in first.items()}
         kinds = {view: get_view(view).kind for view in self.views}
         draws = draw_views(self.augment, draw, aspects, kinds, moments.strong, len(times[0]))
-        frames = {view: chain([first[view]], rest[view]) for view in self.views}
-        return DrawnClips(video, needed, where, repeated, frames, draws)  # type: ignore[arg-type]
+        return DrawnClips(
+            video,
+            {
+                view: DrawnView(
+                    view,
+                    of_view,
+                    chain([first[view]], rest[view]),
+                    draws[view][-self.clips_of(view) :],  # all are drawn, by one generator
+                )
+                for view, of_view in held.items()
+            },
+        )
 
     def colours(self, drawn: DrawnClips) -> dict[str, list[ColourDraw]]:
         """Gives by view the draws of each clip, block and, where they are per frame, frame."""
         blocks = self.clip.blocks
         # What holds for a clip holds for all of its blocks.
         return {
-            view: [c for d in draws for c in d.colour * (blocks if len(d.colour) == 1 else 1)]
-            for view, draws in drawn.draws.items()
+            view: [c for d in of.draws for c in d.colour * (blocks if len(d.colour) == 1 else 1)]
+            for view, of in drawn.views.items()
             if get_view(view).colour or self.is_picture_of_motion(view)
         }
 
@@ -291,19 +335,20 @@ class ClipSampler:
         times = [clip_indices(start, window, stride, length) for start in starts]
         return times * self.clips_per_video if one else times
 
-    def _fill(self, view: str, drawn: DrawnClips, into_NTHWC: np.ndarray) -> None:
+    def _fill(self, drawn: DrawnView, into_NTHWC: np.ndarray) -> None:
         """Crops, resizes and mirrors a view's frames into clips."""
-        frames, boxes = drawn.boxed(view)
+        frames, boxes = drawn.boxed()
+        moments = drawn.moments
         for begin, run in runs(frames, FRAMES_AT_ONCE):
             for where_T, first, box, draw, into_THWC in zip(
-                drawn.where, drawn.repeated, boxes, drawn.draws[view], into_NTHWC, strict=True
+                moments.where, moments.repeated, boxes, drawn.draws, into_NTHWC, strict=True
             ):
                 low, high = np.searchsorted(where_T, (begin, begin + len(run)))
                 low = max(low, first)
                 if low < high:
                     here = [run[i - begin] for i in where_T[low:high]]
-                    self._cut(view, here, box, draw.mirrored, into_THWC[low:high])
-        for first, into_THWC in zip(drawn.repeated, into_NTHWC, strict=True):
+                    self._cut(drawn.view, here, box, draw.mirrored, into_THWC[low:high])
+        for first, into_THWC in zip(moments.repeated, into_NTHWC, strict=True):
             into_THWC[:first] = into_THWC[first]
 
     def _cut(

@@ -44,6 +44,7 @@ class ClipLoader:
         threads: decoding threads (JPEG decoding and resizing release the GIL).
         presentations: {view: how it is shown to the network}; "native" where it is left out.
         decode: "host", or "gpu": JPEG is decoded by the CUDA device.
+        last_only: views of which only a video's last clip is wanted.
 
     Raises:
         UsageError: the device cannot decode what is wanted.
@@ -68,6 +69,7 @@ class ClipLoader:
         device: torch.device | None = None,
         presentations: Mapping[str, str] | None = None,
         decode: str = "host",
+        last_only: Sequence[str] = (),
     ) -> None:
         if batch_size % (accumulate * world_size):
             parts = f"{counted(world_size, 'process')} of {counted(accumulate, 'micro-batch')}"
@@ -83,7 +85,14 @@ class ClipLoader:
         for view in views:
             videos.reader.frame_count(view)
         sampler = ClipSampler(
-            videos, list(views), clip, augment, clips_per_video, seed, dict(presentations or {})
+            videos,
+            list(views),
+            clip,
+            augment,
+            clips_per_video,
+            seed,
+            dict(presentations or {}),
+            tuple(last_only),
         )
         self.batch_size, self.accumulate, self.threads = batch_size, accumulate, threads
         self.rank, self.world_size = rank, world_size

@@ -155,11 +155,12 @@ class Bench:
         clips = {}
         for view in self.objective.needs.views:
             c = self.channels[view]
+            n = 1 if view in self.objective.needs.last_only else 2
             if self.way.channels_last:
-                x = torch.randn(samples, 2, t, s, s, c, device=self.device)
+                x = torch.randn(samples, n, t, s, s, c, device=self.device)
                 clips[view] = x.permute(0, 1, 5, 2, 3, 4)
             else:
-                clips[view] = torch.randn(samples, 2, c, t, s, s, device=self.device)
+                clips[view] = torch.randn(samples, n, c, t, s, s, device=self.device)
         number = torch.arange(samples, device=self.device)
         return ClipBatch(clips, number, number, number)
 

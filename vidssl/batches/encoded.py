@@ -17,7 +17,7 @@ from vidssl.batches.contract import Pending, by_view
 from vidssl.batches.jpeg import decode_jpegs
 from vidssl.batches.on_device import Colours, OnDevice
 from vidssl.batches.regions import Region
-from vidssl.clips import ClipBatch, ClipSampler, DrawnClips, ReaderAround
+from vidssl.clips import ClipBatch, ClipSampler, DrawnView, ReaderAround
 from vidssl.errors import UsageError
 from vidssl.views import get_view
 
@@ -109,11 +109,11 @@ class FromEncoded(OnDevice[EncodedSample]):
         blobs = {
             view: [
                 torch.frombuffer(bytearray(blob), dtype=torch.uint8)
-                for blob in read(view, drawn.video, drawn.needed)
+                for blob in read(view, drawn.video, part.moments.needed)
             ]
-            for view in self.sampler.views
+            for view, part in drawn.views.items()
         }
-        clips = {view: encoded_clips(drawn, view) for view in self.sampler.views}
+        clips = {view: encoded_clips(part) for view, part in drawn.views.items()}
         return EncodedSample(blobs, clips, self.sampler.colours(drawn))
 
     def _regions(self, view: str, samples: Sequence[EncodedSample]) -> list[Region]:
@@ -127,14 +127,14 @@ class FromEncoded(OnDevice[EncodedSample]):
         return regions
 
 
-def encoded_clips(drawn: DrawnClips, view: str) -> list[EncodedClip]:
+def encoded_clips(drawn: DrawnView) -> list[EncodedClip]:
     """Gives what each of a sample's clips takes of a view's frames."""
-    frames, boxes = drawn.boxed(view)
+    frames, boxes = drawn.boxed()
     height, width = next(iter(frames)).shape[:2]
     return [
         EncodedClip(where_T[first:], *within(box, height, width), int(first), draw.mirrored)
         for where_T, first, box, draw in zip(
-            drawn.where, drawn.repeated, boxes, drawn.draws[view], strict=True
+            drawn.moments.where, drawn.moments.repeated, boxes, drawn.draws, strict=True
         )
     ]
 

@@ -80,7 +80,7 @@ class FromRegions(OnDevice[tuple[dict[str, list[Region]], Colours]]):
         drawn = self.sampler.draw(epoch, position, row, for_copying=True)
         # Pinned memory is kept and given out again by torch, once the copy out of it is done.
         memory = partial(torch.empty, pin_memory=self.device.type == "cuda")
-        regions = {view: cut_regions(drawn, view, memory) for view in self.sampler.views}
+        regions = {view: cut_regions(part, memory) for view, part in drawn.views.items()}
         return regions, self.sampler.colours(drawn)
 
     def _there(self, region: Region) -> Region:

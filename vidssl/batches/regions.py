@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vidssl.augment import resize_on_device, within
-from vidssl.clips import ClipSampler, DrawnClips
+from vidssl.clips import ClipSampler, DrawnView, Moments
 from vidssl.views import get_view
 
 
@@ -35,25 +35,24 @@ class Region:
     mirrored: bool
 
 
-def cut_regions(
-    drawn: DrawnClips, view: str, memory: Callable[..., Tensor] = torch.empty
-) -> list[Region]:
+def cut_regions(drawn: DrawnView, memory: Callable[..., Tensor] = torch.empty) -> list[Region]:
     """Decodes a view's frames and cuts each clip's box out of them: N regions.
 
     Args:
         memory: makes a tensor as torch.empty does.
     """
-    frames, boxes = drawn.boxed(view)
-    takers = _takers(drawn)
+    frames, boxes = drawn.boxed()
+    moments = drawn.moments
+    takers = _takers(moments)
     regions: list[Region] = []
     parts: list[tuple[slice, slice]] = []
     into: list[np.ndarray] = []
     for frame, of_frame in zip(frames, takers, strict=True):
         if not regions:
             parts = [within(box, *frame.shape[:2]) for box in boxes]
-            for clip, (draw, part) in enumerate(zip(drawn.draws[view], parts, strict=True)):
-                first = int(drawn.repeated[clip])
-                pixels = _memory_for(frame[part], drawn.where.shape[1] - first, memory)
+            for clip, (draw, part) in enumerate(zip(drawn.draws, parts, strict=True)):
+                first = int(moments.repeated[clip])
+                pixels = _memory_for(frame[part], moments.where.shape[1] - first, memory)
                 regions.append(Region(pixels, first, draw.mirrored))
             into = [region.pixels.numpy() for region in regions]
         for clip, time in of_frame:  # while the frame is in the core's cache
@@ -70,10 +69,10 @@ def _memory_for(part_HWC: np.ndarray, count: int, memory: Callable[..., Tensor])
     return memory((count, height, width, channels), dtype=torch.uint8)
 
 
-def _takers(drawn: DrawnClips) -> list[list[tuple[int, int]]]:
+def _takers(moments: Moments) -> list[list[tuple[int, int]]]:
     """Gives for each of the sample's frames the clips that take it, and as which of theirs."""
-    takers: list[list[tuple[int, int]]] = [[] for _ in drawn.needed]
-    for clip, (where_T, first) in enumerate(zip(drawn.where, drawn.repeated, strict=True)):
+    takers: list[list[tuple[int, int]]] = [[] for _ in moments.needed]
+    for clip, (where_T, first) in enumerate(zip(moments.where, moments.repeated, strict=True)):
         for time, frame in enumerate(where_T[first:].tolist()):
             takers[frame].append((clip, time))
     return takers

@@ -76,7 +76,7 @@ class CoCLR(InfoNCE):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=(self.view, self.partner_view))
+        return Needs(views=(self.view, self.partner_view), last_only=(self.partner_view,))
 
     def train(self, mode: bool = True) -> CoCLR:
         super().train(mode)
@@ -88,7 +88,7 @@ class CoCLR(InfoNCE):
 
     def rows(self, batch: ClipBatch, k_BP: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            other_BP = self.partner.project(batch.clips[self.partner_view][:, 1])
+            other_BP = self.partner.project(batch.clips[self.partner_view][:, -1])
         return super().rows(batch, k_BP) | {"other": other_BP}
 
     def positives(self, rows: dict[str, Tensor], clock: Clock) -> Tensor:

@@ -520,6 +520,7 @@ def _make(
         device=device,
         presentations=presentations,
         decode=options.decode,
+        last_only=objective.needs.last_only,
     )
     place = Place(
         device,
