@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
-from vidssl.artifacts import Artifact, Workspace, file_digest
+from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.checkpoints import save_encoder, weights_digest
+from vidssl.files import file_digest
 from vidssl.resume import save_resume
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import probe, retrieve

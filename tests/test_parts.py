@@ -16,8 +16,9 @@ from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
 from vidssl import artifacts
-from vidssl.artifacts import Workspace, file_lock
+from vidssl.artifacts import Workspace
 from vidssl.errors import UsageError, VidsslError
+from vidssl.locks import file_lock
 from vidssl.progress import SILENT
 from vidssl.shards import ShardReader, VideoRecord
 from vidssl.stages import extract_flow, manifest, pack, part_folders, shard_run, status, verify

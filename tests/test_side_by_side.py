@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from watching import Watching
 
-from vidssl.artifacts import atomic_write
 from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError
+from vidssl.files import atomic_write
 from vidssl.interrupts import stop_requests
 from vidssl.progress import SILENT
 from vidssl.stages.side_by_side import STOPPING, Job, carry_out

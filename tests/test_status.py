@@ -15,15 +15,9 @@ import pytest
 from cli_workspace import vidssl
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
-from vidssl.artifacts import (
-    LOOK_OF_OTHERS,
-    MANIFEST,
-    Artifact,
-    Workspace,
-    file_lock,
-    is_locked,
-)
+from vidssl.artifacts import MANIFEST, Artifact, Workspace
 from vidssl.errors import Interrupted, VidsslError
+from vidssl.locks import LOOK_OF_OTHERS, file_lock, is_locked
 from vidssl.stages import headline, probe, retrieve, status
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.retrieve import RetrieveOptions
@@ -226,7 +220,7 @@ def test_a_file_system_without_locks_cannot_tell(
     workspace = Workspace(tmp_path)
     with workspace.open_run("checkpoint", "rgb", {}, {}):
         pass
-    monkeypatch.setattr("vidssl.artifacts.fcntl.flock", none)
+    monkeypatch.setattr("vidssl.locks.fcntl.flock", none)
     (run,) = status.run(workspace).unfinished
     assert run.running is None
 

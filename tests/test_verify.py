@@ -117,7 +117,8 @@ def test_a_workspace_without_artifacts_is_a_sentence(tmp_path: Path) -> None:
 
 def republish(artifact: Artifact) -> None:
     """Makes artifact.json agree with files that were changed, as a careless tool would."""
-    from vidssl.artifacts import canonical_digest, file_digest, write_json
+    from vidssl.artifacts import canonical_digest
+    from vidssl.files import file_digest, write_json
 
     body = json.loads((artifact.path / MANIFEST).read_text())
     body.pop("checksum")

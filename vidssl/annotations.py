@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vidssl.artifacts import atomic_write
 from vidssl.errors import VidsslError, nearest_name
+from vidssl.files import atomic_write
 
 ANNOTATIONS_FILE = "annotations.csv"
 FIXED_COLUMNS = ("id", "label", "group")

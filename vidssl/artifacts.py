@@ -1,7 +1,7 @@
 """Artifacts: versioned folders in a workspace, written aside and renamed into place.
 
-This module is the sole owner of kinds, format versions, digests, atomic writes and the rules by
-which a stage finds its inputs. docs/formats.md is the prose of it.
+This module is the sole owner of kinds, format versions, digests of recipes and the rules by which
+a stage finds its inputs. docs/formats.md is the prose of it.
 
     WORKSPACE/
       workspace.json             format version, next sequence number
@@ -13,22 +13,20 @@ which a stage finds its inputs. docs/formats.md is the prose of it.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError, nearest_name
+from vidssl.files import file_digest, fsync_folder, write_json
+from vidssl.locks import file_lock, is_locked
 from vidssl.version import VERSION
 
 WORKSPACE_FORMAT = 1
@@ -46,7 +44,6 @@ FORMAT_VERSIONS: dict[str, int] = {
 MANIFEST = "artifact.json"
 RUN_MANIFEST = "run.json"
 WORKSPACE_FILE = "workspace.json"
-LOOK_OF_OTHERS = 0.3  # seconds for which a look at a lock (is_locked) may be in the way
 LONGEST_NAME = 200  # file systems allow 255 bytes
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -64,148 +61,10 @@ def check_name(name: str) -> None:
         )
 
 
-# ── digests and atomic writes ────────────────────────────────────────────────────────────────
-
-
 def canonical_digest(value: Any) -> str:
     """Gives the SHA-256 (hex) of a JSON value written in its one canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Gives the SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Makes renames within `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Writes a whole file or nothing: a temporary name, fsync, rename.
-
-    Raises:
-        VidsslError: the disk is full.
-    """
-    # By chance and not by process number, which two machines (all containers) have in common.
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with full_disk_is_one_sentence(path), aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    fsync_folder(path.parent)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as readable JSON, atomically."""
-    atomic_write(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
-
-
-@contextmanager
-def full_disk_is_one_sentence(path: Path) -> Iterator[None]:
-    """Turns a full disk or quota met while writing `path` into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise VidsslError(
-                f"the disk is full: {path} could not be written; "
-                "free some space and run the same command again, it goes on where it stopped"
-            ) from error
-        raise
-
-
-@contextmanager
-def file_lock(
-    path: Path,
-    refusal: str | None = None,
-    shared: bool = False,
-    before_waiting: Callable[[], None] | None = None,
-) -> Iterator[None]:
-    """Holds a lock on the file `path`; with `refusal`, raises it instead of waiting.
-
-    Args:
-        shared: with others that share it; else alone.
-        before_waiting: is called where another process holds it.
-
-    Raises:
-        VidsslError: another process holds it, or the file system has no locks.
-    """
-    while True:
-        with path.open("a+") as file:
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            if not _flock(file, path, kind | fcntl.LOCK_NB):
-                if refusal is None:
-                    if before_waiting is not None:
-                        before_waiting()
-                    _flock(file, path, kind)
-                elif not _flock_soon(file, path, kind):
-                    raise VidsslError(refusal)
-            if _is_still_there(file, path):
-                yield
-                return
-        # Its last holder deleted it meanwhile: a lock on that file holds off nobody.
-
-
-def _flock(file: IO[str], path: Path, kind: int) -> bool:
-    """Gives whether it has the lock now."""
-    try:
-        fcntl.flock(file, kind)
-        return True
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        raise VidsslError(
-            f"the file system of {path.parent} has no file locks, which keep processes from "
-            "writing over each other: put the workspace elsewhere, or mount it with locks"
-        ) from error
-
-
-def _flock_soon(file: IO[str], path: Path, kind: int) -> bool:
-    """Gives whether it has the lock before anyone who only looks would have let it go."""
-    end = time.monotonic() + LOOK_OF_OTHERS
-    while not (has := _flock(file, path, kind | fcntl.LOCK_NB)) and time.monotonic() < end:
-        time.sleep(LOOK_OF_OTHERS / 10)
-    return has
-
-
-def is_locked(path: Path) -> bool | None:
-    """Whether a living process, on whatever machine, holds a :func:`file_lock` on the file `path`.
-
-    A process that is killed lets go of its locks at once; those of a machine that is lost hold
-    until the server of the file system takes them back.
-
-    Returns:
-        None where it cannot be told: no file locks, or no right to look.
-    """
-    writable = os.access(path, os.W_OK)  # network file systems lock alone only what may be written
-    try:
-        with path.open("r+" if writable else "r") as file:
-            return not _flock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except (OSError, VidsslError):
-        return None
-
-
-def _is_still_there(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 # ── artifacts ────────────────────────────────────────────────────────────────────────────────

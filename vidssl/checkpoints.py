@@ -16,9 +16,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from vidssl.artifacts import Artifact, atomic_write, canonical_digest, file_digest
+from vidssl.artifacts import Artifact, canonical_digest
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.errors import VidsslError
+from vidssl.files import atomic_write, file_digest
 from vidssl.version import VERSION
 from vidssl.words import counted
 

@@ -27,10 +27,10 @@ import h5py
 import numpy as np
 import torch
 
-from vidssl.artifacts import atomic_write
 from vidssl.augment import Box, centre_square, crop_resize
 from vidssl.backbones import EncoderSpec
 from vidssl.errors import UsageError, VidsslError, nearest_name
+from vidssl.files import atomic_write
 from vidssl.machine import cores
 from vidssl.sampling import clip_indices, published_hop, window_starts
 from vidssl.version import VERSION

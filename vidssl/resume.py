@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from vidssl import distributed
-from vidssl.artifacts import atomic_write
 from vidssl.errors import VidsslError
+from vidssl.files import atomic_write
 from vidssl.version import VERSION
 from vidssl.words import counted
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidssl.artifacts import atomic_write
 from vidssl.errors import UsageError, VidsslError
+from vidssl.files import atomic_write
 from vidssl.report.lettering import (
     BOLD,
     MINUS,

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from vidssl import features
-from vidssl.artifacts import Artifact, Workspace, canonical_digest, file_digest
+from vidssl.artifacts import Artifact, Workspace, canonical_digest
 from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
 from vidssl.errors import Interrupted, VidsslError
 from vidssl.features import Features, Protocol, WindowNetwork
+from vidssl.files import file_digest
 from vidssl.progress import SILENT, Progress
 from vidssl.shards import ShardReader
 from vidssl.stages.device import choose_device

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidssl.artifacts import Artifact, Workspace, atomic_write, write_json
+from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.checkpoints import checkpoint_encoder, encoder_file
 from vidssl.errors import UsageError, VidsslError, nearest_name
 from vidssl.extras import require_extra
+from vidssl.files import atomic_write, write_json
 from vidssl.progress import SILENT, Progress
 from vidssl.stages.evaluation import find_encoder
 from vidssl.version import VERSION

@@ -19,10 +19,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from vidssl.artifacts import Artifact, Workspace, atomic_write, canonical_digest, file_digest
+from vidssl.artifacts import Artifact, Workspace, canonical_digest
 from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
 from vidssl.errors import VidsslError
 from vidssl.features import Protocol
+from vidssl.files import atomic_write, file_digest
 from vidssl.objectives import OBJECTIVES, Classifier
 from vidssl.progress import SILENT, Progress
 from vidssl.stages.classification import (

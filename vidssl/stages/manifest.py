@@ -20,8 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import Workspace, atomic_write, canonical_digest, file_lock
+from vidssl.artifacts import Workspace, canonical_digest
 from vidssl.errors import VidsslError
+from vidssl.files import atomic_write
+from vidssl.locks import file_lock
 from vidssl.progress import SILENT, Progress
 from vidssl.stages.parts import Part, divide
 from vidssl.video import (

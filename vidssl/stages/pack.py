@@ -16,9 +16,11 @@ from typing import Any
 import cv2
 
 from vidssl.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
-from vidssl.artifacts import Artifact, Workspace, check_name, file_digest, file_lock
+from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.errors import UsageError
+from vidssl.files import file_digest
 from vidssl.labelling import check_labelling, label_videos
+from vidssl.locks import file_lock
 from vidssl.progress import SILENT, Progress
 from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord

@@ -23,15 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import (
-    FileRecord,
-    file_lock,
-    file_record,
-    fsync_folder,
-    is_locked,
-    write_json,
-)
+from vidssl.artifacts import FileRecord, file_record
 from vidssl.errors import VidsslError
+from vidssl.files import fsync_folder, write_json
+from vidssl.locks import file_lock, is_locked
 from vidssl.shards import ShardWriter, finished_videos, shard_files
 from vidssl.shards.layout import shard_name, shard_number
 from vidssl.stages.parts import Part

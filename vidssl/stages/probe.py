@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from vidssl.artifacts import Artifact, Run, Workspace, atomic_write, canonical_digest
+from vidssl.artifacts import Artifact, Run, Workspace, canonical_digest
 from vidssl.errors import VidsslError
 from vidssl.features import Protocol
+from vidssl.files import atomic_write
 from vidssl.linear_probe import (
     LinearProbe,
     ProbeConfig,

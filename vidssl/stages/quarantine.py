@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidssl.artifacts import atomic_write
+from vidssl.files import atomic_write
 
 QUARANTINE_FILE = "quarantine.csv"
 

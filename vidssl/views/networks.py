@@ -21,8 +21,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from vidssl.artifacts import file_digest
 from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
+from vidssl.files import file_digest
 from vidssl.resizing import resize, short_side
 from vidssl.views.derive import Deriver
 from vidssl.views.rgb import IMAGENET_MEAN, IMAGENET_STD

@@ -1,0 +1,68 @@
+"""Files that are there whole or not at all, and what is said of a full disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vidssl.errors import VidsslError
+
+
+def file_digest(path: Path) -> str:
+    """Gives the SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes renames within `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Writes a whole file or nothing: a temporary name, fsync, rename.
+
+    Raises:
+        VidsslError: the disk is full.
+    """
+    # By chance and not by process number, which two machines (all containers) have in common.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with full_disk_is_one_sentence(path), aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as readable JSON, atomically."""
+    atomic_write(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+@contextmanager
+def full_disk_is_one_sentence(path: Path) -> Iterator[None]:
+    """Turns a full disk or quota met while writing `path` into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VidsslError(
+                f"the disk is full: {path} could not be written; "
+                "free some space and run the same command again, it goes on where it stopped"
+            ) from error
+        raise
