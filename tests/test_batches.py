@@ -228,7 +228,7 @@ def test_the_last_clip_alone_is_that_of_both(reader, maker, policy, blocks):
 def test_regions_hold_each_frame_of_a_clip_once(reader):
     of = sampler(reader, "truthful")
     short = of.draw(0, 4, 4)
-    repeated = short.views["flow"].moments.repeated
+    repeated = short.views["flow"].held.repeated
     assert repeated.tolist() == [2, 2], "the flow of 5 frames has 4, a clip 6"
     for region in cut_regions(short.views["flow"]):
         assert len(region.pixels) == 4 and region.repeated == 2
@@ -236,8 +236,8 @@ def test_regions_hold_each_frame_of_a_clip_once(reader):
     long = of.draw(0, 0, 0).views["rgb"]
     for clip, region in enumerate(cut_regions(long)):
         (box,) = long.draws[clip].boxes
-        for frame, where in zip(region.pixels.numpy(), long.moments.where[clip], strict=True):
-            whole = frames[long.moments.needed[where]]
+        for frame, where in zip(region.pixels.numpy(), long.held.where[clip], strict=True):
+            whole = frames[long.held.needed[where]]
             np.testing.assert_array_equal(frame, whole[within(box, *whole.shape[:2])])
 
 

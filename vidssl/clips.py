@@ -160,7 +160,7 @@ class HostSample:
 
 
 @dataclass(frozen=True)
-class Moments:
+class HeldFrames:
     """The frames that some clips hold.
 
     Attributes:
@@ -175,7 +175,7 @@ class Moments:
     repeated: np.ndarray
 
     @classmethod
-    def of(cls, times: Sequence[np.ndarray]) -> Moments:
+    def of(cls, times: Sequence[np.ndarray]) -> HeldFrames:
         """Takes the frame indices of every clip [T]."""
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
@@ -187,13 +187,13 @@ class DrawnView:
     """What was drawn for one video's clips in one view.
 
     Attributes:
-        moments: the frames that the clips hold.
+        held: the frames that the clips hold.
         frames: those needed, uint8 [H, W, C] each; to be gone through once.
         draws: one for each clip.
     """
 
     view: str
-    moments: Moments
+    held: HeldFrames
     frames: Iterable[np.ndarray]
     draws: list[ClipDraw]
 
@@ -201,7 +201,7 @@ class DrawnView:
         """Gives the frames, and the box of each clip."""
         if all(len(draw.boxes) == 1 for draw in self.draws):
             return self.frames, [draw.boxes[0] for draw in self.draws]
-        kept, (where, repeated) = list(self.frames), (self.moments.where, self.moments.repeated)
+        kept, (where, repeated) = list(self.frames), (self.held.where, self.held.repeated)
         return kept, [
             _busiest(self.view, [kept[i] for i in where_T[first:]], draw.boxes)
             for where_T, first, draw in zip(where, repeated, self.draws, strict=True)
@@ -283,7 +283,7 @@ class ClipSampler:
         video = int(self.videos.index[row])
         moments = draw_moments(self.augment, draw, self.clips_per_video)
         times = self._times(draw, self._length(video), one=moments.one)
-        every, last = Moments.of(times), Moments.of(times[-1:])
+        every, last = HeldFrames.of(times), HeldFrames.of(times[-1:])
         held = {view: last if view in self.last_only else every for view in self.views}
         pictures = self.videos.reader.pictures
         rest = {
@@ -338,17 +338,17 @@ class ClipSampler:
     def _fill(self, drawn: DrawnView, into_NTHWC: np.ndarray) -> None:
         """Crops, resizes and mirrors a view's frames into clips."""
         frames, boxes = drawn.boxed()
-        moments = drawn.moments
+        held = drawn.held
         for begin, run in runs(frames, FRAMES_AT_ONCE):
             for where_T, first, box, draw, into_THWC in zip(
-                moments.where, moments.repeated, boxes, drawn.draws, into_NTHWC, strict=True
+                held.where, held.repeated, boxes, drawn.draws, into_NTHWC, strict=True
             ):
                 low, high = np.searchsorted(where_T, (begin, begin + len(run)))
                 low = max(low, first)
                 if low < high:
                     here = [run[i - begin] for i in where_T[low:high]]
                     self._cut(drawn.view, here, box, draw.mirrored, into_THWC[low:high])
-        for first, into_THWC in zip(moments.repeated, into_NTHWC, strict=True):
+        for first, into_THWC in zip(held.repeated, into_NTHWC, strict=True):
             into_THWC[:first] = into_THWC[first]
 
     def _cut(

@@ -109,7 +109,7 @@ class FromEncoded(OnDevice[EncodedSample]):
         blobs = {
             view: [
                 torch.frombuffer(bytearray(blob), dtype=torch.uint8)
-                for blob in read(view, drawn.video, part.moments.needed)
+                for blob in read(view, drawn.video, part.held.needed)
             ]
             for view, part in drawn.views.items()
         }
@@ -134,7 +134,7 @@ def encoded_clips(drawn: DrawnView) -> list[EncodedClip]:
     return [
         EncodedClip(where_T[first:], *within(box, height, width), int(first), draw.mirrored)
         for where_T, first, box, draw in zip(
-            drawn.moments.where, drawn.moments.repeated, boxes, drawn.draws, strict=True
+            drawn.held.where, drawn.held.repeated, boxes, drawn.draws, strict=True
         )
     ]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vidssl.augment import resize_on_device, within
-from vidssl.clips import ClipSampler, DrawnView, Moments
+from vidssl.clips import ClipSampler, DrawnView, HeldFrames
 from vidssl.views import get_view
 
 
@@ -42,8 +42,8 @@ def cut_regions(drawn: DrawnView, memory: Callable[..., Tensor] = torch.empty) -
         memory: makes a tensor as torch.empty does.
     """
     frames, boxes = drawn.boxed()
-    moments = drawn.moments
-    takers = _takers(moments)
+    held = drawn.held
+    takers = _takers(held)
     regions: list[Region] = []
     parts: list[tuple[slice, slice]] = []
     into: list[np.ndarray] = []
@@ -51,8 +51,8 @@ def cut_regions(drawn: DrawnView, memory: Callable[..., Tensor] = torch.empty) -
         if not regions:
             parts = [within(box, *frame.shape[:2]) for box in boxes]
             for clip, (draw, part) in enumerate(zip(drawn.draws, parts, strict=True)):
-                first = int(moments.repeated[clip])
-                pixels = _memory_for(frame[part], moments.where.shape[1] - first, memory)
+                first = int(held.repeated[clip])
+                pixels = _memory_for(frame[part], held.where.shape[1] - first, memory)
                 regions.append(Region(pixels, first, draw.mirrored))
             into = [region.pixels.numpy() for region in regions]
         for clip, time in of_frame:  # while the frame is in the core's cache
@@ -69,10 +69,10 @@ def _memory_for(part_HWC: np.ndarray, count: int, memory: Callable[..., Tensor])
     return memory((count, height, width, channels), dtype=torch.uint8)
 
 
-def _takers(moments: Moments) -> list[list[tuple[int, int]]]:
+def _takers(held: HeldFrames) -> list[list[tuple[int, int]]]:
     """Gives for each of the sample's frames the clips that take it, and as which of theirs."""
-    takers: list[list[tuple[int, int]]] = [[] for _ in moments.needed]
-    for clip, (where_T, first) in enumerate(zip(moments.where, moments.repeated, strict=True)):
+    takers: list[list[tuple[int, int]]] = [[] for _ in held.needed]
+    for clip, (where_T, first) in enumerate(zip(held.where, held.repeated, strict=True)):
         for time, frame in enumerate(where_T[first:].tolist()):
             takers[frame].append((clip, time))
     return takers
