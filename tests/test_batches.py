@@ -17,6 +17,7 @@ import torch
 from vidssl.augment import POLICIES, Box, crop_resize, resize_on_device, within
 from vidssl.batches import FromEncoded, FromRegions, OnHost, batch_maker
 from vidssl.batches import jpeg as jpeg_module
+from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.encoded import is_grey
 from vidssl.batches.regions import cut_regions
 from vidssl.clips import ClipSampler, ClipSpec, ReaderAround, TrainingVideos
@@ -78,19 +79,23 @@ def pixels(sampler: ClipSampler, epoch: int) -> dict[str, np.ndarray]:
     return {view: np.stack([s[view] for s in samples]) for view in sampler.views}
 
 
-class Bare:
+class Bare(ByOperations):
     """Shows pixels as they are, so that levels may be compared."""
 
-    def present(self, view, pixels_MCTHW, draws):
-        return pixels_MCTHW.clone()
+    def present(self, view, pixels_MCTSS, draws):
+        return pixels_MCTSS.clone().unflatten(0, (-1, self.sampler.shape(view)[0]))
 
 
-class BareRegions(Bare, FromRegions):
-    pass
+class BareRegions(FromRegions):
+    @property
+    def way(self):
+        return Bare(self.sampler, self.device)
 
 
-class BareEncoded(Bare, FromEncoded):
-    pass
+class BareEncoded(FromEncoded):
+    @property
+    def way(self):
+        return Bare(self.sampler, self.device)
 
 
 def same_levels(got: torch.Tensor, want: np.ndarray, share: float = 0.15) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -24,6 +25,7 @@ from stubs import FixedBatches
 
 from vidssl.augment import POLICIES, ColourDraw, apply_colour
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.batches.by_kernels import ByKernels
 from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.engine import Meter, Place, fit, train_step
 from vidssl.errors import Interrupted
@@ -244,6 +246,35 @@ def test_batches_are_the_same_on_both_devices(policy, decode):
             apart = (there[view].cpu() - here[view]).abs()
             assert apart.mean() < (2e-3 if decode == "host" else 4e-2)
             assert apart.quantile(0.99) < (0.03 if decode == "host" else 0.2)
+
+
+@pytest.mark.cuda
+@without_cuda
+@pytest.mark.parametrize("decode", ["host", "gpu"])
+@pytest.mark.parametrize("policy", ["truthful", "coclr", "dpc"])
+def test_kernels_make_batches_and_the_host_waits_for_none(policy, decode, recwarn):
+    rows = np.arange(12)
+    maker = ClipLoader(
+        TrainingVideos(NoisyVideos(), rows, rows, rows),
+        ["rgb", "flow"],
+        ClipSpec(frames=8, size=32),
+        POLICIES[policy],
+        12,
+        device=torch.device("cuda"),
+        decode=decode,
+    ).maker
+    with ThreadPoolExecutor(2) as pool:
+        pending = maker.begin(pool, 0, rows, rows)
+        first = maker.finish(pending)  # kernels are compiled, and tried
+        assert type(maker.way) is ByKernels, [str(w.message) for w in recwarn]
+        # nvJPEG waits by itself.
+        torch.cuda.set_sync_debug_mode("error" if decode == "host" else "default")
+        try:
+            again = maker.finish(pending)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    for view in ("rgb", "flow"):
+        assert again.clips[view].equal(first.clips[view]), "the same bits each time"
 
 
 @pytest.mark.cuda

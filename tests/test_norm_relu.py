@@ -6,7 +6,6 @@ On a GPU where there is one, else on Triton's interpreter (tests/conftest.py tur
 from __future__ import annotations
 
 import copy
-from importlib.metadata import version
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("triton", reason="needs Triton")
 
+from interpreting import CUDA_WHERE_THERE_IS, skip_unless_it_loops
 from methods import METHODS, batch
 from stubs import FixedBatches
 
@@ -24,10 +24,8 @@ from vidssl.backbones.recompute import recompute_activations
 from vidssl.engine import Place, fit
 from vidssl.optimisation import TrainSpec
 
-# The interpreter of Triton 3.6 makes a loop's bounds of arrays by int(), which NumPy 2.4 refuses.
-TRITON, NUMPY = (tuple(map(int, version(n).split(".")[:2])) for n in ("triton", "numpy"))
-if not torch.cuda.is_available() and TRITON < (3, 7) and NUMPY >= (2, 4):
-    pytest.skip("this Triton's interpreter cannot loop with this NumPy", allow_module_level=True)
+skip_unless_it_loops()
+pytestmark = CUDA_WHERE_THERE_IS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LAST = torch.channels_last_3d

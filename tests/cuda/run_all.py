@@ -43,6 +43,8 @@ from rendered import make_pack
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.batches import FromEncoded, FromRegions
+from vidssl.batches.by_operations import ByOperations
+from vidssl.batches.on_device import OnDevice
 from vidssl.loader import ClipLoader
 from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
 from vidssl.stages.training import TrainingPlan
@@ -141,14 +143,16 @@ def load_only(
 
 def device_operations(plan: TrainingPlan, device: str) -> tuple[None, dict[str, Any]]:
     """Times what is left to the device of one batch of RGB, its regions or JPEG being at hand."""
-    makers = {"from regions": FromRegions}
+    makers: dict[str, type[OnDevice[Any]]] = {"from regions": FromRegions}
     if device == "cuda":
-        makers["from JPEG"] = FromEncoded
+        makers |= {"from regions, by operations": FromRegions, "from JPEG": FromEncoded}
     count = plan.recipe.train.batch_size
     found: dict[str, Any] = {"samples": count}
     with ThreadPoolExecutor(4) as pool:
         for name, kind in makers.items():
             maker = kind(loader(plan, ("rgb",), "cpu", 1).sampler, torch.device(device))
+            if name.endswith("operations"):
+                maker.way = ByOperations(maker.sampler, maker.device)
             rows = np.arange(count)
             pending = maker.begin(pool, 0, rows, rows)
             for work in pending.work:
@@ -161,6 +165,7 @@ def device_operations(plan: TrainingPlan, device: str) -> tuple[None, dict[str, 
                 _wait_for(device)
                 seconds.append(time.monotonic() - begin)
             found[f"ms a batch {name}"] = 1000 * float(np.median(seconds[1:]))
+            found[f"way {name}"] = type(maker.way).__name__
     return None, found
 
 

@@ -30,7 +30,7 @@ def resize_on_device(pixels_CTHW: Tensor, size: int, resize: str = "area") -> Te
         resize: as of :func:`vidssl.augment.crop_resize`.
     """
     height, width = pixels_CTHW.shape[-2:]
-    kind = "linear" if resize == "area" and min(height, width) < size else resize
+    kind = kind_of(resize, height, width, size)
     x = pixels_CTHW.to(torch.float32, memory_format=torch.contiguous_format)
     if width != size:
         x = x @ weights(kind, width, size, x.device).mT
@@ -39,6 +39,11 @@ def resize_on_device(pixels_CTHW: Tensor, size: int, resize: str = "area") -> Te
     if height != size:
         x = weights(kind, height, size, x.device) @ x
     return _rounded(x).to(torch.uint8)
+
+
+def kind_of(resize: str, height: int, width: int, size: int) -> str:
+    """Gives which :func:`weights` make a square of a region."""
+    return "linear" if resize == "area" and min(height, width) < size else resize
 
 
 def _rounded(x: Tensor) -> Tensor:
@@ -52,10 +57,11 @@ def weights(kind: str, old: int, new: int, device: torch.device) -> Tensor:
     Args:
         kind: "area" (shrinking), "linear" (as OpenCV's, for growing), or a way of PIL's.
     """
-    return _weights(kind, old, new).to(device)
+    return side_weights(kind, old, new).to(device)
 
 
-def _weights(kind: str, old: int, new: int) -> Tensor:
+def side_weights(kind: str, old: int, new: int) -> Tensor:
+    """As :func:`weights`, on the host."""
     if kind == "area":
         of = shares(old, new)
         each = torch.diff(of.begin, append=torch.tensor([len(of.old)]))

@@ -11,10 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidssl.augment import ColourDraw
-from vidssl.batches.network_input import network_input
 from vidssl.clips import ClipBatch, ClipSampler
-from vidssl.views.view import NATIVE
 
 Work = TypeVar("Work")  # what a thread makes of one sample
 
@@ -68,11 +65,6 @@ class BatchMaker(ABC, Generic[Work]):
         made = [torch.from_numpy(of[rows]) for of in (videos.source, videos.label, videos.index)]
         source, label, index = (x.pin_memory() if pinned else x for x in made)
         return source, label, index
-
-    def present(self, view: str, pixels_MCTHW: Tensor, draws: list[ColourDraw] | None) -> Tensor:
-        """Makes network input of a view's clips, wherever they lie."""
-        shown = self.sampler.presentations.get(view, NATIVE)
-        return network_input(pixels_MCTHW, view, shown, draws, self.sampler.augment)
 
 
 def by_view(of_samples: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidssl.augment import ColourDraw
+from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.contract import BatchMaker, Pending, Work, by_view
-from vidssl.batches.regions import Region, cut_regions, make_clip
+from vidssl.batches.fastest import fastest
+from vidssl.batches.regions import Region, cut_regions
 from vidssl.clips import ClipBatch
 
 Colours = dict[str, list[ColourDraw]]
@@ -24,6 +26,11 @@ Colours = dict[str, list[ColourDraw]]
 
 class OnDevice(BatchMaker[Work]):
     """What makers have in common that make clips of regions on the device."""
+
+    @cached_property
+    def way(self) -> ByOperations:
+        """How network input is made of regions; found when the first batch is."""
+        return fastest(self.sampler, self.device)
 
     def begin(
         self, pool: ThreadPoolExecutor, epoch: int, positions: np.ndarray, rows: np.ndarray
@@ -47,18 +54,9 @@ class OnDevice(BatchMaker[Work]):
             regions: per view those of all samples, on the device.
             colours: as of :meth:`vidssl.clips.ClipSampler.colours`, of all samples.
         """
-        clips = {}
-        for view, of_view in regions.items():
-            count, time, size, _, channels = self.sampler.shape(view)
-            shape = (len(of_view), channels, self.sampler.clip.blocks, time, size, size)
-            pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
-            for into, region in zip(pixels, of_view, strict=True):
-                into.copy_(make_clip(region, self.sampler, view).view_as(into))
-            # What is one clip here are consecutive blocks to the network.
-            pixels_MCTSS = pixels.transpose(1, 2).flatten(0, 1)
-            clips[view] = self.present(view, pixels_MCTSS, colours.get(view)).unflatten(
-                0, (-1, count)
-            )
+        clips = {
+            view: self.way(view, of_view, colours.get(view)) for view, of_view in regions.items()
+        }
         numbers = (pending.source, pending.label, pending.index)
         return ClipBatch(clips, *(n.to(self.device, non_blocking=True) for n in numbers))
 

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidssl.augment import ColourDraw
 from vidssl.batches.contract import BatchMaker, Pending
+from vidssl.batches.network_input import network_input
 from vidssl.clips import ClipBatch
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
@@ -52,5 +54,9 @@ class OnHost(BatchMaker[None]):
     def _fill(self, into: Mapping[str, Tensor], epoch: int, position: int, row: int) -> None:
         sample = self.sampler.sample(epoch, position, row)
         for view, pixels in sample.clips.items():
-            made = self.present(view, torch.from_numpy(pixels), sample.colour.get(view))
+            made = self._present(view, torch.from_numpy(pixels), sample.colour.get(view))
             into[view].copy_(made)
+
+    def _present(self, view: str, pixels_MCTHW: Tensor, draws: list[ColourDraw] | None) -> Tensor:
+        shown = self.sampler.presentations.get(view, NATIVE)
+        return network_input(pixels_MCTHW, view, shown, draws, self.sampler.augment)

@@ -1,0 +1,199 @@
+"""Counts, without a GPU, what making network input of regions costs one: bytes, launches, waits.
+
+    python tests/benchmarks/paper_batches.py [--samples 16]
+
+Two clips of 32×128×128 a sample, out of frames of 171×128 and 340×256, both ways: operation by
+operation, and by the kernels of vidssl/augment/kernels.py. Nothing is computed: operations get
+tensors without values, and kernels are noted instead of started. *Bytes*: what is read and written,
+once for each tensor and pass, as if caches held nothing between two kernels and everything within
+one; of frames that are sent to the device, not the sending. *Launches*: of kernels and copies, that
+of the frames left out. *Waits*: uploads from memory that copies may not be made from, for which the
+host waits until the stream has done all before. Prints the Markdown table of docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vidssl.augment import POLICIES, ColourDraw, draw_views, within
+from vidssl.augment import on_device as resizing
+from vidssl.batches import by_kernels
+from vidssl.batches.by_kernels import ByKernels
+from vidssl.batches.by_operations import ByOperations
+from vidssl.batches.regions import Region
+from vidssl.clips import ClipSampler, ClipSpec
+from vidssl.views import get_view
+
+sys.path.append(str(Path(__file__).parent.parent / "cuda"))
+from moved_bytes import moved_by
+
+SIZES = ((171, 128), (340, 256))  # width, height of stored frames
+CLIP = ClipSpec(frames=32, size=128)
+VIEWS = (("truthful", "rgb", "native"), ("truthful", "flow", "native"),
+         ("coclr", "rgb", "native"), ("coclr", "flow", "coclr"))  # fmt: skip
+CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
+NO_WORK = ("prim.device", "empty", "lift_fresh", "detach")
+Found = tuple[float, float, float]  # a sample's bytes, launches and waits
+
+
+def drawn(
+    of: ClipSampler, samples: int, width: int, height: int, device: torch.device
+) -> tuple[list[Region], list[ColourDraw] | None]:
+    """Gives regions without values as they are drawn for some samples, and colour changes."""
+    (name,), draw = of.views, np.random.default_rng(0)
+    view, regions, colours = get_view(name), list[Region](), list[ColourDraw]()
+    for _ in range(samples):
+        draws = draw_views(
+            of.augment, draw, {name: width / height}, {name: view.kind}, [True] * 2, CLIP.frames
+        )
+        for clip in draws[name]:
+            rows, columns = within(clip.boxes[0], height, width)
+            shape = (CLIP.frames, *(len(range(*s.indices(n))) for s, n in
+                                    ((rows, height), (columns, width))), view.channels)  # fmt: skip
+            regions.append(
+                Region(torch.empty(shape, dtype=torch.uint8, device=device), 0, clip.mirrored)
+            )
+            colours += clip.colour
+    return regions, colours if view.colour or of.is_picture_of_motion(name) else None
+
+
+# ── operation by operation
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations that start a kernel or a copy, and uploads that are waited for."""
+
+    def __init__(self, least: int = 0) -> None:
+        super().__init__()
+        self.launches = self.waits = 0
+        self.least = least  # values that an operation makes, to be counted
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        works = not func.is_view and not any(part in func.name() for part in NO_WORK)
+        if works and isinstance(made, torch.Tensor) and made.numel() >= self.least:
+            self.launches += 1
+        if "_to_copy" in func.name():
+            self.waits += args[0].device.type == "cpu" and made.device.type == "cuda"
+        return made
+
+
+def by_operations(of: ClipSampler, samples: int, width: int, height: int) -> Found:
+    """Weights that are kept from batch to batch are taken to be there."""
+    (view,) = of.views
+
+    def kept(kind: str, old: int, new: int, device: torch.device) -> torch.Tensor:
+        return torch.empty(new, old, device=device)
+
+    with FakeTensorMode(allow_non_fake_inputs=True), patch.object(resizing, "weights", kept):
+        regions, colours = drawn(of, samples, width, height, CUDA)
+        way = ByOperations(of, CUDA)
+        with Operations() as seen:
+            moved = moved_by(lambda: way(view, regions, colours))
+    return sum(moved.values()) / samples, seen.launches / samples, seen.waits / samples
+
+
+# ── by kernels
+
+
+class Noted:
+    """Stands for a kernel: notes what it would read and write."""
+
+    def __init__(self, moved: list[int], size: Callable[..., int]) -> None:
+        self.moved, self.size = moved, size
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        def start(*told: Any, **how: Any) -> None:
+            self.moved.append(self.size(*told))
+
+        return start
+
+
+@contextmanager
+def kernels_noted(regions: Sequence[Region]) -> Iterator[list[int]]:
+    """Gives a list of the bytes that each kernel moves."""
+
+    def of(*tensors: torch.Tensor) -> int:
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def resized(*told: Any) -> int:
+        return of(told[5], *(region.pixels for region in regions))
+
+    def meant(levels: torch.Tensor, changes: torch.Tensor, *rest: Any) -> int:
+        column = by_kernels.kernels.CONTRAST_PLACE.value
+        share = (changes[:, column] < by_kernels.kernels.NOWHERE).float().mean()
+        return int(of(levels) * share)
+
+    def changed(levels: torch.Tensor, *rest: Any) -> int:
+        return of(levels) + 4 * levels.numel()
+
+    def filtered(*told: Any) -> int:
+        return 2 * 4 * 3 * len(told[1]) * CLIP.size**2
+
+    moved: list[int] = []
+    sizes = {
+        "resize": resized, "means": meant, "change_colour": changed, "look_up": changed,
+        "filter_side": filtered,
+    }  # fmt: skip
+    noted = {name: Noted(moved, size) for name, size in sizes.items()}
+    with patch.multiple(by_kernels.kernels, **noted):
+        yield moved
+
+
+def of_kernels(of: ClipSampler, samples: int, width: int, height: int) -> Found:
+    """What is left to operations, such as mirroring flow, is counted as these are."""
+    (view,) = of.views
+    regions, colours = drawn(of, samples, width, height, CPU)
+    way, uploads = ByKernels(of, CPU), list[np.ndarray]()
+    to_device = way._there
+
+    def upload(table: np.ndarray) -> torch.Tensor:
+        uploads.append(table)
+        return to_device(table)
+
+    # What is smaller than a clip is made on the host, where the device is not a CPU.
+    one_clip = CLIP.frames * CLIP.size**2
+    with (
+        patch.object(way, "_there", upload),
+        kernels_noted(regions) as moved,
+        Operations(one_clip) as seen,
+    ):
+        rest = moved_by(lambda: way(view, regions, colours))
+    launches = len(moved) + len(uploads) + seen.launches
+    return (sum(moved) + sum(rest.values())) / samples, launches / samples, 0.0
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--samples", type=int, default=16)
+    samples = parser.parse_args(words).samples
+    print("| frames | augmentation | view | way | MB a sample | launches a sample | waits |")
+    print("|---|---|---|---|---|---|---|")
+    for width, height in SIZES:
+        for policy, view, shown in VIEWS:
+            told = (CLIP, POLICIES[policy], 2, 0, {view: shown})
+            of = ClipSampler(None, [view], *told)  # type: ignore[arg-type]
+            for name, count in (("operations", by_operations), ("**kernels**", of_kernels)):
+                moved, launches, waits = count(of, samples, width, height)
+                print(
+                    f"| {width}×{height} | {policy} | {view} | {name} | {moved / 1e6:,.0f} | "
+                    f"{launches:.1f} | {waits:.1f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""What a GPU does to a batch's clips, each step as one kernel over all of them.
+
+Operation by operation the same moves 60 times a clip's size through memory, as much as the network
+does (docs/benchmarks.md). Here a clip is read as bytes and written once as the network takes it:
+
+    resize          regions of frames        → clips, uint8
+    means           clips of changed contrast → the mean grey of each frame
+    change_colour   clips                    → network input; unblurred pictures of what is blurred
+    filter_side     these, along x, then y   → network input
+    look_up         clips of other views     → network input
+
+Every way to resize, and every blur with its border, is a weighted sum along one side and then the
+other: for each new pixel a *first* old one and *taps*, the weights of it and the following ones.
+A program has a part of one frame. There are no atomics: the same clips give the same bits.
+
+Legend: M clips, C channels, T frames, S pixels of a side, F frames of all clips (M·T), K taps.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Columns of a region's row in the table of `resize`, int64: its address, how many values lie
+# between neighbours, its size, frames before its own first one, and whether it is mirrored.
+ADDRESS = tl.constexpr(0)
+ALONG_T = tl.constexpr(1)
+ALONG_Y = tl.constexpr(2)
+ALONG_X = tl.constexpr(3)
+ALONG_C = tl.constexpr(4)
+HEIGHT = tl.constexpr(5)
+WIDTH = tl.constexpr(6)
+REPEATED = tl.constexpr(7)
+MIRRORED = tl.constexpr(8)
+REGION = tl.constexpr(9)
+# Columns of a row of colour changes, float32: four factors; what is done first, second, third and
+# fourth, by the number of the factor; where each channel comes from; which one is the grey; and at
+# what place contrast is changed.
+BRIGHTNESS = tl.constexpr(0)
+CONTRAST = tl.constexpr(1)
+SATURATION = tl.constexpr(2)
+HUE = tl.constexpr(3)
+ORDER = tl.constexpr(4)
+CHANNELS = tl.constexpr(8)
+GREY = tl.constexpr(11)
+CONTRAST_PLACE = tl.constexpr(12)
+CHANGE = tl.constexpr(13)
+NOTHING = -1  # instead of an operation or a channel
+NOWHERE = 4  # instead of contrast's place
+PIXELS = 1024  # of a frame that a program has in work
+NUM_WARPS = 4
+
+
+@triton.jit
+def _level(x):
+    """The nearest of 0..255, halves to even."""
+    nearest = (x + 12582912.0) - 12582912.0  # 1.5 · 2²³: float32 has no halves there
+    return tl.minimum(tl.maximum(nearest, 0.0), 255.0)
+
+
+@triton.jit
+def _held(x):
+    return tl.minimum(tl.maximum(x, 0.0), 255.0)
+
+
+@triton.jit
+def _frame_and_part(whole, part):
+    """Which frame a program has, and which part of it: the first axis alone has no small limit."""
+    parts = tl.cdiv(whole, part)
+    return tl.program_id(0) // parts, tl.program_id(0) % parts
+
+
+# ── geometry
+
+
+@triton.jit
+def resize(
+    table, first_x, weight_x, first_y, weight_y, out, frames, of_block, size, channels,
+    taps_x, taps_y, ROUND: tl.constexpr, ROWS: tl.constexpr, S: tl.constexpr,
+):  # fmt: skip
+    """Regions → clips [M·blocks, C, T, S, S]: a program makes some rows of all channels.
+
+    First and weights are [M, S] and [M, K, S]. A frame before the region's own is its first one.
+    ROUND: to 8 bits between the sides.
+    """
+    part, t, m = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    row = table + m * REGION
+    pixels = tl.load(row + ADDRESS).to(tl.pointer_type(tl.uint8))
+    along_t, along_c = tl.load(row + ALONG_T), tl.load(row + ALONG_C)
+    along_y, along_x = tl.load(row + ALONG_Y), tl.load(row + ALONG_X)
+    height, width = tl.load(row + HEIGHT), tl.load(row + WIDTH)
+    t_there = tl.maximum(t - tl.load(row + REPEATED), 0)
+    mirrored = tl.load(row + MIRRORED) > 0
+    y, x = part * ROWS + tl.arange(0, ROWS), tl.arange(0, S)
+    y_here, x_here = y < size, x < size
+    x_there = tl.where(mirrored, size - 1 - x, x)
+    from_x = tl.load(first_x + m * size + x_there, mask=x_here, other=0)
+    from_y = tl.load(first_y + m * size + y, mask=y_here, other=0)
+    here = y_here[:, None] & x_here[None, :]
+    clip = m * (frames // of_block) + t // of_block
+    for c in range(0, channels):
+        plane = pixels + t_there * along_t + c * along_c
+        made = tl.zeros([ROWS, S], tl.float32)
+        for j in range(0, taps_y):
+            share_y = tl.load(weight_y + (m * taps_y + j) * size + y, mask=y_here, other=0.0)
+            line = plane + tl.minimum(from_y + j, height - 1) * along_y
+            along = tl.zeros([ROWS, S], tl.float32)
+            for i in range(0, taps_x):
+                share_x = tl.load(
+                    weight_x + (m * taps_x + i) * size + x_there, mask=x_here, other=0.0
+                )
+                column = tl.minimum(from_x + i, width - 1) * along_x
+                old = tl.load(line[:, None] + column[None, :], mask=here, other=0)
+                along += share_x[None, :] * old.to(tl.float32)
+            if ROUND:
+                along = _level(along)
+            made += share_y[:, None] * along
+        frame = ((clip * channels + c) * of_block + t % of_block).to(tl.int64) * size * size
+        at = out + frame + y[:, None] * size + x[None, :]
+        tl.store(at, _level(made).to(tl.uint8), mask=here)
+
+
+# ── colour
+
+
+@triton.jit
+def _grey(red, green, blue):
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
+
+
+@triton.jit
+def _away(start, x, factor):
+    # As torch.lerp: exact at both ends.
+    near = start + factor * (x - start)
+    far = x - (x - start) * (1.0 - factor)
+    return _held(tl.where(factor < 0.5, near, far))
+
+
+@triton.jit
+def _sector(place, hue):
+    k = place + hue
+    k = k - 6.0 * tl.floor(k / 6.0)
+    return tl.minimum(tl.maximum(tl.minimum(k, 4.0 - k), 0.0), 1.0)
+
+
+@triton.jit
+def _changed(red, green, blue, operation, row, mean):
+    """One of the four changes, or none."""
+    if operation == BRIGHTNESS:
+        factor = tl.load(row + BRIGHTNESS)
+        red, green, blue = _held(red * factor), _held(green * factor), _held(blue * factor)
+    elif operation == CONTRAST:
+        factor = tl.load(row + CONTRAST)
+        red = _away(mean, red, factor)
+        green = _away(mean, green, factor)
+        blue = _away(mean, blue, factor)
+    elif operation == SATURATION:
+        factor = tl.load(row + SATURATION)
+        grey = _grey(red, green, blue)
+        red = _away(grey, red, factor)
+        green = _away(grey, green, factor)
+        blue = _away(grey, blue, factor)
+    elif operation == HUE:
+        value = tl.maximum(tl.maximum(red, green), blue)
+        chroma = value - tl.minimum(tl.minimum(red, green), blue)
+        safe = tl.maximum(chroma, 1e-6)
+        # In sixths of a turn, by which channel is the largest.
+        hue = tl.where(
+            value == red,
+            (green - blue) / safe,
+            tl.where(value == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
+        )
+        hue = hue + 6.0 * tl.load(row + HUE)
+        red = value - chroma * _sector(5.0, hue)
+        green = value - chroma * _sector(3.0, hue)
+        blue = value - chroma * _sector(1.0, hue)
+    return red, green, blue
+
+
+@triton.jit
+def _replicated(red, green, blue, row):
+    """All channels as the one that is the grey, if one is."""
+    which = tl.load(row + GREY)
+    one = tl.where(which == 0.0, red, tl.where(which == 1.0, green, blue))
+    red = tl.where(which >= 0.0, one, red)
+    green = tl.where(which >= 0.0, one, green)
+    blue = tl.where(which >= 0.0, one, blue)
+    return red, green, blue
+
+
+@triton.jit
+def _film(x, row, clip, t, of_clip, pixels, p, here):
+    """Red, green and blue of clips [M, 3, T, S·S], shuffled as the row says."""
+    red = _channel(x, tl.load(row + CHANNELS), clip, t, of_clip, pixels, p, here)
+    green = _channel(x, tl.load(row + CHANNELS + 1), clip, t, of_clip, pixels, p, here)
+    blue = _channel(x, tl.load(row + CHANNELS + 2), clip, t, of_clip, pixels, p, here)
+    return red, green, blue
+
+
+@triton.jit
+def _channel(x, which, clip, t, of_clip, pixels, p, here):
+    plane = (clip * 3 + which.to(tl.int64)) * of_clip + t
+    return tl.load(x + plane.to(tl.int64) * pixels + p, mask=here, other=0).to(tl.float32)
+
+
+@triton.jit
+def means(
+    x, changes, mean, of_clip, of_row, pixels,
+    GREY_FIRST: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """The mean grey of every frame [F] as contrast finds it; a program has a frame."""
+    f = tl.program_id(0)
+    row = changes + (f // of_row) * CHANGE
+    until = tl.load(row + CONTRAST_PLACE)
+    if until < 4.0:
+        total = tl.zeros([P], tl.float32)
+        for begin in range(0, pixels, P):
+            p = begin + tl.arange(0, P)
+            here = p < pixels
+            red, green, blue = _film(x, row, f // of_clip, f % of_clip, of_clip, pixels, p, here)
+            if GREY_FIRST:
+                red, green, blue = _replicated(red, green, blue, row)
+            for place in tl.static_range(4):
+                operation = tl.where(until > place, tl.load(row + ORDER + place), -1.0)
+                red, green, blue = _changed(red, green, blue, operation.to(tl.int32), row, 0.0)
+            total += tl.where(here, _grey(red, green, blue), 0.0)
+        tl.store(mean + f, tl.sum(total, axis=0) / pixels)
+
+
+@triton.jit
+def _place_of(f, of_clip, count, samples):
+    """Where a frame lies in the network input: clips of all samples together where samples > 0."""
+    clip, t = f // of_clip, f % of_clip
+    if samples > 0:
+        clip = (clip % count) * samples + clip // count
+    return clip.to(tl.int64) * of_clip + t
+
+
+@triton.jit
+def change_colour(
+    x, changes, mean, slots, unblurred, out, scale, shift, of_clip, of_row, pixels, count, samples,
+    GREY_FIRST: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """Clips [M, 3, T, S, S] → network input [M, T, S, S, 3], or a slot [., 3, S, S] of unblurred.
+
+    Args:
+        slots: of each frame, −1 where it is not blurred.
+        scale, shift: of each channel, what a level becomes.
+    """
+    f, part = _frame_and_part(pixels, P)
+    row = changes + (f // of_row) * CHANGE
+    p = part * P + tl.arange(0, P)
+    here = p < pixels
+    red, green, blue = _film(x, row, f // of_clip, f % of_clip, of_clip, pixels, p, here)
+    if GREY_FIRST:
+        red, green, blue = _replicated(red, green, blue, row)
+    of_frame = tl.load(mean + f)
+    for place in tl.static_range(4):
+        operation = tl.load(row + ORDER + place).to(tl.int32)
+        red, green, blue = _changed(red, green, blue, operation, row, of_frame)
+    if not GREY_FIRST:
+        red, green, blue = _replicated(red, green, blue, row)
+    slot = tl.load(slots + f)
+    if slot < 0:
+        at = out + (_place_of(f, of_clip, count, samples) * pixels + p) * 3
+        tl.store(at, red * tl.load(scale) + tl.load(shift), mask=here)
+        tl.store(at + 1, green * tl.load(scale + 1) + tl.load(shift + 1), mask=here)
+        tl.store(at + 2, blue * tl.load(scale + 2) + tl.load(shift + 2), mask=here)
+    else:
+        at = unblurred + slot.to(tl.int64) * 3 * pixels + p
+        tl.store(at, red, mask=here)
+        tl.store(at + pixels, green, mask=here)
+        tl.store(at + 2 * pixels, blue, mask=here)
+
+
+@triton.jit
+def filter_side(
+    x, frames, filters, first, weight, out, scale, shift, taps, size, of_clip, count, samples,
+    LAST: tl.constexpr, ROWS: tl.constexpr, S: tl.constexpr,
+):  # fmt: skip
+    """Filters slots [., 3, S, S] along x into slots, or, if LAST, along y into network input.
+
+    Args:
+        frames, filters: of each slot, which frame it is and which filter is its.
+        first, weight: of each filter, [., S] and [., K, S].
+    """
+    slot, part = _frame_and_part(size, ROWS)
+    c = tl.program_id(1)
+    which = tl.load(filters + slot)
+    row, column = part * ROWS + tl.arange(0, ROWS), tl.arange(0, S)
+    row_here, column_here = row < size, column < size
+    here = row_here[:, None] & column_here[None, :]
+    plane = (slot.to(tl.int64) * 3 + c) * size * size
+    made = tl.zeros([ROWS, S], tl.float32)
+    if LAST:
+        begin = tl.load(first + which * size + row, mask=row_here, other=0)
+    else:
+        begin = tl.load(first + which * size + column, mask=column_here, other=0)
+    for i in range(0, taps):
+        of_tap = weight + (which * taps + i) * size
+        if LAST:
+            share = tl.load(of_tap + row, mask=row_here, other=0.0)[:, None]
+            at = (begin + i)[:, None] * size + column[None, :]
+        else:
+            share = tl.load(of_tap + column, mask=column_here, other=0.0)[None, :]
+            at = row[:, None] * size + (begin + i)[None, :]
+        made += share * tl.load(x + plane + at, mask=here, other=0.0)
+    at = row[:, None] * size + column[None, :]
+    if LAST:
+        frame = _place_of(tl.load(frames + slot), of_clip, count, samples)
+        made = made * tl.load(scale + c) + tl.load(shift + c)
+        tl.store(out + (frame * size * size + at) * 3 + c, made, mask=here)
+    else:
+        tl.store(out + plane + at, made, mask=here)
+
+
+# ── other views
+
+
+@triton.jit
+def look_up(
+    x, shown, out, channels, of_clip, pixels, count, samples, P: tl.constexpr
+):  # fmt: skip
+    """Clips [M, C, T, S, S] → network input [M, T, S, S, C] by a table of levels [C, 256]."""
+    f, part = _frame_and_part(pixels, P)
+    p = part * P + tl.arange(0, P)
+    here = p < pixels
+    clip, t = f // of_clip, f % of_clip
+    at = out + (_place_of(f, of_clip, count, samples) * pixels + p) * channels
+    for c in range(0, channels):
+        plane = ((clip * channels + c) * of_clip + t).to(tl.int64) * pixels
+        level = tl.load(x + plane + p, mask=here, other=0).to(tl.int32)
+        tl.store(at + c, tl.load(shown + c * 256 + level, mask=here, other=0.0), mask=here)

@@ -1,0 +1,247 @@
+"""Network input made by a GPU's kernels, a batch's clips of a view at a time.
+
+The same as operation by operation, to rounding, with a thirtieth of the memory traffic. Nothing is
+uploaded but tables, from memory that copies may be made from: the host never waits. What the
+kernels do is in :mod:`vidssl.augment.kernels`.
+
+Legend: B samples, N clips of one video, M clips of all, C channels, T frames, S pixels of a side,
+F frames of all clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidssl.augment import ColourDraw, kernels
+from vidssl.augment.colour import JITTER
+from vidssl.augment.on_device import AS_PIL, kind_of
+from vidssl.augment.taps import of_blurs, of_resizing
+from vidssl.batches.by_operations import ByOperations
+from vidssl.batches.regions import Region
+from vidssl.clips import ClipSampler
+from vidssl.views import get_view
+from vidssl.views.view import NATIVE
+
+LEVELS = 256
+ROWS = 4  # of a frame that a program makes: with 128 columns, a value for each lane and row
+
+
+class ByKernels(ByOperations):
+    """Makes network input of regions; in its memory channels come last.
+
+    Args:
+        sampler: what draws the clips.
+        device: where the regions are.
+    """
+
+    def __init__(self, sampler: ClipSampler, device: torch.device) -> None:
+        super().__init__(sampler, device)
+        size = sampler.clip.size
+        self._side = {"ROWS": ROWS, "S": _power_of_two(size), "num_warps": kernels.NUM_WARPS}
+        self._frame = {"P": kernels.PIXELS, "num_warps": kernels.NUM_WARPS}
+
+    # ── geometry
+
+    def resize(self, view: str, regions: Sequence[Region]) -> Tensor:
+        """As of :class:`ByOperations`."""
+        clip, augment = self.sampler.clip, self.sampler.augment
+        whole, channels = clip.frames * clip.blocks, get_view(view).channels
+        mirror = self.sampler.is_picture_of_motion(view) or only_mirrors(view)
+        rows, across, down = [], [], []
+        for region in regions:
+            x = region.pixels
+            _, height, width, _ = x.shape
+            turned = mirror and region.mirrored
+            rows.append((x.data_ptr(), *x.stride(), height, width, region.repeated, turned))
+            kind = kind_of(augment.resize, height, width, clip.size)
+            across.append(of_resizing(kind, width, clip.size))
+            down.append(of_resizing(kind, height, clip.size))
+        shape = (len(regions) * clip.blocks, channels, clip.frames, clip.size, clip.size)
+        made = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        first_x, weight_x = self._stacked(across)
+        first_y, weight_y = self._stacked(down)
+        with self._on_device():
+            kernels.resize[(_parts(clip.size, ROWS), whole, len(regions))](
+                self._there(np.array(rows, np.int64)), first_x, weight_x, first_y, weight_y, made,
+                whole, clip.frames, clip.size, channels, weight_x.shape[1], weight_y.shape[1],
+                ROUND=augment.resize in AS_PIL, **self._side,
+            )  # fmt: skip
+        if not mirror:
+            self._flip(view, made.unflatten(0, (-1, clip.blocks)), regions)
+        return made
+
+    def _flip(self, view: str, clips_MNCTSS: Tensor, regions: Sequence[Region]) -> None:
+        """Mirrors clips as the view has it."""
+        mirrored = [number for number, region in enumerate(regions) if region.mirrored]
+        if mirrored:
+            which = self._there(np.array(mirrored))
+            x = clips_MNCTSS[which]
+            turned = get_view(view).flip_tensor(x.transpose(0, 2).flatten(1, 3))
+            clips_MNCTSS[which] = turned.unflatten(1, x.transpose(0, 2).shape[1:4]).transpose(0, 2)
+
+    def _stacked(self, sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
+        """Puts taps of all clips together: first [M, S], weights [M, K, S]."""
+        count = max(len(weight) for _, weight in sides)
+        weights = np.zeros((len(sides), count, self.sampler.clip.size), np.float32)
+        for into, (_, weight) in zip(weights, sides, strict=True):
+            into[: len(weight)] = weight
+        return self._there(np.stack([first for first, _ in sides])), self._there(weights)
+
+    # ── values
+
+    def present(
+        self, view: str, pixels_MCTSS: Tensor, draws: Sequence[ColourDraw] | None
+    ) -> Tensor:
+        """As of :class:`ByOperations`."""
+        shown = self.sampler.presentations.get(view, NATIVE)
+        table, line = table_of(view, shown), line_of(view, shown)
+        with self._on_device():
+            if not draws and table is not None:
+                return self._look_up(view, pixels_MCTSS, table)
+            if draws and line is not None:
+                levels = get_view(view).levels(pixels_MCTSS, shown).contiguous()
+                return self._change(view, levels, draws, line)
+        return super().present(view, pixels_MCTSS, draws)
+
+    def _change(
+        self,
+        view: str,
+        levels: Tensor,
+        draws: Sequence[ColourDraw],
+        line: tuple[np.ndarray, np.ndarray],
+    ) -> Tensor:
+        """Changes colours, blurs and standardises."""
+        clip, spec = self.sampler.clip, self.sampler.augment
+        frames, of_row = len(levels) * clip.frames, len(levels) * clip.frames // len(draws)
+        out, shown, place = self._memory(view, len(levels), 3)
+        of_levels = tuple(map(self._there, line))
+        changes = self._there(rows_of(draws))
+        sigma_F = np.repeat(np.array([d.sigma for d in draws], np.float32), of_row)
+        blurred = np.flatnonzero(sigma_F)
+        slots = np.full(frames, -1, np.int32)
+        slots[blurred] = np.arange(len(blurred))
+        size = clip.size
+        pictures = (len(blurred), 3, size, size)
+        unblurred, half = torch.empty((2, *pictures), device=self.device)
+        mean = torch.empty(frames, device=self.device)
+        told = (clip.frames, of_row, size * size)
+        how = {"GREY_FIRST": spec.gray_first, **self._frame}
+        kernels.means[(frames,)](levels, changes, mean, *told, **how)
+        kernels.change_colour[(_parts(size * size, kernels.PIXELS) * frames,)](
+            levels, changes, mean, self._there(slots), unblurred, out, *of_levels, *told, *place,
+            **how,
+        )  # fmt: skip
+        if len(blurred):
+            sigmas, filters = np.unique(sigma_F[blurred], return_inverse=True)
+            first, weight = map(self._there, of_blurs(sigmas.tolist(), spec, size))
+            tables = (self._there(blurred.astype(np.int32)), self._there(filters.astype(np.int32)))
+            for x, into, last in ((unblurred, half, False), (half, out, True)):
+                kernels.filter_side[(_parts(size, ROWS) * len(blurred), 3)](
+                    x, *tables, first, weight, into, *of_levels, weight.shape[1], size,
+                    clip.frames, *place, LAST=last, **self._side,
+                )  # fmt: skip
+        return shown
+
+    def _look_up(self, view: str, pixels: Tensor, table: np.ndarray) -> Tensor:
+        _, channels, time, size, _ = pixels.shape
+        out, shown, place = self._memory(view, len(pixels), channels)
+        grid = (_parts(size * size, kernels.PIXELS) * len(pixels) * time,)
+        kernels.look_up[grid](
+            pixels, self._there(table), out, channels, time, size * size, *place, **self._frame
+        )
+        return shown
+
+    # ── memory
+
+    def _memory(
+        self, view: str, clips: int, channels: int
+    ) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Gives memory for network input, the same as it is shown, and where kernels put a clip.
+
+        Where clips are compared, one clip of all samples lies together, and nothing is copied
+        again to be a network's input.
+        """
+        count = self.sampler.shape(view)[0]
+        clip, samples = self.sampler.clip, clips // count
+        picture = (clip.frames, clip.size, clip.size, channels)
+        out = torch.empty((clips, *picture), device=self.device)
+        if clip.blocks > 1:
+            return out, out.view(samples, count, *picture).permute(0, 1, 5, 2, 3, 4), (count, 0)
+        shown = out.view(count, samples, *picture).permute(1, 0, 5, 2, 3, 4)
+        return out, shown, (count, samples)
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        """Within it kernels are started on the device and not on the first one."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+    def _there(self, of_host: np.ndarray) -> Tensor:
+        """Sends a table to the device, without waiting for it."""
+        table = torch.from_numpy(np.ascontiguousarray(of_host))
+        if self.device.type == "cuda":
+            return table.pin_memory().to(self.device, non_blocking=True)
+        return table
+
+
+def rows_of(draws: Sequence[ColourDraw]) -> np.ndarray:
+    """Gives the table of colour changes, as kernels read it; what changes nothing is left out."""
+    rows = []
+    for draw in draws:
+        factors = [getattr(draw, name) for name, _, _ in JITTER]
+        idle = [factor == neutral for factor, (_, neutral, _) in zip(factors, JITTER, strict=True)]
+        order = [kernels.NOTHING if idle[number] else number for number in draw.order]
+        place = order.index(1) if 1 in order else kernels.NOWHERE
+        rows.append((*factors, *order, *draw.channels, draw.gray_channel, place))
+    return np.array(rows, np.float32)
+
+
+@lru_cache
+def line_of(view: str, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Gives what `normalise` does to levels as scale and shift per channel; None: another thing."""
+    x = torch.arange(0, 256.0).expand(3, 1, 1, -1)[None]
+    made = get_view(view).normalise(x.clone(), shown)[0, :, 0, 0]
+    if made.shape != (3, LEVELS):
+        return None
+    scale, shift = (made[:, -1] - made[:, 0]) / 255, made[:, 0]
+    line = scale[:, None] * x[0, :, 0, 0] + shift[:, None]
+    if not torch.allclose(line, made, rtol=1e-5, atol=1e-5):
+        return None
+    return scale.numpy(), shift.numpy()
+
+
+@lru_cache
+def table_of(view: str, shown: str) -> np.ndarray | None:
+    """Gives what every level of every channel becomes, float32 [C, 256]; None: not each by itself.
+
+    Asked of the view: of each level, and then of each beside other ones.
+    """
+    one, channels = get_view(view), get_view(view).channels
+    level = torch.arange(LEVELS, dtype=torch.uint8).expand(channels, -1)
+    table = one.present(level[None, :, None, None].clone(), shown)[0, :, 0, 0]
+    if table.shape != (channels, LEVELS):
+        return None
+    mixed = torch.stack([of.roll(7 * place + 1) for place, of in enumerate(level)])
+    seen = one.present(mixed[None, :, None, None].clone(), shown)[0, :, 0, 0]
+    known = torch.stack([of.roll(7 * place + 1) for place, of in enumerate(table)])
+    return table.contiguous().numpy() if seen.equal(known) else None
+
+
+@lru_cache
+def only_mirrors(view: str) -> bool:
+    """Whether a view is mirrored by changing places alone."""
+    channels = get_view(view).channels
+    x = torch.arange(channels * 2 * 8 * 9).remainder(251).to(torch.uint8).view(channels, 2, 8, 9)
+    return bool(get_view(view).flip_tensor(x).equal(x.flip(-1)))
+
+
+def _parts(whole: int, part: int) -> int:
+    return -(-whole // part)
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
