@@ -33,7 +33,7 @@ FLOATS = (
 )  # fmt: skip
 # Of each kernel: how it may be launched.
 WAYS: dict[str, list[tuple[dict[str, str], dict[str, Any]]]] = {
-    "resize": [({"out": "*u8", "frames": "i32"}, {"ROUND": r, **SIDE}) for r in (False, True)],
+    "resize": [({"out": "*u8", "frames": "i32"}, SIDE)],
     "means": [({"x": x}, {"GREY_FIRST": g, **FRAME}) for x in ("*u8", "*fp32") for g in (0, 1)],
     "change_colour": [
         ({"x": x, "out": "*fp32"}, {"GREY_FIRST": g, **FRAME})

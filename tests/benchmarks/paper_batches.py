@@ -129,8 +129,12 @@ def kernels_noted(regions: Sequence[Region]) -> Iterator[list[int]]:
     def of(*tensors: torch.Tensor) -> int:
         return sum(t.numel() * t.element_size() for t in tensors)
 
+    made: list[int] = []  # by resizing, one side after the other where that rounds between
+
     def resized(*told: Any) -> int:
-        return of(told[5], *(region.pixels for region in regions))
+        given = made[-1] if made else of(*(region.pixels for region in regions))
+        made.append(of(told[5]))
+        return given + made[-1]
 
     def meant(levels: torch.Tensor, changes: torch.Tensor, *rest: Any) -> int:
         column = by_kernels.kernels.CONTRAST_PLACE.value

@@ -3,7 +3,8 @@
 Operation by operation the same moves 60 times a clip's size through memory, as much as the network
 does (docs/benchmarks.md). Here a clip is read as bytes and written once as the network takes it:
 
-    resize          regions of frames        → clips, uint8
+    resize          regions of frames        → clips, uint8 (along x, then along y, where a way to
+                                               resize rounds between the two)
     means           clips of changed contrast → the mean grey of each frame
     change_colour   clips                    → network input; unblurred pictures of what is blurred
     filter_side     these, along x, then y   → network input
@@ -75,13 +76,13 @@ def _frame_and_part(whole, part):
 
 @triton.jit
 def resize(
-    table, first_x, weight_x, first_y, weight_y, out, frames, of_block, size, channels,
-    taps_x, taps_y, ROUND: tl.constexpr, ROWS: tl.constexpr, S: tl.constexpr,
+    table, first_x, weight_x, first_y, weight_y, out, frames, of_block, channels, rows, columns,
+    taps_x, taps_y, ROWS: tl.constexpr, S: tl.constexpr,
 ):  # fmt: skip
-    """Regions → clips [M·blocks, C, T, S, S]: a program makes some rows of all channels.
+    """Regions → clips [M·blocks, C, T, rows, columns]: a program makes some rows of all channels.
 
-    First and weights are [M, S] and [M, K, S]. A frame before the region's own is its first one.
-    ROUND: to 8 bits between the sides.
+    First and weights are [M, columns] and [M, K, columns], or with rows. A frame before the
+    region's own is its first one.
     """
     part, t, m = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row = table + m * REGION
@@ -92,31 +93,29 @@ def resize(
     t_there = tl.maximum(t - tl.load(row + REPEATED), 0)
     mirrored = tl.load(row + MIRRORED) > 0
     y, x = part * ROWS + tl.arange(0, ROWS), tl.arange(0, S)
-    y_here, x_here = y < size, x < size
-    x_there = tl.where(mirrored, size - 1 - x, x)
-    from_x = tl.load(first_x + m * size + x_there, mask=x_here, other=0)
-    from_y = tl.load(first_y + m * size + y, mask=y_here, other=0)
+    y_here, x_here = y < rows, x < columns
+    x_there = tl.where(mirrored, columns - 1 - x, x)
+    from_x = tl.load(first_x + m * columns + x_there, mask=x_here, other=0)
+    from_y = tl.load(first_y + m * rows + y, mask=y_here, other=0)
     here = y_here[:, None] & x_here[None, :]
     clip = m * (frames // of_block) + t // of_block
     for c in range(0, channels):
         plane = pixels + t_there * along_t + c * along_c
         made = tl.zeros([ROWS, S], tl.float32)
         for j in range(0, taps_y):
-            share_y = tl.load(weight_y + (m * taps_y + j) * size + y, mask=y_here, other=0.0)
+            share_y = tl.load(weight_y + (m * taps_y + j) * rows + y, mask=y_here, other=0.0)
             line = plane + tl.minimum(from_y + j, height - 1) * along_y
             along = tl.zeros([ROWS, S], tl.float32)
             for i in range(0, taps_x):
                 share_x = tl.load(
-                    weight_x + (m * taps_x + i) * size + x_there, mask=x_here, other=0.0
+                    weight_x + (m * taps_x + i) * columns + x_there, mask=x_here, other=0.0
                 )
                 column = tl.minimum(from_x + i, width - 1) * along_x
                 old = tl.load(line[:, None] + column[None, :], mask=here, other=0)
                 along += share_x[None, :] * old.to(tl.float32)
-            if ROUND:
-                along = _level(along)
             made += share_y[:, None] * along
-        frame = ((clip * channels + c) * of_block + t % of_block).to(tl.int64) * size * size
-        at = out + frame + y[:, None] * size + x[None, :]
+        frame = ((clip * channels + c) * of_block + t % of_block).to(tl.int64) * rows * columns
+        at = out + frame + y[:, None] * columns + x[None, :]
         tl.store(at, _level(made).to(tl.uint8), mask=here)
 
 

@@ -37,6 +37,12 @@ def of_resizing(kind: str, old: int, new: int) -> Taps:
     return first.astype(np.int32), np.ascontiguousarray(weight.T, np.float32)
 
 
+def of_leaving(old: int, new: int) -> Taps:
+    """Gives what leaves a side as it is, with zeros behind it."""
+    x = np.arange(new)
+    return np.minimum(x, old - 1).astype(np.int32), (x < old).astype(np.float32)[None]
+
+
 def of_blurs(
     sigmas: Sequence[float], spec: AugmentSpec, size: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from vidssl.augment import ColourDraw, kernels
 from vidssl.augment.colour import JITTER
 from vidssl.augment.on_device import AS_PIL, kind_of
-from vidssl.augment.taps import of_blurs, of_resizing
+from vidssl.augment.taps import Taps, of_blurs, of_leaving, of_resizing
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.regions import Region
 from vidssl.clips import ClipSampler
@@ -30,6 +31,16 @@ from vidssl.views.view import NATIVE
 
 LEVELS = 256
 ROWS = 4  # of a frame that a program makes: with 128 columns, a value for each lane and row
+
+
+class Part(NamedTuple):
+    """What a clip is made of: pixels [T', H, W, C], and what is done along their sides."""
+
+    pixels: Tensor
+    across: Taps
+    down: Taps
+    repeated: int = 0
+    mirrored: bool = False
 
 
 class ByKernels(ByOperations):
@@ -51,30 +62,53 @@ class ByKernels(ByOperations):
     def resize(self, view: str, regions: Sequence[Region]) -> Tensor:
         """As of :class:`ByOperations`."""
         clip, augment = self.sampler.clip, self.sampler.augment
-        whole, channels = clip.frames * clip.blocks, get_view(view).channels
+        channels = get_view(view).channels
         mirror = self.sampler.is_picture_of_motion(view) or only_mirrors(view)
-        rows, across, down = [], [], []
+        parts = []
         for region in regions:
-            x = region.pixels
-            _, height, width, _ = x.shape
-            turned = mirror and region.mirrored
-            rows.append((x.data_ptr(), *x.stride(), height, width, region.repeated, turned))
+            _, height, width, _ = region.pixels.shape
             kind = kind_of(augment.resize, height, width, clip.size)
-            across.append(of_resizing(kind, width, clip.size))
-            down.append(of_resizing(kind, height, clip.size))
+            across, down = (of_resizing(kind, side, clip.size) for side in (width, height))
+            turned = mirror and region.mirrored
+            parts.append(Part(region.pixels, across, down, region.repeated, turned))
         shape = (len(regions) * clip.blocks, channels, clip.frames, clip.size, clip.size)
         made = torch.empty(shape, dtype=torch.uint8, device=self.device)
-        first_x, weight_x = self._stacked(across)
-        first_y, weight_y = self._stacked(down)
         with self._on_device():
-            kernels.resize[(_parts(clip.size, ROWS), whole, len(regions))](
-                self._there(np.array(rows, np.int64)), first_x, weight_x, first_y, weight_y, made,
-                whole, clip.frames, clip.size, channels, weight_x.shape[1], weight_y.shape[1],
-                ROUND=augment.resize in AS_PIL, **self._side,
-            )  # fmt: skip
+            if augment.resize in AS_PIL:
+                parts = self._resize_across(parts, clip.frames * clip.blocks)
+            self._resize(parts, made)
         if not mirror:
             self._flip(view, made.unflatten(0, (-1, clip.blocks)), regions)
         return made
+
+    def _resize_across(self, parts: Sequence[Part], frames: int) -> list[Part]:
+        """Makes whole levels of one side, and gives what is left to be done."""
+        size, heights = self.sampler.clip.size, [part.pixels.shape[1] for part in parts]
+        shape = (len(parts), parts[0].pixels.shape[3], frames, max(heights), size)
+        lines = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        leaving = [of_leaving(height, max(heights)) for height in heights]
+        self._resize([p._replace(down=x) for p, x in zip(parts, leaving, strict=True)], lines)
+        across = of_leaving(size, size)
+        return [
+            Part(made_CTHS[:, :, :height].permute(1, 2, 3, 0), across, part.down)
+            for made_CTHS, height, part in zip(lines, heights, parts, strict=True)
+        ]
+
+    def _resize(self, parts: Sequence[Part], into: Tensor) -> None:
+        """Makes clips of regions, [M·blocks, C, T, rows, columns]."""
+        _, channels, time, rows, columns = into.shape
+        table = [
+            (x.data_ptr(), *x.stride(), *x.shape[1:3], repeated, mirrored)
+            for x, _, _, repeated, mirrored in parts
+        ]
+        first_x, weight_x = self._stacked([part.across for part in parts])
+        first_y, weight_y = self._stacked([part.down for part in parts])
+        frames = len(into) * time // len(parts)
+        kernels.resize[(_parts(rows, ROWS), frames, len(parts))](
+            self._there(np.array(table, np.int64)), first_x, weight_x, first_y, weight_y, into,
+            frames, time, channels, rows, columns, weight_x.shape[1], weight_y.shape[1],
+            **self._side,
+        )  # fmt: skip
 
     def _flip(self, view: str, clips_MNCTSS: Tensor, regions: Sequence[Region]) -> None:
         """Mirrors clips as the view has it."""
@@ -85,10 +119,10 @@ class ByKernels(ByOperations):
             turned = get_view(view).flip_tensor(x.transpose(0, 2).flatten(1, 3))
             clips_MNCTSS[which] = turned.unflatten(1, x.transpose(0, 2).shape[1:4]).transpose(0, 2)
 
-    def _stacked(self, sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
+    def _stacked(self, sides: Sequence[Taps]) -> tuple[Tensor, Tensor]:
         """Puts taps of all clips together: first [M, S], weights [M, K, S]."""
         count = max(len(weight) for _, weight in sides)
-        weights = np.zeros((len(sides), count, self.sampler.clip.size), np.float32)
+        weights = np.zeros((len(sides), count, len(sides[0][0])), np.float32)
         for into, (_, weight) in zip(weights, sides, strict=True):
             into[: len(weight)] = weight
         return self._there(np.stack([first for first, _ in sides])), self._there(weights)
