@@ -30,16 +30,13 @@ POINTERS = {
 }  # fmt: skip
 FLOATS = (
     "weight_x", "weight_y", "weight", "changes", "mean", "unblurred", "scale", "shift", "shown",
+    "levels",
 )  # fmt: skip
 # Of each kernel: how it may be launched.
 WAYS: dict[str, list[tuple[dict[str, str], dict[str, Any]]]] = {
     "resize": [({"out": "*u8", "frames": "i32"}, SIDE)],
-    "means": [({"x": x}, {"GREY_FIRST": g, **FRAME}) for x in ("*u8", "*fp32") for g in (0, 1)],
-    "change_colour": [
-        ({"x": x, "out": "*fp32"}, {"GREY_FIRST": g, **FRAME})
-        for x in ("*u8", "*fp32")
-        for g in (0, 1)
-    ],
+    "means": [({"x": "*u8"}, {"GREY_FIRST": g, **FRAME}) for g in (0, 1)],
+    "change_colour": [({"x": "*u8", "out": "*fp32"}, {"GREY_FIRST": g, **FRAME}) for g in (0, 1)],
     "filter_side": [({"x": "*fp32", "out": "*fp32"}, {"LAST": last, **SIDE}) for last in (0, 1)],
     "look_up": [({"x": "*u8", "out": "*fp32"}, FRAME)],
 }

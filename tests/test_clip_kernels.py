@@ -28,7 +28,7 @@ from vidssl.augment import (
 from vidssl.augment.on_device import side_weights
 from vidssl.augment.taps import of_blurs, of_resizing
 from vidssl.batches import fastest as choice
-from vidssl.batches.by_kernels import ByKernels, line_of, only_mirrors, table_of
+from vidssl.batches.by_kernels import ByKernels, line_of, only_mirrors, picture_of, table_of
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.fastest import disagreement, fastest
 from vidssl.batches.regions import Region
@@ -154,7 +154,7 @@ def test_a_sample_of_one_clip_and_a_batch_of_one():
 
 def test_a_view_that_kernels_cannot_show_is_shown_by_operations(monkeypatch):
     monkeypatch.setattr("vidssl.batches.by_kernels.table_of", lambda *told: None)
-    monkeypatch.setattr("vidssl.batches.by_kernels.line_of", lambda *told: None)
+    monkeypatch.setattr("vidssl.batches.by_kernels.picture_of", lambda *told: None)
     for view in ("rgb", "flow"):
         of = sampler(view, POLICIES["truthful"])
         compared(of, *drawn(of))
@@ -195,9 +195,17 @@ def test_taps_of_a_blur_do_what_the_blur_does(kind, size):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_a_picture():
+    native, flow = picture_of("rgb", "native"), picture_of("flow", "coclr")
+    assert native[:, 0].tolist() == [0, 1, 2] and (native[:, 1:] == np.arange(256)).all()
+    assert flow[1:, 0].tolist() == [1, 0], "green is v, blue is u"
+    assert (flow[0, 1:] == 128).all() and (np.diff(flow[1:, 1:]) >= 0).all()
+    assert picture_of("flow", "native") is None and picture_of("pose", "native") is None
+
+
 def test_what_is_a_line_and_what_a_table():
     for shown in ("native", "coclr"):
-        assert (line_of("rgb", "native") is None) is False
+        assert line_of("flow" if shown == "coclr" else "rgb", shown) is not None
         assert (table_of("flow", shown) is None) == (shown == "coclr"), "which mixes channels"
     level = torch.arange(256, dtype=torch.uint8).expand(2, 1, 1, -1)
     for shown in ("native", "cocon"):

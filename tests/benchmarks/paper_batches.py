@@ -136,20 +136,23 @@ def kernels_noted(regions: Sequence[Region]) -> Iterator[list[int]]:
         made.append(of(told[5]))
         return given + made[-1]
 
-    def meant(levels: torch.Tensor, changes: torch.Tensor, *rest: Any) -> int:
+    def meant(x: torch.Tensor, levels: torch.Tensor, changes: torch.Tensor, *rest: Any) -> int:
         column = by_kernels.kernels.CONTRAST_PLACE.value
         share = (changes[:, column] < by_kernels.kernels.NOWHERE).float().mean()
-        return int(of(levels) * share)
+        return int(of(x) * share)
 
-    def changed(levels: torch.Tensor, *rest: Any) -> int:
-        return of(levels) + 4 * levels.numel()
+    def changed(x: torch.Tensor, *rest: Any) -> int:
+        return of(x) + 4 * 3 * x.numel() // x.shape[1]
+
+    def looked_up(x: torch.Tensor, *rest: Any) -> int:
+        return of(x) + 4 * x.numel()
 
     def filtered(*told: Any) -> int:
         return 2 * 4 * 3 * len(told[1]) * CLIP.size**2
 
     moved: list[int] = []
     sizes = {
-        "resize": resized, "means": meant, "change_colour": changed, "look_up": changed,
+        "resize": resized, "means": meant, "change_colour": changed, "look_up": looked_up,
         "filter_side": filtered,
     }  # fmt: skip
     noted = {name: Noted(moved, size) for name, size in sizes.items()}

@@ -46,6 +46,7 @@ CHANNELS = tl.constexpr(8)
 GREY = tl.constexpr(11)
 CONTRAST_PLACE = tl.constexpr(12)
 CHANGE = tl.constexpr(13)
+LEVELS = tl.constexpr(1 + 256)  # of a channel: where it comes from, and a table
 NOTHING = -1  # instead of an operation or a channel
 NOWHERE = 4  # instead of contrast's place
 PIXELS = 1024  # of a frame that a program has in work
@@ -188,23 +189,26 @@ def _replicated(red, green, blue, row):
 
 
 @triton.jit
-def _film(x, row, clip, t, of_clip, pixels, p, here):
-    """Red, green and blue of clips [M, 3, T, S·S], shuffled as the row says."""
-    red = _channel(x, tl.load(row + CHANNELS), clip, t, of_clip, pixels, p, here)
-    green = _channel(x, tl.load(row + CHANNELS + 1), clip, t, of_clip, pixels, p, here)
-    blue = _channel(x, tl.load(row + CHANNELS + 2), clip, t, of_clip, pixels, p, here)
+def _film(x, levels, row, f, channels, of_clip, pixels, p, here):
+    """Red, green and blue of a frame of clips [M, C, T, S·S], shuffled as the row says."""
+    red = _channel(x, levels, row + CHANNELS, f, channels, of_clip, pixels, p, here)
+    green = _channel(x, levels, row + CHANNELS + 1, f, channels, of_clip, pixels, p, here)
+    blue = _channel(x, levels, row + CHANNELS + 2, f, channels, of_clip, pixels, p, here)
     return red, green, blue
 
 
 @triton.jit
-def _channel(x, which, clip, t, of_clip, pixels, p, here):
-    plane = (clip * 3 + which.to(tl.int64)) * of_clip + t
-    return tl.load(x + plane.to(tl.int64) * pixels + p, mask=here, other=0).to(tl.float32)
+def _channel(x, levels, which, f, channels, of_clip, pixels, p, here):
+    """One of three channels, of which `levels` says where it comes from and by what table."""
+    told = levels + tl.load(which).to(tl.int32) * LEVELS
+    plane = (f // of_clip * channels + tl.load(told).to(tl.int32)) * of_clip + f % of_clip
+    stored = tl.load(x + plane.to(tl.int64) * pixels + p, mask=here, other=0)
+    return tl.load(told + 1 + stored.to(tl.int32), mask=here, other=0.0)
 
 
 @triton.jit
 def means(
-    x, changes, mean, of_clip, of_row, pixels,
+    x, levels, changes, mean, channels, of_clip, of_row, pixels,
     GREY_FIRST: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """The mean grey of every frame [F] as contrast finds it; a program has a frame."""
@@ -216,7 +220,7 @@ def means(
         for begin in range(0, pixels, P):
             p = begin + tl.arange(0, P)
             here = p < pixels
-            red, green, blue = _film(x, row, f // of_clip, f % of_clip, of_clip, pixels, p, here)
+            red, green, blue = _film(x, levels, row, f, channels, of_clip, pixels, p, here)
             if GREY_FIRST:
                 red, green, blue = _replicated(red, green, blue, row)
             for place in tl.static_range(4):
@@ -237,12 +241,15 @@ def _place_of(f, of_clip, count, samples):
 
 @triton.jit
 def change_colour(
-    x, changes, mean, slots, unblurred, out, scale, shift, of_clip, of_row, pixels, count, samples,
+    x, levels, changes, mean, slots, unblurred, out, scale, shift,
+    channels, of_clip, of_row, pixels, count, samples,
     GREY_FIRST: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """Clips [M, 3, T, S, S] → network input [M, T, S, S, 3], or a slot [., 3, S, S] of unblurred.
+    """Clips [M, C, T, S, S] → network input [M, T, S, S, 3], or a slot [., 3, S, S] of unblurred.
 
     Args:
+        levels: of each channel of the picture that is changed, which channel of the clips it is,
+            and what it makes of each level [3, 1 + 256].
         slots: of each frame, −1 where it is not blurred.
         scale, shift: of each channel, what a level becomes.
     """
@@ -250,7 +257,7 @@ def change_colour(
     row = changes + (f // of_row) * CHANGE
     p = part * P + tl.arange(0, P)
     here = p < pixels
-    red, green, blue = _film(x, row, f // of_clip, f % of_clip, of_clip, pixels, p, here)
+    red, green, blue = _film(x, levels, row, f, channels, of_clip, pixels, p, here)
     if GREY_FIRST:
         red, green, blue = _replicated(red, green, blue, row)
     of_frame = tl.load(mean + f)

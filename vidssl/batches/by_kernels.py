@@ -134,26 +134,27 @@ class ByKernels(ByOperations):
     ) -> Tensor:
         """As of :class:`ByOperations`."""
         shown = self.sampler.presentations.get(view, NATIVE)
-        table, line = table_of(view, shown), line_of(view, shown)
+        table, picture, line = (of(view, shown) for of in (table_of, picture_of, line_of))
         with self._on_device():
             if not draws and table is not None:
-                return self._look_up(view, pixels_MCTSS, table)
-            if draws and line is not None:
-                levels = get_view(view).levels(pixels_MCTSS, shown).contiguous()
-                return self._change(view, levels, draws, line)
+                return self._look_up(view, pixels_MCTSS.contiguous(), table)
+            if draws and picture is not None and line is not None:
+                return self._change(view, pixels_MCTSS.contiguous(), draws, picture, line)
         return super().present(view, pixels_MCTSS, draws)
 
     def _change(
         self,
         view: str,
-        levels: Tensor,
+        pixels: Tensor,
         draws: Sequence[ColourDraw],
+        picture: np.ndarray,
         line: tuple[np.ndarray, np.ndarray],
     ) -> Tensor:
         """Changes colours, blurs and standardises."""
         clip, spec = self.sampler.clip, self.sampler.augment
-        frames, of_row = len(levels) * clip.frames, len(levels) * clip.frames // len(draws)
-        out, shown, place = self._memory(view, len(levels), 3)
+        frames = len(pixels) * clip.frames
+        of_row = frames // len(draws)
+        out, shown, place = self._memory(view, len(pixels), 3)
         of_levels = tuple(map(self._there, line))
         changes = self._there(rows_of(draws))
         sigma_F = np.repeat(np.array([d.sigma for d in draws], np.float32), of_row)
@@ -161,15 +162,14 @@ class ByKernels(ByOperations):
         slots = np.full(frames, -1, np.int32)
         slots[blurred] = np.arange(len(blurred))
         size = clip.size
-        pictures = (len(blurred), 3, size, size)
-        unblurred, half = torch.empty((2, *pictures), device=self.device)
+        unblurred, half = torch.empty((2, len(blurred), 3, size, size), device=self.device)
         mean = torch.empty(frames, device=self.device)
-        told = (clip.frames, of_row, size * size)
+        given = pixels, self._there(picture), changes, mean
+        told = (pixels.shape[1], clip.frames, of_row, size * size)
         how = {"GREY_FIRST": spec.gray_first, **self._frame}
-        kernels.means[(frames,)](levels, changes, mean, *told, **how)
+        kernels.means[(frames,)](*given, *told, **how)
         kernels.change_colour[(_parts(size * size, kernels.PIXELS) * frames,)](
-            levels, changes, mean, self._there(slots), unblurred, out, *of_levels, *told, *place,
-            **how,
+            *given, self._there(slots), unblurred, out, *of_levels, *told, *place, **how
         )  # fmt: skip
         if len(blurred):
             sigmas, filters = np.unique(sigma_F[blurred], return_inverse=True)
@@ -246,6 +246,28 @@ def line_of(view: str, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
     if not torch.allclose(line, made, rtol=1e-5, atol=1e-5):
         return None
     return scale.numpy(), shift.numpy()
+
+
+@lru_cache
+def picture_of(view: str, shown: str) -> np.ndarray | None:
+    """Gives what `levels` makes a picture of, as kernels read it [3, 1 + 256]; None: another thing.
+
+    Asked of the view: of each stored level, of one channel after the other and then of all.
+    """
+    one, channels = get_view(view), get_view(view).channels
+    level = torch.arange(LEVELS, dtype=torch.uint8)
+    alone = torch.zeros(channels, channels, 1, 1, LEVELS, dtype=torch.uint8)
+    alone[range(channels), range(channels)] = level
+    made = one.levels(alone, shown)[:, :, 0, 0].float()
+    if made.shape[1:] != (3, LEVELS):
+        return None
+    source = made.var(-1).argmax(0)
+    table = made[source, range(3)]
+    mixed = torch.stack([level.roll(7 * place + 1) for place in range(channels)])
+    seen = one.levels(mixed[None, :, None, None].clone(), shown)[0, :, 0, 0].float()
+    if not table.gather(1, mixed[source].long()).equal(seen):
+        return None
+    return torch.cat([source[:, None], table], dim=1).numpy()
 
 
 @lru_cache
