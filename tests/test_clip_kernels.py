@@ -33,6 +33,7 @@ from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.fastest import disagreement, fastest
 from vidssl.batches.regions import Region
 from vidssl.clips import ClipSampler, ClipSpec
+from vidssl.errors import SlowerWay
 from vidssl.views import get_view
 
 skip_unless_it_loops()
@@ -249,12 +250,12 @@ def test_kernels_are_taken_where_they_prove_themselves(monkeypatch):
     monkeypatch.setattr(choice, "disagreement", lambda *ways: None)
     assert type(fastest(of, cuda)) is ByKernels
     monkeypatch.setattr(choice, "disagreement", lambda *ways: "noise")
-    with pytest.warns(UserWarning, match="kernels for it do not work here: noise"):
+    with pytest.warns(SlowerWay, match="do not work here, .* do it: noise"):
         assert type(fastest(of, cuda)) is ByOperations
 
     def fail(*ways):
         raise RuntimeError("no ptxas")
 
     monkeypatch.setattr(choice, "disagreement", fail)
-    with pytest.warns(UserWarning, match="RuntimeError: no ptxas"):
+    with pytest.warns(SlowerWay, match="RuntimeError: no ptxas"):
         assert type(fastest(of, cuda)) is ByOperations

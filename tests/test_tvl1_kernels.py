@@ -5,6 +5,7 @@ On a GPU where there is one, else on Triton's interpreter (tests/conftest.py tur
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from vidssl.views.tvl1.pyramid import enlarge_flow
 
 pytest.importorskip("triton", reason="needs Triton")
 
-from vidssl.views.tvl1 import kernels
+from vidssl.views.tvl1 import kernels, proven
 from vidssl.views.tvl1.in_flight import PairsInFlight
 from vidssl.views.tvl1.iteration import ITERATIONS
 from vidssl.views.tvl1.slot_state import Field
@@ -43,6 +44,42 @@ def run(method: PairsInFlight, pairs: list) -> list[np.ndarray]:
     found = dict(method.flows(iter(given)))
     assert sorted(found) == list(range(len(pairs)))
     return [found[number] for number in range(len(pairs))]
+
+
+# ── which is trusted
+
+
+def test_a_kernel_is_taken_that_proves_itself(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(proven, "HEIGHT", 20)
+    monkeypatch.setattr(proven, "WIDTH", 24)
+    plain = object()
+
+    def break_it(kernel: str) -> None:
+        launch = ITERATIONS[kernel].launch
+
+        def launch_and_move(self):
+            launch(self)
+            self.buffers.u.add_(0.5)
+
+        monkeypatch.setattr(ITERATIONS[kernel], "launch", launch_and_move)
+
+    # Each in turn is broken, the default first.
+    for broken, takes in (((), "tile"), (("tile",), "step"), (("tile", "step"), None)):
+        for kernel in broken[-1:]:
+            break_it(kernel)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = proven.quickest(FEW, DEVICE, lambda: plain)
+        assert [str(w.message).split("'s ")[1].split(" ")[0] for w in said] == list(broken)
+        assert found is plain if takes is None else found.options == {"kernel": takes}
+
+
+def test_what_does_not_compile_is_a_fault_like_another(monkeypatch: pytest.MonkeyPatch):
+    def fail(self):
+        raise RuntimeError("no ptxas")
+
+    monkeypatch.setattr(ITERATIONS["tile"], "launch", fail)
+    assert proven.fault(FEW, DEVICE, "tile") == "RuntimeError: no ptxas"
 
 
 # ── all of it

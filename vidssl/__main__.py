@@ -1,7 +1,10 @@
 """`vidssl`, and `python -m vidssl`, so that `torchrun -m vidssl …` works."""
 
 import sys
+import warnings
+from typing import Any
 
+from vidssl.errors import SlowerWay
 from vidssl.interrupts import leave_at_once
 
 
@@ -9,6 +12,7 @@ def main() -> None:
     """Runs the command line, which is imported only when Ctrl-C has been seen to."""
     leave_at_once()
     _say_all()
+    warnings.formatwarning = _in_one_line
     from vidssl.cli import app
 
     try:
@@ -23,6 +27,16 @@ def _end_as_rank(code: object) -> None:
     distributed = sys.modules.get("vidssl.distributed")  # there if the command had use for it
     if distributed is not None:
         distributed.leave(code if isinstance(code, int) else int(code is not None))
+
+
+_as_python_has_it = warnings.formatwarning
+
+
+def _in_one_line(message: Any, category: type[Warning], *rest: Any) -> str:
+    """Leaves the place in the code away where a warning is the user's."""
+    if issubclass(category, SlowerWay):
+        return f"vidssl: {message}\n"
+    return _as_python_has_it(message, category, *rest)
 
 
 def _say_all() -> None:

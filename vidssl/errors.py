@@ -22,6 +22,10 @@ class MissingInput(VidsslError):
     """The workspace lacks what a stage needs; the text names the command that makes it."""
 
 
+class SlowerWay(UserWarning):
+    """What is quick does not work on this machine; the same is done in a slower way."""
+
+
 class Interrupted(VidsslError):
     """A signal ended the work after it was saved.
 

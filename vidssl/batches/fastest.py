@@ -11,6 +11,7 @@ from vidssl.augment import ColourDraw
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.regions import Region
 from vidssl.clips import ClipSampler
+from vidssl.errors import SlowerWay
 from vidssl.views import get_view
 
 SHAPES = ((40, 56), (200, 170))  # of regions that are tried: clips of usual sizes grow and shrink
@@ -36,11 +37,8 @@ def fastest(sampler: ClipSampler, device: torch.device) -> ByOperations:
         wrong = f"{type(error).__name__}: {error}"
     if wrong is None:
         return kernels
-    warnings.warn(
-        f"clips are made operation by operation, which is slower, since the kernels for it do not "
-        f"work here: {wrong}",
-        stacklevel=2,
-    )
+    told = "the kernels that make clips do not work here, and operations, which are slower, do it: "
+    warnings.warn(SlowerWay(told + wrong), stacklevel=2)
     return plain
 
 

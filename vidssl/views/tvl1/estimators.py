@@ -38,7 +38,7 @@ def start_batched(params: Mapping[str, Any], device: str, kernel: str | None = N
 
     Args:
         kernel: that iterates on "cuda", one of :data:`vidssl.views.tvl1.iteration.ITERATIONS`;
-            None: the default. The flow is the same.
+            None: the first that proves itself. The flow is the same.
 
     Raises:
         VidsslError: Triton is missing.
@@ -47,9 +47,13 @@ def start_batched(params: Mapping[str, Any], device: str, kernel: str | None = N
     if where.type != "cuda":
         return TorchTVL1(parameters, where)
     check_triton()
+    if kernel is None:
+        from vidssl.views.tvl1.proven import quickest
+
+        return quickest(parameters, where, lambda: TorchTVL1(parameters, where))
     from vidssl.views.tvl1.in_flight import PairsInFlight
 
-    return PairsInFlight(parameters, where, options={"kernel": kernel} if kernel else None)
+    return PairsInFlight(parameters, where, options={"kernel": kernel})
 
 
 class TorchTVL1(BatchedFlow):

@@ -1,4 +1,4 @@
-"""A process that was in a process group ends without the interpreter's being taken apart."""
+"""How the program speaks of warnings, and how it ends where it was in a process group."""
 
 from __future__ import annotations
 
@@ -42,3 +42,26 @@ def test_the_status_is_the_commands(joins: bool, code: object, status: int) -> N
     assert done.returncode == status, done.stderr
     said = ["did its work", "cleaned up"]
     assert done.stdout.splitlines() == (said if joins else [*said, "taken apart"])
+
+
+WARNING = """
+import warnings
+from vidssl import __main__, cli
+from vidssl.errors import SlowerWay
+
+def app():
+    warnings.warn(SlowerWay("it takes longer"))
+    warnings.warn("mind the gap")
+
+cli.app = app
+__main__.main()
+"""
+
+
+def test_a_warning_of_ours_is_one_line_and_others_stay_as_they_are() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WARNING], capture_output=True, text=True, timeout=120
+    )
+    ours, *others = done.stderr.splitlines()
+    assert ours == "vidssl: it takes longer"
+    assert "UserWarning: mind the gap" in others[0]
