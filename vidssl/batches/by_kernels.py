@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +24,11 @@ from vidssl.augment.on_device import AS_PIL, kind_of
 from vidssl.augment.taps import Taps, of_blurs, of_leaving, of_resizing
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.regions import Region
+from vidssl.batches.view_tables import line_of, only_mirrors, picture_of, table_of
 from vidssl.clips import ClipSampler
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 
-LEVELS = 256
 ROWS = 4  # of a frame that a program makes: with 128 columns, a value for each lane and row
 
 
@@ -134,12 +133,15 @@ class ByKernels(ByOperations):
     ) -> Tensor:
         """As of :class:`ByOperations`."""
         shown = self.sampler.presentations.get(view, NATIVE)
-        table, picture, line = (of(view, shown) for of in (table_of, picture_of, line_of))
         with self._on_device():
-            if not draws and table is not None:
-                return self._look_up(view, pixels_MCTSS.contiguous(), table)
-            if draws and picture is not None and line is not None:
-                return self._change(view, pixels_MCTSS.contiguous(), draws, picture, line)
+            if not draws:
+                table = table_of(view, shown)
+                if table is not None:
+                    return self._look_up(view, pixels_MCTSS.contiguous(), table)
+            elif (picture := picture_of(view, shown)) is not None:
+                line = line_of(view, shown)
+                if line is not None:
+                    return self._change(view, pixels_MCTSS.contiguous(), draws, picture, line)
         return super().present(view, pixels_MCTSS, draws)
 
     def _change(
@@ -232,67 +234,6 @@ def rows_of(draws: Sequence[ColourDraw]) -> np.ndarray:
         place = order.index(1) if 1 in order else kernels.NOWHERE
         rows.append((*factors, *order, *draw.channels, draw.gray_channel, place))
     return np.array(rows, np.float32)
-
-
-@lru_cache
-def line_of(view: str, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Gives what `normalise` does to levels as scale and shift per channel; None: another thing."""
-    x = torch.arange(0, 256.0).expand(3, 1, 1, -1)[None]
-    made = get_view(view).normalise(x.clone(), shown)[0, :, 0, 0]
-    if made.shape != (3, LEVELS):
-        return None
-    scale, shift = (made[:, -1] - made[:, 0]) / 255, made[:, 0]
-    line = scale[:, None] * x[0, :, 0, 0] + shift[:, None]
-    if not torch.allclose(line, made, rtol=1e-5, atol=1e-5):
-        return None
-    return scale.numpy(), shift.numpy()
-
-
-@lru_cache
-def picture_of(view: str, shown: str) -> np.ndarray | None:
-    """Gives what `levels` makes a picture of, as kernels read it [3, 1 + 256]; None: another thing.
-
-    Asked of the view: of each stored level, of one channel after the other and then of all.
-    """
-    one, channels = get_view(view), get_view(view).channels
-    level = torch.arange(LEVELS, dtype=torch.uint8)
-    alone = torch.zeros(channels, channels, 1, 1, LEVELS, dtype=torch.uint8)
-    alone[range(channels), range(channels)] = level
-    made = one.levels(alone, shown)[:, :, 0, 0].float()
-    if made.shape[1:] != (3, LEVELS):
-        return None
-    source = made.var(-1).argmax(0)
-    table = made[source, range(3)]
-    mixed = torch.stack([level.roll(7 * place + 1) for place in range(channels)])
-    seen = one.levels(mixed[None, :, None, None].clone(), shown)[0, :, 0, 0].float()
-    if not table.gather(1, mixed[source].long()).equal(seen):
-        return None
-    return torch.cat([source[:, None], table], dim=1).numpy()
-
-
-@lru_cache
-def table_of(view: str, shown: str) -> np.ndarray | None:
-    """Gives what every level of every channel becomes, float32 [C, 256]; None: not each by itself.
-
-    Asked of the view: of each level, and then of each beside other ones.
-    """
-    one, channels = get_view(view), get_view(view).channels
-    level = torch.arange(LEVELS, dtype=torch.uint8).expand(channels, -1)
-    table = one.present(level[None, :, None, None].clone(), shown)[0, :, 0, 0]
-    if table.shape != (channels, LEVELS):
-        return None
-    mixed = torch.stack([of.roll(7 * place + 1) for place, of in enumerate(level)])
-    seen = one.present(mixed[None, :, None, None].clone(), shown)[0, :, 0, 0]
-    known = torch.stack([of.roll(7 * place + 1) for place, of in enumerate(table)])
-    return table.contiguous().numpy() if seen.equal(known) else None
-
-
-@lru_cache
-def only_mirrors(view: str) -> bool:
-    """Whether a view is mirrored by changing places alone."""
-    channels = get_view(view).channels
-    x = torch.arange(channels * 2 * 8 * 9).remainder(251).to(torch.uint8).view(channels, 2, 8, 9)
-    return bool(get_view(view).flip_tensor(x).equal(x.flip(-1)))
 
 
 def _parts(whole: int, part: int) -> int:
