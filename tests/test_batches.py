@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from interpreting import skip_unless_it_loops
 
 from vidssl.augment import POLICIES, Box, crop_resize, resize_on_device, within
 from vidssl.batches import FromEncoded, FromRegions, OnHost, batch_maker
@@ -194,6 +195,26 @@ def test_the_loader_gives_what_its_maker_makes(reader):
     (of_loader,) = next(made.steps(0, 1))
     assert of_loader.clips["rgb"].shape == (4, 2, 3, 4, 16, 16)
     assert of_loader.clips["rgb"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("policy", ["truthful", "coclr"])
+@pytest.mark.parametrize("maker", [FromRegions, FromEncoded])
+def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy):
+    """As they lie in memory; tests/test_clip_kernels.py has what kernels make of them."""
+    pytest.importorskip("triton", reason="needs Triton")
+    skip_unless_it_loops()
+    from vidssl.batches.by_kernels import ByKernels
+
+    small = ClipSpec(frames=2, size=6)
+    of = replace(sampler(reader, policy), last_only=("flow",), clip=small)
+    plain, quick = maker(of, CPU), maker(of, CPU)
+    quick.way = ByKernels(of, CPU)
+    want, got = batch(plain), batch(quick)
+    for view in ("rgb", "flow"):
+        assert got.clips[view].shape == want.clips[view].shape
+        apart = (got.clips[view] - want.clips[view]).abs()
+        # A level that is rounded the other way is 0.017 of film; contrast makes it 1.4 of that.
+        assert float(apart.max()) < 0.05 and float(apart.mean()) < 1e-3
 
 
 # ── views of which the last clip is all that is wanted ───────────────────────────────────────
