@@ -197,6 +197,7 @@ def test_the_loader_gives_what_its_maker_makes(reader):
     assert of_loader.clips["rgb"].dtype == torch.uint8
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs Triton's interpreter")
 @pytest.mark.parametrize("policy", ["truthful", "coclr"])
 @pytest.mark.parametrize("maker", [FromRegions, FromEncoded])
 def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy):

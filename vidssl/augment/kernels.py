@@ -23,7 +23,8 @@ import triton
 import triton.language as tl
 
 # Columns of a region's row in the table of `resize`, int64: its address, how many values lie
-# between neighbours, its size, frames before its own first one, and whether it is mirrored.
+# between neighbours, its size, frames before its own first one, whether it is mirrored, and how
+# many old pixels make a new one of its own, where others may take more.
 ADDRESS = tl.constexpr(0)
 ALONG_T = tl.constexpr(1)
 ALONG_Y = tl.constexpr(2)
@@ -33,7 +34,9 @@ HEIGHT = tl.constexpr(5)
 WIDTH = tl.constexpr(6)
 REPEATED = tl.constexpr(7)
 MIRRORED = tl.constexpr(8)
-REGION = tl.constexpr(9)
+TAPS_X = tl.constexpr(9)
+TAPS_Y = tl.constexpr(10)
+REGION = tl.constexpr(11)
 # Columns of a row of colour changes, float32: four factors; what is done first, second, third and
 # fourth, by the number of the factor; where each channel comes from; which one is the grey; and at
 # what place contrast is changed.
@@ -75,7 +78,7 @@ def _frame_and_part(whole, part):
 # ── geometry
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames", "rows", "taps_x", "taps_y"])
 def resize(
     table, first_x, weight_x, first_y, weight_y, out, frames, of_block, channels, rows, columns,
     taps_x, taps_y, ROWS: tl.constexpr, S: tl.constexpr,
@@ -93,6 +96,7 @@ def resize(
     height, width = tl.load(row + HEIGHT), tl.load(row + WIDTH)
     t_there = tl.maximum(t - tl.load(row + REPEATED), 0)
     mirrored = tl.load(row + MIRRORED) > 0
+    own_x, own_y = tl.load(row + TAPS_X).to(tl.int32), tl.load(row + TAPS_Y).to(tl.int32)
     y, x = part * ROWS + tl.arange(0, ROWS), tl.arange(0, S)
     y_here, x_here = y < rows, x < columns
     x_there = tl.where(mirrored, columns - 1 - x, x)
@@ -103,11 +107,11 @@ def resize(
     for c in range(0, channels):
         plane = pixels + t_there * along_t + c * along_c
         made = tl.zeros([ROWS, S], tl.float32)
-        for j in range(0, taps_y):
+        for j in range(0, own_y):
             share_y = tl.load(weight_y + (m * taps_y + j) * rows + y, mask=y_here, other=0.0)
             line = plane + tl.minimum(from_y + j, height - 1) * along_y
             along = tl.zeros([ROWS, S], tl.float32)
-            for i in range(0, taps_x):
+            for i in range(0, own_x):
                 share_x = tl.load(
                     weight_x + (m * taps_x + i) * columns + x_there, mask=x_here, other=0.0
                 )
@@ -239,7 +243,7 @@ def _place_of(f, of_clip, count, samples):
     return clip.to(tl.int64) * of_clip + t
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "samples"])
 def change_colour(
     x, levels, changes, mean, slots, unblurred, out, scale, shift,
     channels, of_clip, of_row, pixels, count, samples,
@@ -279,7 +283,7 @@ def change_colour(
         tl.store(at + 2 * pixels, blue, mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["taps", "count", "samples"])
 def filter_side(
     x, frames, filters, first, weight, out, scale, shift, taps, size, of_clip, count, samples,
     LAST: tl.constexpr, ROWS: tl.constexpr, S: tl.constexpr,
@@ -290,8 +294,10 @@ def filter_side(
         frames, filters: of each slot, which frame it is and which filter is its.
         first, weight: of each filter, [., S] and [., K, S].
     """
-    slot, part = _frame_and_part(size, ROWS)
-    c = tl.program_id(1)
+    # Channels go first: together they fill the memory that one alone writes every third place of.
+    parts = tl.cdiv(size, ROWS)
+    c, part = tl.program_id(0) % 3, tl.program_id(0) // 3 % parts
+    slot = tl.program_id(0) // 3 // parts
     which = tl.load(filters + slot)
     row, column = part * ROWS + tl.arange(0, ROWS), tl.arange(0, S)
     row_here, column_here = row < size, column < size
@@ -323,7 +329,7 @@ def filter_side(
 # ── other views
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "samples"])
 def look_up(
     x, shown, out, channels, of_clip, pixels, count, samples, P: tl.constexpr
 ):  # fmt: skip

@@ -97,8 +97,8 @@ class ByKernels(ByOperations):
         """Makes clips of regions, [M·blocks, C, T, rows, columns]."""
         _, channels, time, rows, columns = into.shape
         table = [
-            (x.data_ptr(), *x.stride(), *x.shape[1:3], repeated, mirrored)
-            for x, _, _, repeated, mirrored in parts
+            (x.data_ptr(), *x.stride(), *x.shape[1:3], *how, len(across[1]), len(down[1]))
+            for x, across, down, *how in parts
         ]
         first_x, weight_x = self._stacked([part.across for part in parts])
         first_y, weight_y = self._stacked([part.down for part in parts])
@@ -178,7 +178,7 @@ class ByKernels(ByOperations):
             first, weight = map(self._there, of_blurs(sigmas.tolist(), spec, size))
             tables = (self._there(blurred.astype(np.int32)), self._there(filters.astype(np.int32)))
             for x, into, last in ((unblurred, half, False), (half, out, True)):
-                kernels.filter_side[(_parts(size, ROWS) * len(blurred), 3)](
+                kernels.filter_side[(3 * _parts(size, ROWS) * len(blurred),)](
                     x, *tables, first, weight, into, *of_levels, weight.shape[1], size,
                     clip.frames, *place, LAST=last, **self._side,
                 )  # fmt: skip
@@ -226,14 +226,16 @@ class ByKernels(ByOperations):
 
 def rows_of(draws: Sequence[ColourDraw]) -> np.ndarray:
     """Gives the table of colour changes, as kernels read it; what changes nothing is left out."""
-    rows = []
-    for draw in draws:
-        factors = [getattr(draw, name) for name, _, _ in JITTER]
-        idle = [factor == neutral for factor, (_, neutral, _) in zip(factors, JITTER, strict=True)]
-        order = [kernels.NOTHING if idle[number] else number for number in draw.order]
-        place = order.index(1) if 1 in order else kernels.NOWHERE
-        rows.append((*factors, *order, *draw.channels, draw.gray_channel, place))
-    return np.array(rows, np.float32)
+    told = [
+        (d.brightness, d.contrast, d.saturation, d.hue, *d.order, *d.channels, d.gray_channel)
+        for d in draws
+    ]
+    factors, order, rest = np.split(np.array(told, np.float32), (4, 8), axis=1)
+    idle = factors == np.array([neutral for _, neutral, _ in JITTER], np.float32)
+    order = np.where(np.take_along_axis(idle, order.astype(int), axis=1), kernels.NOTHING, order)
+    contrast = order == kernels.CONTRAST.value
+    place = np.where(contrast.any(axis=1), contrast.argmax(axis=1), kernels.NOWHERE)
+    return np.column_stack([factors, order, rest, place]).astype(np.float32)
 
 
 def _parts(whole: int, part: int) -> int:

@@ -27,6 +27,10 @@ def decode_jpegs(blobs: Sequence[Tensor], grey: bool, device: torch.device) -> l
         VidsslError: nothing is installed that decodes there, or a blob is no JPEG.
     """
     decode = _decoder()
+    if device.type == "cuda":
+        # It decodes on streams of its own, which do not wait for this one: what this one still
+        # has in work may lie where the pictures are about to.
+        torch.cuda.current_stream(device).synchronize()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's, that torchcodec is to come instead

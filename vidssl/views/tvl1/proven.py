@@ -20,7 +20,7 @@ from vidssl.views.tvl1.iteration import ITERATIONS
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.solver import solve
 
-HEIGHT, WIDTH = 44, 60  # of the pair
+HEIGHT, WIDTH = 76, 100  # of the pair: more than one tile, either way
 MOTION = 1, 2  # pixels it moves down and right
 APART = 0.01  # pixels of mean end-point error, at most
 
