@@ -319,7 +319,14 @@ def test_errors_as_json(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["pretrain --epochs many", "pretrain --epochs 0", "extract-flow", "pretrain --epoch 3"]
+    "line",
+    [
+        "pretrain --epochs many",
+        "pretrain --epochs 0",
+        "extract-flow",
+        "pretrain --epoch 3",
+        "pretrain --seed -1",
+    ],
 )
 def test_words_that_cannot_be_parsed_are_told_as_json_as_well(tmp_path, line):
     result = vidssl(*line.split(), "--json", workspace=tmp_path / "w", code=2)

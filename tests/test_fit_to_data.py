@@ -26,6 +26,18 @@ def test_a_batch_and_a_queue_are_no_longer_than_the_set():
     assert fitted(70)[:2] == (32, 64)
     assert fitted(1000) == (32, 256, [])
     assert fitted(15, batch_size=20, queue=300) == (20, 300, [])
+    assert fitted(1000, batch_size=300) == (300, 300, ["queue 256 → 300: it has to hold a batch"])
+    with pytest.raises(UsageError, match=r"queue of 16 has no room for a batch of 32: .* queue=32"):
+        fitted(1000, queue=16)
+    assert fitted(1000, queue=32, batch_size=32) == (32, 32, [])
+
+
+def test_features_that_vicc_remembers_may_be_fewer_than_a_batch():
+    recipe = load_recipe("cpu", "vicc", "rgb", {"queue": 8}.items())
+    assert fit_to_data(recipe, 1000) == (recipe, [])
+
+
+def test_a_single_video_is_no_set():
     with pytest.raises(VidsslError, match="at least 2 videos"):
         fitted(1)
 

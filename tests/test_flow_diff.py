@@ -220,4 +220,6 @@ def test_on_the_command_line(workspace):
     found = vidssl("flow-diff", "a", "b", "--json", workspace=workspace.root).json
     assert found["mean"] == pytest.approx(0.85, abs=0.15)
     shown = vidssl("flow-diff", "a", "b", workspace=workspace.root).out
-    assert "flow/b/v001 against flow/a/v001" in shown and "median" in shown and "5 frames" in shown
+    assert "flow/a/v001 against flow/b/v001" in shown and "median" in shown and "5 frames" in shown
+    one, other = found["motion"]
+    assert f"{one:.2f} px in flow/a/v001, {other:.2f} in flow/b/v001" in " ".join(shown.split())

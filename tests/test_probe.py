@@ -88,6 +88,12 @@ def test_first_step_by_hand() -> None:
     assert torch.allclose(made.fc.weight, expected, atol=1e-6)
 
 
+def test_a_probe_that_diverges_is_one_sentence() -> None:
+    x, y = planted(20)
+    with pytest.raises(VidsslError, match=r"diverged: .* a lower rate"):
+        train_probe(x, y, 5, ProbeConfig(epochs=3, lr=1e30), seed=0)
+
+
 def test_batch_and_rate() -> None:
     assert batch_for(9537, ProbeConfig()) == 1024  # UCF101 split 1: as published
     assert rate_for(1024, ProbeConfig()) == 1.0

@@ -8,6 +8,7 @@ Legend: N videos, D feature width, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidssl.errors import require
+from vidssl.errors import VidsslError, require
 from vidssl.machine import one_thread
 
 PUBLISHED_BATCH = 1024
@@ -141,7 +142,11 @@ def _epoch(
     steps: int,
     generator: torch.Generator,
 ) -> float:
-    """Takes one pass over the videos in a drawn order and gives the mean loss."""
+    """Takes one pass over the videos in a drawn order and gives the mean loss.
+
+    Raises:
+        VidsslError: it is no finite number.
+    """
     total = torch.zeros((), device=x.device)
     # Steps of nearly equal size, so that no video is dropped and none is alone.
     for rows in torch.randperm(len(x), generator=generator).to(x.device).tensor_split(steps):
@@ -150,7 +155,13 @@ def _epoch(
         loss.backward()
         optimiser.step()
         total += loss.detach() * len(rows)
-    return float(total) / len(x)
+    mean = float(total) / len(x)
+    if not math.isfinite(mean):
+        raise VidsslError(
+            "the classifier has diverged: its loss is no finite number any more; a lower rate "
+            "(--set lr=...) helps"
+        )
+    return mean
 
 
 @torch.inference_mode()

@@ -131,9 +131,9 @@ def duration(seconds: float) -> str:
 
 def flow_diff_tables(found: FlowDiff) -> RenderableType:
     """Gives end-point errors between two artifacts' flow, and where they are largest."""
-    title = f"end-point error, {found.second} against {found.first}"
-    errors = Table("pixels")
-    errors.add_column("of the first", justify="right")
+    title = f"end-point error, {found.first} against {found.second}"
+    errors = Table("pixels of the working size")
+    errors.add_column(f"of {found.first}", justify="right")
     errors.add_row("mean", f"{found.mean:.3f}")
     for share, error in found.quantiles.items():
         errors.add_row("median" if share == 0.5 else f"{share:.0%} are below", f"{error:.3f}")
@@ -141,8 +141,8 @@ def flow_diff_tables(found: FlowDiff) -> RenderableType:
     for error, share in found.within.items():
         errors.add_row(f"below {error:g}", f"{percent(share)} %")
     said = Text(
-        f"{found.frames} frames of {found.videos} videos; mean motion {found.motion[0]:.2f} and "
-        f"{found.motion[1]:.2f} px; largest means: "
+        f"{found.frames} frames of {found.videos} videos; mean motion {found.motion[0]:.2f} px in "
+        f"{found.first}, {found.motion[1]:.2f} in {found.second}; largest means: "
         + ", ".join(f"{video} {mean:.3f}" for video, mean in found.worst)
     )
     return Group(Text(title), errors, said, *(Text(note, style="yellow") for note in found.notes))

@@ -84,7 +84,7 @@ class Commands(PlainHelp, TyperGroup):
                 raise  # not about a place that the user could mend
             _fail(arguments, f"{error.filename}: {error.strerror}", 1)
         except KeyboardInterrupt:
-            _fail(arguments, "interrupted; the same command goes on where it stopped", 130)
+            _fail(arguments, "interrupted; the same command goes on from what is finished", 130)
         except Exception as error:
             if hasattr(error, "format_message"):  # typer's own, of words that it cannot parse
                 _fail_as_json(arguments, error.format_message(), getattr(error, "exit_code", 2))

@@ -11,7 +11,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan; d
 NewOption = Annotated[
     bool, typer.Option("--new", help="Repeat a finished run under a new version.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Of all chance in the run.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of all chance in the run.")]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
 ]

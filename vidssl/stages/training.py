@@ -275,6 +275,9 @@ def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
 
     Returns:
         The recipe, and a sentence for each change.
+
+    Raises:
+        VidsslError: there is one video, or the user's queue is shorter than a batch.
     """
     if videos < 2:
         raise VidsslError(f"contrastive training needs at least 2 videos, and there is {videos}")
@@ -293,6 +296,14 @@ def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
         notes.append(f"queue {queue} → {most}: a longer one would hold videos twice")
         recipe, more = _with_queue(recipe, most)
         notes += more
+    elif queue and queue < batch <= videos and not recipe.method.startswith("vicc"):
+        if "queue" in recipe.explicit:
+            raise UsageError(
+                f"a queue of {queue} has no room for a batch of {batch}: give --set queue={batch} "
+                f"or more, or --batch-size {queue} or less"
+            )
+        notes.append(f"queue {queue} → {batch}: it has to hold a batch")
+        recipe = recipe.override("config", queue=batch)
     return recipe, notes
 
 
