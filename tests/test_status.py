@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from vidssl.stages import headline, probe, retrieve, status
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.retrieve import RetrieveOptions
 from vidssl.stages.status import ArtifactStatus, Node
+from vidssl.tables import _unfinished
 
 
 def by_label(found: status.Status) -> dict[str, ArtifactStatus]:
@@ -197,6 +199,31 @@ def test_a_running_run_is_told_from_a_stopped_one(tmp_path: Path) -> None:
     with workspace.open_run("checkpoint", "rgb", {}, {}, shared=True):
         (run,) = status.run(workspace).unfinished
         assert run.running is True
+
+
+def test_a_run_that_failed_is_told_from_one_that_was_stopped(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+
+    def attempt(error: BaseException | None) -> str | None:
+        with suppress(BaseException), workspace.open_run("checkpoint", "rgb", {}, {}) as run:
+            (run.folder / "half").touch()
+            (begun,) = status.run(workspace).unfinished
+            assert begun.failed is None, "it is tried again"
+            if error is not None:
+                raise error
+        (run,) = status.run(workspace).unfinished
+        assert "half" in {path.name for path in Path(run.folder).iterdir()}
+        assert ("tries again" in str(_unfinished(run))) == (run.failed is not None)
+        return run.failed
+
+    assert attempt(None) is None
+    assert attempt(VidsslError("training has diverged")) == "training has diverged"
+    assert attempt(Interrupted("stopped", 15)) is None
+    assert attempt(ValueError("a bug\nand more of it")) == "a bug"
+    assert attempt(KeyboardInterrupt()) is None
+    with workspace.open_run("checkpoint", "rgb", {}, {}) as run:
+        run.publish("0" * 64, {})
+    assert not list(tmp_path.rglob("*.failed"))
 
 
 def test_a_look_at_a_lock_keeps_nobody_from_taking_it(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ FORMAT_VERSIONS: dict[str, int] = {
 MANIFEST = "artifact.json"
 RUN_MANIFEST = "run.json"
 WORKSPACE_FILE = "workspace.json"
+FAILED = "failed"  # beside a work folder: the error that ended the run
+LONGEST = 1000  # characters of it
 LONGEST_NAME = 200  # file systems allow 255 bytes
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -231,6 +233,7 @@ class Run:
 
     def _note_start(self) -> None:
         self.folder.mkdir(exist_ok=True)
+        _beside(self.folder, FAILED).unlink(missing_ok=True)
         self._begun = not self.started
         if self._begun:
             write_json(
@@ -243,8 +246,14 @@ class Run:
         if self._lock is not None:
             if self._begun and not self.shared and _is_refusal(error) and self._is_empty():
                 self.discard()  # it never began: nothing is there to go on with
+            elif isinstance(error, Exception) and not isinstance(error, Interrupted):
+                self._note_failure(error)
             self._lock.__exit__(None, None, None)
             self._lock = None
+
+    def _note_failure(self, error: Exception) -> None:
+        with suppress(OSError):  # that is perhaps the very error
+            _beside(self.folder, FAILED).write_text((str(error) or type(error).__name__)[:LONGEST])
 
     def _is_empty(self) -> bool:
         try:
@@ -258,7 +267,7 @@ class Run:
         self._unlink_locks()
 
     def _unlink_locks(self) -> None:
-        for suffix in ("lock", "moment.lock"):
+        for suffix in ("lock", "moment.lock", FAILED):
             _beside(self.folder, suffix).unlink(missing_ok=True)
 
     def publish(
@@ -306,6 +315,14 @@ class Run:
 def is_at_work(run_folder: Path) -> bool | None:
     """Whether a process is at work on an unfinished run now; None where it cannot be told."""
     return is_locked(_beside(run_folder, "lock"))
+
+
+def why_it_failed(run_folder: Path) -> str | None:
+    """Gives the error that last ended an unfinished run; None: it was stopped, or goes on."""
+    try:
+        return _beside(run_folder, FAILED).read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return None
 
 
 def _beside(run_folder: Path, suffix: str) -> Path:

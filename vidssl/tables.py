@@ -228,6 +228,8 @@ def _unfinished(run: UnfinishedRun) -> str:
     what += f", {run.parts}" if run.parts else ""
     if run.running:
         return f"running: {what}"
+    if run.failed:
+        return f"failed: {what}: {run.failed.rstrip('.')}; the same command tries again"
     state = "stopped" if run.running is False else "whether it runs cannot be told"
     return f"unfinished: {what}, {state}; the same command goes on"
 

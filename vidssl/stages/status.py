@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import Artifact, Workspace, is_at_work
+from vidssl.artifacts import Artifact, Workspace, is_at_work, why_it_failed
 from vidssl.stages.differences import differences
 from vidssl.stages.headline import headline
 from vidssl.stages.part_folders import parts_in_words
@@ -65,6 +65,7 @@ class UnfinishedRun:
 
     Attributes:
         running: whether a process is at work on it now; None where it cannot be told.
+        failed: the error that last ended it; None where it was stopped.
         differs: {field: value} of what sets it apart from the other unfinished runs of its name
             and from the newest finished one.
         parts: where it is divided, how many of its parts are finished.
@@ -75,6 +76,7 @@ class UnfinishedRun:
     stage: str | None
     folder: str
     running: bool | None = None
+    failed: str | None = None
     differs: Mapping[str, str] = field(default_factory=dict)
     parts: str = ""
 
@@ -149,6 +151,7 @@ def _unfinished(
                 stage=run.get("recipe", {}).get("stage"),
                 folder=run["folder"],
                 running=is_at_work(folder),
+                failed=why_it_failed(folder),
                 differs={difference.field: difference.values[0] for difference in differs},
                 parts=parts_in_words(folder),
             )
