@@ -1,7 +1,8 @@
 """What a GPU does to a batch's clips, each step as one kernel over all of them.
 
-Operation by operation the same moves 60 times a clip's size through memory, as much as the network
-does (docs/benchmarks.md). Here a clip is read as bytes and written once as the network takes it:
+Operation by operation the same moves over 100 times a clip's size through memory, as much as the
+network does (docs/benchmarks.md). Here a clip is read as bytes and written once as the network
+takes it:
 
     resize          regions of frames        → clips, uint8 (along x, then along y, where a way to
                                                resize rounds between the two)
