@@ -5,7 +5,6 @@ All of it runs on a CPU device here; tests/test_cuda.py does the same on CUDA.
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -21,10 +20,11 @@ from vidssl.batches import jpeg as jpeg_module
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.encoded import is_grey
 from vidssl.batches.regions import cut_regions
-from vidssl.clips import ClipSampler, ClipSpec, ReaderAround, TrainingVideos
+from vidssl.clips import ClipSampler, ClipSpec, TrainingVideos
 from vidssl.errors import UsageError, VidsslError
 from vidssl.loader import ClipLoader
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
+from vidssl.stages.trial import CountedFrames
 from vidssl.views import VIEWS, get_view
 
 CPU = torch.device("cpu")
@@ -221,25 +221,13 @@ def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy)
 # ── views of which the last clip is all that is wanted ───────────────────────────────────────
 
 
-class Counted(ReaderAround):
-    """Counts the frames that are asked for."""
-
-    def __init__(self, reader: ShardReader) -> None:
-        super().__init__(reader)
-        self.frames = Counter[str]()
-
-    def pictures(self, view, video, indices, **how):
-        self.frames[view] += len(indices)
-        return super().pictures(view, video, indices, **how)
-
-
 @pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize("policy", ["truthful", "coclr"])
 @pytest.mark.parametrize("maker", [OnHost, FromRegions, FromEncoded])
 def test_the_last_clip_alone_is_that_of_both(reader, maker, policy, blocks):
     """And the other views' clips stay what they were."""
     both = sampler(reader, policy, blocks=blocks)
-    counting = Counted(reader)
+    counting = CountedFrames(reader)
     one = replace(both, last_only=("flow",), videos=replace(both.videos, reader=counting))
     want, got = batch(maker(both, CPU), epoch=1), batch(maker(one, CPU), epoch=1)
     assert got.clips["rgb"].equal(want.clips["rgb"])

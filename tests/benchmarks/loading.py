@@ -16,8 +16,8 @@ import argparse
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -95,27 +95,10 @@ class Sample:
         )
         self.into = {v: np.empty(self.sampler.shape(v), np.uint8) for v in self.views}
         self.input = {v: torch.empty(self._input_shape(v)) for v in self.views}
-        seen: dict[str, np.ndarray] = {}
-        reader = self.videos.reader
-
-        class Noting:
-            """A reader that tells which frames were asked for."""
-
-            views = reader.views
-            frame_count = staticmethod(reader.frame_count)
-
-            @staticmethod
-            def pictures(
-                view: str, video: int, indices: np.ndarray, *, for_copying: bool
-            ) -> Iterable[np.ndarray]:
-                seen[view] = indices
-                return reader.pictures(view, video, indices, for_copying=for_copying)
-
-        noting = replace(self.videos, reader=Noting())
-        replace(self.sampler, videos=noting).sample(0, self.row, self.row)
-        self.needed = seen
-        self.blobs = {v: reader.read(v, self.row, self.needed[v]) for v in self.views}
         drawn = self.sampler.draw(0, self.row, self.row, for_copying=True)
+        self.needed = {view: part.held.needed for view, part in drawn.views.items()}
+        read = self.videos.reader.read
+        self.blobs = {v: read(v, self.row, self.needed[v]) for v in self.views}
         self.cut = {view: cut_regions(part) for view, part in drawn.views.items()}
         most = sum(r.pixels.numel() for of_view in self.cut.values() for r in of_view)
         self.pinned, self.used = torch.zeros(most, dtype=torch.uint8), 0

@@ -138,7 +138,7 @@ def kernels_noted(regions: Sequence[Region]) -> Iterator[list[int]]:
 
     def meant(x: torch.Tensor, levels: torch.Tensor, changes: torch.Tensor, *rest: Any) -> int:
         column = by_kernels.kernels.CONTRAST_PLACE.value
-        share = (changes[:, column] < by_kernels.kernels.NOWHERE).float().mean()
+        share = (changes[:, column] < by_kernels.kernels.NOWHERE.value).float().mean()
         return int(of(x) * share)
 
     def changed(x: torch.Tensor, *rest: Any) -> int:

@@ -23,6 +23,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from vidssl.augment.colour import GREY_WEIGHTS
+
 # Columns of a region's row in the table of `resize`, int64: its address, how many values lie
 # between neighbours, its size, frames before its own first one, whether it is mirrored, and how
 # many old pixels make a new one of its own, where others may take more.
@@ -50,9 +52,10 @@ CHANNELS = tl.constexpr(8)
 GREY = tl.constexpr(11)
 CONTRAST_PLACE = tl.constexpr(12)
 CHANGE = tl.constexpr(13)
-LEVELS = tl.constexpr(1 + 256)  # of a channel: where it comes from, and a table
-NOTHING = -1  # instead of an operation or a channel
-NOWHERE = 4  # instead of contrast's place
+NOTHING = tl.constexpr(-1)  # instead of an operation or a channel
+NOWHERE = tl.constexpr(4)  # instead of contrast's place
+LEVELS = tl.constexpr(256)
+RED, GREEN, BLUE = (tl.constexpr(weight) for weight in GREY_WEIGHTS)
 PIXELS = 1024  # of a frame that a program has in work
 NUM_WARPS = 4
 
@@ -60,8 +63,7 @@ NUM_WARPS = 4
 @triton.jit
 def _level(x):
     """The nearest of 0..255, halves to even."""
-    nearest = (x + 12582912.0) - 12582912.0  # 1.5 · 2²³: float32 has no halves there
-    return tl.minimum(tl.maximum(nearest, 0.0), 255.0)
+    return _held((x + 12582912.0) - 12582912.0)  # 1.5 · 2²³: float32 has no halves there
 
 
 @triton.jit
@@ -70,10 +72,10 @@ def _held(x):
 
 
 @triton.jit
-def _frame_and_part(whole, part):
+def _frame_and_part(program, whole, part):
     """Which frame a program has, and which part of it: the first axis alone has no small limit."""
     parts = tl.cdiv(whole, part)
-    return tl.program_id(0) // parts, tl.program_id(0) % parts
+    return program // parts, program % parts
 
 
 # ── geometry
@@ -130,7 +132,7 @@ def resize(
 
 @triton.jit
 def _grey(red, green, blue):
-    return 0.2989 * red + 0.587 * green + 0.114 * blue
+    return RED * red + GREEN * green + BLUE * blue
 
 
 @triton.jit
@@ -205,7 +207,7 @@ def _film(x, levels, row, f, channels, of_clip, pixels, p, here):
 @triton.jit
 def _channel(x, levels, which, f, channels, of_clip, pixels, p, here):
     """One of three channels, of which `levels` says where it comes from and by what table."""
-    told = levels + tl.load(which).to(tl.int32) * LEVELS
+    told = levels + tl.load(which).to(tl.int32) * (1 + LEVELS)
     plane = (f // of_clip * channels + tl.load(told).to(tl.int32)) * of_clip + f % of_clip
     stored = tl.load(x + plane.to(tl.int64) * pixels + p, mask=here, other=0)
     return tl.load(told + 1 + stored.to(tl.int32), mask=here, other=0.0)
@@ -220,7 +222,7 @@ def means(
     f = tl.program_id(0)
     row = changes + (f // of_row) * CHANGE
     until = tl.load(row + CONTRAST_PLACE)
-    if until < 4.0:
+    if until < NOWHERE:
         total = tl.zeros([P], tl.float32)
         for begin in range(0, pixels, P):
             p = begin + tl.arange(0, P)
@@ -229,7 +231,7 @@ def means(
             if GREY_FIRST:
                 red, green, blue = _replicated(red, green, blue, row)
             for place in tl.static_range(4):
-                operation = tl.where(until > place, tl.load(row + ORDER + place), -1.0)
+                operation = tl.where(until > place, tl.load(row + ORDER + place), NOTHING)
                 red, green, blue = _changed(red, green, blue, operation.to(tl.int32), row, 0.0)
             total += tl.where(here, _grey(red, green, blue), 0.0)
         tl.store(mean + f, tl.sum(total, axis=0) / pixels)
@@ -258,7 +260,7 @@ def change_colour(
         slots: of each frame, −1 where it is not blurred.
         scale, shift: of each channel, what a level becomes.
     """
-    f, part = _frame_and_part(pixels, P)
+    f, part = _frame_and_part(tl.program_id(0), pixels, P)
     row = changes + (f // of_row) * CHANGE
     p = part * P + tl.arange(0, P)
     here = p < pixels
@@ -296,9 +298,8 @@ def filter_side(
         first, weight: of each filter, [., S] and [., K, S].
     """
     # Channels go first: together they fill the memory that one alone writes every third place of.
-    parts = tl.cdiv(size, ROWS)
-    c, part = tl.program_id(0) % 3, tl.program_id(0) // 3 % parts
-    slot = tl.program_id(0) // 3 // parts
+    c = tl.program_id(0) % 3
+    slot, part = _frame_and_part(tl.program_id(0) // 3, size, ROWS)
     which = tl.load(filters + slot)
     row, column = part * ROWS + tl.arange(0, ROWS), tl.arange(0, S)
     row_here, column_here = row < size, column < size
@@ -335,7 +336,7 @@ def look_up(
     x, shown, out, channels, of_clip, pixels, count, samples, P: tl.constexpr
 ):  # fmt: skip
     """Clips [M, C, T, S, S] → network input [M, T, S, S, C] by a table of levels [C, 256]."""
-    f, part = _frame_and_part(pixels, P)
+    f, part = _frame_and_part(tl.program_id(0), pixels, P)
     p = part * P + tl.arange(0, P)
     here = p < pixels
     clip, t = f // of_clip, f % of_clip
@@ -343,4 +344,4 @@ def look_up(
     for c in range(0, channels):
         plane = ((clip * channels + c) * of_clip + t).to(tl.int64) * pixels
         level = tl.load(x + plane + p, mask=here, other=0).to(tl.int32)
-        tl.store(at + c, tl.load(shown + c * 256 + level, mask=here, other=0.0), mask=here)
+        tl.store(at + c, tl.load(shown + c * LEVELS + level, mask=here, other=0.0), mask=here)

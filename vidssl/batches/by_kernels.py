@@ -232,9 +232,11 @@ def rows_of(draws: Sequence[ColourDraw]) -> np.ndarray:
     ]
     factors, order, rest = np.split(np.array(told, np.float32), (4, 8), axis=1)
     idle = factors == np.array([neutral for _, neutral, _ in JITTER], np.float32)
-    order = np.where(np.take_along_axis(idle, order.astype(int), axis=1), kernels.NOTHING, order)
+    order = np.where(
+        np.take_along_axis(idle, order.astype(int), axis=1), kernels.NOTHING.value, order
+    )
     contrast = order == kernels.CONTRAST.value
-    place = np.where(contrast.any(axis=1), contrast.argmax(axis=1), kernels.NOWHERE)
+    place = np.where(contrast.any(axis=1), contrast.argmax(axis=1), kernels.NOWHERE.value)
     return np.column_stack([factors, order, rest, place]).astype(np.float32)
 
 

@@ -5,6 +5,7 @@ So kernels serve views of a user's own as well; None where a view does more than
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -33,39 +34,39 @@ def line_of(view: str, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
 def picture_of(view: str, shown: str) -> np.ndarray | None:
     """Gives what `levels` makes a picture of, as kernels read it [3, 1 + 256]; None: another thing.
 
-    Asked of the view: of each stored level, of one channel after the other and then of all.
+    Of each channel: which stored one it comes from, and what it makes of every level.
     """
-    one, channels = get_view(view), get_view(view).channels
-    level = torch.arange(LEVELS, dtype=torch.uint8)
-    alone = torch.zeros(channels, channels, 1, 1, LEVELS, dtype=torch.uint8)
-    alone[range(channels), range(channels)] = level
-    made = one.levels(alone, shown)[:, :, 0, 0].float()
-    if made.shape[1:] != (3, LEVELS):
-        return None
-    source = made.var(-1).argmax(0)
-    table = made[source, range(3)]
-    mixed = torch.stack([level.roll(7 * place + 1) for place in range(channels)])
-    seen = one.levels(mixed[None, :, None, None].clone(), shown)[0, :, 0, 0].float()
-    if not table.gather(1, mixed[source].long()).equal(seen):
-        return None
-    return torch.cat([source[:, None], table], dim=1).numpy()
+    one = get_view(view)
+    found = _by_channel(lambda x: one.levels(x, shown), one.channels)
+    return None if found is None or len(found) != 3 else found
 
 
 @lru_cache
 def table_of(view: str, shown: str) -> np.ndarray | None:
-    """Gives what every level of every channel becomes, float32 [C, 256]; None: not each by itself.
-
-    Asked of the view: of each level, and then of each beside other ones.
-    """
-    one, channels = get_view(view), get_view(view).channels
-    level = torch.arange(LEVELS, dtype=torch.uint8).expand(channels, -1)
-    table = one.present(level[None, :, None, None].clone(), shown)[0, :, 0, 0]
-    if table.shape != (channels, LEVELS):
+    """Gives what levels of each channel become, float32 [C, 256]; None: not each by itself."""
+    one = get_view(view)
+    found = _by_channel(lambda x: one.present(x, shown), one.channels)
+    if found is None or found[:, 0].tolist() != list(range(one.channels)):
         return None
-    mixed = torch.stack([of.roll(7 * place + 1) for place, of in enumerate(level)])
-    seen = one.present(mixed[None, :, None, None].clone(), shown)[0, :, 0, 0]
-    known = torch.stack([of.roll(7 * place + 1) for place, of in enumerate(table)])
-    return table.contiguous().numpy() if seen.equal(known) else None
+    return np.ascontiguousarray(found[:, 1:])
+
+
+def _by_channel(makes: Callable[[torch.Tensor], torch.Tensor], channels: int) -> np.ndarray | None:
+    """Gives where each channel made comes from, and by what table; None: from several.
+
+    Asked of one stored channel after the other, at every level, and then of all together.
+    """
+    level = torch.arange(LEVELS, dtype=torch.uint8)
+    alone = torch.zeros(channels, channels, 1, 1, LEVELS, dtype=torch.uint8)
+    alone[range(channels), range(channels)] = level
+    made = makes(alone)[:, :, 0, 0].float()
+    source = made.var(-1).argmax(0)
+    table = made[source, range(len(source))]
+    mixed = torch.stack([level.roll(7 * place + 1) for place in range(channels)])
+    seen = makes(mixed[None, :, None, None].clone())[0, :, 0, 0].float()
+    if not table.gather(1, mixed[source].long()).equal(seen):
+        return None
+    return torch.cat([source[:, None], table], dim=1).numpy()
 
 
 @lru_cache

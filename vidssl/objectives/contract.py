@@ -111,6 +111,7 @@ class Objective(nn.Module, ABC):
             and what it is given of others are frozen partners.
         streams: how many it trains at once where it is joint; None: any number.
         supervised: it learns from labels.
+        queues_batches: its queue, if it has one, takes up whole batches, and is no shorter.
         context: what its encoders need above the backbone instead of a projection head
             (:attr:`vidssl.backbones.EncoderSpec.context`); None: the head.
         side_stream: where a method may compute what gradients do not flow through, such as keys
@@ -122,6 +123,7 @@ class Objective(nn.Module, ABC):
     joint: ClassVar[bool] = False
     streams: ClassVar[int | None] = None
     supervised: ClassVar[bool] = False
+    queues_batches: ClassVar[bool] = True
     context: ClassVar[str | None] = None
     side_stream: torch.cuda.Stream | None = None
 

@@ -70,6 +70,7 @@ class ViCC(Objective):
     """Clips of one video get codes from common prototypes, and each predicts the other's code."""
 
     name = "vicc"
+    queues_batches = False
     Config = ViCCConfig
     config: ViCCConfig
     count = 2  # V

@@ -296,7 +296,7 @@ def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
         notes.append(f"queue {queue} → {most}: a longer one would hold videos twice")
         recipe, more = _with_queue(recipe, most)
         notes += more
-    elif queue and queue < batch <= videos and not recipe.method.startswith("vicc"):
+    elif queue and queue < batch <= videos and OBJECTIVES[recipe.method].queues_batches:
         if "queue" in recipe.explicit:
             raise UsageError(
                 f"a queue of {queue} has no room for a batch of {batch}: give --set queue={batch} "
