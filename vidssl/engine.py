@@ -17,7 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidssl import distributed
 from vidssl.backbones import Encoder
-from vidssl.backbones.norm_relu import fuse_norms
 from vidssl.backbones.recompute import recompute_activations
 from vidssl.clips import ClipBatch
 from vidssl.collapse import sentence, signs_of_collapse
@@ -53,7 +52,6 @@ class Place:
         half_precision: bf16 autocast in backbones.
         compile: torch.compile on backbones.
         recompute: backbones keep few activations and compute the others twice.
-        fuse_norms: BatchNorm and the ReLU after it are one layer; for CUDA, without `compile`.
         overlap: what gradients do not flow through (keys) is computed on a CUDA stream of its own,
             beside the queries.
         graphs: with `compile`, a backbone's kernels are launched as one CUDA graph.
@@ -65,7 +63,6 @@ class Place:
     half_precision: bool = False
     compile: bool = False
     recompute: bool = False
-    fuse_norms: bool = False
     overlap: bool = False
     graphs: bool = False
     log_every: int = 20
@@ -239,8 +236,6 @@ def _prepare_backbones(objective: Objective, place: Place) -> None:
     for module in objective.modules():
         if isinstance(module, Encoder):
             module.half_precision = place.half_precision
-            if place.fuse_norms:
-                fuse_norms(module.backbone)
             if place.recompute:
                 recompute_activations(module.backbone)
             if place.compile:

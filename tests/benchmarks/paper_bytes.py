@@ -2,11 +2,10 @@
 
     python tests/benchmarks/paper_bytes.py                     S3D, 32 clips of 32×128×128, bf16
 
-Three ways to compute it: operation by operation; with BatchNorm and ReLU as one layer
-(vidssl/backbones/norm_relu.py); and as torch.compile fuses it for an H200. Nothing is computed:
-operations get tensors without values, and of torch.compile only the part is run that decides what
-becomes one kernel, for a device that is described to it. That part is private to torch: written
-for 2.15.
+Two ways to compute it: operation by operation; and as torch.compile fuses it for an H200. Nothing
+is computed: operations get tensors without values, and of torch.compile only the part is run that
+decides what becomes one kernel, for a device that is described to it. That part is private to
+torch: written for 2.15.
 
 *Bytes*: what kernels read and write, once for each tensor and pass, as if caches held nothing
 between two kernels and everything within one. BatchNorm takes two passes over its map in either
@@ -51,10 +50,7 @@ H200 = {
 }  # fmt: skip
 BANDWIDTH = 4.8e12  # bytes/s of an H200
 CUDA = torch.device("cuda:0")
-BOTH = ("BatchNorm", "ReLU")
 REST = "BatchNorm, ReLU, copies, casts, sums"
-# Passes over a map of BatchNorm and ReLU: forward and backward of the query, forward of the key.
-FUSED_PASSES = 3 + 5 + 3
 
 
 @contextmanager
@@ -96,7 +92,7 @@ def step(query: Callable[[Tensor], Tensor], key: Callable[[Tensor], Tensor], x: 
     query(x).float().mean().backward()
 
 
-# ── operation by operation, and with both layers as one
+# ── operation by operation
 
 
 def by_operations(name: str, *shape: int) -> Counter[str]:
@@ -230,13 +226,9 @@ def nothing_computed(graph: torch.fx.GraphModule) -> Callable[[list[Any]], list[
 
 
 def markdown(name: str, samples: int, frames: int, size: int) -> str:
-    """Gives a table of all three ways."""
+    """Gives a table of both ways."""
     shape = (samples, frames, size)
     single, maps = by_operations(name, *shape), normalised(name, *shape)
-    fused = single.copy()
-    for kind in BOTH:
-        del fused[kind]
-    fused["BatchNorm and ReLU"] = FUSED_PASSES * maps
     whole, kernels = compiled(name, *shape)
     lines = [
         f"{name}, {samples} clips of {frames}×{size}×{size}; maps that BatchNorm and ReLU pass "
@@ -245,7 +237,6 @@ def markdown(name: str, samples: int, frames: int, size: int) -> str:
         "| way | MB a sample | of which | at 4.8 TB/s, samples/s |",
         "|---|---|---|---|",
         _row("operation by operation", single, samples),
-        _row("BatchNorm and ReLU as one layer", fused, samples),
         _row(f"torch.compile: {kernels} kernels", whole, samples),
     ]
     return "\n".join(lines)
