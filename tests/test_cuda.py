@@ -320,7 +320,7 @@ def test_the_host_never_waits_for_the_device_within_a_step(method):
 
 @pytest.mark.cuda
 @without_cuda
-@pytest.mark.parametrize("way", ["overlap", "compile", "graphs"])
+@pytest.mark.parametrize("way", ["compile", "graphs"])
 @pytest.mark.parametrize("method", ["infonce", "coclr", "cmc"])
 def test_ways_to_compute_a_step_give_the_same(method, way, tmp_path):
     """In float32, with two micro-batches; over steps in which each one's memory is used again."""

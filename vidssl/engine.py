@@ -52,8 +52,6 @@ class Place:
         half_precision: bf16 autocast in backbones.
         compile: torch.compile on backbones.
         recompute: backbones keep few activations and compute the others twice.
-        overlap: what gradients do not flow through (keys) is computed on a CUDA stream of its own,
-            beside the queries.
         graphs: with `compile`, a backbone's kernels are launched as one CUDA graph.
         log_every: optimiser steps between two rows of the log (epochs end with one, too).
         save_every: seconds between two writes of resume.pt.
@@ -63,7 +61,6 @@ class Place:
     half_precision: bool = False
     compile: bool = False
     recompute: bool = False
-    overlap: bool = False
     graphs: bool = False
     log_every: int = 20
     save_every: float = 60.0
@@ -163,7 +160,6 @@ def prepare(objective: Objective, spec: TrainSpec, place: Place) -> torch.optim.
     objective.to(place.device).train()
     if place.device.type == "cuda":
         objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        objective.side_stream = torch.cuda.Stream(place.device) if place.overlap else None
     _prepare_backbones(objective, place)
     return make_optimizer(spec, objective.parameter_groups())
 

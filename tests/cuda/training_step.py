@@ -3,9 +3,9 @@
     python tests/cuda/training_step.py --out DIR [--published DIR]
 
 InfoNCE and CoCLR on one device, with a batch that lies there: no loading. Each way to compute the
-step in turn: float32 in the layout of the published code, then channels last, bf16, keys beside
-queries, recomputed, compiled, compiled with CUDA graphs; and the published code's own model and
-loop, from a checkout of it that the user names.
+step in turn: float32 in the layout of the published code, then channels last, bf16, recomputed,
+compiled, compiled with CUDA graphs; and the published code's own model and loop, from a checkout of
+it that the user names.
 Prints tables: samples/s, peak memory, the largest batch that fits, where the time goes, what share
 of the memory's bandwidth is reached, and GPU hours that follow for the recipes. On a CPU, to see
 that it works:
@@ -67,7 +67,6 @@ class Way:
     compile: bool = False
     recompute: bool = False
     search: bool = True
-    overlap: bool = False
     graphs: bool = False
 
 
@@ -82,7 +81,6 @@ WAYS = (
     Way("bf16", True),
     Way("bf16, channels last, kernels not searched", True, True, search=False),
     USUAL,
-    Way("bf16, channels last, keys beside queries", True, True, overlap=True),
     COMPILED,
     GRAPHS,
     RECOMPUTED,
@@ -139,7 +137,7 @@ class Bench:
         self.spec = TrainSpec()
         place = Place(
             self.device, self.way.half, compile=self.way.compile, recompute=self.way.recompute,
-            overlap=self.way.overlap, graphs=self.way.graphs,
+            graphs=self.way.graphs,
         )  # fmt: skip
         torch.backends.cudnn.benchmark = self.way.search
         self.optimizer = prepare(self.objective, self.spec, place)

@@ -16,7 +16,6 @@ from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
 from vidssl.distributed import gather, with_shuffled_batch
 from vidssl.errors import UsageError
-from vidssl.objectives.beside import begun
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, projection_width
 from vidssl.objectives.health import nearest_has_same_label
 from vidssl.objectives.infonce import InfoNCEConfig
@@ -80,9 +79,8 @@ class CMC(Objective):
         move_towards(self.key, self.query, self.config.momentum)
 
     def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
-        found = begun(lambda: self.encode_keys(batch, clock), self.side_stream)
         q = {view: self.query[view].project(batch.clips[view][:, 0]) for view in self.views}
-        k = found()
+        k = self.encode_keys(batch, clock)
         score = {
             v: contrast_scores(q[v], k[w], getattr(self.queue, w), self.config.temperature)
             for v, w in (self.views, self.views[::-1])

@@ -114,8 +114,6 @@ class Objective(nn.Module, ABC):
         queues_batches: its queue, if it has one, takes up whole batches, and is no shorter.
         context: what its encoders need above the backbone instead of a projection head
             (:attr:`vidssl.backbones.EncoderSpec.context`); None: the head.
-        side_stream: where a method may compute what gradients do not flow through, such as keys
-            (:mod:`vidssl.objectives.beside`); the engine sets it. None: where all else is.
     """
 
     name: ClassVar[str]
@@ -125,7 +123,6 @@ class Objective(nn.Module, ABC):
     supervised: ClassVar[bool] = False
     queues_batches: ClassVar[bool] = True
     context: ClassVar[str | None] = None
-    side_stream: torch.cuda.Stream | None = None
 
     @classmethod
     @abstractmethod

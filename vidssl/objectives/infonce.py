@@ -16,7 +16,6 @@ from vidssl.backbones import Encoder
 from vidssl.clips import ClipBatch
 from vidssl.distributed import gather, with_shuffled_batch
 from vidssl.errors import require
-from vidssl.objectives.beside import begun
 from vidssl.objectives.contract import (
     Clock,
     Needs,
@@ -99,9 +98,8 @@ class InfoNCE(Objective):
 
     def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
         x1, x2 = batch.clips[self.view].unbind(1)
-        found = begun(lambda: self.rows(batch, self.encode_keys(x2, clock)), self.side_stream)
         q_BP = self.query.project(x1)
-        rows = found()
+        rows = self.rows(batch, self.encode_keys(x2, clock))
         score_BM = self.scores(q_BP, rows["feature"])
         positive_BM = self.positives(rows, clock)
         return StepOutput(
