@@ -52,7 +52,6 @@ class Place:
         half_precision: bf16 autocast in backbones.
         compile: torch.compile on backbones.
         recompute: backbones keep few activations and compute the others twice.
-        graphs: with `compile`, a backbone's kernels are launched as one CUDA graph.
         log_every: optimiser steps between two rows of the log (epochs end with one, too).
         save_every: seconds between two writes of resume.pt.
     """
@@ -61,7 +60,6 @@ class Place:
     half_precision: bool = False
     compile: bool = False
     recompute: bool = False
-    graphs: bool = False
     log_every: int = 20
     save_every: float = 60.0
 
@@ -227,16 +225,13 @@ def over_ranks(objective: Objective) -> nn.Module:
 
 
 def _prepare_backbones(objective: Objective, place: Place) -> None:
-    if place.graphs:  # what they gave for the last batch may be overwritten by the next one
-        objective.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())
     for module in objective.modules():
         if isinstance(module, Encoder):
             module.half_precision = place.half_precision
             if place.recompute:
                 recompute_activations(module.backbone)
             if place.compile:
-                mode = "reduce-overhead" if place.graphs else None
-                module.backbone.compile(dynamic=False, mode=mode)  # clips are all of one shape
+                module.backbone.compile(dynamic=False)  # clips are all of one shape
 
 
 # ── figures ──────────────────────────────────────────────────────────────────────────────────

@@ -3,9 +3,8 @@
     python tests/cuda/training_step.py --out DIR [--published DIR]
 
 InfoNCE and CoCLR on one device, with a batch that lies there: no loading. Each way to compute the
-step in turn: float32 in the layout of the published code, then channels last, bf16, recomputed,
-compiled, compiled with CUDA graphs; and the published code's own model and loop, from a checkout of
-it that the user names.
+step in turn: float32 in the layout of the published code, then channels last, bf16, compiled,
+recomputed; and the published code's own model and loop, from a checkout of it that the user names.
 Prints tables: samples/s, peak memory, the largest batch that fits, where the time goes, what share
 of the memory's bandwidth is reached, and GPU hours that follow for the recipes. On a CPU, to see
 that it works:
@@ -67,13 +66,11 @@ class Way:
     compile: bool = False
     recompute: bool = False
     search: bool = True
-    graphs: bool = False
 
 
 PLAIN = Way("float32")
 USUAL = Way("bf16, channels last (vidssl's default)", True, True)
 COMPILED = Way("bf16, channels last, compiled", True, True, compile=True)
-GRAPHS = Way("bf16, channels last, compiled, CUDA graphs", True, True, compile=True, graphs=True)
 RECOMPUTED = Way("bf16, channels last, recomputed", True, True, recompute=True)
 WAYS = (
     PLAIN,
@@ -82,7 +79,6 @@ WAYS = (
     Way("bf16, channels last, kernels not searched", True, True, search=False),
     USUAL,
     COMPILED,
-    GRAPHS,
     RECOMPUTED,
 )
 PUBLISHED = "published code: its model and loop, float32"
@@ -135,10 +131,8 @@ class Bench:
         self.objective: Objective = kind.build(kind.Config(), encoders, 0)
         self.objective.fill()
         self.spec = TrainSpec()
-        place = Place(
-            self.device, self.way.half, compile=self.way.compile, recompute=self.way.recompute,
-            graphs=self.way.graphs,
-        )  # fmt: skip
+        way = self.way
+        place = Place(self.device, way.half, compile=way.compile, recompute=way.recompute)
         torch.backends.cudnn.benchmark = self.way.search
         self.optimizer = prepare(self.objective, self.spec, place)
         last = torch.channels_last_3d if self.way.channels_last else torch.contiguous_format
