@@ -15,6 +15,7 @@ import torch
 from tvl1_bench import DEVICE, FEW, Bench, crops, moved
 from tvl1_flow import end_point_error
 
+from vidssl.errors import SlowerWay
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.tvl1 import solver
 from vidssl.views.tvl1.median import median_5x5
@@ -25,9 +26,8 @@ pytest.importorskip("triton", reason="needs Triton")
 
 from vidssl.views.tvl1 import kernels, proven
 from vidssl.views.tvl1.in_flight import PairsInFlight
-from vidssl.views.tvl1.iteration import ITERATIONS
 from vidssl.views.tvl1.slot_state import Field
-from vidssl.views.tvl1.slots import pitch_of
+from vidssl.views.tvl1.slots import Slots, pitch_of
 
 
 def reference(pair: tuple[np.ndarray, np.ndarray], parameters: Parameters) -> np.ndarray:
@@ -35,7 +35,7 @@ def reference(pair: tuple[np.ndarray, np.ndarray], parameters: Parameters) -> np
     return solver.solve(before, after, parameters).flow_B2HW[0].permute(1, 2, 0).numpy()
 
 
-def in_flight(parameters: Parameters, pairs: int, **options: int | bool | str) -> PairsInFlight:
+def in_flight(parameters: Parameters, pairs: int, **options: int | bool) -> PairsInFlight:
     return PairsInFlight(parameters, DEVICE, pairs, options)
 
 
@@ -49,52 +49,38 @@ def run(method: PairsInFlight, pairs: list) -> list[np.ndarray]:
 # ── which is trusted
 
 
-def test_a_kernel_is_taken_that_proves_itself(monkeypatch: pytest.MonkeyPatch):
+def test_kernels_are_taken_where_they_prove_themselves(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(proven, "HEIGHT", 20)
     monkeypatch.setattr(proven, "WIDTH", 24)
-    plain = object()
+    plain, iterate = object(), Slots._iterate
 
-    def break_it(kernel: str) -> None:
-        launch = ITERATIONS[kernel].launch
+    def iterate_and_move(self):
+        iterate(self)
+        self._u.add_(0.5)
 
-        def launch_and_move(self):
-            launch(self)
-            self.buffers.u.add_(0.5)
-
-        monkeypatch.setattr(ITERATIONS[kernel], "launch", launch_and_move)
-
-    # Each in turn is broken, the default first.
-    for broken, takes in (((), "tile"), (("tile",), "step"), (("tile", "step"), None)):
-        for kernel in broken[-1:]:
-            break_it(kernel)
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            found = proven.quickest(FEW, DEVICE, lambda: plain)
-        assert [str(w.message).split("'s ")[1].split(" ")[0] for w in said] == list(broken)
-        assert found is plain if takes is None else found.options == {"kernel": takes}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isinstance(proven.quickest(FEW, DEVICE, lambda: plain), PairsInFlight)
+    monkeypatch.setattr(Slots, "_iterate", iterate_and_move)
+    with pytest.warns(SlowerWay, match="do not work here, .* does it: flow of a small pair is"):
+        assert proven.quickest(FEW, DEVICE, lambda: plain) is plain
 
 
 def test_what_does_not_compile_is_a_fault_like_another(monkeypatch: pytest.MonkeyPatch):
     def fail(self):
         raise RuntimeError("no ptxas")
 
-    monkeypatch.setattr(ITERATIONS["tile"], "launch", fail)
-    assert proven.fault(FEW, DEVICE, "tile") == "RuntimeError: no ptxas"
+    monkeypatch.setattr(Slots, "_iterate", fail)
+    assert proven.fault(FEW, DEVICE) == "RuntimeError: no ptxas"
 
 
 # ── all of it
 
 
-@pytest.fixture(scope="module", params=ITERATIONS)
-def kernel(request: pytest.FixtureRequest) -> str:
-    """Each way of iterating in turn."""
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def flows(kernel) -> list[np.ndarray]:
+def flows() -> list[np.ndarray]:
     """The flow of two pairs in two slots."""
-    return run(in_flight(FEW, pairs=2, iterations=2, blocks=1, kernel=kernel), crops(2))
+    return run(in_flight(FEW, pairs=2, iterations=2, blocks=1), crops(2))
 
 
 def test_at_equal_iterations_it_is_the_flow_of_plain_pytorch(flows):
@@ -105,15 +91,15 @@ def test_at_equal_iterations_it_is_the_flow_of_plain_pytorch(flows):
         assert end_point_error(flow, expected).mean() < 3e-5
 
 
-def test_blocks_slots_and_company_change_no_bit(flows, kernel):
-    alone = run(in_flight(FEW, pairs=1, iterations=3, blocks=2, kernel=kernel), crops(2)[1:])
+def test_blocks_slots_and_company_change_no_bit(flows):
+    alone = run(in_flight(FEW, pairs=1, iterations=3, blocks=2), crops(2)[1:])
     np.testing.assert_array_equal(alone[0], flows[1])
 
 
-def test_every_pair_stops_by_itself(kernel):
+def test_every_pair_stops_by_itself():
     parameters = Parameters(nscales=1, warps=1, inner_iterations=6, outer_iterations=2)
     moving, still = crops(1, 18, 20)[0], [np.full((18, 20), 90, np.uint8)] * 2
-    method = in_flight(parameters, pairs=2, iterations=4, blocks=1, kernel=kernel)
+    method = in_flight(parameters, pairs=2, iterations=4, blocks=1)
     flows = run(method, [moving, still])
     np.testing.assert_array_equal(flows[1], 0)
     before, after = (torch.from_numpy(np.stack([a, b])) for a, b in zip(moving, still, strict=True))
@@ -124,7 +110,7 @@ def test_every_pair_stops_by_itself(kernel):
     assert error.mean() < 1e-4
 
 
-def test_sizes_may_be_mixed_and_slots_are_filled_again(kernel):
+def test_sizes_may_be_mixed_and_slots_are_filled_again():
     parameters = replace(FEW, nscales=1, warps=1, outer_iterations=1)
     pairs = [*crops(2), *crops(1, 17, 33), *crops(1, 3, 5), *crops(2)[::-1]]
 
@@ -133,7 +119,7 @@ def test_sizes_may_be_mixed_and_slots_are_filled_again(kernel):
             yield FramePair(number, *pair)
             yield from [None] * (number % 3)
 
-    method = in_flight(parameters, pairs=2, iterations=1, blocks=1, kernel=kernel)
+    method = in_flight(parameters, pairs=2, iterations=1, blocks=1)
     found = dict(method.flows(source()))
     assert method.work.pairs == len(pairs)
     for number, pair in enumerate(pairs):
@@ -207,7 +193,7 @@ def test_one_step_is_the_solvers(inner):
     new, _, error = solver.step(u[None], dual.view(1, 2, 2, 19, 37), data[None], p)
     torch.testing.assert_close(bench.planes(slots._u)[1], new[0])
     torch.testing.assert_close(bench.planes(slots._p)[1], dual)
-    partial = slots._iteration.partial[1].double().sum().cpu()
+    partial = slots._partial[1].double().sum().cpu()
     torch.testing.assert_close(partial, error[0], rtol=1e-5, atol=0)
     bench.judge()
     state = slots._state[1].tolist()

@@ -35,13 +35,11 @@ def crops(count: int, height: int = 20, width: int = 23) -> list[tuple[np.ndarra
 class Bench:
     """One pair of pictures in slot 1 of 2, and the planes that the kernels make of it."""
 
-    def __init__(self, height: int, width: int, scales: int = 1, kernel: str = "step") -> None:
+    def __init__(self, height: int, width: int, scales: int = 1) -> None:
         self.parameters = replace(FEW, nscales=scales)
         self.pair = crops(1, height, width)[0]
         self.size = height, width
-        self.slots = Slots(
-            self.parameters, 2, tiles_of(height, width), DEVICE, graph=False, kernel=kernel
-        )
+        self.slots = Slots(self.parameters, 2, tiles_of(height, width), DEVICE, graph=False)
         self.slots.enter([1], np.stack(self.pair)[None])
         kernels.plan[(2,)](self.slots._state, self.slots._shapes, 2, 2, S=scales, num_warps=1)
 
@@ -59,14 +57,14 @@ class Bench:
     def step(self) -> None:
         slots, p = self.slots, self.parameters
         self.launch(
-            kernels.step, slots._u, slots._p, slots._data, slots._iteration.partial, slots._state,
+            kernels.step, slots._u, slots._p, slots._data, slots._partial, slots._state,
             slots.tiles, p.data_step, p.dual_step, p.coupling,
         )  # fmt: skip
 
     def judge(self) -> None:
         slots, p = self.slots, self.parameters
         kernels.judge[(2,)](
-            slots._iteration.partial, slots._state, slots._tolerance, slots._work, slots.tiles,
+            slots._partial, slots._state, slots._tolerance, slots._work, slots.tiles,
             p.inner_iterations, S=p.nscales, H=TILE_H, W=TILE_W, num_warps=1,
         )  # fmt: skip
 

@@ -308,12 +308,7 @@ def tvl1_flowed(arguments: argparse.Namespace) -> tuple[None, dict[str, Any]]:
     words += ["--size", f"{short * 4 // 3}x{short}", "--pairs", str(8 * arguments.derive)]
     words += ["--clips", "2", "--preset", "fast", "--plain"] if arguments.device == "cpu" else []
     results = tvl1.measure(tvl1.parse(words))
-    rates = {
-        f"pairs/s, {way}": figures["pairs/s"]
-        for way, figures in results["ways of iterating"].items()
-    }
-    figures = results["frames to bytes"] | rates
-    return None, figures | results["roofline"] | results["times one core"]
+    return None, results["frames to bytes"] | results["roofline"] | results["times one core"]
 
 
 def finished(checkpoint: Artifact | None) -> tuple[Path, dict[str, Any]]:

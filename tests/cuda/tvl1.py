@@ -4,10 +4,9 @@
 
 From decoded frames in host memory to encoded bytes, at 340×256 with OpenCV's default parameters:
 grey conversion, upload, flow, stored size, 8 bits and JPEG 95, all overlapping. Frames are rendered
-first, so neither video files nor PyAV are needed. Then both ways of iterating, the tile kernel and
-the step kernel, on fewer pairs and from frames to flow. DIR gets tvl1.json and tvl1.md. On a CPU,
-to see that it works (with TRITON_INTERPRET=1 the kernels run in Triton's interpreter, else plain
-PyTorch takes their place):
+first, so neither video files nor PyAV are needed. Then what the device's time goes into, from
+frames to flow. DIR gets tvl1.json and tvl1.md. On a CPU, to see that it works (with
+TRITON_INTERPRET=1 the kernels run in Triton's interpreter, else plain PyTorch takes their place):
 
     python tests/cuda/tvl1.py --out DIR --device cpu --size 48x36 --pairs 4 --clips 1 \\
         --preset fast
@@ -42,15 +41,13 @@ from vidssl.views.flow_algorithms import TVL1_PRESETS, flow_method, working_fram
 from vidssl.views.tvl1.estimators import TorchTVL1
 from vidssl.views.tvl1.parameters import Parameters
 
-# What a launch moves a pixel, at least: it reads u (2), p (4) and the data term (3), and writes u
-# and p, in float32. That neighbours are read from a cache is assumed.
+# What an iteration moves a pixel, at least: it reads u (2), p (4) and the data term (3), and writes
+# u and p, in float32. That neighbours are read from a cache is assumed.
 BYTES = 4 * (2 + 4 + 3 + 2 + 4)
 REAL_WORK = 44.1e6  # pixels × iterations of a real pair at 340 × 256
 BOUND = 20.0
-KERNELS = ("iterate", "step", "judge", "smooth", "linearise", "enter", "plan")
-ITERATES = {"tile": "iterate", "step": "step"}  # the kernel in which each way iterates
-COMPARED, PROFILED, ALIKE = 1024, 512, 32  # pairs
-PLAIN = "plain PyTorch"
+KERNELS = ("step", "judge", "smooth", "linearise", "enter", "plan")
+WARM, PROFILED = 32, 512  # pairs
 
 
 @dataclass(frozen=True)
@@ -186,36 +183,29 @@ def breakdown(
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(arguments.device)
     clips = decoded(arguments.clips, arguments.length, arguments.size)
-    names = ways(arguments, device)
-    method = make_method(arguments, device, names[0])
-    flows = some_flows(method, clips, min(arguments.pairs, ALIKE))  # and so it is warm
+    method = make_method(arguments, device)
+    run(method, clips, min(arguments.pairs, WARM), None, threads=0)
     whole = run(method, clips, arguments.pairs, arguments.stored, arguments.threads)
     flow_only = run(method, clips, arguments.pairs, None, threads=0)
     bandwidth = copy_bandwidth(device)
-    profiles: dict[str, dict[str, float]] = {}
-    compared = {}
-    for name in names:
-        other = method if name == names[0] else make_method(arguments, device, name)
-        found = flows if other is method else some_flows(other, clips, len(flows))
-        rate = run(other, clips, min(arguments.pairs, COMPARED), None, threads=0)
-        profiled, profiles[name] = breakdown(other, clips, min(arguments.pairs, PROFILED), device)
-        compared[name] = rate.figures() | share_of(name, profiled, profiles[name], bandwidth)
-        compared[name]["px from the first"] = distance(found, flows)
-    moved = bytes_moved(names[0])
+    profiled, seconds = breakdown(method, clips, min(arguments.pairs, PROFILED), device)
     results: dict[str, Any] = {
         "machine": machine(device),
         "settings": {k: str(v) for k, v in vars(arguments).items() if k != "out"},
         "frames to bytes": whole.figures(),
         "frames to flow": flow_only.figures(),
-        "ways of iterating": compared,
-        "seconds": profiles,
+        "seconds": seconds,
         "roofline": {
             "copy GB/s": bandwidth / 1e9,
-            "bytes/px × iteration": moved,
-            "share, frames to bytes": moved * whole.work / whole.seconds / bandwidth,
+            "bytes/px × iteration": BYTES,
+            "share, frames to bytes": BYTES * whole.work / whole.seconds / bandwidth,
         },
         "one CPU core, pairs/s": on_one_core(clips, arguments.preset, arguments.core_pairs),
     }
+    if "step" in seconds:
+        rate = profiled.work / seconds["step"]
+        results["roofline"]["step alone, Gpx × iterations/s"] = rate / 1e9
+        results["roofline"]["share, step alone"] = rate * BYTES / bandwidth
     results["times one core"] = {
         name: results["frames to bytes"]["pairs/s"] / rate
         for name, rate in results["one CPU core, pairs/s"].items()
@@ -223,56 +213,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def ways(arguments: argparse.Namespace, device: torch.device) -> list[str]:
-    """Gives the ways of iterating, the default first, or plain PyTorch where no kernel can run."""
-    if arguments.plain or (device.type != "cuda" and not os.environ.get("TRITON_INTERPRET")):
-        return [PLAIN]
-    from vidssl.views.tvl1.iteration import ITERATIONS, KERNEL
-
-    return sorted(ITERATIONS, key=lambda name: name != KERNEL)
-
-
-def make_method(arguments: argparse.Namespace, device: torch.device, way: str) -> Any:
-    """Gives a way of iterating, with the pairs in flight and the blocks asked for."""
+def make_method(arguments: argparse.Namespace, device: torch.device) -> Any:
+    """Gives the kernels, or plain PyTorch where they cannot run."""
     parameters = Parameters.of(TVL1_PRESETS[arguments.preset])
-    if way == PLAIN:
+    if arguments.plain or (device.type != "cuda" and not os.environ.get("TRITON_INTERPRET")):
         return TorchTVL1(parameters, device)
     from vidssl.views.tvl1.in_flight import PairsInFlight
 
-    options = {"kernel": way} | ({"iterations": arguments.block} if arguments.block else {})
+    options = {"iterations": arguments.block} if arguments.block else {}
     return PairsInFlight(parameters, device, arguments.in_flight, options)
-
-
-def bytes_moved(way: str) -> float:
-    """Gives what an iteration of a pixel moves, at least."""
-    if way == PLAIN:
-        return BYTES
-    from vidssl.views.tvl1.iteration import ITERATIONS
-
-    return BYTES / ITERATIONS[way].at_once
-
-
-def share_of(
-    way: str, profiled: Rate, seconds: dict[str, float], bandwidth: float
-) -> dict[str, float]:
-    """Gives how fast the kernel that iterates is, on a GPU."""
-    found: dict[str, float] = {"bytes/px × iteration": bytes_moved(way)}
-    if ITERATES.get(way) in seconds:
-        rate = profiled.work / seconds[ITERATES[way]]
-        found["kernel alone, Gpx × iterations/s"] = rate / 1e9
-        found["kernel alone, share of the roofline"] = rate * bytes_moved(way) / bandwidth
-    return found
-
-
-def some_flows(method: Any, clips: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    found = dict(method.flows(grey_pairs(clips, count)))
-    return [found[number] for number in range(count)]
-
-
-def distance(flows: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
-    """Gives the mean end-point error in pixels."""
-    pairs = zip(flows, others, strict=True)
-    return float(np.mean([np.linalg.norm(a - b, axis=2).mean() for a, b in pairs]))
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -289,14 +238,13 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [", ".join(f"{name} {value}" for name, value in results["machine"].items()), ""]
     lines += ["| | | |", "|---|---|---|"]
     parts = {part: results[part] for part in ("frames to bytes", "frames to flow", "roofline")}
-    parts |= {f"{way}: frames to flow": it for way, it in results["ways of iterating"].items()}
     parts |= {part: results[part] for part in ("one CPU core, pairs/s", "times one core")}
     for part, figures in parts.items():
         lines += [f"| {part} | {name} | {value:,.4g} |" for name, value in figures.items()]
-    for way, seconds in results["seconds"].items():
-        lines += ["", f"| {way}: where the device's time goes | % |", "|---|---|"]
-        for name, took in list(seconds.items())[:12]:
-            lines.append(f"| {name} | {100 * took / sum(seconds.values()):.1f} |")
+    seconds = results["seconds"]
+    lines += ["", "| where the device's time goes | % |", "|---|---|"]
+    for name, took in list(seconds.items())[:12]:
+        lines.append(f"| {name} | {100 * took / sum(seconds.values()):.1f} |")
     return "\n".join([*lines, ""])
 
 

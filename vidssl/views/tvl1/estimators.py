@@ -33,12 +33,9 @@ def check_triton() -> None:
     require_extra("gpu", "TV-L1 on a GPU", "triton", more=", or give --device cpu")
 
 
-def start_batched(params: Mapping[str, Any], device: str, kernel: str | None = None) -> BatchedFlow:
-    """Gives batched TV-L1 on a device: by Triton kernels on "cuda", else in plain PyTorch.
-
-    Args:
-        kernel: that iterates on "cuda", one of :data:`vidssl.views.tvl1.iteration.ITERATIONS`;
-            None: the first that proves itself. The flow is the same.
+def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
+    """Gives batched TV-L1 on a device: on "cuda" by Triton kernels, where they prove
+    themselves, else in plain PyTorch. The flow is the same.
 
     Raises:
         VidsslError: Triton is missing.
@@ -47,13 +44,9 @@ def start_batched(params: Mapping[str, Any], device: str, kernel: str | None = N
     if where.type != "cuda":
         return TorchTVL1(parameters, where)
     check_triton()
-    if kernel is None:
-        from vidssl.views.tvl1.proven import quickest
+    from vidssl.views.tvl1.proven import quickest
 
-        return quickest(parameters, where, lambda: TorchTVL1(parameters, where))
-    from vidssl.views.tvl1.in_flight import PairsInFlight
-
-    return PairsInFlight(parameters, where, options={"kernel": kernel})
+    return quickest(parameters, where, lambda: TorchTVL1(parameters, where))
 
 
 class TorchTVL1(BatchedFlow):

@@ -34,7 +34,7 @@ class PairsInFlight(BatchedFlow):
 
     Args:
         pairs: in flight at once; None: as many as the device needs and has memory for.
-        options: of :class:`vidssl.views.tvl1.slots.Slots`, such as `kernel`.
+        options: of :class:`vidssl.views.tvl1.slots.Slots`, such as `blocks`.
     """
 
     def __init__(

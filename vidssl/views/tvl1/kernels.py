@@ -11,9 +11,6 @@ waits to learn who is done:
     step      all slots that have not stopped: one iteration, and the flow's change tile by tile
     judge     whether a slot's iteration stops here
 
-In the place of the last two, :mod:`vidssl.views.tvl1.tile_kernel` has kernels that make several
-iterations at once; :mod:`vidssl.views.tvl1.iteration` launches these or those.
-
 `smooth` and `step` read one side of a buffer and write the other, so programs may run in any
 order. Sums have a fixed order and there are no atomics: a pair gives the same bits in any company.
 The equations are those of :mod:`vidssl.views.tvl1.solver`.
@@ -68,7 +65,7 @@ from vidssl.views.tvl1.slot_state import (
 TILE_H, TILE_W = 16, 32
 NUM_WARPS = 8
 
-FLAT = tl.constexpr(1.1920928955078125e-07)  # as solver.FLAT
+_FLAT = tl.constexpr(1.1920928955078125e-07)  # as solver.FLAT
 _CUBIC = tl.constexpr(-0.75)  # OpenCV's coefficient of bicubic interpolation
 _JUDGED = tl.constexpr(256)  # tiles that `judge` adds up at a time
 
@@ -133,7 +130,7 @@ def step(
             gy = tl.load(term + plane, mask=here, other=0.0)
             constant = tl.load(term + 2 * plane, mask=here, other=0.0)
             rho = constant + (gx * u1 + gy * u2)
-            shift = rho / tl.maximum(gx * gx + gy * gy, FLAT)
+            shift = rho / tl.maximum(gx * gx + gy * gy, _FLAT)
             shift = tl.minimum(tl.maximum(shift, -data_step), data_step)
             move1 = coupling * divergence1 - shift * gx
             move2 = coupling * divergence2 - shift * gy

@@ -1,4 +1,4 @@
-"""Which way TV-L1 is computed on a GPU: the quickest that proves itself there.
+"""Which way TV-L1 is computed on a GPU: by the kernels, where they prove themselves.
 
 The kernels differ from machine to machine, by what compiles them and by what runs them. So before
 they are trusted with a data set, their flow of one small pair is held against plain PyTorch's.
@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from vidssl.errors import SlowerWay
 from vidssl.views.batched_flow import BatchedFlow, FramePair
 from vidssl.views.tvl1.in_flight import PairsInFlight
-from vidssl.views.tvl1.iteration import ITERATIONS
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.solver import solve
 
-HEIGHT, WIDTH = 76, 100  # of the pair: more than one tile, either way
+HEIGHT, WIDTH = 76, 100  # of the pair: more than one tile, up and down and across
 MOTION = 1, 2  # pixels it moves down and right
 APART = 0.01  # pixels of mean end-point error, at most
 
@@ -28,21 +27,20 @@ APART = 0.01  # pixels of mean end-point error, at most
 def quickest(
     parameters: Parameters, device: torch.device, plain: Callable[[], BatchedFlow]
 ) -> BatchedFlow:
-    """Gives the first of the kernels that proves itself, else what `plain` gives."""
-    for kernel in ITERATIONS:
-        wrong = fault(parameters, device, kernel)
-        if wrong is None:
-            return PairsInFlight(parameters, device, options={"kernel": kernel})
-        told = f"TV-L1's {kernel} kernel does not work here, and a slower way is taken: "
-        warnings.warn(SlowerWay(told + wrong), stacklevel=2)
+    """Gives flow by the kernels where they prove themselves, else what `plain` gives."""
+    wrong = fault(parameters, device)
+    if wrong is None:
+        return PairsInFlight(parameters, device)
+    told = "TV-L1's kernels do not work here, and plain PyTorch, which is slower, does it: "
+    warnings.warn(SlowerWay(told + wrong), stacklevel=2)
     return plain()
 
 
-def fault(parameters: Parameters, device: torch.device, kernel: str) -> str | None:
-    """Gives what is wrong with a kernel's flow of a small pair; None: nothing."""
+def fault(parameters: Parameters, device: torch.device) -> str | None:
+    """Gives what is wrong with the kernels' flow of a small pair; None: nothing."""
     before, after = small_pair()
     try:
-        tried = PairsInFlight(parameters, device, 1, {"kernel": kernel})
+        tried = PairsInFlight(parameters, device, 1)
         ((_, flow_HW2),) = tried.flows(iter([FramePair(0, before, after)]))
     except Exception as error:  # whatever a compiler or a driver may raise
         return f"{type(error).__name__}: {error}"

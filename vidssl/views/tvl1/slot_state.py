@@ -26,7 +26,6 @@ class Field(IntEnum):
     HEIGHT = 13  # of the slot's scale, as are
     WIDTH = 14
     PITCH = 15
-    REPEATS = 16  # iterations that `iterate` is to make again, without those after them
 
 
 class Phase(IntEnum):
@@ -55,6 +54,5 @@ SMOOTHS = tl.constexpr(Field.SMOOTHS.value)
 HEIGHT = tl.constexpr(Field.HEIGHT.value)
 WIDTH = tl.constexpr(Field.WIDTH.value)
 PITCH = tl.constexpr(Field.PITCH.value)
-REPEATS = tl.constexpr(Field.REPEATS.value)
 RUNNING = tl.constexpr(Phase.RUNNING.value)
 DONE = tl.constexpr(Phase.DONE.value)

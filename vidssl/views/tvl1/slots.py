@@ -9,7 +9,6 @@ Legend: N slots, F of them at once, S scales, H rows, W columns.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.errors import VidsslError
-from vidssl.views.tvl1 import iteration, kernels, tile_kernel
-from vidssl.views.tvl1.iteration import KERNEL, Buffers
+from vidssl.views.tvl1 import kernels
 from vidssl.views.tvl1.kernels import TILE_H, TILE_W
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.pyramid import pyramid
@@ -86,10 +84,9 @@ class Slots:
     Args:
         count: N.
         tiles: of TILE_H × TILE_W pixels that a picture may have; see :func:`tiles_of`.
-        iterations: of a block, at least.
+        iterations: of a block.
         blocks: launched by one :meth:`advance`.
         graph: record the launches as a CUDA graph.
-        kernel: one of :data:`vidssl.views.tvl1.iteration.ITERATIONS`.
 
     Raises:
         VidsslError: the device lacks memory.
@@ -104,7 +101,6 @@ class Slots:
         iterations: int = ITERATIONS,
         blocks: int = BLOCKS,
         graph: bool = True,
-        kernel: str = KERNEL,
     ) -> None:
         self.parameters, self.count, self.tiles, self.device = parameters, count, tiles, device
         self.iterations, self.blocks = iterations, blocks
@@ -122,14 +118,11 @@ class Slots:
                 raise VidsslError(
                     f"the device lacks memory for the flow of {count} pairs at once"
                 ) from None
+            self._partial = self._zeros(count, tiles)
             self._tolerance = self._zeros(count, scales)
             self._shapes = self._zeros(count, scales, 3, dtype=torch.int32)
             self._state = self._zeros(count, len(Field), dtype=torch.int32)
             self._work = self._zeros(count, dtype=torch.int64)
-            self._iteration = iteration.ITERATIONS[kernel](
-                Buffers(self._u, self._p, self._data, self._state, self._tolerance, self._work),
-                parameters,
-            )
         self._graph = self._recorded() if graph and device.type == "cuda" else None
 
     def enter(self, slots: Sequence[int], pictures_F2HW: np.ndarray) -> None:
@@ -200,8 +193,20 @@ class Slots:
             self._u, self._data, self._slope, self._pictures, state, **scales, **many
         )
         kernels.smooth[(*every, 2)](self._u, self._p, state, p.dual_step, **many)
-        for _ in range(-(-self.iterations // self._iteration.at_once)):
-            self._iteration.launch()
+        for _ in range(self.iterations):
+            self._iterate()
+
+    def _iterate(self) -> None:
+        p, tile = self.parameters, {"H": TILE_H, "W": TILE_W}
+        kernels.step[self.tiles, self.count](
+            self._u, self._p, self._data, self._partial, self._state, self.tiles,
+            p.data_step, p.dual_step, p.coupling,
+            plane=self.plane, **tile, num_warps=kernels.NUM_WARPS,
+        )  # fmt: skip
+        kernels.judge[(self.count,)](
+            self._partial, self._state, self._tolerance, self._work, self.tiles,
+            p.inner_iterations, S=p.nscales, **tile, num_warps=1,
+        )  # fmt: skip
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
         with self._on_device():
@@ -227,9 +232,7 @@ class Slots:
             yield
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        # The tile kernel's last tile of a row may read beyond it: at the very end, into this.
-        room = torch.zeros(math.prod(shape) + tile_kernel.TILE_W, dtype=dtype, device=self.device)
-        return room[: math.prod(shape)].view(shape)
+        return torch.zeros(shape, dtype=dtype, device=self.device)
 
     def _upload(self, array: np.ndarray) -> Tensor:
         host = torch.from_numpy(np.ascontiguousarray(array))
@@ -251,7 +254,7 @@ def tiles_of(height: int, width: int) -> int:
 
 def bytes_per_tile(scales: int) -> int:
     """Gives the device memory that one tile of a slot takes."""
-    return 4 * (TILE_H * TILE_W * (2 * scales + 17) + tile_kernel.ITERATIONS)
+    return 4 * (TILE_H * TILE_W * (2 * scales + 17) + 1)
 
 
 def _on_host(x: Tensor) -> Tensor:
