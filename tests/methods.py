@@ -77,10 +77,11 @@ def batch(step: int, objective: Objective, size: int = BATCH) -> list[ClipBatch]
     draw = torch.Generator().manual_seed(step)
     index = torch.randint(0, 12, (size,), generator=draw)
     needs = objective.needs
-    entries = needs.clips * needs.blocks
+    (blocks,) = {encoder.spec.blocks for encoder in objective.encoders.values()}
+    entries = needs.clips * blocks
     clips = {
         view: torch.randn(size, entries, channels, FRAMES, SIZE, SIZE, generator=draw)
         for view, channels in CHANNELS.items()
     }
-    clips |= {view: clips[view][:, -needs.blocks :] for view in needs.last_only}
+    clips |= {view: clips[view][:, -blocks:] for view in needs.last_only}
     return [ClipBatch(clips, source=index // 2, label=index % 3, index=index)]

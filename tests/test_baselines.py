@@ -96,9 +96,6 @@ def test_the_stage_measures_what_the_pack_has(workspace: Workspace) -> None:
     again = baselines.run(workspace, options)
     assert all(r.retrieval.stage.reused and r.probe.stage.reused for r in again)
     assert [r.probe.report for r in again] == [r.probe.report for r in results]
-    rows = baselines.compare(results)
-    assert rows[0]["features"] == "colour-histogram" and rows[0]["R@1"] == (1.0, 1 / 11)
-    assert rows[0]["probe"] == (1.0, 1 / 11)
 
 
 def test_an_untrained_encoder_is_probed_as_a_trained_one(workspace: Workspace) -> None:

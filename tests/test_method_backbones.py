@@ -47,10 +47,11 @@ def test_every_method_trains_every_backbone(method: str, backbone: str) -> None:
     torch.manual_seed(0)
     objective = make(method, backbone).train()
     needs = objective.needs
+    (blocks,) = {encoder.spec.blocks for encoder in objective.encoders.values()}
     clips = {
         view: torch.randn(
             BATCH,
-            (1 if view in needs.last_only else needs.clips) * needs.blocks,
+            (1 if view in needs.last_only else needs.clips) * blocks,
             VIEWS[view],
             FRAMES,
             SIZE,

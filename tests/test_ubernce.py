@@ -121,4 +121,4 @@ def test_it_says_how_many_positives_there_are():
     for step in range(3):
         objective.after_step(CLOCK, [output := objective(batch(step, objective)[0], CLOCK)])
     assert output.metrics["positives"] > 1
-    assert objective.needs.labels and objective.supervised
+    assert objective.supervised

@@ -441,17 +441,6 @@ class Workspace:
             f"there is no {kind} named {text} in {self.root}{nearest_name(text, names)}"
         )
 
-    def ancestor(self, artifact: Artifact, kind: str) -> Artifact | None:
-        """Gives the nearest ancestor of `kind` (the artifact itself included), or None."""
-        known = {a.digest: a for a in self.scan()[0]}
-        frontier = [artifact]
-        while frontier:
-            current = frontier.pop(0)
-            if current.kind == kind:
-                return current
-            frontier += [known[d] for d in current.parents.values() if d in known]
-        return None
-
     def unfinished(
         self, kind: str | None = None, name: str | None = None
     ) -> list[Mapping[str, Any]]:

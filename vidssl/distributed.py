@@ -117,15 +117,6 @@ def max_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """Gives the mean of `value` over all ranks."""
-    if world_size() > 1:
-        value = value.clone()
-        dist.all_reduce(value)
-        value /= world_size()
-    return value
-
-
 def any_rank(flag: bool) -> bool:
     """Whether `flag` is set on any rank; every rank must ask at the same step."""
     if world_size() == 1:

@@ -80,7 +80,6 @@ class CoCon(Objective):
             raise UsageError("the views of cocon must have equally many blocks in a clip")
         self.config = config
         self.views = nn.ModuleDict(encoders)
-        (self.blocks,) = counts
 
     @classmethod
     def build(cls, config: CoConConfig, encoders: Mapping[str, Encoder], seed: int) -> CoCon:
@@ -92,7 +91,7 @@ class CoCon(Objective):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=tuple(self.views), clips=1, blocks=self.blocks)
+        return Needs(views=tuple(self.views), clips=1)
 
     @property
     def encoders(self) -> dict[str, Encoder]:

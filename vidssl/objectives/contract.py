@@ -91,14 +91,11 @@ class Needs:
 
     Attributes:
         clips: drawn apart from one video.
-        blocks: consecutive ones that each clip is cut into.
         last_only: views of which it reads the last clip alone; a batch has no other of them.
     """
 
     views: tuple[str, ...]
     clips: int = 2
-    labels: bool = False
-    blocks: int = 1
     last_only: tuple[str, ...] = ()
 
 

@@ -88,7 +88,7 @@ class CPC(Objective):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=(self.view,), clips=1, blocks=self.encoder.spec.blocks)
+        return Needs(views=(self.view,), clips=1)
 
     @property
     def encoders(self) -> dict[str, Encoder]:

@@ -182,8 +182,7 @@ class Finetune(Objective):
 
     @property
     def needs(self) -> Needs:
-        blocks = self.classifier.encoder.spec.blocks
-        return Needs(views=(self.view,), clips=1, labels=True, blocks=blocks)
+        return Needs(views=(self.view,), clips=1)
 
     @property
     def encoders(self) -> dict[str, Encoder]:

@@ -84,7 +84,7 @@ class InfoNCE(Objective):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=(self.view,), labels=self.supervised)
+        return Needs(views=(self.view,))
 
     @property
     def encoders(self) -> dict[str, Encoder]:

@@ -8,7 +8,7 @@ Legend: V videos, T frames, H and W pixels, F width of a feature.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -335,15 +335,3 @@ def _probe(
     return probe_features(
         opened, means_VF, labelled, of, config, baseline.seed, device=device, progress=progress
     )
-
-
-def compare(results: Sequence[BaselineResult]) -> list[dict[str, Any]]:
-    """Gives one row per result for a table: features, R@k and probe with their standard errors."""
-    rows = []
-    for result in results:
-        recall, probe = result.retrieval.report, result.probe.report
-        if recall is not None and probe is not None:
-            figures = {f"R@{r.k}": (r.recall, r.error) for r in recall.recall}
-            row = {"features": recall.features} | figures | {"probe": (probe.top1, probe.error)}
-            rows.append(row)
-    return rows
