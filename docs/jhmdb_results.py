@@ -20,8 +20,8 @@ from pathlib import Path
 
 import results_tables
 
+from vidssl.base.signals import leave_at_once
 from vidssl.cli import app
-from vidssl.interrupts import leave_at_once
 
 EPOCHS, SEED = 40, 0
 STREAMS = ("rgb", "flow")

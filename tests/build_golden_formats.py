@@ -21,8 +21,8 @@ import torch
 from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.base.files import file_digest
 from vidssl.checkpoints import save_encoder, weights_digest
-from vidssl.files import file_digest
 from vidssl.resume import save_resume
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import probe, retrieve

@@ -13,10 +13,10 @@ import torch
 from methods import BLOCKS, CHANNELS, FRAMES, METHODS, SIZE, batch
 from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
-from vidssl import distributed
+from vidssl.base import distributed
+from vidssl.base.errors import Interrupted
 from vidssl.clips import ClipBatch
 from vidssl.engine import Place, fit
-from vidssl.errors import Interrupted
 from vidssl.objectives import METHODS as METHODS_OF
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.optimisation import TrainSpec

@@ -16,8 +16,8 @@ import torch
 from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.base.files import file_digest
 from vidssl.checkpoints import save_encoder, weights_digest
-from vidssl.files import file_digest
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
 

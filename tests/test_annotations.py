@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vidssl.annotations import Annotations, write_annotations
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.labelling import GROUP_PATTERNS, label_videos
 from vidssl.video import Source
 

@@ -40,9 +40,9 @@ from vidssl.augment import (
     draw_views,
     get_policy,
 )
+from vidssl.base.errors import UsageError
 from vidssl.checkpoints import checkpoint_encoder
 from vidssl.clips import ClipSpec, HostSample, TrainingVideos
-from vidssl.errors import UsageError
 from vidssl.loader import ClipLoader
 from vidssl.recipes import load_recipe, recipe_card, recipe_names
 from vidssl.views import get_view

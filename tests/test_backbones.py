@@ -8,7 +8,7 @@ import torch
 from vidssl.backbones import BACKBONES, Encoder, EncoderSpec
 from vidssl.backbones.convgru import ConvGRUCell
 from vidssl.backbones.dense import DenseContext, unit_channels
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 
 # Of the published networks, rgb; torchvision's without their classifiers.
 PARAMETERS = {

@@ -288,7 +288,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(copied, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vidssl.files.os.fsync", full)
+        patch.setattr("vidssl.base.files.os.fsync", full)
         assert "disk is full" in refused(*arguments, workspace=workspace)
     vidssl(*arguments, workspace=workspace)
 

@@ -15,7 +15,7 @@ from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.artifacts import Workspace
 from vidssl.backbones import EncoderSpec
-from vidssl.errors import UsageError, VidsslError
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.stages import baselines, probe
 from vidssl.stages.baselines import (
     BaselineOptions,

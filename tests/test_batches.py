@@ -15,13 +15,13 @@ import torch
 from interpreting import skip_unless_it_loops
 
 from vidssl.augment import POLICIES, Box, crop_resize, resize_on_device, within
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.batches import FromEncoded, FromRegions, OnHost, batch_maker
 from vidssl.batches import jpeg as jpeg_module
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.encoded import is_grey
 from vidssl.batches.regions import cut_regions
 from vidssl.clips import ClipSampler, ClipSpec, TrainingVideos
-from vidssl.errors import UsageError, VidsslError
 from vidssl.loader import ClipLoader
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.stages.trial import CountedFrames

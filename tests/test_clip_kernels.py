@@ -27,6 +27,7 @@ from vidssl.augment import (
 )
 from vidssl.augment.on_device import side_weights
 from vidssl.augment.taps import of_blurs, of_resizing
+from vidssl.base.errors import SlowerWay
 from vidssl.batches import fastest as choice
 from vidssl.batches.by_kernels import ByKernels
 from vidssl.batches.by_operations import ByOperations
@@ -34,7 +35,6 @@ from vidssl.batches.fastest import disagreement, fastest
 from vidssl.batches.regions import Region
 from vidssl.batches.view_tables import line_of, only_mirrors, picture_of, table_of
 from vidssl.clips import ClipSampler, ClipSpec
-from vidssl.errors import SlowerWay
 from vidssl.views import get_view
 
 skip_unless_it_loops()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from methods import batch, encoder
 
 from vidssl.backbones.dense import unit_channels
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 from vidssl.objectives import CPC, Clock, CoCon, CoConConfig, CPCConfig
 from vidssl.objectives.cocon import _others, block_vectors, similarity_loss, synchrony_loss
 from vidssl.objectives.cpc import dense_nce, dense_scores, own_column, top_shares

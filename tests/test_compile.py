@@ -21,9 +21,9 @@ from stubs import FixedBatches
 from test_ddp import ends, launch
 
 from vidssl.backbones import Encoder
+from vidssl.base.errors import Interrupted
 from vidssl.checkpoints import load_encoder, save_encoder
 from vidssl.engine import Place, fit
-from vidssl.errors import Interrupted
 from vidssl.objectives import Objective
 from vidssl.optimisation import TrainSpec
 

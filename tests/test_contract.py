@@ -10,8 +10,8 @@ from methods import METHODS, batch
 from stubs import FixedBatches
 from watching import Watching
 
+from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.engine import Place, fit, train_step
-from vidssl.errors import Interrupted, VidsslError
 from vidssl.objectives import METHODS as METHODS_OF
 from vidssl.objectives import OBJECTIVES, Clock
 from vidssl.optimisation import TrainSpec, make_optimizer

@@ -25,10 +25,10 @@ from stubs import FixedBatches
 
 from vidssl.augment import POLICIES, ColourDraw, apply_colour
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.base.errors import Interrupted
 from vidssl.batches.by_kernels import ByKernels
 from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.engine import Meter, Place, fit, train_step
-from vidssl.errors import Interrupted
 from vidssl.features import Protocol, extract
 from vidssl.loader import ClipLoader
 from vidssl.objectives import Clock

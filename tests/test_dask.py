@@ -16,7 +16,7 @@ from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import Interrupted, VidsslError
+from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import dask_pool, extract_flow, pack
 from vidssl.stages.dask_pool import work_on_cluster

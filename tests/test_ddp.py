@@ -14,7 +14,7 @@ import pytest
 import torch
 from methods import METHODS
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 
 HERE = Path(__file__).parent
 # Not of a linear layer above a frozen encoder: BatchNorm stands between them, by its nature.

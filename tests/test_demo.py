@@ -16,8 +16,8 @@ from rich.console import Console
 from watching import Watching
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import Interrupted
-from vidssl.progress import SILENT
+from vidssl.base.errors import Interrupted
+from vidssl.base.progress import SILENT
 from vidssl.stages import demo
 from vidssl.synthetic import write_clips
 from vidssl.tables import demo_tables
@@ -167,7 +167,7 @@ def start(workspace: Path) -> subprocess.Popen:
 import sys
 from pathlib import Path
 import test_demo
-from vidssl.errors import Interrupted
+from vidssl.base.errors import Interrupted
 try:
     test_demo.run(Path({str(workspace)!r}), 2, {LONG})
 except Interrupted as error:

@@ -9,7 +9,7 @@ from small_workspace import small_workspace
 from watching import Watching
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.stages import pretrain, status
 from vidssl.stages.differences import differences, listed, nothing_to_resume, tell_of_others
 from vidssl.stages.pretrain import PretrainOptions

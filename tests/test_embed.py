@@ -16,7 +16,7 @@ from watching import Watching
 
 from vidssl import features
 from vidssl.artifacts import Workspace
-from vidssl.errors import Interrupted, VidsslError
+from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.features import Protocol
 from vidssl.shards import ShardReader
 from vidssl.stages import embed

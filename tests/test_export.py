@@ -12,8 +12,8 @@ from methods import encoder
 from small_workspace import annotate, make_pack
 
 from vidssl.artifacts import Workspace
+from vidssl.base.errors import VidsslError
 from vidssl.checkpoints import checkpoint_encoder, load_encoder, save_encoder, weights_digest
-from vidssl.errors import VidsslError
 from vidssl.views import get_view
 
 

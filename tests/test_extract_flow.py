@@ -19,7 +19,7 @@ import pytest
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import Interrupted, UsageError, VidsslError
+from vidssl.base.errors import Interrupted, UsageError, VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pools, video_pool
 from vidssl.stages.extract_flow import (
@@ -278,7 +278,7 @@ RUN = """
 import sys, time
 from pathlib import Path
 from vidssl.artifacts import Workspace
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.shards import ShardWriter
 from vidssl.stages import extract_flow
 

@@ -12,7 +12,7 @@ from small_networks import random_weights
 from video_files import moving_square, write_video
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, extract_view, pack, pools
 from vidssl.stages.extract_view import ExtractView

@@ -12,7 +12,7 @@ import torch
 
 from vidssl import features
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.errors import UsageError, VidsslError
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.features import Features, Protocol, extract
 from vidssl.views import get_view
 

@@ -15,10 +15,15 @@ from small_workspace import annotate, make_checkpoint, make_pack, small_workspac
 from vidssl import features
 from vidssl.artifacts import Artifact, Workspace, file_record
 from vidssl.backbones import EncoderSpec
+from vidssl.base.errors import (
+    Interrupted,
+    MissingInput,
+    UsageError,
+    VidsslError,
+)
+from vidssl.base.progress import SILENT
 from vidssl.checkpoints import checkpoint_encoder
-from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError
 from vidssl.features import Protocol
-from vidssl.progress import SILENT
 from vidssl.shards import ShardReader
 from vidssl.stages import embed, finetune, finetuned, probe, retrieve, verify
 from vidssl.stages.evaluation import too_few

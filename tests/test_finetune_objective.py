@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from methods import BLOCKS, batch, encoder
 from stubs import FixedBatches
 
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.engine import Place, fit
-from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import Classifier, Clock, Finetune, FinetuneConfig
 from vidssl.optimisation import TrainSpec, make_optimizer, set_learning_rate
 

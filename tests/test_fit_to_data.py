@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vidssl.errors import UsageError, VidsslError
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.recipes import load_recipe
 from vidssl.stages.training import fit_to_data, without_steps
 

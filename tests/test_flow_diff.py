@@ -12,7 +12,7 @@ from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.errors import UsageError, VidsslError
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.shards import DamagedShard, ShardReader, ShardWriter, VideoRecord
 from vidssl.stages import extract_flow, flow_diff
 from vidssl.stages.flow_diff import FlowDiffOptions

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from vidssl.artifacts import MANIFEST, Artifact, Workspace, canonical_digest
+from vidssl.base.errors import VidsslError
 from vidssl.checkpoints import checkpoint_tensors, weights_digest
-from vidssl.errors import VidsslError
 from vidssl.stages import verify
 from vidssl.stages.classification import read_report
 from vidssl.stages.finetuned import PROBABILITIES_FILE, load_classifier, load_probabilities

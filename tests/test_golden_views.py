@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vidssl.artifacts import MANIFEST, Artifact, Workspace, canonical_digest
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages import verify
 

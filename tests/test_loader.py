@@ -18,9 +18,9 @@ from vidssl.augment import (
     gaussian_blur,
 )
 from vidssl.augment.colour import replicate_channel
+from vidssl.base.errors import VidsslError
 from vidssl.batches import network_input
 from vidssl.clips import ClipSpec, TrainingVideos
-from vidssl.errors import VidsslError
 from vidssl.loader import ClipLoader, ahead
 from vidssl.shards import DamagedShard, ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view

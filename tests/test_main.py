@@ -47,7 +47,7 @@ def test_the_status_is_the_commands(joins: bool, code: object, status: int) -> N
 WARNING = """
 import warnings
 from vidssl import __main__, cli
-from vidssl.errors import SlowerWay
+from vidssl.base.errors import SlowerWay
 
 def app():
     warnings.warn(SlowerWay("it takes longer"))

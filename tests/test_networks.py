@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_networks import random_network, random_weights
 
-from vidssl.errors import MissingInput, VidsslError
+from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.views.keypoints import TRAINED_WITHOUT_EPS, KeypointConfig, KeypointDeriver
 from vidssl.views.networks import (
     BATCH_PIXELS,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 from vidssl.larc import LARC
 from vidssl.optimisation import TrainSpec, learning_rate, make_optimizer
 

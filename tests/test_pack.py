@@ -17,7 +17,7 @@ from video_files import moving_square, write_video
 
 from vidssl.annotations import Annotations
 from vidssl.artifacts import Workspace
-from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pack
 from vidssl.stages.derived import Derived

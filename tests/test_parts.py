@@ -17,9 +17,9 @@ from video_files import moving_square, write_video
 
 from vidssl import artifacts
 from vidssl.artifacts import Workspace
-from vidssl.errors import UsageError, VidsslError
-from vidssl.locks import file_lock
-from vidssl.progress import SILENT
+from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.locks import file_lock
+from vidssl.base.progress import SILENT
 from vidssl.shards import ShardReader, VideoRecord
 from vidssl.stages import extract_flow, manifest, pack, part_folders, shard_run, status, verify
 from vidssl.stages.extract_flow import ExtractFlow

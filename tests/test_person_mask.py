@@ -8,7 +8,7 @@ import torch
 from small_networks import noise_frames, random_network, random_weights
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 from vidssl.views import get_view, person_mask
 from vidssl.views.detection import Detections
 from vidssl.views.networks import imagenet_input

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vidssl.augment import AugmentSpec
+from vidssl.base.errors import UsageError
 from vidssl.clips import ClipSpec, TrainingVideos
-from vidssl.errors import UsageError
 from vidssl.loader import ClipLoader
 from vidssl.views import get_view
 from vidssl.views.flow import quantise, to_published

@@ -13,7 +13,7 @@ from cli_workspace import vidssl
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.linear_probe import (
     LinearProbe,
     ProbeConfig,

@@ -19,7 +19,7 @@ import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.backbones.dense import unit_channels
-from vidssl.errors import UsageError, VidsslError
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.published import import_state, projection_width, read_published
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "published.npz")

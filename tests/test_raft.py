@@ -11,7 +11,7 @@ from small_networks import random_network, random_weights
 from video_files import moving_square, write_video
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
 from vidssl.views.batched_flow import FramePair

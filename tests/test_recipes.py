@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 import vidssl.recipes
 from vidssl.augment import POLICIES
+from vidssl.base.errors import UsageError
 from vidssl.cli import app
-from vidssl.errors import UsageError
 from vidssl.linear_probe import ProbeConfig, rate_for
 from vidssl.objectives import OBJECTIVES
 from vidssl.recipes import (

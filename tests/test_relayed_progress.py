@@ -2,8 +2,8 @@
 
 import pickle
 
-from vidssl.progress import Named
-from vidssl.relayed_progress import Shower, Teller
+from vidssl.base.progress import Named
+from vidssl.base.relayed_progress import Shower, Teller
 
 
 class Noting:

@@ -17,7 +17,7 @@ from video_files import moving_square, write_video
 from watching import Watching
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import MissingInput, UsageError, VidsslError
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.neighbours import centred_unit
 from vidssl.stages import extract_flow, pack, query, retrieve
 from vidssl.stages.embed import load_features

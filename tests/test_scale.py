@@ -7,8 +7,8 @@ import pytest
 import torch
 from benchmarks import communication, scale
 
-from vidssl import distributed
 from vidssl.augment import POLICIES
+from vidssl.base import distributed
 from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.loader import ClipLoader
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from vidssl.errors import UsageError
-from vidssl.settings import configure
+from vidssl.base.errors import UsageError
+from vidssl.base.settings import configure
 
 
 @dataclass(frozen=True)

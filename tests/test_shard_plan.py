@@ -11,7 +11,7 @@ from video_files import moving_square, write_video
 from watching import Watching
 
 from vidssl.artifacts import Workspace
-from vidssl.machine import cores
+from vidssl.base.resources import cores
 from vidssl.stages import extract_flow, pack
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import pytest
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.shards import DamagedShard, ShardReader, ShardWriter, VideoRecord, video_digest
 from vidssl.shards import spool as spool_module
 from vidssl.views import VIEWS

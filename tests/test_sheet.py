@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.report import lettering, sheet
 from vidssl.report.overlay import laid_over
 from vidssl.report.sheet import Card, draw_sheet, render

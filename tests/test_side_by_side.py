@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 from watching import Watching
 
-from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError
-from vidssl.files import atomic_write
-from vidssl.interrupts import stop_requests
-from vidssl.progress import SILENT
-from vidssl.stages.side_by_side import STOPPING, Job, carry_out
+from vidssl.base.errors import (
+    Interrupted,
+    MissingInput,
+    UsageError,
+    VidsslError,
+)
+from vidssl.base.files import atomic_write
+from vidssl.base.parallel_jobs import STOPPING, Job, carry_out
+from vidssl.base.progress import SILENT
+from vidssl.base.signals import stop_requests
 
 SECONDS = 120  # until a test gives up
 
@@ -177,7 +182,7 @@ def start(folder: Path) -> subprocess.Popen:
 import sys
 from pathlib import Path
 import test_side_by_side
-from vidssl.errors import Interrupted
+from vidssl.base.errors import Interrupted
 try:
     test_side_by_side.forever(Path({str(folder)!r}))
 except Interrupted as error:

@@ -17,8 +17,8 @@ from cli_workspace import vidssl
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl.artifacts import MANIFEST, Artifact, Workspace
-from vidssl.errors import Interrupted, VidsslError
-from vidssl.locks import LOOK_OF_OTHERS, file_lock, is_locked
+from vidssl.base.errors import Interrupted, VidsslError
+from vidssl.base.locks import LOOK_OF_OTHERS, file_lock, is_locked
 from vidssl.stages import headline, probe, retrieve, status
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.retrieve import RetrieveOptions
@@ -247,7 +247,7 @@ def test_a_file_system_without_locks_cannot_tell(
     workspace = Workspace(tmp_path)
     with workspace.open_run("checkpoint", "rgb", {}, {}):
         pass
-    monkeypatch.setattr("vidssl.locks.fcntl.flock", none)
+    monkeypatch.setattr("vidssl.base.locks.fcntl.flock", none)
     (run,) = status.run(workspace).unfinished
     assert run.running is None
 

@@ -9,8 +9,8 @@ from benchmarks import step as bench
 from methods import METHODS, batch
 
 from vidssl import engine
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.engine import Meter, train_step
-from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import Clock, StepOutput
 from vidssl.optimisation import TrainSpec, make_optimizer
 from vidssl.stages.training import TrainingOptions, check_options, choose_precision

@@ -8,7 +8,7 @@ import pytest
 from watching import Watching
 
 from vidssl import synthetic
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 
 
 def decode(path):

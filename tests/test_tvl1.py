@@ -15,7 +15,7 @@ from tvl1_flow import agreement, end_point_error, stored_pairs
 from watching import Watching
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.stages import extract_flow
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.views.batched_flow import FramePair

@@ -15,7 +15,7 @@ import torch
 from tvl1_bench import DEVICE, FEW, Bench, crops, moved
 from tvl1_flow import end_point_error
 
-from vidssl.errors import SlowerWay
+from vidssl.base.errors import SlowerWay
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.tvl1 import solver
 from vidssl.views.tvl1.median import median_5x5

@@ -8,9 +8,9 @@ import torch
 from methods import METHODS, batch, encoder
 from stubs import StubEncoder
 
+from vidssl.base.errors import UsageError
 from vidssl.clips import ClipBatch
 from vidssl.engine import train_step
-from vidssl.errors import UsageError
 from vidssl.objectives import Clock, ViCC, ViCCConfig, ViCCCross, ViCCCrossConfig
 from vidssl.objectives.recent import RecentFeatures
 from vidssl.objectives.vicc import swapped_prediction

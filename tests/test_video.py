@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from video_files import moving_square, write_sound, write_video
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.video import (
     UnreadableVideo,
     decode,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from video_files import moving_square
 
-from vidssl.errors import UsageError, VidsslError
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.resizing import resize
 from vidssl.views import VIEWS, get_view
 from vidssl.views.flow import quantise, to_pixels

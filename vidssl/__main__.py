@@ -4,8 +4,8 @@ import sys
 import warnings
 from typing import Any
 
-from vidssl.errors import SlowerWay
-from vidssl.interrupts import leave_at_once
+from vidssl.base.errors import SlowerWay
+from vidssl.base.signals import leave_at_once
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
 
 def _end_as_rank(code: object) -> None:
     """Ends the process if it is one of several that train together."""
-    distributed = sys.modules.get("vidssl.distributed")  # there if the command had use for it
+    distributed = sys.modules.get("vidssl.base.distributed")  # there if the command had use for it
     if distributed is not None:
         distributed.leave(code if isinstance(code, int) else int(code is not None))
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vidssl.errors import VidsslError, nearest_name
-from vidssl.files import atomic_write
+from vidssl.base.errors import VidsslError, nearest_name
+from vidssl.base.files import atomic_write
 
 ANNOTATIONS_FILE = "annotations.csv"
 FIXED_COLUMNS = ("id", "label", "group")

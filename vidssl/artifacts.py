@@ -24,9 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidssl.errors import Interrupted, MissingInput, UsageError, VidsslError, nearest_name
-from vidssl.files import file_digest, fsync_folder, write_json
-from vidssl.locks import file_lock, is_locked
+from vidssl.base.errors import (
+    Interrupted,
+    MissingInput,
+    UsageError,
+    VidsslError,
+    nearest_name,
+)
+from vidssl.base.files import file_digest, fsync_folder, write_json
+from vidssl.base.locks import file_lock, is_locked
 from vidssl.version import VERSION
 
 WORKSPACE_FORMAT = 1

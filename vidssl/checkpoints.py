@@ -18,10 +18,10 @@ import torch
 
 from vidssl.artifacts import Artifact, canonical_digest
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.errors import VidsslError
-from vidssl.files import atomic_write, file_digest
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import atomic_write, file_digest
+from vidssl.base.text import counted
 from vidssl.version import VERSION
-from vidssl.words import counted
 
 ENCODER_FORMAT = 1
 TENSORS_FORMAT = 1

@@ -26,7 +26,7 @@ from vidssl.augment import (
     draw_moments,
     draw_views,
 )
-from vidssl.errors import require
+from vidssl.base.errors import require
 from vidssl.sampling import clip_indices, random_start
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE, mirrored

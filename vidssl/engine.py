@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vidssl import distributed
 from vidssl.backbones import Encoder
 from vidssl.backbones.recompute import recompute_activations
+from vidssl.base import distributed
+from vidssl.base.errors import Interrupted, VidsslError
+from vidssl.base.progress import SILENT, Progress, Task
+from vidssl.base.signals import stop_requests
 from vidssl.clips import ClipBatch
 from vidssl.collapse import sentence, signs_of_collapse
-from vidssl.errors import Interrupted, VidsslError
-from vidssl.interrupts import stop_requests
 from vidssl.objectives import Clock, Objective, StepOutput
 from vidssl.objectives.health import health_of_views
 from vidssl.optimisation import TrainSpec, learning_rate, make_optimizer, set_learning_rate
-from vidssl.progress import SILENT, Progress, Task
 from vidssl.resume import load_resume, save_resume
 from vidssl.training_log import Row, TrainingLog
 

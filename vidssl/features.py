@@ -29,9 +29,9 @@ import torch
 
 from vidssl.augment import Box, centre_square, crop_resize
 from vidssl.backbones import EncoderSpec
-from vidssl.errors import UsageError, VidsslError, nearest_name
-from vidssl.files import atomic_write
-from vidssl.machine import cores
+from vidssl.base.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.files import atomic_write
+from vidssl.base.resources import cores
 from vidssl.sampling import clip_indices, published_hop, window_starts
 from vidssl.version import VERSION
 from vidssl.views import get_view

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vidssl.annotations import read_table
-from vidssl.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.text import agree, counted
 from vidssl.video import Source
-from vidssl.words import agree, counted
 
 Row = dict[str, str]
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from vidssl.augment import AugmentSpec
+from vidssl.base.errors import VidsslError
+from vidssl.base.resources import cores
+from vidssl.base.text import counted
 from vidssl.batches import Pending, batch_maker
 from vidssl.clips import ClipBatch, ClipSampler, ClipSpec, TrainingVideos
-from vidssl.errors import VidsslError
-from vidssl.machine import cores
-from vidssl.words import counted
 
 DECODED_AHEAD = 2  # steps whose clips threads are at, beside the next one
 SHOWN_AHEAD = 1  # steps whose batches are on a CUDA device, beside the one that trains

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidssl.errors import UsageError, nearest_name, require
+from vidssl.base.errors import UsageError, nearest_name, require
 from vidssl.larc import LARC
 
 OPTIMIZERS = ("adam", "sgd", "larc")

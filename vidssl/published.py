@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.errors import UsageError, VidsslError, nearest_name
-from vidssl.words import counted
+from vidssl.base.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.text import counted
 
 Rename = Callable[[str], str]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidssl import distributed
-from vidssl.errors import VidsslError
-from vidssl.files import atomic_write
+from vidssl.base import distributed
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import atomic_write
+from vidssl.base.text import counted
 from vidssl.version import VERSION
-from vidssl.words import counted
 
 RESUME_FORMAT = 1
 RESUME_FILE = "resume.pt"

@@ -26,9 +26,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidssl.errors import VidsslError
-from vidssl.interrupts import deaf_children
-from vidssl.progress import SILENT, Progress
+from vidssl.base.errors import VidsslError
+from vidssl.base.progress import SILENT, Progress
+from vidssl.base.signals import deaf_children
 
 SIZE = (128, 128)  # width, height
 FRAMES = 32

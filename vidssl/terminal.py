@@ -24,16 +24,16 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from vidssl.artifacts import Workspace
+from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.progress import Progress
+from vidssl.base.settings import flat
+from vidssl.base.signals import work_begins
+from vidssl.base.text import counted
 from vidssl.console import make_progress
-from vidssl.errors import UsageError, VidsslError
-from vidssl.interrupts import work_begins
 from vidssl.narrow import fitted
-from vidssl.progress import Progress
-from vidssl.settings import flat
 from vidssl.stages.headline import COLLAPSED, headline
 from vidssl.stages.result import PartReport, StageResult
 from vidssl.tables import forecast_table
-from vidssl.words import counted
 
 Result = TypeVar("Result")
 

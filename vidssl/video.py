@@ -18,7 +18,7 @@ import av
 import cv2
 import numpy as np
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 
 _SUFFIXES = (
     ".3gp .asf .avi .divx .f4v .flv .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob "

@@ -24,8 +24,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vidssl import distributed
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.base import distributed
 from vidssl.clips import ClipBatch
 from vidssl.engine import Place, over_ranks, prepare, train_step
 from vidssl.objectives import OBJECTIVES, Clock, Objective

@@ -29,8 +29,8 @@ import torch
 
 from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace
+from vidssl.base.files import file_digest
 from vidssl.engine import Place, fit
-from vidssl.files import file_digest
 from vidssl.loader import ClipLoader
 from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardWriter, VideoRecord

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from vidssl.artifacts import Workspace
-from vidssl.progress import SILENT
+from vidssl.base.progress import SILENT
 from vidssl.resizing import short_side
 from vidssl.shards import VideoRecord
 from vidssl.stages.extract_flow import (

@@ -23,7 +23,7 @@ from typing import Any
 from rendered import make_pack
 
 from vidssl.artifacts import Workspace
-from vidssl.machine import cores
+from vidssl.base.resources import cores
 from vidssl.stages import pretrain
 from vidssl.training_log import read_log
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.files import file_digest
+from vidssl.base.files import file_digest
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.synthetic import FPS, MOTIONS, render
 from vidssl.views import get_view

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from vidssl.errors import UsageError, nearest_name, require
+from vidssl.base.errors import UsageError, nearest_name, require
 from vidssl.views import VIEWS
 from vidssl.views.view import NATIVE
 

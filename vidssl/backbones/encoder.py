@@ -19,7 +19,7 @@ from vidssl.backbones.r2plus1d import R2Plus1D
 from vidssl.backbones.s3d import S3D
 from vidssl.backbones.tiny import Tiny
 from vidssl.backbones.torchvision_resnets import r2plus1d_18, r3d_18
-from vidssl.errors import UsageError, nearest_name
+from vidssl.base.errors import UsageError, nearest_name
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "s3d": S3D,

@@ -2,12 +2,12 @@
 
 import torch
 
+from vidssl.base.errors import UsageError
 from vidssl.batches.contract import BatchMaker, Pending
 from vidssl.batches.encoded import FromEncoded
 from vidssl.batches.network_input import network_input
 from vidssl.batches.on_device import FromRegions
 from vidssl.batches.on_host import OnHost
-from vidssl.errors import UsageError
 
 __all__ = [
     "DECODERS",

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from vidssl.augment import within
+from vidssl.base.errors import UsageError
 from vidssl.batches.contract import Pending, by_view
 from vidssl.batches.jpeg import decode_jpegs
 from vidssl.batches.on_device import Colours, OnDevice
 from vidssl.batches.regions import Region
 from vidssl.clips import ClipBatch, ClipSampler, DrawnView, ReaderAround
-from vidssl.errors import UsageError
 from vidssl.views import get_view
 
 

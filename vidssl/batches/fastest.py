@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import torch
 
 from vidssl.augment import ColourDraw
+from vidssl.base.errors import SlowerWay
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.regions import Region
 from vidssl.clips import ClipSampler
-from vidssl.errors import SlowerWay
 from vidssl.views import get_view
 
 SAMPLES = 2

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 
 RGB, GREY = "RGB", "GRAY"
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vidssl.base.errors import UsageError
 from vidssl.cli.app import command
 from vidssl.cli.options import (
     BatchOption,
@@ -29,7 +30,6 @@ from vidssl.cli.options import (
     SplitOption,
 )
 from vidssl.cli.values import names_in, pairs_from, settings_from
-from vidssl.errors import UsageError
 from vidssl.terminal import Terminal
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 
 
 def settings_from(texts: list[str] | None, **named: Any) -> tuple[tuple[str, Any], ...]:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
+from vidssl.base.distributed import gather, with_shuffled_batch
+from vidssl.base.errors import UsageError
 from vidssl.clips import ClipBatch
-from vidssl.distributed import gather, with_shuffled_batch
-from vidssl.errors import UsageError
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, projection_width
 from vidssl.objectives.health import nearest_has_same_label
 from vidssl.objectives.infonce import InfoNCEConfig

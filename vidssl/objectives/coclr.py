@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from vidssl.backbones import Encoder
+from vidssl.base.errors import require
 from vidssl.clips import ClipBatch
-from vidssl.errors import require
 from vidssl.objectives.contract import Clock, Needs, projection_width
 from vidssl.objectives.health import mean_where
 from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
 from vidssl.backbones.dense import unit_channels
+from vidssl.base.distributed import gather_with_gradient
+from vidssl.base.errors import UsageError, require
 from vidssl.clips import ClipBatch
-from vidssl.distributed import gather_with_gradient
-from vidssl.errors import UsageError, require
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.cpc import (
     CPCConfig,

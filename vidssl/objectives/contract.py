@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
+from vidssl.base.errors import UsageError
 from vidssl.clips import ClipBatch
-from vidssl.errors import UsageError
 
 
 def projection_width(method: str, encoder: Encoder) -> int:

@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidssl import distributed
 from vidssl.backbones import Encoder
 from vidssl.backbones.dense import unit_channels
+from vidssl.base import distributed
+from vidssl.base.distributed import gather_with_gradient
+from vidssl.base.errors import UsageError, require
+from vidssl.base.text import counted
 from vidssl.clips import ClipBatch
-from vidssl.distributed import gather_with_gradient
-from vidssl.errors import UsageError, require
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.dropout import seeded_dropout
 from vidssl.objectives.health import nearest_has_same_label, paired_cosines
-from vidssl.words import counted
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vidssl import distributed
+from vidssl.base import distributed
 from vidssl.objectives.contract import Clock
 
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.base.errors import VidsslError, require
 from vidssl.clips import ClipBatch
-from vidssl.errors import VidsslError, require
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.dropout import seeded_dropout
 

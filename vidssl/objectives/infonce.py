@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from vidssl.backbones import Encoder
+from vidssl.base.distributed import gather, with_shuffled_batch
+from vidssl.base.errors import require
 from vidssl.clips import ClipBatch
-from vidssl.distributed import gather, with_shuffled_batch
-from vidssl.errors import require
 from vidssl.objectives.contract import (
     Clock,
     Needs,

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
+from vidssl.base.errors import require
 from vidssl.clips import ClipBatch
-from vidssl.errors import require
 from vidssl.objectives.contract import Clock, StepOutput
 from vidssl.objectives.finetune import Classifier, Finetune, FinetuneConfig, no_dropout
 

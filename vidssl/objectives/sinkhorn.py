@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidssl.distributed import max_over_ranks, sum_over_ranks, world_size
+from vidssl.base.distributed import max_over_ranks, sum_over_ranks, world_size
 
 
 @torch.no_grad()

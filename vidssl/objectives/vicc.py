@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
+from vidssl.base.distributed import with_shuffled_batch, world_size
+from vidssl.base.errors import UsageError, require
 from vidssl.clips import ClipBatch
-from vidssl.distributed import with_shuffled_batch, world_size
-from vidssl.errors import UsageError, require
 from vidssl.objectives.contract import (
     Clock,
     Needs,

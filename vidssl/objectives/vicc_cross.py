@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from vidssl.backbones import Encoder
+from vidssl.base.errors import UsageError
 from vidssl.clips import ClipBatch
-from vidssl.errors import UsageError
 from vidssl.objectives.contract import Clock, Needs, projection_width
 from vidssl.objectives.vicc import ViCC, ViCCConfig
 

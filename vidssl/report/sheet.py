@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidssl.errors import UsageError, VidsslError
-from vidssl.files import atomic_write
+from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.files import atomic_write
 from vidssl.report.lettering import (
     BOLD,
     MINUS,

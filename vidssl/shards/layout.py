@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 
 SHARD_KIND = "vidssl-shard"
 SHARD_FORMAT = 1

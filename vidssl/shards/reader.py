@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vidssl.errors import VidsslError, nearest_name
+from vidssl.base.errors import VidsslError, nearest_name
 from vidssl.shards.layout import (
     DamagedShard,
     Params,

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidssl.errors import VidsslError
-from vidssl.files import fsync_folder
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import fsync_folder
 from vidssl.shards.layout import SHARD_FORMAT, Params, VideoRecord, video_digest
 
 Entry = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.shards.layout import SHARD_FORMAT, SHARD_KIND, DamagedShard, Params
 from vidssl.version import VERSION
 

@@ -12,8 +12,8 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from vidssl.errors import VidsslError
-from vidssl.files import fsync_folder, full_disk_is_one_sentence
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import fsync_folder, full_disk_is_one_sentence
 from vidssl.shards.layout import (
     SHARD_FORMAT,
     SHARD_KIND,

@@ -21,16 +21,16 @@ from torch.nn.functional import normalize
 
 from vidssl.artifacts import Artifact, Run, Workspace
 from vidssl.backbones import Encoder, EncoderSpec, check_backbone
-from vidssl.errors import UsageError, nearest_name
+from vidssl.base.device import choose_device
+from vidssl.base.errors import UsageError, nearest_name
+from vidssl.base.progress import SILENT, Progress
+from vidssl.base.resources import cores
 from vidssl.features import Protocol, count_windows, extract
 from vidssl.linear_probe import ProbeConfig
-from vidssl.machine import cores
-from vidssl.progress import SILENT, Progress
 from vidssl.recipes import load_recipe
 from vidssl.shards import ShardReader
 from vidssl.stages.classification import ClassificationResult, Classified
 from vidssl.stages.classification import read_report as read_probe_report
-from vidssl.stages.device import choose_device
 from vidssl.stages.evaluation import Labelled, check_trainable, find_labels
 from vidssl.stages.inputs import find_pack
 from vidssl.stages.probe import probe_features, settings_of

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from vidssl.machine import cores
+from vidssl.base.resources import cores
 from vidssl.stages.video_pool import BeganAgain, Product, stream_videos
 from vidssl.video import Source
 from vidssl.views.batched_flow import BatchedFlow, FramePair

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vidssl.artifacts import Artifact
-from vidssl.files import atomic_write, write_json
+from vidssl.base.files import atomic_write, write_json
 from vidssl.neighbours import standard_error
 from vidssl.stages.evaluation import Labelled, Subject, checkpoints_of
 from vidssl.stages.result import StageResult

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
+from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.progress import SILENT, Progress
 from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec
-from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
-from vidssl.progress import SILENT, Progress
 from vidssl.recipes import Recipe
 from vidssl.stages import joint
 from vidssl.stages.inputs import find_checkpoint, find_pack, pack_of, training_data

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from vidssl.errors import VidsslError
-from vidssl.extras import require_extra
-from vidssl.interrupts import StopRequest, stop_requests
+from vidssl.base.errors import VidsslError
+from vidssl.base.extras import require_extra
+from vidssl.base.signals import StopRequest, stop_requests
 from vidssl.stages.video_pool import LOOK_UP_EVERY, Product, Work, attempt, end_if_asked
 from vidssl.version import VERSION
 from vidssl.video import Source

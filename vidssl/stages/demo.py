@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.machine import cores, one_thread
-from vidssl.progress import SILENT, Named, Progress
+from vidssl.base.device import choose_device
+from vidssl.base.parallel_jobs import Job, carry_out
+from vidssl.base.progress import SILENT, Named, Progress
+from vidssl.base.resources import cores, one_thread
+from vidssl.base.text import counted
 from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.stages.classification import ClassificationReport
-from vidssl.stages.device import choose_device
 from vidssl.stages.recall import RetrievalReport
 from vidssl.stages.result import StageResult
-from vidssl.stages.side_by_side import Job, carry_out
 from vidssl.synthetic import MOTIONS, write_clips
-from vidssl.words import counted
 
 RECIPE = "demo"
 APPEARANCE = ("colour-histogram", "mean-frame")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.errors import MissingInput, UsageError, VidsslError
-from vidssl.progress import Progress
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
+from vidssl.base.progress import Progress
 from vidssl.shards import ShardReader
 from vidssl.stages.quarantine import read_quarantine
 from vidssl.video import Source

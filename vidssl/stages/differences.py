@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidssl.artifacts import Artifact, Run
-from vidssl.progress import Progress
-from vidssl.settings import flat
+from vidssl.base.progress import Progress
+from vidssl.base.settings import flat
 
 MOST_SHOWN = 4
 ABSENT = "none"

@@ -11,14 +11,14 @@ import numpy as np
 
 from vidssl.annotations import EVERYTHING, SEEDED, Annotations, Selection
 from vidssl.artifacts import Artifact, Workspace, check_name
+from vidssl.base.device import choose_device
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
+from vidssl.base.text import agree, counted
 from vidssl.checkpoints import checkpoint_views
-from vidssl.errors import MissingInput, UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardReader
-from vidssl.stages.device import choose_device
 from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
 from vidssl.views import get_view
-from vidssl.words import agree, counted
 
 DEFAULT_STREAM = "rgb"
 FEWEST_TESTS = 30  # videos; of fewer, a standard error may be 9 points and more

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.base.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.extras import require_extra
+from vidssl.base.files import atomic_write, write_json
+from vidssl.base.progress import SILENT, Progress
 from vidssl.checkpoints import checkpoint_encoder, encoder_file
-from vidssl.errors import UsageError, VidsslError, nearest_name
-from vidssl.extras import require_extra
-from vidssl.files import atomic_write, write_json
-from vidssl.progress import SILENT, Progress
 from vidssl.stages.evaluation import find_encoder
 from vidssl.version import VERSION
 from vidssl.views import get_view

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from vidssl.artifacts import Artifact, Workspace, check_name
-from vidssl.errors import UsageError
-from vidssl.progress import SILENT, Progress
+from vidssl.base.device import choose_device
+from vidssl.base.errors import UsageError
+from vidssl.base.progress import SILENT, Progress
 from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.batched_extraction import Frames, extract_in_batches, in_chunks
-from vidssl.stages.device import choose_device
 from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part

@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 
 from vidssl.artifacts import Artifact, Workspace, check_name
-from vidssl.errors import UsageError
-from vidssl.machine import cores
-from vidssl.progress import SILENT, Progress
+from vidssl.base.device import choose_device
+from vidssl.base.errors import UsageError
+from vidssl.base.progress import SILENT, Progress
+from vidssl.base.resources import cores
+from vidssl.base.settings import configure
+from vidssl.base.text import counted
 from vidssl.resizing import resize, short_side
-from vidssl.settings import configure
 from vidssl.shards import SHARD_BYTES, VideoRecord
-from vidssl.stages.device import choose_device
 from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
@@ -36,7 +37,6 @@ from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.derive import Deriver
 from vidssl.views.strided import INTERPOLATION, stored_frame
-from vidssl.words import counted
 
 # Each has the network in the GPU's memory; several overlap decoding, network and encoding.
 WORKERS_ON_CUDA = 4

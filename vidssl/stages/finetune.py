@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from torch.nn import BatchNorm1d
 
-from vidssl import distributed
 from vidssl.artifacts import Artifact, Run, Workspace
+from vidssl.base import distributed
+from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.progress import SILENT, Progress
 from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.clips import TrainingVideos
-from vidssl.errors import UsageError, VidsslError
 from vidssl.features import Protocol
 from vidssl.objectives import OBJECTIVES, Objective
-from vidssl.progress import SILENT, Progress
 from vidssl.recipes import EvaluationSpec, Recipe, evaluation_of, load_recipe, own_table
 from vidssl.sampling import published_hop
 from vidssl.stages.classification import ClassificationResult

@@ -20,12 +20,13 @@ import safetensors
 import safetensors.numpy
 
 from vidssl.artifacts import Artifact, Workspace, canonical_digest
+from vidssl.base.device import choose_device
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import atomic_write, file_digest
+from vidssl.base.progress import SILENT, Progress
 from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
-from vidssl.errors import VidsslError
 from vidssl.features import Protocol
-from vidssl.files import atomic_write, file_digest
 from vidssl.objectives import OBJECTIVES, Classifier
-from vidssl.progress import SILENT, Progress
 from vidssl.stages.classification import (
     ClassificationResult,
     Classified,
@@ -34,7 +35,6 @@ from vidssl.stages.classification import (
     summary_of,
     write_report,
 )
-from vidssl.stages.device import choose_device
 from vidssl.stages.embed import drop_parts, in_parts
 from vidssl.stages.evaluation import Labelled, Subject
 from vidssl.stages.result import StageResult

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.errors import UsageError, VidsslError
-from vidssl.progress import SILENT, Progress
+from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.progress import SILENT, Progress
 from vidssl.resizing import resize
 from vidssl.shards import ShardReader
 

@@ -14,10 +14,10 @@ import numpy as np
 from vidssl.annotations import Annotations
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
+from vidssl.base.progress import SILENT, Progress
 from vidssl.checkpoints import checkpoint_encoder
 from vidssl.features import Features, Protocol
 from vidssl.neighbours import centred_unit
-from vidssl.progress import SILENT, Progress
 from vidssl.shards import ShardReader
 from vidssl.stages.embed import features_of
 from vidssl.stages.evaluation import Subject, in_words

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vidssl.artifacts import Artifact
-from vidssl.words import counted
+from vidssl.base.text import counted
 
 Summary = Mapping[str, Any]
 COLLAPSED = "collapsed"  # in a checkpoint's summary: a sentence on how its training went wrong

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import Encoder, EncoderSpec, check_backbone
+from vidssl.base.errors import MissingInput
+from vidssl.base.files import file_digest
+from vidssl.base.progress import SILENT, Progress
 from vidssl.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.clips import ClipSpec
-from vidssl.errors import MissingInput
-from vidssl.files import file_digest
 from vidssl.loader import ClipLoader
-from vidssl.progress import SILENT, Progress
 from vidssl.published import (
     get_method,
     import_state,

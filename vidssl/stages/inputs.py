@@ -9,9 +9,9 @@ import numpy as np
 
 from vidssl.annotations import Annotations
 from vidssl.artifacts import Artifact, Workspace
+from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.checkpoints import checkpoint_spec, checkpoint_views
 from vidssl.clips import TrainingVideos
-from vidssl.errors import MissingInput, VidsslError
 from vidssl.objectives import Objective
 from vidssl.shards import ShardReader
 from vidssl.views import get_view

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
+from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.progress import SILENT, Progress
 from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
-from vidssl.errors import UsageError, VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
-from vidssl.progress import SILENT, Progress
 from vidssl.recipes import Recipe
 from vidssl.stages.inputs import find_pack, pack_of, training_data
 from vidssl.stages.training import (

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.artifacts import Workspace, canonical_digest
-from vidssl.errors import VidsslError
-from vidssl.files import atomic_write
-from vidssl.locks import file_lock
-from vidssl.progress import SILENT, Progress
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import atomic_write
+from vidssl.base.locks import file_lock
+from vidssl.base.progress import SILENT, Progress
+from vidssl.base.text import counted
 from vidssl.stages.parts import Part, divide
 from vidssl.video import (
     Source,
@@ -35,7 +36,6 @@ from vidssl.video import (
     map_files,
     name_videos,
 )
-from vidssl.words import counted
 
 COLUMNS = ("path", "bytes", "mtime_ns", "fingerprint", "seconds")
 

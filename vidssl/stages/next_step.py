@@ -13,7 +13,7 @@ from shlex import quote
 
 from vidssl.annotations import Annotations
 from vidssl.artifacts import Artifact, Workspace
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.shards import ShardReader
 
 PAIR = ("rgb", "flow")

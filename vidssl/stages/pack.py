@@ -17,11 +17,12 @@ import cv2
 
 from vidssl.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
 from vidssl.artifacts import Artifact, Workspace, check_name
-from vidssl.errors import UsageError
-from vidssl.files import file_digest
+from vidssl.base.errors import UsageError
+from vidssl.base.files import file_digest
+from vidssl.base.locks import file_lock
+from vidssl.base.progress import SILENT, Progress
+from vidssl.base.text import counted
 from vidssl.labelling import check_labelling, label_videos
-from vidssl.locks import file_lock
-from vidssl.progress import SILENT, Progress
 from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
 from vidssl.stages.derived import Derived, check_views, choose_derived
@@ -36,7 +37,6 @@ from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
-from vidssl.words import counted
 
 # The centre crop of the published evaluation, 224 of 240 pixels, is 134 of 144: the 128 pixels
 # that a network sees are never enlarged.

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.artifacts import FileRecord, file_record
-from vidssl.errors import VidsslError
-from vidssl.files import fsync_folder, write_json
-from vidssl.locks import file_lock, is_locked
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import fsync_folder, write_json
+from vidssl.base.locks import file_lock, is_locked
+from vidssl.base.text import counted
 from vidssl.shards import ShardWriter, finished_videos, shard_files
 from vidssl.shards.layout import shard_name, shard_number
 from vidssl.stages.parts import Part
 from vidssl.stages.quarantine import QUARANTINE_FILE, Row, write_quarantine
-from vidssl.words import counted
 
 PARTS = "parts"
 PART_MANIFEST = "part.json"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 
 
 @dataclass(frozen=True)

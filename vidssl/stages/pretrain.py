@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vidssl.artifacts import Artifact, Workspace
+from vidssl.base.errors import VidsslError
+from vidssl.base.progress import SILENT, Progress
 from vidssl.checkpoints import checkpoint_encoder
-from vidssl.errors import VidsslError
 from vidssl.objectives import OBJECTIVES, Objective
-from vidssl.progress import SILENT, Progress
 from vidssl.recipes import Recipe
 from vidssl.stages.inputs import find_pack, training_data
 from vidssl.stages.result import StageResult

@@ -19,9 +19,11 @@ import numpy as np
 import safetensors.torch
 
 from vidssl.artifacts import Artifact, Run, Workspace, canonical_digest
-from vidssl.errors import VidsslError
+from vidssl.base.device import choose_device
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import atomic_write
+from vidssl.base.progress import SILENT, Progress
 from vidssl.features import Protocol
-from vidssl.files import atomic_write
 from vidssl.linear_probe import (
     LinearProbe,
     ProbeConfig,
@@ -30,7 +32,6 @@ from vidssl.linear_probe import (
     rate_for,
     train_probe,
 )
-from vidssl.progress import SILENT, Progress
 from vidssl.recipes import probe_config
 from vidssl.stages.classification import (
     ClassificationResult,
@@ -40,7 +41,6 @@ from vidssl.stages.classification import (
     summary_of,
     write_report,
 )
-from vidssl.stages.device import choose_device
 from vidssl.stages.embed import features_of, name_of
 from vidssl.stages.evaluation import (
     Labelled,

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidssl.files import atomic_write
+from vidssl.base.files import atomic_write
 
 QUARANTINE_FILE = "quarantine.csv"
 

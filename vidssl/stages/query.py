@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from vidssl.artifacts import Workspace
-from vidssl.errors import UsageError, VidsslError
+from vidssl.base.device import choose_device
+from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.progress import SILENT, Progress
 from vidssl.features import Features, Protocol, extract
 from vidssl.neighbours import centred_unit, top_k
-from vidssl.progress import SILENT, Progress
 from vidssl.report.sheet import check_sheet
 from vidssl.sampling import span
 from vidssl.shards import ShardReader
-from vidssl.stages.device import choose_device
 from vidssl.stages.evaluation import check_words, checkpoints_of, find_subjects, in_words
 from vidssl.stages.gallery import Gallery, Stream, open_gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult

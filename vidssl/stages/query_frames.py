@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.errors import UsageError, VidsslError
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.stages.extract_flow import extract_video
 from vidssl.stages.extract_view import derive_video
 from vidssl.stages.gallery import Gallery

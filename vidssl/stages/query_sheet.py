@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidssl.base.text import counted
 from vidssl.features import FrameSource
 from vidssl.report.lettering import DASH
 from vidssl.report.overlay import laid_over
@@ -19,7 +20,6 @@ from vidssl.stages.gallery import Gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer
 from vidssl.stages.query_frames import QueryFrames
 from vidssl.views import get_view
-from vidssl.words import counted
 
 NEIGHBOUR_FRAMES = 3
 QUERY_FRAMES = 4

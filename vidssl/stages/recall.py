@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vidssl.artifacts import Artifact, Run, canonical_digest
-from vidssl.files import atomic_write, write_json
+from vidssl.base.files import atomic_write, write_json
 from vidssl.neighbours import (
     PUBLISHED_KS,
     Neighbours,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vidssl.artifacts import Artifact, Workspace
+from vidssl.base.device import choose_device
+from vidssl.base.progress import SILENT, Progress
 from vidssl.features import Protocol
-from vidssl.progress import SILENT, Progress
-from vidssl.stages.device import choose_device
 from vidssl.stages.embed import features_of, recipe_of
 from vidssl.stages.evaluation import (
     check_words,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vidssl.artifacts import Artifact, Run
-from vidssl.machine import cores
-from vidssl.progress import Progress
+from vidssl.base.progress import Progress
+from vidssl.base.resources import cores
 from vidssl.shards import ShardReader
 from vidssl.stages.manifest import Share, share_plan
 from vidssl.stages.part_folders import accounted_for

@@ -10,9 +10,20 @@ from typing import Any
 
 import torch
 
-from vidssl import distributed
 from vidssl.artifacts import Artifact, Run, Workspace, check_name
 from vidssl.backbones import Encoder, EncoderSpec
+from vidssl.base import distributed
+from vidssl.base.device import choose_device
+from vidssl.base.errors import (
+    MissingInput,
+    UsageError,
+    VidsslError,
+    nearest_name,
+    require,
+)
+from vidssl.base.progress import SILENT, Progress
+from vidssl.base.resources import cores
+from vidssl.base.text import agree, counted
 from vidssl.batches import batch_maker
 from vidssl.checkpoints import (
     checkpoint_tensors,
@@ -23,13 +34,9 @@ from vidssl.checkpoints import (
 from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.decoded_frames import decoded_once
 from vidssl.engine import Place, collapse, fit
-from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name, require
 from vidssl.loader import ClipLoader
-from vidssl.machine import cores
 from vidssl.objectives import METHODS, OBJECTIVES, Objective
-from vidssl.progress import SILENT, Progress
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
-from vidssl.stages.device import choose_device
 from vidssl.stages.differences import nothing_to_resume, tell_of_others
 from vidssl.stages.forecast import Forecast
 from vidssl.stages.headline import COLLAPSED
@@ -38,7 +45,6 @@ from vidssl.stages.result import StageResult
 from vidssl.stages.trial import CountedFrames, try_out
 from vidssl.training_log import Row
 from vidssl.views import get_view
-from vidssl.words import agree, counted
 
 # Of the last row of the log, what an artifact's summary keeps.
 FIGURES = (

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidssl import distributed
+from vidssl.base import distributed
+from vidssl.base.progress import Progress
+from vidssl.base.resources import free_memory
 from vidssl.clips import ClipBatch, FrameReader, ReaderAround
 from vidssl.engine import Meter, Place, fastest_kernels, over_ranks, prepare, train_step
 from vidssl.loader import DECODED_AHEAD, ClipLoader
-from vidssl.machine import free_memory
 from vidssl.objectives import Clock, Objective
 from vidssl.optimisation import TrainSpec, learning_rate, set_learning_rate
-from vidssl.progress import Progress
 from vidssl.stages.forecast import Forecast
 
 WARM = 3  # steps before those that are timed: they find batches ready, and compile

@@ -21,9 +21,14 @@ from typing import Any
 
 import cv2
 
-from vidssl.errors import Interrupted, VidsslError
-from vidssl.interrupts import StopRequest, deaf_children, end_with_parent, stop_requests
-from vidssl.machine import cores
+from vidssl.base.errors import Interrupted, VidsslError
+from vidssl.base.resources import cores
+from vidssl.base.signals import (
+    StopRequest,
+    deaf_children,
+    end_with_parent,
+    stop_requests,
+)
 from vidssl.shards import VideoRecord
 from vidssl.video import Source
 

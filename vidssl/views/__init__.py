@@ -9,7 +9,7 @@ none of it.
 
 from __future__ import annotations
 
-from vidssl.errors import UsageError, nearest_name
+from vidssl.base.errors import UsageError, nearest_name
 from vidssl.views.flow import FlowView
 from vidssl.views.mask import MaskView
 from vidssl.views.plugins import VARIABLE, plugin_views

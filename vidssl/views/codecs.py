@@ -10,7 +10,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 
 WEBP_SIDE = 16383
 NO_PICTURE = "the blob is no picture that OpenCV can read"

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.errors import UsageError, VidsslError, nearest_name
 from vidssl.resizing import short_side
 from vidssl.views.batched_flow import BatchedFlow, FramePair
 

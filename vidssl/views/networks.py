@@ -21,8 +21,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from vidssl.errors import MissingInput, UsageError, VidsslError, nearest_name
-from vidssl.files import file_digest
+from vidssl.base.errors import (
+    MissingInput,
+    UsageError,
+    VidsslError,
+    nearest_name,
+)
+from vidssl.base.files import file_digest
 from vidssl.resizing import resize, short_side
 from vidssl.views.derive import Deriver
 from vidssl.views.rgb import IMAGENET_MEAN, IMAGENET_STD

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 from vidssl.views.view import View
 
 VARIABLE = "VIDSSL_VIEWS"

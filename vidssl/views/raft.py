@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
 from vidssl.views.networks import Weights, find_weights, load_network
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import cv2
 import numpy as np
 
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 from vidssl.views.codecs import get_codec
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidssl.distributed import local_device
-from vidssl.extras import require_extra
+from vidssl.base.distributed import local_device
+from vidssl.base.extras import require_extra
 from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.solver import Work, solve

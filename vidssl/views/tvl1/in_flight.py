@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.slots import Flows, Slots, Snapshot, bytes_per_tile, tiles_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 
 SMALLEST = 3  # pixels of the short side: gradients need that many
 SMALLEST_SCALE = 16  # pixels of a side: the pyramid ends above that

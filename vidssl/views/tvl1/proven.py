@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vidssl.errors import SlowerWay
+from vidssl.base.errors import SlowerWay
 from vidssl.views.batched_flow import BatchedFlow, FramePair
 from vidssl.views.tvl1.in_flight import PairsInFlight
 from vidssl.views.tvl1.parameters import Parameters

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.views.tvl1 import kernels
 from vidssl.views.tvl1.kernels import TILE_H, TILE_W
 from vidssl.views.tvl1.parameters import Parameters

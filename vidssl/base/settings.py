@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from vidssl.errors import UsageError, nearest_name
+from vidssl.base.errors import UsageError, nearest_name
 
 _Config = TypeVar("_Config")
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 
 LOOK_OF_OTHERS = 0.3  # seconds for which a look at a lock (is_locked) may be in the way
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from vidssl.errors import Interrupted
+from vidssl.base.errors import Interrupted
 
 # ── before there is work ─────────────────────────────────────────────────────────────────────
 

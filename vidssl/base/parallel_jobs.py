@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from vidssl.errors import Interrupted, VidsslError
-from vidssl.interrupts import (
+from vidssl.base.errors import Interrupted, VidsslError
+from vidssl.base.progress import Progress
+from vidssl.base.relayed_progress import Shower, Teller, Told
+from vidssl.base.signals import (
     StopRequest,
     deaf,
     deaf_children,
@@ -25,8 +27,6 @@ from vidssl.interrupts import (
     heed_parent,
     stop_requests,
 )
-from vidssl.progress import Progress
-from vidssl.relayed_progress import Shower, Teller, Told
 
 LOOK_UP_EVERY = 0.2  # seconds between two looks whether a signal came
 STOPPING = "stopping: saving what is done …"  # it may take seconds

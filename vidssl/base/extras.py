@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 
 
 def require_extra(extra: str, what: str, *modules: str, more: str = "") -> None:

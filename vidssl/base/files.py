@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vidssl.errors import VidsslError
+from vidssl.base.errors import VidsslError
 
 
 def file_digest(path: Path) -> str:

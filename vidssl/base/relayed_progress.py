@@ -8,7 +8,7 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
-from vidssl.progress import Progress, Task
+from vidssl.base.progress import Progress, Task
 
 
 @dataclass(frozen=True)

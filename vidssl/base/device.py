@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-from vidssl.errors import UsageError
+from vidssl.base.errors import UsageError
 
 
 def choose_device(wanted: str | None) -> str:
