@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from vidssl.views.derive import Deriver
-from vidssl.views.stacked import StackedView
+from vidssl.views.deriver import Deriver
+from vidssl.views.stacked_channels import StackedView
 
 
 @dataclass(frozen=True)

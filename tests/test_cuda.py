@@ -35,12 +35,12 @@ from vidssl.objectives import Clock
 from vidssl.optimisation import TrainSpec, make_optimizer
 from vidssl.views import get_view
 from vidssl.views.batched_flow import FramePair
-from vidssl.views.detection import ask_heads, detect, surest
 from vidssl.views.flow_algorithms import RAFT_PRESETS
-from vidssl.views.keypoints import KeypointConfig, KeypointDeriver, heatmaps
-from vidssl.views.networks import imagenet_input
-from vidssl.views.person_mask import MaskConfig, MaskDeriver
+from vidssl.views.keypoint_rcnn import KeypointConfig, KeypointDeriver, heatmaps
+from vidssl.views.person_segmentation import MaskConfig, MaskDeriver
 from vidssl.views.raft import Raft, RaftFlow, with_weights
+from vidssl.views.rcnn import ask_heads, detect, surest
+from vidssl.views.torchvision_networks import imagenet_input
 
 SCRIPT = Path(__file__).parent / "cuda" / "run_all.py"
 sys.path.append(str(SCRIPT.parent))

@@ -8,7 +8,7 @@ import torch
 from small_networks import noise_frames, random_network
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 
-from vidssl.views.detection import (
+from vidssl.views.rcnn import (
     ask_heads,
     box_coordinates,
     detect,
@@ -16,7 +16,7 @@ from vidssl.views.detection import (
     scale_boxes,
     surest,
 )
-from vidssl.views.networks import imagenet_input
+from vidssl.views.torchvision_networks import imagenet_input
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ CHECK = """
 import sys
 import vidssl.synthetic
 {imports}
-heavy = {{"av", "vidssl.video", "vidssl.views.flow_algorithms", "vidssl.views.networks"}}
+heavy = {{"av", "vidssl.video", "vidssl.views.flow_algorithms", "vidssl.views.torchvision_networks"}}
 heavy &= sys.modules.keys()
 assert not heavy, sorted(heavy)
 """

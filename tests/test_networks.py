@@ -11,8 +11,9 @@ import torch
 from small_networks import random_network, random_weights
 
 from vidssl.base.errors import MissingInput, VidsslError
-from vidssl.views.keypoints import TRAINED_WITHOUT_EPS, KeypointConfig, KeypointDeriver
-from vidssl.views.networks import (
+from vidssl.views.keypoint_rcnn import TRAINED_WITHOUT_EPS, KeypointConfig, KeypointDeriver
+from vidssl.views.person_segmentation import MaskConfig, MaskDeriver
+from vidssl.views.torchvision_networks import (
     BATCH_PIXELS,
     MOST_FRAMES,
     find_weights,
@@ -20,7 +21,6 @@ from vidssl.views.networks import (
     in_batches,
     load_network,
 )
-from vidssl.views.person_mask import MaskConfig, MaskDeriver
 
 MODEL = "lraspp_mobilenet_v3_large"
 OPTIONS = {"num_classes": 21, "weights_backbone": None}
@@ -153,14 +153,14 @@ def test_weights_as_torchvisions_own_training_saves_them(tmp_path, weights):
 
 def test_the_published_keypoint_weights_are_used_without_eps(tmp_path, monkeypatch):
     """As torchvision does, which knows them by their name."""
-    from vidssl.views import keypoints
-    from vidssl.views.networks import Weights
+    from vidssl.views import keypoint_rcnn
+    from vidssl.views.torchvision_networks import Weights
 
     path = tmp_path / "coco.pth"
     network = random_network("keypointrcnn_resnet50_fpn")
     torch.save(network.state_dict(), path)
     for digest, eps in ((TRAINED_WITHOUT_EPS + "0" * 56, 0.0), ("0" * 64, 1e-5)):
-        monkeypatch.setattr(keypoints, "find_weights", lambda *_, d=digest: Weights(path, d))
+        monkeypatch.setattr(keypoint_rcnn, "find_weights", lambda *_, d=digest: Weights(path, d))
         made = KeypointDeriver(KeypointConfig()).network
         norms = [part for part in made.modules() if isinstance(part, torch.nn.BatchNorm2d)]
         assert len(norms) > 50 and {norm.eps for norm in norms} == {eps}

@@ -9,10 +9,15 @@ from small_networks import noise_frames, random_network, random_weights
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from vidssl.base.errors import UsageError
-from vidssl.views import get_view, person_mask
-from vidssl.views.detection import Detections
-from vidssl.views.networks import imagenet_input
-from vidssl.views.person_mask import MaskConfig, MaskDeriver, masks_of_pixels, paste
+from vidssl.views import get_view, person_segmentation
+from vidssl.views.person_segmentation import (
+    MaskConfig,
+    MaskDeriver,
+    masks_of_pixels,
+    paste,
+)
+from vidssl.views.rcnn import Detections
+from vidssl.views.torchvision_networks import imagenet_input
 
 
 def smooth_masks(count: int, seed: int = 0) -> torch.Tensor:
@@ -79,8 +84,8 @@ def injected(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
             logits[row, own] = 100.0
         return logits
 
-    monkeypatch.setattr(person_mask, "detect", found)
-    monkeypatch.setattr(person_mask, "ask_heads", heads)
+    monkeypatch.setattr(person_segmentation, "detect", found)
+    monkeypatch.setattr(person_segmentation, "ask_heads", heads)
 
 
 @pytest.fixture(scope="module")

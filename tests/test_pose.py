@@ -11,9 +11,9 @@ from small_networks import noise_frames, random_weights
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 
 from vidssl.views import get_view
-from vidssl.views.detection import Detections
-from vidssl.views.keypoints import KeypointConfig, KeypointDeriver, heatmaps
+from vidssl.views.keypoint_rcnn import KeypointConfig, KeypointDeriver, heatmaps
 from vidssl.views.pose import JOINTS, SWAPPED
+from vidssl.views.rcnn import Detections
 
 POSE = get_view("pose")
 
@@ -216,7 +216,7 @@ def test_nobody_is_found_at_an_impossible_score(deriver):
 
 def test_an_injected_person_comes_out_where_it_is(deriver, monkeypatch):
     """Boxes and logits put in behind the detector, through scaling, 8 bits and the codec."""
-    from vidssl.views import keypoints
+    from vidssl.views import keypoint_rcnn
 
     joints = joints_of(FACING) * 2  # in a frame of 192×256
     box = torch.tensor([60.0, 8.0, 196.0, 188.0])
@@ -229,8 +229,8 @@ def test_an_injected_person_comes_out_where_it_is(deriver, monkeypatch):
         )
 
     cells = (joints + 0.5 - box[:2].numpy()) / (box[2:] - box[:2]).numpy() * 56 - 0.5
-    monkeypatch.setattr(keypoints, "detect", one_person)
-    monkeypatch.setattr(keypoints, "ask_heads", lambda *_: logits_of(cells[None]))
+    monkeypatch.setattr(keypoint_rcnn, "detect", one_person)
+    monkeypatch.setattr(keypoint_rcnn, "ask_heads", lambda *_: logits_of(cells[None]))
     frame = np.zeros((192, 256, 3), np.uint8)
     (derived,) = deriver.derive(iter([frame]), 1, 96)
     stored = POSE.decode(POSE.encode(derived))

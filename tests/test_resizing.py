@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidssl.resizing import resize, short_side
+from vidssl.views.resize import resize, short_side
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 17])

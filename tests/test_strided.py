@@ -12,7 +12,7 @@ import pytest
 
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
-from vidssl.views.strided import read_strided, stored_frame
+from vidssl.views.frame_interpolation import read_strided, stored_frame
 
 MASK = get_view("mask")
 

@@ -22,10 +22,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidssl.resizing import short_side
 from vidssl.video import decode
 from vidssl.views import flow_algorithms, get_view
 from vidssl.views.flow import quantise, to_pixels
+from vidssl.views.resize import short_side
 
 WORKING = (240, 171, 128)  # short side on which flow is computed
 # (working size, bound in its pixels, stored short side)

@@ -23,7 +23,6 @@ import numpy as np
 
 from vidssl.artifacts import Workspace
 from vidssl.base.progress import SILENT
-from vidssl.resizing import short_side
 from vidssl.shards import VideoRecord
 from vidssl.stages.extract_flow import (
     WORKING_SIZE,
@@ -41,6 +40,7 @@ from vidssl.video import Source, decode, duration, find_videos, fingerprint
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
 from vidssl.views.flow_algorithms import get_flow_method
+from vidssl.views.resize import short_side
 
 RGB_PARAMS = {"codec": "jpeg90", "stored_size": RGB_SIZE}
 DATASETS = {"UCF101": (13_320, 2.5e6), "K400": (240_000, 65e6)}  # videos, frames

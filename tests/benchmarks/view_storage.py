@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from vidssl.views import get_view
-from vidssl.views.keypoints import heatmaps
-from vidssl.views.person_mask import paste
+from vidssl.views.keypoint_rcnn import heatmaps
+from vidssl.views.person_segmentation import paste
 
 FRAMES = 10
 SIZES = (192, 144, 96, 64)

@@ -16,7 +16,7 @@ import torchvision
 from vidssl.synthetic import MOTIONS, render
 from vidssl.views import get_view
 from vidssl.views.batched_flow import FramePair
-from vidssl.views.derive import Deriver
+from vidssl.views.deriver import Deriver
 from vidssl.views.flow_algorithms import RAFT_PRESETS, flow_method
 from vidssl.views.raft import with_weights
 

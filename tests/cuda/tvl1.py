@@ -33,11 +33,11 @@ import cv2
 import numpy as np
 import torch
 
-from vidssl.resizing import short_side
 from vidssl.synthetic import MOTIONS, render
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.flow import store_pixels
 from vidssl.views.flow_algorithms import TVL1_PRESETS, flow_method, working_frame
+from vidssl.views.resize import short_side
 from vidssl.views.tvl1.estimators import TorchTVL1
 from vidssl.views.tvl1.parameters import Parameters
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from vidssl.augment.area import shrink_by_area
 from vidssl.augment.drawing import Box
-from vidssl.resizing import MOST_CHANNELS
-from vidssl.resizing import resize as resize_frame
+from vidssl.views.resize import MOST_CHANNELS
+from vidssl.views.resize import resize as resize_frame
 
 Frames = Sequence[np.ndarray]  # uint8 [H, W, C] each, or [T, H, W, C] in one
 

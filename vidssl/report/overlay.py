@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from vidssl.resizing import resize
+from vidssl.views.resize import resize
 
 DIMMED = 0.45  # of the frame's brightness, where something is laid over it
 

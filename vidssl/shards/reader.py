@@ -27,7 +27,7 @@ from vidssl.shards.layout import (
 from vidssl.shards.tables import ShardTables, join_tables
 from vidssl.views import get_view
 from vidssl.views.flow import read_pixels
-from vidssl.views.strided import read_strided
+from vidssl.views.frame_interpolation import read_strided
 
 Frames = Sequence[int] | np.ndarray
 

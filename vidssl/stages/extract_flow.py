@@ -15,7 +15,6 @@ from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.batched_extraction import Frames, extract_in_batches, in_chunks
 from vidssl.stages.differences import tell_of_others
@@ -38,6 +37,7 @@ from vidssl.views.flow_algorithms import (
     in_pixels_of,
     working_frame,
 )
+from vidssl.views.resize import short_side
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".
 WORKING_SIZE = 240

@@ -22,7 +22,6 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.settings import configure
 from vidssl.base.text import counted
-from vidssl.resizing import resize, short_side
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
@@ -35,8 +34,9 @@ from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
-from vidssl.views.derive import Deriver
-from vidssl.views.strided import INTERPOLATION, stored_frame
+from vidssl.views.deriver import Deriver
+from vidssl.views.frame_interpolation import INTERPOLATION, stored_frame
+from vidssl.views.resize import resize, short_side
 
 # Each has the network in the GPU's memory; several overlap decoding, network and encoding.
 WORKERS_ON_CUDA = 4

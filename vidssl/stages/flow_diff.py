@@ -17,8 +17,8 @@ import numpy as np
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.resizing import resize
 from vidssl.shards import ShardReader
+from vidssl.views.resize import resize
 
 BIN = 0.001  # pixels: how finely quantiles are known
 BINS = 64_000  # beyond 64 pixels all errors count as one

@@ -23,7 +23,6 @@ from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.text import counted
 from vidssl.labelling import check_labelling, label_videos
-from vidssl.resizing import short_side
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
 from vidssl.stages.derived import Derived, check_views, choose_derived
 from vidssl.stages.differences import tell_of_others
@@ -37,6 +36,7 @@ from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
+from vidssl.views.resize import short_side
 
 # The centre crop of the published evaluation, 224 of 240 pixels, is 134 of 144: the 128 pixels
 # that a network sees are never enlarged.

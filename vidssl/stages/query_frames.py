@@ -23,8 +23,8 @@ from vidssl.stages.gallery import Gallery
 from vidssl.stages.pack import pack_video
 from vidssl.video import Source
 from vidssl.views import get_view
-from vidssl.views.derive import Deriver
-from vidssl.views.strided import read_strided
+from vidssl.views.deriver import Deriver
+from vidssl.views.frame_interpolation import read_strided
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 
 from vidssl.views.codecs import get_codec
 from vidssl.views.rgb import standardise_rgb
-from vidssl.views.stacked import StackedView
+from vidssl.views.stacked_channels import StackedView
 from vidssl.views.view import Presentation, mirrored, standardise
 
 if TYPE_CHECKING:

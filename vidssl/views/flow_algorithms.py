@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
-from vidssl.resizing import short_side
 from vidssl.views.batched_flow import BatchedFlow, FramePair
+from vidssl.views.resize import short_side
 
 Params = Mapping[str, Any]
 Estimate = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -1,7 +1,7 @@
 """The mask view: how much each pixel looks like a person's, in 8 bits.
 
 A stored frame is [H, W, 1]: 255 times a probability, never cut off at some threshold. Zero
-everywhere: nobody was found. :mod:`vidssl.views.person_mask` makes it.
+everywhere: nobody was found. :mod:`vidssl.views.person_segmentation` makes it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from vidssl.views.derive import Deriver
-from vidssl.views.stacked import StackedView
+from vidssl.views.deriver import Deriver
+from vidssl.views.stacked_channels import StackedView
 from vidssl.views.view import mirrored
 
 if TYPE_CHECKING:
@@ -39,6 +39,6 @@ class MaskView(StackedView):
         return x.flip(-1)
 
     def deriver(self) -> type[Deriver]:
-        from vidssl.views.person_mask import MaskDeriver  # a network: training needs none
+        from vidssl.views.person_segmentation import MaskDeriver  # a network: training needs none
 
         return MaskDeriver

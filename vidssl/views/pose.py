@@ -2,7 +2,7 @@
 
 A stored frame is [H, W, 17]: 255 times the share of the joint's probability that lies in a cell of
 the keypoint head's map, weighted by the detection's score and summed over people (CoCon's recipe;
-:mod:`vidssl.views.keypoints` makes it). Zero everywhere: nobody was found.
+:mod:`vidssl.views.keypoint_rcnn` makes it). Zero everywhere: nobody was found.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 import cv2
 import numpy as np
 
-from vidssl.views.derive import Deriver
-from vidssl.views.stacked import StackedView
+from vidssl.views.deriver import Deriver
+from vidssl.views.stacked_channels import StackedView
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +79,6 @@ class PoseView(StackedView):
         return (frame[..., None] * colour_J3).max(axis=2).astype(np.uint8)
 
     def deriver(self) -> type[Deriver]:
-        from vidssl.views.keypoints import KeypointDeriver  # a network: training needs none
+        from vidssl.views.keypoint_rcnn import KeypointDeriver  # a network: training needs none
 
         return KeypointDeriver

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vidssl.base.errors import VidsslError
 from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
-from vidssl.views.networks import Weights, find_weights, load_network
+from vidssl.views.torchvision_networks import Weights, find_weights, load_network
 
 MULTIPLE, LEAST = 8, 128
 BATCH_PIXELS = 2_500_000  # the table of all places against all grows with the square of them

@@ -19,7 +19,7 @@ from vidssl.views.codecs import get_codec
 if TYPE_CHECKING:
     import torch
 
-    from vidssl.views.derive import Deriver
+    from vidssl.views.deriver import Deriver
 
 NATIVE = "native"
 

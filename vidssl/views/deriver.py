@@ -25,7 +25,7 @@ class Deriver(ABC):
     Attributes:
         Config: frozen dataclass of its settings; the command line fills it by `--set`.
         stride: every how many frames it derives one, unless told; what lies between is
-            interpolated when it is read (:mod:`vidssl.views.strided`).
+            interpolated when it is read (:mod:`vidssl.views.frame_interpolation`).
         stored_size: short side at which its frames are stored, unless told; None: as they come.
 
     Args:

@@ -28,8 +28,8 @@ from vidssl.base.errors import (
     nearest_name,
 )
 from vidssl.base.files import file_digest
-from vidssl.resizing import resize, short_side
-from vidssl.views.derive import Deriver
+from vidssl.views.deriver import Deriver
+from vidssl.views.resize import resize, short_side
 from vidssl.views.rgb import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH_PIXELS = 4_000_000  # of network input that go through together on a GPU

@@ -18,8 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidssl.views.detection import ask_heads, detect, sample_boxes, scale_boxes, surest
-from vidssl.views.networks import NetworkDeriver, find_weights, half_precision
+from vidssl.views.rcnn import (
+    ask_heads,
+    detect,
+    sample_boxes,
+    scale_boxes,
+    surest,
+)
+from vidssl.views.torchvision_networks import NetworkDeriver, find_weights, half_precision
 
 COCO_PERSON = 1
 VOC_CLASSES, VOC_PERSON, VOC_BACKGROUND = 21, 15, 0

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vidssl.views.detection import (
+from vidssl.views.rcnn import (
     ask_heads,
     box_coordinates,
     detect,
@@ -24,7 +24,7 @@ from vidssl.views.detection import (
     scale_boxes,
     surest,
 )
-from vidssl.views.networks import NetworkDeriver, find_weights
+from vidssl.views.torchvision_networks import NetworkDeriver, find_weights
 
 PERSON = 1
 # The SHA-256 of torchvision's COCO_V1 begins so; it was trained with BatchNorm of eps 0.

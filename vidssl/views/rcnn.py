@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from vidssl.views.networks import half_precision
+from vidssl.views.torchvision_networks import half_precision
 
 DIVISOR = 32  # the deepest of the feature maps is that many times smaller
 
@@ -40,7 +40,7 @@ class Detections:
 
 
 def detect(rcnn: nn.Module, x_B3HW: Tensor) -> Detections:
-    """Finds boxes in frames that :func:`vidssl.views.networks.imagenet_input` made.
+    """Finds boxes in frames that :func:`vidssl.views.torchvision_networks.imagenet_input` made.
 
     What counts as found is up to the network's `box_score_thresh`.
     """
