@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.files import file_digest
 from vidssl.checkpoints import save_encoder, weights_digest
+from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.resume import save_resume
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import probe, retrieve

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidssl.annotations import Annotations, write_annotations
 from vidssl.base.errors import VidsslError
-from vidssl.labelling import GROUP_PATTERNS, label_videos
-from vidssl.video import Source
+from vidssl.dataset.annotations import Annotations, write_annotations
+from vidssl.dataset.labels import GROUP_PATTERNS, label_videos
+from vidssl.dataset.video import Source
 
 
 def sources(*names: str) -> list[Source]:

@@ -17,13 +17,13 @@ from video_files import moving_square, write_video
 
 from vidssl.artifacts import Workspace
 from vidssl.base.errors import Interrupted, VidsslError
+from vidssl.dataset.video import Source
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import dask_pool, extract_flow, pack
 from vidssl.stages.dask_pool import work_on_cluster
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.stages.video_pool import Product
-from vidssl.video import Source
 
 distributed = pytest.importorskip(
     "distributed", reason="dask.distributed is not installed: pip install 'vidssl[dask]'"

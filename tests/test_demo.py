@@ -18,8 +18,8 @@ from watching import Watching
 from vidssl.artifacts import Workspace
 from vidssl.base.errors import Interrupted
 from vidssl.base.progress import SILENT
+from vidssl.dataset.synthetic import write_clips
 from vidssl.stages import demo
-from vidssl.synthetic import write_clips
 from vidssl.tables import demo_tables
 
 CHECKPOINTS = {"rgb-infonce-long", "rgb-infonce", "flow-infonce", "rgb-coclr"}

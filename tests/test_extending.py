@@ -14,8 +14,8 @@ from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
 from vidssl.artifacts import Workspace
+from vidssl.dataset.video import decode
 from vidssl.shards import ShardReader
-from vidssl.video import decode
 from vidssl.views import get_view
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"

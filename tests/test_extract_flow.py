@@ -20,6 +20,7 @@ from video_files import moving_square, write_sound, write_video
 
 from vidssl.artifacts import Workspace
 from vidssl.base.errors import Interrupted, UsageError, VidsslError
+from vidssl.dataset.video import Source, decode, find_videos
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pools, video_pool
 from vidssl.stages.extract_flow import (
@@ -29,7 +30,6 @@ from vidssl.stages.extract_flow import (
     flow_params,
 )
 from vidssl.stages.video_pool import Product, work_on_videos
-from vidssl.video import Source, decode, find_videos
 from vidssl.views.flow import to_pixels
 from vidssl.views.flow_algorithms import derive_flow, get_flow_method
 
@@ -426,7 +426,7 @@ SLEEP = """
 import time
 from pathlib import Path
 from vidssl.stages.video_pool import work_on_videos
-from vidssl.video import Source
+from vidssl.dataset.video import Source
 
 def sleep(source):
     print("asleep", flush=True)

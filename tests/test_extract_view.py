@@ -13,11 +13,11 @@ from video_files import moving_square, write_video
 
 from vidssl.artifacts import Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
+from vidssl.dataset.video import decode, find_videos
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, extract_view, pack, pools
 from vidssl.stages.extract_view import ExtractView
 from vidssl.stages.video_pool import work_on_videos
-from vidssl.video import decode, find_videos
 from vidssl.views import all_views, get_view
 from vidssl.views.plugins import plugin_views
 

@@ -99,7 +99,7 @@ def third_parties(module: str) -> set[str]:
 
 def test_only_video_files_need_av_and_only_the_command_line_needs_typer_and_rich():
     for module in MODULES:
-        if module not in ("vidssl.video", "vidssl.synthetic"):
+        if module not in ("vidssl.dataset.video", "vidssl.dataset.synthetic"):
             assert "av" not in third_parties(module), module
         if FLOORS[place(module)] < FLOORS["tables"]:
             assert not third_parties(module) & {"typer", "rich", "click"}, module
@@ -110,9 +110,9 @@ def test_only_video_files_need_av_and_only_the_command_line_needs_typer_and_rich
 TRAINING = ("pretrain", "cotrain", "finetune", "embed", "probe", "retrieve")
 CHECK = """
 import sys
-import vidssl.synthetic
+import vidssl.dataset.synthetic
 {imports}
-heavy = {{"av", "vidssl.video", "vidssl.views.flow_algorithms", "vidssl.views.torchvision_networks"}}
+heavy = {{"av", "vidssl.dataset.video", "vidssl.views.flow_algorithms", "vidssl.views.torchvision_networks"}}
 heavy &= sys.modules.keys()
 assert not heavy, sorted(heavy)
 """

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from video_files import moving_square, write_video
 
-from vidssl.annotations import Annotations
 from vidssl.artifacts import Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
+from vidssl.dataset.annotations import Annotations
+from vidssl.dataset.video import decode, find_videos
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pack
 from vidssl.stages.derived import Derived
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
-from vidssl.video import decode, find_videos
 
 
 class Lines:

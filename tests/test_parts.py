@@ -20,6 +20,7 @@ from vidssl.artifacts import Workspace
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT
+from vidssl.dataset.video import Source, find_videos
 from vidssl.shards import ShardReader, VideoRecord
 from vidssl.stages import extract_flow, manifest, pack, part_folders, shard_run, status, verify
 from vidssl.stages.extract_flow import ExtractFlow
@@ -30,7 +31,6 @@ from vidssl.stages.parts import Part, choose_part, divide
 from vidssl.stages.result import StageResult
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, videos_digest
 from vidssl.stages.video_pool import Product
-from vidssl.video import Source, find_videos
 from vidssl.views import get_view
 
 # ── which part

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from watching import Watching
 
-from vidssl import synthetic
 from vidssl.base.errors import VidsslError
+from vidssl.dataset import synthetic
 
 
 def decode(path):

@@ -11,7 +11,7 @@ import pytest
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.base.errors import VidsslError
-from vidssl.video import (
+from vidssl.dataset.video import (
     UnreadableVideo,
     decode,
     duration,

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidssl.video import decode
+from vidssl.dataset.video import decode
 from vidssl.views import flow_algorithms, get_view
 from vidssl.views.flow import quantise, to_pixels
 from vidssl.views.resize import short_side

@@ -31,9 +31,9 @@ from vidssl.augment import POLICIES, AugmentSpec
 from vidssl.batches import FromRegions, Pending, network_input
 from vidssl.batches.regions import cut_regions, make_clip
 from vidssl.clips import ClipSampler, ClipSpec, TrainingVideos
+from vidssl.dataset.synthetic import FPS, MOTIONS, render
 from vidssl.loader import ClipLoader
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
-from vidssl.synthetic import FPS, MOTIONS, render
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
 

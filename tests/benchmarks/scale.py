@@ -27,9 +27,9 @@ import cv2
 import numpy as np
 import torch
 
-from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.files import file_digest
+from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.engine import Place, fit
 from vidssl.loader import ClipLoader
 from vidssl.objectives import OBJECTIVES

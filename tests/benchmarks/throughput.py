@@ -23,6 +23,13 @@ import numpy as np
 
 from vidssl.artifacts import Workspace
 from vidssl.base.progress import SILENT
+from vidssl.dataset.video import (
+    Source,
+    decode,
+    duration,
+    find_videos,
+    fingerprint,
+)
 from vidssl.shards import VideoRecord
 from vidssl.stages.extract_flow import (
     WORKING_SIZE,
@@ -36,7 +43,6 @@ from vidssl.stages.pack import RGB_SIZE, pack_video
 from vidssl.stages.parts import Part, divide
 from vidssl.stages.shard_run import ShardJob, carry_out, videos_digest
 from vidssl.stages.video_pool import Product
-from vidssl.video import Source, decode, duration, find_videos, fingerprint
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
 from vidssl.views.flow_algorithms import get_flow_method

@@ -25,8 +25,13 @@ import numpy as np
 import torch
 from tvl1_flow import agreement, end_point_error, stored_pairs
 
+from vidssl.dataset.video import (
+    decode,
+    duration,
+    find_videos,
+    frame_rate,
+)
 from vidssl.stages.extract_flow import WORKING_SIZE
-from vidssl.video import decode, duration, find_videos, frame_rate
 from vidssl.views.flow_algorithms import TVL1_PRESETS, Estimate, get_flow_method, working_frame
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.solver import solve

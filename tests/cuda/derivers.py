@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torchvision
 
-from vidssl.synthetic import MOTIONS, render
+from vidssl.dataset.synthetic import MOTIONS, render
 from vidssl.views import get_view
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.deriver import Deriver

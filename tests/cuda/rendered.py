@@ -11,11 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.files import file_digest
+from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
+from vidssl.dataset.synthetic import FPS, MOTIONS, render
 from vidssl.shards import ShardWriter, VideoRecord
-from vidssl.synthetic import FPS, MOTIONS, render
 from vidssl.views import get_view
 from vidssl.views.flow import MAP_NAME, quantise
 

@@ -45,10 +45,10 @@ from vidssl.artifacts import Artifact, Workspace
 from vidssl.batches import FromEncoded, FromRegions
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.on_device import OnDevice
+from vidssl.dataset.synthetic import MOTIONS
 from vidssl.loader import ClipLoader
 from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
 from vidssl.stages.training import TrainingPlan
-from vidssl.synthetic import MOTIONS
 from vidssl.training_log import read_log
 from vidssl.version import VERSION
 

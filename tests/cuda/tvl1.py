@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 import torch
 
-from vidssl.synthetic import MOTIONS, render
+from vidssl.dataset.synthetic import MOTIONS, render
 from vidssl.views.batched_flow import FramePair
 from vidssl.views.flow import store_pixels
 from vidssl.views.flow_algorithms import TVL1_PRESETS, flow_method, working_frame

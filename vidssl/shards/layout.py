@@ -35,7 +35,7 @@ class VideoRecord:
     """What a shard's table says of one video.
 
     Attributes:
-        id: see :class:`vidssl.video.Source`.
+        id: see :class:`vidssl.dataset.video.Source`.
         path: POSIX path relative to the root of the videos.
         fps: frames per second, 0.0 when unknown.
         frames: decoded frames of the source.

@@ -120,7 +120,7 @@ class BaselineOptions:
     Attributes:
         baselines: of :data:`HAND_MADE`; None: those whose view the pack has.
         encoders: untrained encoders to measure as well.
-        split, split_seed: as of :meth:`vidssl.annotations.Annotations.select`.
+        split, split_seed: as of :meth:`vidssl.dataset.annotations.Annotations.select`.
         seeds: of the untrained encoders' weights; one artifact each.
     """
 

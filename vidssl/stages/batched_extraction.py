@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.resources import cores
+from vidssl.dataset.video import Source
 from vidssl.stages.video_pool import BeganAgain, Product, stream_videos
-from vidssl.video import Source
 from vidssl.views.batched_flow import BatchedFlow, FramePair
 
 CHUNK = 16  # frames a worker sends at a time

@@ -20,9 +20,9 @@ import cv2
 from vidssl.base.errors import VidsslError
 from vidssl.base.extras import require_extra
 from vidssl.base.signals import StopRequest, stop_requests
+from vidssl.dataset.video import Source
 from vidssl.stages.video_pool import LOOK_UP_EVERY, Product, Work, attempt, end_if_asked
 from vidssl.version import VERSION
-from vidssl.video import Source
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -21,12 +21,12 @@ from vidssl.base.parallel_jobs import Job, carry_out
 from vidssl.base.progress import SILENT, Named, Progress
 from vidssl.base.resources import cores, one_thread
 from vidssl.base.text import counted
+from vidssl.dataset.synthetic import MOTIONS, write_clips
 from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.stages.classification import ClassificationReport
 from vidssl.stages.recall import RetrievalReport
 from vidssl.stages.result import StageResult
-from vidssl.synthetic import MOTIONS, write_clips
 
 RECIPE = "demo"
 APPEARANCE = ("colour-histogram", "mean-frame")

@@ -9,9 +9,9 @@ from pathlib import Path
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.base.progress import Progress
+from vidssl.dataset.video import Source
 from vidssl.shards import ShardReader
 from vidssl.stages.quarantine import read_quarantine
-from vidssl.video import Source
 from vidssl.views import all_views, get_view
 from vidssl.views.plugins import VARIABLE
 

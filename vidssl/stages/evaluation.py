@@ -9,12 +9,17 @@ from itertools import zip_longest
 
 import numpy as np
 
-from vidssl.annotations import EVERYTHING, SEEDED, Annotations, Selection
 from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.base.device import choose_device
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.base.text import agree, counted
 from vidssl.checkpoints import checkpoint_views
+from vidssl.dataset.annotations import (
+    EVERYTHING,
+    SEEDED,
+    Annotations,
+    Selection,
+)
 from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardReader
 from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack

@@ -15,6 +15,7 @@ from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
+from vidssl.dataset.video import Source, decode, frame_rate
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.batched_extraction import Frames, extract_in_batches, in_chunks
 from vidssl.stages.differences import tell_of_others
@@ -25,7 +26,6 @@ from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Pool, Product, UnusableVideo
-from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.flow import map_name, store_pixels
 from vidssl.views.flow_algorithms import (

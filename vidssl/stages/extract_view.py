@@ -22,6 +22,7 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.settings import configure
 from vidssl.base.text import counted
+from vidssl.dataset.video import Source, decode, frame_rate
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
@@ -31,7 +32,6 @@ from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
-from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.deriver import Deriver

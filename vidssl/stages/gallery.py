@@ -11,11 +11,11 @@ from functools import cached_property
 
 import numpy as np
 
-from vidssl.annotations import Annotations
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
 from vidssl.base.progress import SILENT, Progress
 from vidssl.checkpoints import checkpoint_encoder
+from vidssl.dataset.annotations import Annotations
 from vidssl.features import Features, Protocol
 from vidssl.neighbours import centred_unit
 from vidssl.shards import ShardReader

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidssl.annotations import Annotations
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.checkpoints import checkpoint_spec, checkpoint_views
 from vidssl.clips import TrainingVideos
+from vidssl.dataset.annotations import Annotations
 from vidssl.objectives import Objective
 from vidssl.shards import ShardReader
 from vidssl.views import get_view

@@ -26,8 +26,7 @@ from vidssl.base.files import atomic_write
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.text import counted
-from vidssl.stages.parts import Part, divide
-from vidssl.video import (
+from vidssl.dataset.video import (
     Source,
     duration,
     find_videos,
@@ -36,6 +35,7 @@ from vidssl.video import (
     map_files,
     name_videos,
 )
+from vidssl.stages.parts import Part, divide
 
 COLUMNS = ("path", "bytes", "mtime_ns", "fingerprint", "seconds")
 
@@ -75,7 +75,7 @@ def find_share(
     """Gives all the videos, sorted by name, and which of them fall to a part.
 
     Args:
-        videos: a folder, a file, or a list (see :func:`vidssl.video.find_videos`).
+        videos: a folder, a file, or a list (see :func:`vidssl.dataset.video.find_videos`).
         part: None: all videos fall to this process, and there is no share.
         dry_run: leaves the manifest unwritten.
 

@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 from shlex import quote
 
-from vidssl.annotations import Annotations
 from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import VidsslError
+from vidssl.dataset.annotations import Annotations
 from vidssl.shards import ShardReader
 
 PAIR = ("rgb", "flow")

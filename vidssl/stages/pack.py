@@ -15,14 +15,15 @@ from typing import Any
 
 import cv2
 
-from vidssl.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
 from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.base.errors import UsageError
 from vidssl.base.files import file_digest
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.text import counted
-from vidssl.labelling import check_labelling, label_videos
+from vidssl.dataset.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
+from vidssl.dataset.labels import check_labelling, label_videos
+from vidssl.dataset.video import Source, decode, frame_rate
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
 from vidssl.stages.derived import Derived, check_views, choose_derived
 from vidssl.stages.differences import tell_of_others
@@ -33,7 +34,6 @@ from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
-from vidssl.video import Source, decode, frame_rate
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.resize import short_side
@@ -55,7 +55,7 @@ class Pack:
         derived: artifacts of derived views, flow included; of a view that none of them holds the
             newest that has these videos.
         labels: "folders", "none", or a CSV file (path,label[,group][,split columns]).
-        group_pattern: see :func:`vidssl.labelling.label_videos`.
+        group_pattern: see :func:`vidssl.dataset.labels.label_videos`.
         name: of both artifacts.
         workers: processes, each for one video at a time; None: one per core.
         part: what falls to this process, where several divide the work; None: all.

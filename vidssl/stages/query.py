@@ -15,6 +15,7 @@ from vidssl.artifacts import Workspace
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
+from vidssl.dataset.video import Source, find_videos
 from vidssl.features import Features, Protocol, extract
 from vidssl.neighbours import centred_unit, top_k
 from vidssl.report.sheet import check_sheet
@@ -30,7 +31,6 @@ from vidssl.stages.query_frames import (
     show_like,
 )
 from vidssl.stages.query_sheet import draw_answer
-from vidssl.video import Source, find_videos
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError
+from vidssl.dataset.video import Source
 from vidssl.stages.extract_flow import extract_video
 from vidssl.stages.extract_view import derive_video
 from vidssl.stages.gallery import Gallery
 from vidssl.stages.pack import pack_video
-from vidssl.video import Source
 from vidssl.views import get_view
 from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import read_strided

@@ -8,11 +8,11 @@ from typing import Any
 from vidssl.artifacts import Artifact, Run
 from vidssl.base.progress import Progress
 from vidssl.base.resources import cores
+from vidssl.dataset.video import Source, duration, map_files
 from vidssl.shards import ShardReader
 from vidssl.stages.manifest import Share, share_plan
 from vidssl.stages.part_folders import accounted_for
 from vidssl.stages.result import StageResult
-from vidssl.video import Source, duration, map_files
 
 
 def plan_run(

@@ -19,6 +19,7 @@ from vidssl.artifacts import Artifact, Run, canonical_digest
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.text import counted
+from vidssl.dataset.video import Source, manifest
 from vidssl.shards import ShardReader, ShardWriter
 from vidssl.stages.manifest import Share
 from vidssl.stages.part_folders import (
@@ -33,7 +34,6 @@ from vidssl.stages.part_folders import (
 from vidssl.stages.quarantine import Row, read_quarantine
 from vidssl.stages.result import PartReport, StageResult
 from vidssl.stages.video_pool import Pool
-from vidssl.video import Source, manifest
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from vidssl import features
-from vidssl.annotations import Annotations
 from vidssl.artifacts import MANIFEST, Artifact, Workspace
 from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.checkpoints import checkpoint_views, encoder_file, load_encoder
+from vidssl.dataset.annotations import Annotations
 from vidssl.shards import ShardReader
 from vidssl.stages.classification import PREDICTIONS_FILE
 from vidssl.stages.embed import FEATURES_FILE

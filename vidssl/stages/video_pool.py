@@ -29,8 +29,8 @@ from vidssl.base.signals import (
     end_with_parent,
     stop_requests,
 )
+from vidssl.dataset.video import Source
 from vidssl.shards import VideoRecord
-from vidssl.video import Source
 
 LOOK_UP_EVERY = 0.2  # seconds between two looks whether a signal came
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vidssl.annotations import read_table
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
 from vidssl.base.text import agree, counted
-from vidssl.video import Source
+from vidssl.dataset.annotations import read_table
+from vidssl.dataset.video import Source
 
 Row = dict[str, str]
 
