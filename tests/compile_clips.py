@@ -19,11 +19,11 @@ import triton
 from compile_tvl1 import HOPPER, usage
 from triton.compiler import ASTSource
 
-from vidssl.augment import kernels
 from vidssl.batches.by_kernels import ROWS
+from vidssl.kernels import clip_transforms
 
 SIZE = 128  # of clips
-SIDE, FRAME = {"ROWS": ROWS, "S": SIZE}, {"P": kernels.PIXELS}
+SIDE, FRAME = {"ROWS": ROWS, "S": SIZE}, {"P": clip_transforms.PIXELS}
 POINTERS = {
     "table": "*i64", "first_x": "*i32", "first_y": "*i32", "first": "*i32", "slots": "*i32",
     "frames": "*i32", "filters": "*i32",
@@ -44,7 +44,7 @@ WAYS: dict[str, list[tuple[dict[str, str], dict[str, Any]]]] = {
 
 def compiled(name: str, types: dict[str, str], constants: dict[str, Any]) -> Any:
     """Gives a kernel as Triton compiles it; buffers begin at multiples of 16 bytes."""
-    kernel = getattr(kernels, name)
+    kernel = getattr(clip_transforms, name)
     known = POINTERS | dict.fromkeys(FLOATS, "*fp32") | types
     signature = {
         one: "constexpr" if one in constants else known.get(one, "i32") for one in kernel.arg_names
@@ -55,7 +55,7 @@ def compiled(name: str, types: dict[str, str], constants: dict[str, Any]) -> Any
         if signature[one].startswith("*")
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
-    return triton.compile(source, target=HOPPER, options={"num_warps": kernels.NUM_WARPS})
+    return triton.compile(source, target=HOPPER, options={"num_warps": clip_transforms.NUM_WARPS})
 
 
 def all_usages() -> Iterator[dict[str, Any]]:

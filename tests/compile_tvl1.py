@@ -24,8 +24,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vidssl.views.tvl1 import kernels
-from vidssl.views.tvl1.kernels import NUM_WARPS, TILE_H, TILE_W
+from vidssl.kernels import tvl1
+from vidssl.kernels.tvl1 import NUM_WARPS, TILE_H, TILE_W
 
 HOPPER = GPUTarget("cuda", 90, 32)
 DISASSEMBLER = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -44,7 +44,7 @@ INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", re.MULTILINE)
 
 def compiled(name: str) -> Any:
     """Gives a kernel as Triton compiles it; arguments are of the types that launches give."""
-    kernel = getattr(kernels, name)
+    kernel = getattr(tvl1, name)
     constants = {one: CONSTANTS[one] for one in kernel.arg_names if one in CONSTANTS}
     types = {
         one: "constexpr"

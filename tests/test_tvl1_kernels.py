@@ -24,9 +24,10 @@ from vidssl.views.tvl1.pyramid import enlarge_flow
 
 pytest.importorskip("triton", reason="needs Triton")
 
-from vidssl.views.tvl1 import kernels, proven
+from vidssl.kernels import tvl1
+from vidssl.kernels.tvl1_state import Field
+from vidssl.views.tvl1 import proven
 from vidssl.views.tvl1.in_flight import PairsInFlight
-from vidssl.views.tvl1.slot_state import Field
 from vidssl.views.tvl1.slots import Slots, pitch_of
 
 
@@ -151,7 +152,7 @@ def test_the_data_term_is_the_solvers():
     u[0, 3, 4], u[1, 5, 6] = -1e6, 1e6  # far beyond the border
     bench.put(slots._u[:, 1], u)
     bench.launch(
-        kernels.linearise, slots._u, slots._data, slots._slope, slots._pictures, slots._state, S=1
+        tvl1.linearise, slots._u, slots._data, slots._slope, slots._pictures, slots._state, S=1
     )
     before, after = (torch.from_numpy(picture)[None].float() for picture in bench.pair)
     moving = torch.stack([after, *solver.centred_gradient(after)], dim=1)
@@ -169,7 +170,7 @@ def test_p_takes_up_the_flow_before_its_median_does(enters):
     bench.put(slots._p[:, 0], dual)
     slots._state[1, Field.ENTERS] = enters
     dual_step = bench.parameters.dual_step
-    bench.launch(kernels.smooth, slots._u, slots._p, slots._state, dual_step, grid=(2,))
+    bench.launch(tvl1.smooth, slots._u, slots._p, slots._state, dual_step, grid=(2,))
     torch.testing.assert_close(bench.planes(slots._u)[0], median_5x5(u), atol=0, rtol=0)
     expected = dual if enters else moved(dual, u, dual_step)  # a new scale's p stays 0
     torch.testing.assert_close(bench.planes(slots._p)[0], expected)

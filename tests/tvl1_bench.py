@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from tvl1_flow import stored_pairs
 
-from vidssl.views.tvl1 import kernels, solver
-from vidssl.views.tvl1.kernels import TILE_H, TILE_W
+from vidssl.kernels import tvl1
+from vidssl.kernels.tvl1 import TILE_H, TILE_W
+from vidssl.views.tvl1 import solver
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.slots import Slots, pitch_of, tiles_of
 
@@ -41,7 +42,7 @@ class Bench:
         self.size = height, width
         self.slots = Slots(self.parameters, 2, tiles_of(height, width), DEVICE, graph=False)
         self.slots.enter([1], np.stack(self.pair)[None])
-        kernels.plan[(2,)](self.slots._state, self.slots._shapes, 2, 2, S=scales, num_warps=1)
+        tvl1.plan[(2,)](self.slots._state, self.slots._shapes, 2, 2, S=scales, num_warps=1)
 
     def launch(self, kernel, *arguments, grid: tuple[int, ...] = (), **constants: int) -> None:
         constants |= {"plane": self.slots.plane, "H": TILE_H, "W": TILE_W, "num_warps": 8}
@@ -50,20 +51,20 @@ class Bench:
     def enter(self) -> None:
         slots = self.slots
         self.launch(
-            kernels.enter, slots._u, slots._p, slots._slope, slots._pictures, slots._state,
+            tvl1.enter, slots._u, slots._p, slots._slope, slots._pictures, slots._state,
             slots._shapes, 1.25, S=self.parameters.nscales,
         )  # fmt: skip
 
     def step(self) -> None:
         slots, p = self.slots, self.parameters
         self.launch(
-            kernels.step, slots._u, slots._p, slots._data, slots._partial, slots._state,
+            tvl1.step, slots._u, slots._p, slots._data, slots._partial, slots._state,
             slots.tiles, p.data_step, p.dual_step, p.coupling,
         )  # fmt: skip
 
     def judge(self) -> None:
         slots, p = self.slots, self.parameters
-        kernels.judge[(2,)](
+        tvl1.judge[(2,)](
             slots._partial, slots._state, slots._tolerance, slots._work, slots.tiles,
             p.inner_iterations, S=p.nscales, H=TILE_H, W=TILE_W, num_warps=1,
         )  # fmt: skip

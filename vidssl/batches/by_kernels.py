@@ -2,7 +2,7 @@
 
 The same as operation by operation, to rounding, with a thirtieth of the memory traffic. Nothing is
 uploaded but tables, from memory that copies may be made from: the host never waits. What the
-kernels do is in :mod:`vidssl.augment.kernels`.
+kernels do is in :mod:`vidssl.kernels.clip_transforms`.
 
 Legend: B samples, N clips of one video, M clips of all, C channels, T frames, S pixels of a side,
 F frames of all clips.
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidssl.augment import ColourDraw, kernels
+from vidssl.augment import ColourDraw
 from vidssl.augment.colour import JITTER
 from vidssl.augment.on_device import AS_PIL, kind_of
 from vidssl.augment.taps import Taps, of_blurs, of_leaving, of_resizing
@@ -26,6 +26,7 @@ from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.regions import Region
 from vidssl.batches.view_tables import line_of, only_mirrors, picture_of, table_of
 from vidssl.clips import ClipSampler
+from vidssl.kernels import clip_transforms
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 
@@ -53,8 +54,12 @@ class ByKernels(ByOperations):
     def __init__(self, sampler: ClipSampler, device: torch.device) -> None:
         super().__init__(sampler, device)
         size = sampler.clip.size
-        self._side = {"ROWS": ROWS, "S": _power_of_two(size), "num_warps": kernels.NUM_WARPS}
-        self._frame = {"P": kernels.PIXELS, "num_warps": kernels.NUM_WARPS}
+        self._side = {
+            "ROWS": ROWS,
+            "S": _power_of_two(size),
+            "num_warps": clip_transforms.NUM_WARPS,
+        }
+        self._frame = {"P": clip_transforms.PIXELS, "num_warps": clip_transforms.NUM_WARPS}
 
     # ── geometry
 
@@ -103,7 +108,7 @@ class ByKernels(ByOperations):
         first_x, weight_x = self._stacked([part.across for part in parts])
         first_y, weight_y = self._stacked([part.down for part in parts])
         frames = len(into) * time // len(parts)
-        kernels.resize[(_parts(rows, ROWS), frames, len(parts))](
+        clip_transforms.resize[(_parts(rows, ROWS), frames, len(parts))](
             self._there(np.array(table, np.int64)), first_x, weight_x, first_y, weight_y, into,
             frames, time, channels, rows, columns, weight_x.shape[1], weight_y.shape[1],
             **self._side,
@@ -169,8 +174,8 @@ class ByKernels(ByOperations):
         given = pixels, self._there(picture), changes, mean
         told = (pixels.shape[1], clip.frames, of_row, size * size)
         how = {"GREY_FIRST": spec.gray_first, **self._frame}
-        kernels.means[(frames,)](*given, *told, **how)
-        kernels.change_colour[(_parts(size * size, kernels.PIXELS) * frames,)](
+        clip_transforms.means[(frames,)](*given, *told, **how)
+        clip_transforms.change_colour[(_parts(size * size, clip_transforms.PIXELS) * frames,)](
             *given, self._there(slots), unblurred, out, *of_levels, *told, *place, **how
         )  # fmt: skip
         if len(blurred):
@@ -178,7 +183,7 @@ class ByKernels(ByOperations):
             first, weight = map(self._there, of_blurs(sigmas.tolist(), spec, size))
             tables = (self._there(blurred.astype(np.int32)), self._there(filters.astype(np.int32)))
             for x, into, last in ((unblurred, half, False), (half, out, True)):
-                kernels.filter_side[(3 * _parts(size, ROWS) * len(blurred),)](
+                clip_transforms.filter_side[(3 * _parts(size, ROWS) * len(blurred),)](
                     x, *tables, first, weight, into, *of_levels, weight.shape[1], size,
                     clip.frames, *place, LAST=last, **self._side,
                 )  # fmt: skip
@@ -187,8 +192,8 @@ class ByKernels(ByOperations):
     def _look_up(self, view: str, pixels: Tensor, table: np.ndarray) -> Tensor:
         _, channels, time, size, _ = pixels.shape
         out, shown, place = self._memory(view, len(pixels), channels)
-        grid = (_parts(size * size, kernels.PIXELS) * len(pixels) * time,)
-        kernels.look_up[grid](
+        grid = (_parts(size * size, clip_transforms.PIXELS) * len(pixels) * time,)
+        clip_transforms.look_up[grid](
             pixels, self._there(table), out, channels, time, size * size, *place, **self._frame
         )
         return shown
@@ -233,10 +238,10 @@ def rows_of(draws: Sequence[ColourDraw]) -> np.ndarray:
     factors, order, rest = np.split(np.array(told, np.float32), (4, 8), axis=1)
     idle = factors == np.array([neutral for _, neutral, _ in JITTER], np.float32)
     order = np.where(
-        np.take_along_axis(idle, order.astype(int), axis=1), kernels.NOTHING.value, order
+        np.take_along_axis(idle, order.astype(int), axis=1), clip_transforms.NOTHING.value, order
     )
-    contrast = order == kernels.CONTRAST.value
-    place = np.where(contrast.any(axis=1), contrast.argmax(axis=1), kernels.NOWHERE.value)
+    contrast = order == clip_transforms.CONTRAST.value
+    place = np.where(contrast.any(axis=1), contrast.argmax(axis=1), clip_transforms.NOWHERE.value)
     return np.column_stack([factors, order, rest, place]).astype(np.float32)
 
 

@@ -1,6 +1,6 @@
 """Pairs in flight on one device: their buffers, and the launches that move all of them on.
 
-The kernels of :mod:`vidssl.views.tvl1.kernels` need no answer from the host. So a block of launches
+The kernels of :mod:`vidssl.kernels.tvl1` need no answer from the host. So a block of launches
 is always the same, and on a GPU it is recorded once as a CUDA graph. What the host wants to know,
 it reads from a copy of the slots' states that was taken after some block, while later ones run.
 
@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.base.errors import VidsslError
-from vidssl.views.tvl1 import kernels
-from vidssl.views.tvl1.kernels import TILE_H, TILE_W
+from vidssl.kernels import tvl1
+from vidssl.kernels.tvl1 import TILE_H, TILE_W
+from vidssl.kernels.tvl1_state import Field, Phase
 from vidssl.views.tvl1.parameters import Parameters
 from vidssl.views.tvl1.pyramid import pyramid
-from vidssl.views.tvl1.slot_state import Field, Phase
 
 ITERATIONS = 10  # of a block: slots that stop early wait for its end
 BLOCKS = 4  # that are launched at once
@@ -179,31 +179,31 @@ class Slots:
     def _launch_block(self) -> None:
         p, every, state = self.parameters, (self.tiles, self.count), self._state
         many = {
-            "plane": self.plane, "H": TILE_H, "W": TILE_W, "num_warps": kernels.NUM_WARPS
+            "plane": self.plane, "H": TILE_H, "W": TILE_W, "num_warps": tvl1.NUM_WARPS
         }  # fmt: skip
         scales = {"S": p.nscales}
-        kernels.plan[(self.count,)](
+        tvl1.plan[(self.count,)](
             state, self._shapes, p.outer_iterations, p.warps, **scales, num_warps=1
         )
-        kernels.enter[every](
+        tvl1.enter[every](
             self._u, self._p, self._slope, self._pictures, state, self._shapes, 1 / p.scale_step,
             **scales, **many,
         )  # fmt: skip
-        kernels.linearise[every](
+        tvl1.linearise[every](
             self._u, self._data, self._slope, self._pictures, state, **scales, **many
         )
-        kernels.smooth[(*every, 2)](self._u, self._p, state, p.dual_step, **many)
+        tvl1.smooth[(*every, 2)](self._u, self._p, state, p.dual_step, **many)
         for _ in range(self.iterations):
             self._iterate()
 
     def _iterate(self) -> None:
         p, tile = self.parameters, {"H": TILE_H, "W": TILE_W}
-        kernels.step[self.tiles, self.count](
+        tvl1.step[self.tiles, self.count](
             self._u, self._p, self._data, self._partial, self._state, self.tiles,
             p.data_step, p.dual_step, p.coupling,
-            plane=self.plane, **tile, num_warps=kernels.NUM_WARPS,
+            plane=self.plane, **tile, num_warps=tvl1.NUM_WARPS,
         )  # fmt: skip
-        kernels.judge[(self.count,)](
+        tvl1.judge[(self.count,)](
             self._partial, self._state, self._tolerance, self._work, self.tiles,
             p.inner_iterations, S=p.nscales, **tile, num_warps=1,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """TV-L1 on a GPU: Triton kernels, each for many pairs at once, each pair at a stage of its own.
 
 A pair lives in a slot. What a slot is doing is in its row of `state`, on the device (its columns:
-:mod:`vidssl.views.tvl1.slot_state`), so the host launches the same kernels over and over and never
+:mod:`vidssl.kernels.tvl1_state`), so the host launches the same kernels over and over and never
 waits to learn who is done:
 
     plan      slots whose iteration has stopped: what comes next (median, warp, scale, the end)
@@ -40,7 +40,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vidssl.views.tvl1.slot_state import (
+from vidssl.kernels.tvl1_state import (
     CONVERGED,
     DONE,
     ENTERS,
