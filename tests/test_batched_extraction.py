@@ -14,6 +14,8 @@ from video_files import moving_square, write_sound, write_video
 
 from vidssl.artifacts import Workspace
 from vidssl.dataset.video import Source, find_videos
+from vidssl.optical_flow.algorithms import FlowMethod, get_flow_method
+from vidssl.optical_flow.batched import BatchedFlow, FramePair, batches_of_one_size
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
 from vidssl.stages.batched_extraction import CHUNK, extract_in_batches, in_chunks
@@ -26,8 +28,6 @@ from vidssl.stages.extract_flow import (
     stream_video,
 )
 from vidssl.stages.video_pool import BeganAgain, Product, stream_videos
-from vidssl.views.batched_flow import BatchedFlow, FramePair, batches_of_one_size
-from vidssl.views.flow_algorithms import FlowMethod, get_flow_method
 
 
 class FarnebackInBatches(BatchedFlow):

@@ -32,13 +32,13 @@ from vidssl.engine import Meter, Place, fit, train_step
 from vidssl.features import Protocol, extract
 from vidssl.loader import ClipLoader
 from vidssl.objectives import Clock
+from vidssl.optical_flow.algorithms import RAFT_PRESETS
+from vidssl.optical_flow.batched import FramePair
+from vidssl.optical_flow.raft import Raft, RaftFlow, with_weights
 from vidssl.optimisation import TrainSpec, make_optimizer
 from vidssl.views import get_view
-from vidssl.views.batched_flow import FramePair
-from vidssl.views.flow_algorithms import RAFT_PRESETS
 from vidssl.views.keypoint_rcnn import KeypointConfig, KeypointDeriver, heatmaps
 from vidssl.views.person_segmentation import MaskConfig, MaskDeriver
-from vidssl.views.raft import Raft, RaftFlow, with_weights
 from vidssl.views.rcnn import ask_heads, detect, surest
 from vidssl.views.torchvision_networks import imagenet_input
 

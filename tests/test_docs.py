@@ -20,7 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 from vidssl.cli import app
-from vidssl.views.flow_algorithms import FLOW_METHODS
+from vidssl.optical_flow.algorithms import FLOW_METHODS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

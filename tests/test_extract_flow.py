@@ -21,6 +21,7 @@ from video_files import moving_square, write_sound, write_video
 from vidssl.artifacts import Workspace
 from vidssl.base.errors import Interrupted, UsageError, VidsslError
 from vidssl.dataset.video import Source, decode, find_videos
+from vidssl.optical_flow.algorithms import derive_flow, get_flow_method
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pools, video_pool
 from vidssl.stages.extract_flow import (
@@ -31,7 +32,6 @@ from vidssl.stages.extract_flow import (
 )
 from vidssl.stages.video_pool import Product, work_on_videos
 from vidssl.views.flow import to_pixels
-from vidssl.views.flow_algorithms import derive_flow, get_flow_method
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ CHECK = """
 import sys
 import vidssl.dataset.synthetic
 {imports}
-heavy = {{"av", "vidssl.dataset.video", "vidssl.views.flow_algorithms", "vidssl.views.torchvision_networks"}}
+heavy = {{"av", "vidssl.dataset.video", "vidssl.optical_flow.algorithms", "vidssl.views.torchvision_networks"}}
 heavy &= sys.modules.keys()
 assert not heavy, sorted(heavy)
 """

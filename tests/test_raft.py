@@ -12,17 +12,22 @@ from video_files import moving_square, write_video
 
 from vidssl.artifacts import Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
-from vidssl.shards import ShardReader
-from vidssl.stages import extract_flow
-from vidssl.views.batched_flow import FramePair
-from vidssl.views.flow_algorithms import (
+from vidssl.optical_flow.algorithms import (
     RAFT_PRESETS,
     derive_flow,
     derive_together,
     flow_method,
     get_flow_method,
 )
-from vidssl.views.raft import Raft, RaftFlow, pairs_at_once, with_weights
+from vidssl.optical_flow.batched import FramePair
+from vidssl.optical_flow.raft import (
+    Raft,
+    RaftFlow,
+    pairs_at_once,
+    with_weights,
+)
+from vidssl.shards import ShardReader
+from vidssl.stages import extract_flow
 
 
 @pytest.fixture(scope="module")

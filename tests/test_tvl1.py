@@ -16,14 +16,19 @@ from watching import Watching
 
 from vidssl.artifacts import Workspace
 from vidssl.base.errors import VidsslError
+from vidssl.optical_flow.algorithms import (
+    FLOW_METHODS,
+    TVL1_PARAMS,
+    TVL1_PRESETS,
+    get_flow_method,
+)
+from vidssl.optical_flow.batched import FramePair
+from vidssl.optical_flow.tvl1 import median, solver
+from vidssl.optical_flow.tvl1.estimator import TorchTVL1, start_batched
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.pyramid import enlarge_flow, pyramid
 from vidssl.stages import extract_flow
 from vidssl.stages.extract_flow import ExtractFlow
-from vidssl.views.batched_flow import FramePair
-from vidssl.views.flow_algorithms import FLOW_METHODS, TVL1_PARAMS, TVL1_PRESETS, get_flow_method
-from vidssl.views.tvl1 import median, solver
-from vidssl.views.tvl1.estimators import TorchTVL1, start_batched
-from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.pyramid import enlarge_flow, pyramid
 
 PUBLISHED = Parameters.of(TVL1_PARAMS)
 needs_contrib = pytest.mark.skipif(not hasattr(cv2, "optflow"), reason="needs OpenCV's contrib")
@@ -165,7 +170,7 @@ def test_an_opencv_without_tvl1_names_the_right_package(monkeypatch: pytest.Monk
 
 def test_without_triton_a_gpu_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch):
     for name in ("in_flight", "slots", "kernels"):
-        monkeypatch.delitem(sys.modules, f"vidssl.views.tvl1.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"vidssl.optical_flow.tvl1.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(VidsslError, match=r"needs triton.*vidssl\[gpu\]"):
         start_batched(TVL1_PARAMS, "cuda")

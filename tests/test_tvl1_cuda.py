@@ -18,10 +18,10 @@ import pytest
 import torch
 from tvl1_flow import Pair, agreement, end_point_error, stored_pairs
 
-from vidssl.views.batched_flow import BatchedFlow, FramePair
-from vidssl.views.flow_algorithms import TVL1_PARAMS
-from vidssl.views.tvl1.estimators import TorchTVL1, start_batched
-from vidssl.views.tvl1.parameters import Parameters
+from vidssl.optical_flow.algorithms import TVL1_PARAMS
+from vidssl.optical_flow.batched import BatchedFlow, FramePair
+from vidssl.optical_flow.tvl1.estimator import TorchTVL1, start_batched
+from vidssl.optical_flow.tvl1.parameters import Parameters
 
 PUBLISHED = Parameters.of(TVL1_PARAMS)
 SCRIPT = Path(__file__).parent / "cuda" / "tvl1.py"
@@ -40,7 +40,7 @@ def by_kernels(
     in_flight: int = 4,
     **options: int,
 ) -> list[np.ndarray]:
-    from vidssl.views.tvl1.in_flight import PairsInFlight
+    from vidssl.optical_flow.tvl1.scheduler import PairsInFlight
 
     return flows_of(PairsInFlight(parameters, torch.device("cuda"), in_flight, options), pairs)
 

@@ -16,19 +16,19 @@ from tvl1_bench import DEVICE, FEW, Bench, crops, moved
 from tvl1_flow import end_point_error
 
 from vidssl.base.errors import SlowerWay
-from vidssl.views.batched_flow import FramePair
-from vidssl.views.tvl1 import solver
-from vidssl.views.tvl1.median import median_5x5
-from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.pyramid import enlarge_flow
+from vidssl.optical_flow.batched import FramePair
+from vidssl.optical_flow.tvl1 import solver
+from vidssl.optical_flow.tvl1.median import median_5x5
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.pyramid import enlarge_flow
 
 pytest.importorskip("triton", reason="needs Triton")
 
 from vidssl.kernels import tvl1
 from vidssl.kernels.tvl1_state import Field
-from vidssl.views.tvl1 import proven
-from vidssl.views.tvl1.in_flight import PairsInFlight
-from vidssl.views.tvl1.slots import Slots, pitch_of
+from vidssl.optical_flow.tvl1 import kernel_check
+from vidssl.optical_flow.tvl1.scheduler import PairsInFlight
+from vidssl.optical_flow.tvl1.slots import Slots, pitch_of
 
 
 def reference(pair: tuple[np.ndarray, np.ndarray], parameters: Parameters) -> np.ndarray:
@@ -51,8 +51,8 @@ def run(method: PairsInFlight, pairs: list) -> list[np.ndarray]:
 
 
 def test_kernels_are_taken_where_they_prove_themselves(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(proven, "HEIGHT", 20)
-    monkeypatch.setattr(proven, "WIDTH", 24)
+    monkeypatch.setattr(kernel_check, "HEIGHT", 20)
+    monkeypatch.setattr(kernel_check, "WIDTH", 24)
     plain, iterate = object(), Slots._iterate
 
     def iterate_and_move(self):
@@ -61,10 +61,10 @@ def test_kernels_are_taken_where_they_prove_themselves(monkeypatch: pytest.Monke
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert isinstance(proven.quickest(FEW, DEVICE, lambda: plain), PairsInFlight)
+        assert isinstance(kernel_check.quickest(FEW, DEVICE, lambda: plain), PairsInFlight)
     monkeypatch.setattr(Slots, "_iterate", iterate_and_move)
     with pytest.warns(SlowerWay, match="do not work here, .* does it: flow of a small pair is"):
-        assert proven.quickest(FEW, DEVICE, lambda: plain) is plain
+        assert kernel_check.quickest(FEW, DEVICE, lambda: plain) is plain
 
 
 def test_what_does_not_compile_is_a_fault_like_another(monkeypatch: pytest.MonkeyPatch):
@@ -72,7 +72,7 @@ def test_what_does_not_compile_is_a_fault_like_another(monkeypatch: pytest.Monke
         raise RuntimeError("no ptxas")
 
     monkeypatch.setattr(Slots, "_iterate", fail)
-    assert proven.fault(FEW, DEVICE) == "RuntimeError: no ptxas"
+    assert kernel_check.fault(FEW, DEVICE) == "RuntimeError: no ptxas"
 
 
 # ── all of it

@@ -12,9 +12,9 @@ import torch
 from video_files import moving_square
 
 from vidssl.base.errors import UsageError, VidsslError
+from vidssl.optical_flow.algorithms import FLOW_METHODS, derive_flow, get_flow_method
 from vidssl.views import VIEWS, get_view
 from vidssl.views.flow import quantise, to_pixels
-from vidssl.views.flow_algorithms import FLOW_METHODS, derive_flow, get_flow_method
 from vidssl.views.resize import resize
 
 # Networks need weights: tests/test_raft.py.
@@ -117,7 +117,7 @@ def test_every_view_knows_how_it_is_made(name: str, how: str):
 def test_views_need_no_flow_algorithm_and_no_decoder():
     code = (
         "import sys, vidssl.views, vidssl.shards, vidssl.dataset.annotations\n"
-        "heavy = ('av', 'torch', 'vidssl.views.flow_algorithms', 'vidssl.views.torchvision_networks',"
+        "heavy = ('av', 'torch', 'vidssl.optical_flow.algorithms', 'vidssl.views.torchvision_networks',"
         " 'vidssl.dataset.video')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

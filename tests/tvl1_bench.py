@@ -10,9 +10,9 @@ from tvl1_flow import stored_pairs
 
 from vidssl.kernels import tvl1
 from vidssl.kernels.tvl1 import TILE_H, TILE_W
-from vidssl.views.tvl1 import solver
-from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.slots import Slots, pitch_of, tiles_of
+from vidssl.optical_flow.tvl1 import solver
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.slots import Slots, pitch_of, tiles_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Two scales, all kinds of transitions, and few iterations: the interpreter is slow.

@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 from vidssl.dataset.video import decode
-from vidssl.views import flow_algorithms, get_view
+from vidssl.optical_flow import algorithms
+from vidssl.views import get_view
 from vidssl.views.flow import quantise, to_pixels
 from vidssl.views.resize import short_side
 
@@ -60,7 +61,7 @@ def histogram(flow: np.ndarray, short: float) -> np.ndarray:
     return np.bincount(bins.ravel(), weight.ravel(), CELLS * CELLS * (ORIENTATIONS + 1))
 
 
-def estimators() -> dict[str, flow_algorithms.Estimate]:
+def estimators() -> dict[str, algorithms.Estimate]:
     presets = {
         "dis ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
         "dis fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
@@ -70,10 +71,10 @@ def estimators() -> dict[str, flow_algorithms.Estimate]:
     finest = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     finest.setFinestScale(0)  # the preset stops at half the resolution
     found["dis medium, finest scale 0"] = _dis(finest)
-    return found | {"farneback": flow_algorithms.get_flow_method("farneback").start()}
+    return found | {"farneback": algorithms.get_flow_method("farneback").start()}
 
 
-def _dis(dis: cv2.DISOpticalFlow) -> flow_algorithms.Estimate:
+def _dis(dis: cv2.DISOpticalFlow) -> algorithms.Estimate:
     return lambda before, after: dis.calc(before, after, None)
 
 
@@ -133,7 +134,7 @@ def measure_storage(flow: np.ndarray, size: int, rows: dict[str, Sums]) -> None:
 def reference_errors(paths: list[Path]) -> dict[str, float]:
     """Mean end-point error against TV-L1 at 240, in its pixels, one pair per clip."""
     cv2.setNumThreads(0)
-    tvl1 = flow_algorithms.get_flow_method("tvl1-opencv").start()
+    tvl1 = algorithms.get_flow_method("tvl1-opencv").start()
     errors: dict[str, list[float]] = defaultdict(list)
     for path in paths:
         pairs = {size: next(iter(grey_pairs(path, size, 1))) for size in WORKING}

@@ -30,6 +30,7 @@ from vidssl.dataset.video import (
     find_videos,
     fingerprint,
 )
+from vidssl.optical_flow.algorithms import get_flow_method
 from vidssl.shards import VideoRecord
 from vidssl.stages.extract_flow import (
     WORKING_SIZE,
@@ -45,7 +46,6 @@ from vidssl.stages.shard_run import ShardJob, carry_out, videos_digest
 from vidssl.stages.video_pool import Product
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
-from vidssl.views.flow_algorithms import get_flow_method
 from vidssl.views.resize import short_side
 
 RGB_PARAMS = {"codec": "jpeg90", "stored_size": RGB_SIZE}

@@ -31,10 +31,15 @@ from vidssl.dataset.video import (
     find_videos,
     frame_rate,
 )
+from vidssl.optical_flow.algorithms import (
+    TVL1_PRESETS,
+    Estimate,
+    get_flow_method,
+    working_frame,
+)
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.solver import solve
 from vidssl.stages.extract_flow import WORKING_SIZE
-from vidssl.views.flow_algorithms import TVL1_PRESETS, Estimate, get_flow_method, working_frame
-from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.solver import solve
 
 NOISE = 0.001  # grey levels
 STILL = 0.05  # pixels: a mean below is a frame shown twice, or nearly so

@@ -14,11 +14,11 @@ import torch
 import torchvision
 
 from vidssl.dataset.synthetic import MOTIONS, render
+from vidssl.optical_flow.algorithms import RAFT_PRESETS, flow_method
+from vidssl.optical_flow.batched import FramePair
+from vidssl.optical_flow.raft import with_weights
 from vidssl.views import get_view
-from vidssl.views.batched_flow import FramePair
 from vidssl.views.deriver import Deriver
-from vidssl.views.flow_algorithms import RAFT_PRESETS, flow_method
-from vidssl.views.raft import with_weights
 
 PEOPLE = 3
 MODELS = {"pose": "keypointrcnn_resnet50_fpn", "mask": "maskrcnn_resnet50_fpn_v2"}

@@ -82,7 +82,7 @@ def render_video(
 
 def dis_flow(frames_THWC: np.ndarray) -> list[np.ndarray]:
     """Gives DIS flow between consecutive frames, float32 [H, W, 2] each."""
-    # Not vidssl.views.flow_algorithms: that reads video files and wants PyAV.
+    # Not vidssl.optical_flow.algorithms: that reads video files and wants PyAV.
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_THWC]
     return [dis.calc(a, b, None) for a, b in pairwise(grey)]

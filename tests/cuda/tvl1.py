@@ -34,12 +34,12 @@ import numpy as np
 import torch
 
 from vidssl.dataset.synthetic import MOTIONS, render
-from vidssl.views.batched_flow import FramePair
+from vidssl.optical_flow.algorithms import TVL1_PRESETS, flow_method, working_frame
+from vidssl.optical_flow.batched import FramePair
+from vidssl.optical_flow.tvl1.estimator import TorchTVL1
+from vidssl.optical_flow.tvl1.parameters import Parameters
 from vidssl.views.flow import store_pixels
-from vidssl.views.flow_algorithms import TVL1_PRESETS, flow_method, working_frame
 from vidssl.views.resize import short_side
-from vidssl.views.tvl1.estimators import TorchTVL1
-from vidssl.views.tvl1.parameters import Parameters
 
 # What an iteration moves a pixel, at least: it reads u (2), p (4) and the data term (3), and writes
 # u and p, in float32. That neighbours are read from a cache is assumed.
@@ -218,7 +218,7 @@ def make_method(arguments: argparse.Namespace, device: torch.device) -> Any:
     parameters = Parameters.of(TVL1_PRESETS[arguments.preset])
     if arguments.plain or (device.type != "cuda" and not os.environ.get("TRITON_INTERPRET")):
         return TorchTVL1(parameters, device)
-    from vidssl.views.tvl1.in_flight import PairsInFlight
+    from vidssl.optical_flow.tvl1.scheduler import PairsInFlight
 
     options = {"iterations": arguments.block} if arguments.block else {}
     return PairsInFlight(parameters, device, arguments.in_flight, options)

@@ -13,7 +13,7 @@ waits to learn who is done:
 
 `smooth` and `step` read one side of a buffer and write the other, so programs may run in any
 order. Sums have a fixed order and there are no atomics: a pair gives the same bits in any company.
-The equations are those of :mod:`vidssl.views.tvl1.solver`.
+The equations are those of :mod:`vidssl.optical_flow.tvl1.solver`.
 
 Planes are float32 with rows of `pitch` places, a multiple of :data:`TILE_W`. One program works on
 TILE_H × TILE_W pixels of one slot; programs beyond a slot's last tile end at once. Lanes lie along
@@ -383,7 +383,7 @@ def _cubic_weight(n: tl.constexpr, t):
     return weight
 
 
-# ── the median of 5 × 5; see vidssl.views.tvl1.median for why it is right
+# ── the median of 5 × 5; see vidssl.optical_flow.tvl1.median for why it is right
 
 
 @triton.jit

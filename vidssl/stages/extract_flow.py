@@ -16,6 +16,15 @@ from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.dataset.video import Source, decode, frame_rate
+from vidssl.optical_flow.algorithms import (
+    FlowMethod,
+    derive_flow,
+    derive_together,
+    flow_method,
+    get_flow_method,
+    in_pixels_of,
+    working_frame,
+)
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.batched_extraction import Frames, extract_in_batches, in_chunks
 from vidssl.stages.differences import tell_of_others
@@ -28,15 +37,6 @@ from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_di
 from vidssl.stages.video_pool import Pool, Product, UnusableVideo
 from vidssl.views import get_view
 from vidssl.views.flow import map_name, store_pixels
-from vidssl.views.flow_algorithms import (
-    FlowMethod,
-    derive_flow,
-    derive_together,
-    flow_method,
-    get_flow_method,
-    in_pixels_of,
-    working_frame,
-)
 from vidssl.views.resize import short_side
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".
@@ -51,7 +51,7 @@ class ExtractFlow:
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
-        method: one of :data:`vidssl.views.flow_algorithms.FLOW_METHODS`; None: tvl1 where there
+        method: one of :data:`vidssl.optical_flow.algorithms.FLOW_METHODS`; None: tvl1 where there
             is a CUDA device, else dis.
         preset: of the method's parameters; None: its first.
         weights: file of the weights of a method that is a network; empty: torch's cache.

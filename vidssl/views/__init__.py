@@ -2,7 +2,7 @@
 
 A view is one file here and one row of :data:`VIEWS`, or a file of a user's own
 (:mod:`vidssl.views.plugins`). Nothing here needs a flow algorithm or a detector but what derives
-views (:mod:`vidssl.views.flow_algorithms`, :mod:`vidssl.views.keypoint_rcnn`,
+views (:mod:`vidssl.optical_flow.algorithms`, :mod:`vidssl.views.keypoint_rcnn`,
 :mod:`vidssl.views.person_segmentation`), and nothing decodes video, so a machine that only trains needs
 none of it.
 """

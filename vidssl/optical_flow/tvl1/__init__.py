@@ -4,7 +4,7 @@ The algorithm is Zach, Pock and Bischof's ("A duality based approach for realtim
 flow", DAGM 2007) in the form of Sánchez, Meinhardt-Llopis and Facciolo (IPOL 2013) with the
 details of OpenCV's DualTVL1, whose flow it gives (docs/benchmarks.md says how closely).
 
-- :mod:`~vidssl.views.tvl1.parameters`: the numbers, and what follows from them
-- :mod:`~vidssl.views.tvl1.pyramid`, :mod:`~vidssl.views.tvl1.median`: parts
-- :mod:`~vidssl.views.tvl1.solver`: all of it in plain PyTorch
+- :mod:`~vidssl.optical_flow.tvl1.parameters`: the numbers, and what follows from them
+- :mod:`~vidssl.optical_flow.tvl1.pyramid`, :mod:`~vidssl.optical_flow.tvl1.median`: parts
+- :mod:`~vidssl.optical_flow.tvl1.solver`: all of it in plain PyTorch
 """

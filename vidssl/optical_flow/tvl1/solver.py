@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidssl.views.tvl1.median import median_5x5
-from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.pyramid import enlarge_flow, pyramid
+from vidssl.optical_flow.tvl1.median import median_5x5
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.pyramid import enlarge_flow, pyramid
 
 FLAT = float(torch.finfo(torch.float32).eps)  # a squared gradient below counts as this
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
-from vidssl.views.batched_flow import BatchedFlow, FramePair
+from vidssl.optical_flow.batched import BatchedFlow, FramePair
 from vidssl.views.resize import short_side
 
 Params = Mapping[str, Any]
@@ -236,19 +236,19 @@ def _start_dis(params: Params) -> Estimate:
 
 
 def _start_tvl1(params: Params) -> Estimate:
-    from vidssl.views.tvl1.estimators import start  # here: the others need no PyTorch
+    from vidssl.optical_flow.tvl1.estimator import start  # here: the others need no PyTorch
 
     return start(params)
 
 
 def _check_triton() -> None:
-    from vidssl.views.tvl1.estimators import check_triton
+    from vidssl.optical_flow.tvl1.estimator import check_triton
 
     check_triton()
 
 
 def _batch_tvl1(params: Params, device: str) -> BatchedFlow:
-    from vidssl.views.tvl1.estimators import start_batched
+    from vidssl.optical_flow.tvl1.estimator import start_batched
 
     return start_batched(params, device)
 
@@ -295,19 +295,19 @@ RAFT_PRESETS: dict[str, Params] = {
 
 
 def _complete_raft(params: Params, weights: str) -> Params:
-    from vidssl.views.raft import with_weights
+    from vidssl.optical_flow.raft import with_weights
 
     return with_weights(params, weights)
 
 
 def _start_raft(params: Params, weights: str) -> Estimate:
-    from vidssl.views.raft import start
+    from vidssl.optical_flow.raft import start
 
     return start(params, weights)
 
 
 def _batch_raft(params: Params, device: str, weights: str) -> BatchedFlow:
-    from vidssl.views.raft import start_batched
+    from vidssl.optical_flow.raft import start_batched
 
     return start_batched(params, device, weights)
 

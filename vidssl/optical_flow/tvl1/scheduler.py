@@ -17,10 +17,16 @@ import numpy as np
 import torch
 
 from vidssl.base.errors import VidsslError
-from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow
-from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.slots import Flows, Slots, Snapshot, bytes_per_tile, tiles_of
-from vidssl.views.tvl1.solver import Work
+from vidssl.optical_flow.batched import BatchedFlow, FramePair, TaggedFlow
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.slots import (
+    Flows,
+    Slots,
+    Snapshot,
+    bytes_per_tile,
+    tiles_of,
+)
+from vidssl.optical_flow.tvl1.solver import Work
 
 # As many tiles as keep the largest GPUs busy: 256 pairs of 340 × 256, less what is done early.
 TILES_IN_FLIGHT = 256 * 16 * 11
@@ -34,7 +40,7 @@ class PairsInFlight(BatchedFlow):
 
     Args:
         pairs: in flight at once; None: as many as the device needs and has memory for.
-        options: of :class:`vidssl.views.tvl1.slots.Slots`, such as `blocks`.
+        options: of :class:`vidssl.optical_flow.tvl1.slots.Slots`, such as `blocks`.
     """
 
     def __init__(

@@ -10,9 +10,14 @@ import torch
 
 from vidssl.base.distributed import local_device
 from vidssl.base.extras import require_extra
-from vidssl.views.batched_flow import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
-from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.solver import Work, solve
+from vidssl.optical_flow.batched import (
+    BatchedFlow,
+    FramePair,
+    TaggedFlow,
+    batches_of_one_size,
+)
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.solver import Work, solve
 
 BATCH = 32  # pairs that plain PyTorch takes at a time
 
@@ -44,7 +49,7 @@ def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
     if where.type != "cuda":
         return TorchTVL1(parameters, where)
     check_triton()
-    from vidssl.views.tvl1.proven import quickest
+    from vidssl.optical_flow.tvl1.kernel_check import quickest
 
     return quickest(parameters, where, lambda: TorchTVL1(parameters, where))
 

@@ -21,8 +21,8 @@ from vidssl.base.errors import VidsslError
 from vidssl.kernels import tvl1
 from vidssl.kernels.tvl1 import TILE_H, TILE_W
 from vidssl.kernels.tvl1_state import Field, Phase
-from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.pyramid import pyramid
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.pyramid import pyramid
 
 ITERATIONS = 10  # of a block: slots that stop early wait for its end
 BLOCKS = 4  # that are launched at once

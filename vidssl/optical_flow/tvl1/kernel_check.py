@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from vidssl.base.errors import SlowerWay
-from vidssl.views.batched_flow import BatchedFlow, FramePair
-from vidssl.views.tvl1.in_flight import PairsInFlight
-from vidssl.views.tvl1.parameters import Parameters
-from vidssl.views.tvl1.solver import solve
+from vidssl.optical_flow.batched import BatchedFlow, FramePair
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.scheduler import PairsInFlight
+from vidssl.optical_flow.tvl1.solver import solve
 
 HEIGHT, WIDTH = 76, 100  # of the pair: more than one tile, up and down and across
 MOTION = 1, 2  # pixels it moves down and right
