@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidssl.backbones import EncoderSpec
-from vidssl.backbones.dense import DenseContext
+from vidssl.backbones.dpc_context import DenseContext
 from vidssl.clips import ClipBatch
 
 

@@ -7,7 +7,7 @@ import torch
 
 from vidssl.backbones import BACKBONES, Encoder, EncoderSpec
 from vidssl.backbones.convgru import ConvGRUCell
-from vidssl.backbones.dense import DenseContext, unit_channels
+from vidssl.backbones.dpc_context import DenseContext, unit_channels
 from vidssl.base.errors import UsageError
 
 # Of the published networks, rgb; torchvision's without their classifiers.

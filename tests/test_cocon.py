@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from methods import batch, encoder
 
-from vidssl.backbones.dense import unit_channels
+from vidssl.backbones.dpc_context import unit_channels
 from vidssl.base.errors import UsageError
 from vidssl.objectives import CPC, Clock, CoCon, CoConConfig, CPCConfig
 from vidssl.objectives.cocon import _others, block_vectors, similarity_loss, synchrony_loss

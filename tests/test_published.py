@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.backbones.dense import unit_channels
+from vidssl.backbones.dpc_context import unit_channels
+from vidssl.backbones.published_weights import import_state, projection_width, read_published
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.published import import_state, projection_width, read_published
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "published.npz")
 META = json.loads(bytes(GOLDEN["meta"]).decode())

@@ -8,7 +8,7 @@ from methods import METHODS, batch
 from stubs import FixedBatches
 
 from vidssl.backbones import BACKBONES, Encoder
-from vidssl.backbones.recompute import blocks, recompute_activations, statistics_kept
+from vidssl.backbones.activation_checkpointing import blocks, recompute_activations, statistics_kept
 from vidssl.engine import Place, fit
 from vidssl.optimisation import TrainSpec
 

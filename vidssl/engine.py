@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vidssl.backbones import Encoder
-from vidssl.backbones.recompute import recompute_activations
+from vidssl.backbones.activation_checkpointing import recompute_activations
 from vidssl.base import distributed
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.progress import SILENT, Progress, Task

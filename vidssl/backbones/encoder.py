@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidssl.backbones.dense import DenseContext
+from vidssl.backbones.dpc_context import DenseContext
 from vidssl.backbones.r2d3d import r2d3d_18, r2d3d_34, r2d3d_50
 from vidssl.backbones.r2plus1d import R2Plus1D
 from vidssl.backbones.s3d import S3D

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
-from vidssl.backbones.dense import unit_channels
+from vidssl.backbones.dpc_context import unit_channels
 from vidssl.base.distributed import gather_with_gradient
 from vidssl.base.errors import UsageError, require
 from vidssl.clips import ClipBatch

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.backbones import Encoder
-from vidssl.backbones.dense import unit_channels
+from vidssl.backbones.dpc_context import unit_channels
 from vidssl.base import distributed
 from vidssl.base.distributed import gather_with_gradient
 from vidssl.base.errors import UsageError, require

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import Encoder, EncoderSpec, check_backbone
-from vidssl.base.errors import MissingInput
-from vidssl.base.files import file_digest
-from vidssl.base.progress import SILENT, Progress
-from vidssl.checkpoints import save_encoder, save_tensors, weights_digest
-from vidssl.clips import ClipSpec
-from vidssl.loader import ClipLoader
-from vidssl.published import (
+from vidssl.backbones.published_weights import (
     get_method,
     import_state,
     is_classifier,
     projection_width,
     read_published,
 )
+from vidssl.base.errors import MissingInput
+from vidssl.base.files import file_digest
+from vidssl.base.progress import SILENT, Progress
+from vidssl.checkpoints import save_encoder, save_tensors, weights_digest
+from vidssl.clips import ClipSpec
+from vidssl.loader import ClipLoader
 from vidssl.stages.inputs import TrainingData, find_pack, training_data
 from vidssl.stages.result import StageResult
 from vidssl.views import get_view
@@ -39,7 +39,7 @@ class ImportOptions:
 
     Attributes:
         file: what `torch.save` wrote, such as a published `.pth.tar`.
-        method: a published method (:data:`vidssl.published.METHODS`).
+        method: a published method (:data:`vidssl.backbones.published_weights.METHODS`).
         view: what the network saw.
         backbone, frames, stride, size, blocks: None: those of the method's published runs.
         pack: only where BatchNorm statistics must be measured; None: the newest with the view.
