@@ -14,9 +14,15 @@ Training reads shards; nothing here decodes video or computes a view.
 
 from __future__ import annotations
 
-from vidssl.shards.layout import DamagedShard, VideoRecord, data_digest, shard_files, video_digest
+from vidssl.shards.format import (
+    DamagedShard,
+    VideoRecord,
+    data_digest,
+    shard_files,
+    video_digest,
+)
+from vidssl.shards.index import VideoTable
 from vidssl.shards.reader import ShardReader
-from vidssl.shards.tables import VideoTable
 from vidssl.shards.writer import SHARD_BYTES, ShardWriter, finished_videos
 
 __all__ = [

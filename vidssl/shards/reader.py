@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from vidssl.base.errors import VidsslError, nearest_name
-from vidssl.shards.layout import (
+from vidssl.shards.format import (
     DamagedShard,
     Params,
     VideoRecord,
@@ -24,7 +24,7 @@ from vidssl.shards.layout import (
     shard_files,
     video_digest,
 )
-from vidssl.shards.tables import ShardTables, join_tables
+from vidssl.shards.index import ShardTables, join_tables
 from vidssl.views import get_view
 from vidssl.views.flow import read_pixels
 from vidssl.views.frame_interpolation import read_strided

@@ -14,7 +14,7 @@ import numpy as np
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import fsync_folder, full_disk_is_one_sentence
-from vidssl.shards.layout import (
+from vidssl.shards.format import (
     SHARD_FORMAT,
     SHARD_KIND,
     Params,
@@ -25,8 +25,8 @@ from vidssl.shards.layout import (
     shard_name,
     shard_number,
 )
+from vidssl.shards.index import ShardTables
 from vidssl.shards.spool import Entry, Spool, read_journal, spool_files, view_bytes
-from vidssl.shards.tables import ShardTables
 from vidssl.version import VERSION
 
 SHARD_BYTES = 1 << 30

@@ -29,7 +29,7 @@ from vidssl.base.files import fsync_folder, write_json
 from vidssl.base.locks import file_lock, is_locked
 from vidssl.base.text import counted
 from vidssl.shards import ShardWriter, finished_videos, shard_files
-from vidssl.shards.layout import shard_name, shard_number
+from vidssl.shards.format import shard_name, shard_number
 from vidssl.stages.parts import Part
 from vidssl.stages.quarantine import QUARANTINE_FILE, Row, write_quarantine
 
