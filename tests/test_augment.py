@@ -22,8 +22,8 @@ from vidssl.augment import (
     draw_clip,
     gaussian_blur,
 )
-from vidssl.augment.area import shares, shrink_by_area
-from vidssl.augment.drawing import draw_colours
+from vidssl.augment.area_resize import shares, shrink_by_area
+from vidssl.augment.random_draws import draw_colours
 
 
 def some_clips(clips: int = 3) -> torch.Tensor:

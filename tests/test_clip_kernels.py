@@ -25,8 +25,8 @@ from vidssl.augment import (
     gaussian_blur,
     within,
 )
-from vidssl.augment.on_device import side_weights
-from vidssl.augment.taps import of_blurs, of_resizing
+from vidssl.augment.filter_taps import of_blurs, of_resizing
+from vidssl.augment.resize_weights import side_weights
 from vidssl.base.errors import SlowerWay
 from vidssl.batches import fastest as choice
 from vidssl.batches.by_kernels import ByKernels

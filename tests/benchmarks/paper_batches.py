@@ -27,7 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidssl.augment import POLICIES, ColourDraw, draw_views, within
-from vidssl.augment import on_device as resizing
+from vidssl.augment import resize_weights as resizing
 from vidssl.batches import by_kernels
 from vidssl.batches.by_kernels import ByKernels
 from vidssl.batches.by_operations import ByOperations

@@ -10,7 +10,9 @@ from vidssl.augment.colour import (
     box_radius,
     gaussian_blur,
 )
-from vidssl.augment.drawing import (
+from vidssl.augment.crop_resize import crop_resize, cut, within
+from vidssl.augment.policy import POLICIES, AugmentSpec, get_policy
+from vidssl.augment.random_draws import (
     WHOLE_FRAME,
     Box,
     ClipDraw,
@@ -23,9 +25,7 @@ from vidssl.augment.drawing import (
     draw_moments,
     draw_views,
 )
-from vidssl.augment.geometry import crop_resize, cut, within
-from vidssl.augment.on_device import resize_on_device
-from vidssl.augment.policy import POLICIES, AugmentSpec, get_policy
+from vidssl.augment.resize_weights import resize_on_device
 
 __all__ = [
     "POLICIES",

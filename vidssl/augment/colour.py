@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidssl.augment.drawing import ColourDraw
 from vidssl.augment.policy import POLICIES, AugmentSpec
+from vidssl.augment.random_draws import ColourDraw
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision and PIL
 BOX_PASSES = 3  # PIL's

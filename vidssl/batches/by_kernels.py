@@ -20,8 +20,13 @@ from torch import Tensor
 
 from vidssl.augment import ColourDraw
 from vidssl.augment.colour import JITTER
-from vidssl.augment.on_device import AS_PIL, kind_of
-from vidssl.augment.taps import Taps, of_blurs, of_leaving, of_resizing
+from vidssl.augment.filter_taps import (
+    Taps,
+    of_blurs,
+    of_leaving,
+    of_resizing,
+)
+from vidssl.augment.resize_weights import AS_PIL, kind_of
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.regions import Region
 from vidssl.batches.view_tables import line_of, only_mirrors, picture_of, table_of

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vidssl.augment.area import shrink_by_area
-from vidssl.augment.drawing import Box
+from vidssl.augment.area_resize import shrink_by_area
+from vidssl.augment.random_draws import Box
 from vidssl.views.resize import MOST_CHANNELS
 from vidssl.views.resize import resize as resize_frame
 

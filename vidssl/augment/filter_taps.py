@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.augment.colour import BOX_PASSES, GAUSSIAN_REACH, box_radius
-from vidssl.augment.on_device import side_weights
 from vidssl.augment.policy import AugmentSpec
+from vidssl.augment.resize_weights import side_weights
 
 Taps = tuple[np.ndarray, np.ndarray]  # the first old pixel of each new one, and weights
 
 
 @lru_cache(maxsize=4096)
 def of_resizing(kind: str, old: int, new: int) -> Taps:
-    """Gives what each new pixel takes of old ones; as of :func:`vidssl.augment.on_device.weights`.
+    """Gives what each new pixel takes of old ones; as of :func:`vidssl.augment.resize_weights.weights`.
 
     First is int32 [S], weights are float32 [K, S], and 0 behind the last old pixel.
     """

@@ -1,6 +1,6 @@
 """What is drawn for a training clip: a place in the frame, a mirror, changes of colour.
 
-All chance becomes plain numbers here; :mod:`vidssl.augment.geometry` and
+All chance becomes plain numbers here; :mod:`vidssl.augment.crop_resize` and
 :mod:`vidssl.augment.colour` do what they say. The order in which the policy `truthful` draws is
 kept: results depend on it.
 """

@@ -1,4 +1,4 @@
-"""Resizing regions of frames where tensors lie: what :mod:`vidssl.augment.geometry` does on a host.
+"""Resizing regions of frames where tensors lie: what :mod:`vidssl.augment.crop_resize` does on a host.
 
 Every way to resize is a weighted sum of rows and then of columns, with weights that depend on two
 sizes alone. As two matrix products it costs a GPU next to nothing, where it costs a host a third
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidssl.augment.area import shares
+from vidssl.augment.area_resize import shares
 
 AS_PIL = ("bilinear", "bicubic")  # they round to 8 bits between columns and rows, as PIL does
 
