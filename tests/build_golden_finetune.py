@@ -15,10 +15,10 @@ from pathlib import Path
 
 import build_golden_formats as golden
 
-from vidssl.artifacts import Workspace
-from vidssl.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.stages import finetune
 from vidssl.stages.evaluation import find_labels
+from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
 
 ARCHIVE = "finetune-v1.tar.xz"
 LABELS = ("checkpoint/rgb-infonce-finetuned/v001", "finetune/rgb-infonce/v001")

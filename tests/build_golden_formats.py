@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.files import file_digest
-from vidssl.checkpoints import save_encoder, weights_digest
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.resume import save_resume
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import probe, retrieve
 from vidssl.views import get_view
 from vidssl.views.flow import MAP_NAME
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.checkpoints import save_encoder, weights_digest
 
 ARCHIVE = "v1.tar.xz"
 HEIGHT, WIDTH, FRAMES = 36, 48, 6

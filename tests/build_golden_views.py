@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Artifact, Workspace
 
 ARCHIVE = "views-v1.tar.xz"
 HEIGHT, WIDTH, FRAMES, STRIDE = 24, 32, 7, 3

@@ -20,7 +20,6 @@ from cli_workspace import vidssl
 from PIL import Image, ImageFilter
 from small_workspace import annotate, make_pack
 
-from vidssl.artifacts import Workspace
 from vidssl.augment import (
     POLICIES,
     WHOLE_FRAME,
@@ -41,11 +40,12 @@ from vidssl.augment import (
     get_policy,
 )
 from vidssl.base.errors import UsageError
-from vidssl.checkpoints import checkpoint_encoder
 from vidssl.clips import ClipSpec, HostSample, TrainingVideos
 from vidssl.loader import ClipLoader
 from vidssl.recipes import load_recipe, recipe_card, recipe_names
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.checkpoints import checkpoint_encoder
 
 FRAMES = 8  # of a drawn clip
 ASPECT = 320 / 240

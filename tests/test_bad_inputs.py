@@ -13,8 +13,8 @@ from cli_workspace import SMALL, make_videos, vidssl
 from typer.testing import CliRunner
 from video_files import moving_square, write_sound, write_video
 
-from vidssl.artifacts import Workspace, canonical_digest
 from vidssl.cli import app
+from vidssl.workspace.artifacts import Workspace, canonical_digest
 
 
 def sentence(result) -> str:

@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 from small_workspace import annotate, make_checkpoint, make_pack
 
-from vidssl.artifacts import Workspace
 from vidssl.backbones import EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.stages import baselines, probe
@@ -28,6 +27,7 @@ from vidssl.stages.baselines import (
 from vidssl.stages.classification import PREDICTIONS_FILE
 from vidssl.stages.probe import ProbeOptions
 from vidssl.tables import baseline_table
+from vidssl.workspace.artifacts import Workspace
 
 
 def test_colour_histogram_by_hand() -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from video_files import moving_square, write_sound, write_video
 
-from vidssl.artifacts import Workspace
 from vidssl.dataset.video import Source, find_videos
 from vidssl.optical_flow.algorithms import FlowMethod, get_flow_method
 from vidssl.optical_flow.batched import BatchedFlow, FramePair, batches_of_one_size
@@ -28,6 +27,7 @@ from vidssl.stages.extract_flow import (
     stream_video,
 )
 from vidssl.stages.video_pool import BeganAgain, Product, stream_videos
+from vidssl.workspace.artifacts import Workspace
 
 
 class FarnebackInBatches(BatchedFlow):

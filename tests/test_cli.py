@@ -8,7 +8,7 @@ import sys
 import pytest
 from cli_workspace import CLIPS_PER_CLASS, SMALL, STEPS, make_videos, vidssl
 
-from vidssl.artifacts import Workspace
+from vidssl.workspace.artifacts import Workspace
 
 CLIPS = CLIPS_PER_CLASS * len(STEPS)
 

@@ -14,8 +14,6 @@ from methods import METHODS, batch
 from small_workspace import annotate, make_pack
 from stubs import FixedBatches
 
-from vidssl.artifacts import Workspace
-from vidssl.checkpoints import save_encoder, weights_digest
 from vidssl.collapse import sentence, signs_of_collapse
 from vidssl.engine import Place, collapse, fit
 from vidssl.objectives import METHODS as METHODS_OF
@@ -27,8 +25,10 @@ from vidssl.objectives.health import (
 )
 from vidssl.optimisation import TrainSpec
 from vidssl.recipes import load_recipe
-from vidssl.stages.headline import headline
 from vidssl.stages.training import new_encoder
+from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.checkpoints import save_encoder, weights_digest
+from vidssl.workspace.summaries import headline
 
 HEALTHY = {"feature_std": 0.6, "feature_rank": 9.0, "prototype_usage": 0.5}
 HEALTHY |= {"aligned": 0.9, "unaligned": 0.1}

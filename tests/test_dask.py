@@ -15,7 +15,6 @@ import pytest
 from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.dataset.video import Source
 from vidssl.shards import ShardWriter, VideoRecord
@@ -24,6 +23,7 @@ from vidssl.stages.dask_pool import work_on_cluster
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.stages.video_pool import Product
+from vidssl.workspace.artifacts import Workspace
 
 distributed = pytest.importorskip(
     "distributed", reason="dask.distributed is not installed: pip install 'vidssl[dask]'"

@@ -10,12 +10,12 @@ from cli_workspace import SMALL, vidssl
 from small_workspace import make_pack
 
 from vidssl import decoded_frames
-from vidssl.artifacts import Workspace
 from vidssl.augment import AugmentSpec
 from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.decoded_frames import DecodedFrames, decoded_once, expected_bytes
 from vidssl.loader import ClipLoader
 from vidssl.shards import ShardReader
+from vidssl.workspace.artifacts import Workspace
 
 VIDEOS, VIEWS = 6, ("rgb", "flow")
 FRAME = 36 * 48 * 3  # bytes

@@ -15,12 +15,12 @@ import pytest
 from rich.console import Console
 from watching import Watching
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import Interrupted
 from vidssl.base.progress import SILENT
 from vidssl.dataset.synthetic import write_clips
 from vidssl.stages import demo
 from vidssl.tables import demo_tables
+from vidssl.workspace.artifacts import Workspace
 
 CHECKPOINTS = {"rgb-infonce-long", "rgb-infonce", "flow-infonce", "rgb-coclr"}
 # Small enough for seconds: what is tested here is the plumbing, not the learning.

@@ -9,13 +9,13 @@ import pytest
 from cli_workspace import vidssl
 from small_workspace import annotate, make_pack
 
-from vidssl.artifacts import Workspace
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import EncoderSpec
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_tensors
 from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.loader import ClipLoader
 from vidssl.recipes import load_recipe, recipe_card
+from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_tensors
 
 SMALL = ["--epochs", 2, "--batch-size", 4, "--set", "frames=2", "--set", "size=32"]
 SMALL += ["--set", "blocks=4", "--recipe", "cpu"]

@@ -15,12 +15,12 @@ from small_workspace import make_checkpoint, make_pack, small_workspace
 from watching import Watching
 
 from vidssl import features
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.features import Protocol
 from vidssl.shards import ShardReader
 from vidssl.stages import embed
 from vidssl.stages.embed import EmbedOptions, load_features
+from vidssl.workspace.artifacts import Workspace
 
 
 @pytest.fixture

@@ -11,10 +11,15 @@ from cli_workspace import vidssl
 from methods import encoder
 from small_workspace import annotate, make_pack
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import VidsslError
-from vidssl.checkpoints import checkpoint_encoder, load_encoder, save_encoder, weights_digest
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.checkpoints import (
+    checkpoint_encoder,
+    load_encoder,
+    save_encoder,
+    weights_digest,
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import torch
 from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
-from vidssl.artifacts import Workspace
 from vidssl.dataset.video import decode
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Workspace
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 SMALL = [

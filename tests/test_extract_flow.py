@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from video_files import moving_square, write_sound, write_video
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import Interrupted, UsageError, VidsslError
 from vidssl.dataset.video import Source, decode, find_videos
 from vidssl.optical_flow.algorithms import derive_flow, get_flow_method
@@ -32,6 +31,7 @@ from vidssl.stages.extract_flow import (
 )
 from vidssl.stages.video_pool import Product, work_on_videos
 from vidssl.views.flow import to_pixels
+from vidssl.workspace.artifacts import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +277,7 @@ def test_a_dry_run_leaves_nothing(tmp_path: Path, config: ExtractFlow):
 RUN = """
 import sys, time
 from pathlib import Path
-from vidssl.artifacts import Workspace
+from vidssl.workspace.artifacts import Workspace
 from vidssl.base.errors import VidsslError
 from vidssl.shards import ShardWriter
 from vidssl.stages import extract_flow

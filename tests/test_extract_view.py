@@ -11,7 +11,6 @@ import pytest
 from small_networks import random_weights
 from video_files import moving_square, write_video
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.dataset.video import decode, find_videos
 from vidssl.shards import ShardReader
@@ -20,6 +19,7 @@ from vidssl.stages.extract_view import ExtractView
 from vidssl.stages.video_pool import work_on_videos
 from vidssl.views import all_views, get_view
 from vidssl.views.plugins import plugin_views
+from vidssl.workspace.artifacts import Workspace
 
 OWN = Path(__file__).parent / "own_views.py"
 

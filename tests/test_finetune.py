@@ -13,7 +13,6 @@ import torch
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl import features
-from vidssl.artifacts import Artifact, Workspace, file_record
 from vidssl.backbones import EncoderSpec
 from vidssl.base.errors import (
     Interrupted,
@@ -22,7 +21,6 @@ from vidssl.base.errors import (
     VidsslError,
 )
 from vidssl.base.progress import SILENT
-from vidssl.checkpoints import checkpoint_encoder
 from vidssl.features import Protocol
 from vidssl.shards import ShardReader
 from vidssl.stages import embed, finetune, finetuned, probe, retrieve, verify
@@ -32,6 +30,8 @@ from vidssl.stages.finetuned import load_classifier, load_probabilities
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.retrieve import RetrieveOptions
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Artifact, Workspace, file_record
+from vidssl.workspace.checkpoints import checkpoint_encoder
 
 FEW = (("epochs", 2), ("batch_size", 8), ("lr", 0.01), ("backbone_rate", 1.0), ("dropout", 0.2))
 SMALL = FinetuneOptions(recipe="cpu", settings=FEW, threads=1)

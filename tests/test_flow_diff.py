@@ -11,13 +11,13 @@ import pytest
 from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.shards import DamagedShard, ShardReader, ShardWriter, VideoRecord
 from vidssl.stages import extract_flow, flow_diff
 from vidssl.stages.flow_diff import FlowDiffOptions
 from vidssl.views import get_view
 from vidssl.views.flow import map_name, quantise, read_pixels, store_pixels, to_published
+from vidssl.workspace.artifacts import Artifact, Workspace
 
 HEIGHT, WIDTH, FRAMES = 24, 32, 5
 

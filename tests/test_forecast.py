@@ -8,7 +8,6 @@ from cli_workspace import vidssl
 from methods import METHODS, batch
 from small_workspace import annotate, make_checkpoint, make_pack
 
-from vidssl.artifacts import Workspace
 from vidssl.base.resources import free_memory
 from vidssl.engine import Place, prepare
 from vidssl.optimisation import TrainSpec
@@ -16,6 +15,7 @@ from vidssl.shards import ShardReader
 from vidssl.stages import pretrain, trial
 from vidssl.stages.forecast import Forecast
 from vidssl.tables import duration, forecast_table, gigabytes
+from vidssl.workspace.artifacts import Workspace
 
 CPU = torch.device("cpu")
 SMALL = ["--epochs", "3", "--batch-size", "4", "--set", "frames=4", "--set", "size=32"]

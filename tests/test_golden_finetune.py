@@ -12,12 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from vidssl.artifacts import MANIFEST, Artifact, Workspace, canonical_digest
 from vidssl.base.errors import VidsslError
-from vidssl.checkpoints import checkpoint_tensors, weights_digest
 from vidssl.stages import verify
 from vidssl.stages.classification import read_report
 from vidssl.stages.finetuned import PROBABILITIES_FILE, load_classifier, load_probabilities
+from vidssl.workspace.artifacts import (
+    MANIFEST,
+    Artifact,
+    Workspace,
+    canonical_digest,
+)
+from vidssl.workspace.checkpoints import checkpoint_tensors, weights_digest
 
 ARCHIVE = Path(__file__).parent / "data" / "formats" / golden.ARCHIVE
 

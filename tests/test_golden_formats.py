@@ -20,14 +20,20 @@ import safetensors.torch
 import torch
 
 from vidssl import features
-from vidssl.artifacts import FORMAT_VERSIONS, MANIFEST, Artifact, Workspace, canonical_digest
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import file_digest
-from vidssl.checkpoints import checkpoint_encoder, load_encoder, weights_digest
 from vidssl.dataset.annotations import Annotations
 from vidssl.resume import load_resume
 from vidssl.shards import ShardReader
 from vidssl.stages import embed, evaluation, probe, recall, verify
+from vidssl.workspace.artifacts import (
+    FORMAT_VERSIONS,
+    MANIFEST,
+    Artifact,
+    Workspace,
+    canonical_digest,
+)
+from vidssl.workspace.checkpoints import checkpoint_encoder, load_encoder, weights_digest
 
 DATA = Path(__file__).parent / "data" / "formats"
 VIDEOS = golden.videos()

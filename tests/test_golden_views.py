@@ -10,10 +10,15 @@ import build_golden_views as golden
 import numpy as np
 import pytest
 
-from vidssl.artifacts import MANIFEST, Artifact, Workspace, canonical_digest
 from vidssl.base.errors import VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages import verify
+from vidssl.workspace.artifacts import (
+    MANIFEST,
+    Artifact,
+    Workspace,
+    canonical_digest,
+)
 
 ARCHIVE = Path(__file__).parent / "data" / "formats" / golden.ARCHIVE
 

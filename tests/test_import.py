@@ -9,10 +9,10 @@ from cli_workspace import vidssl
 from small_workspace import annotate, make_pack
 from test_published import state_of
 
-from vidssl.artifacts import Workspace
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_tensors
 from vidssl.features import Protocol, extract
 from vidssl.shards import ShardReader
+from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_tensors
 
 SMALL = ["--frames", 8, "--size", 32]
 

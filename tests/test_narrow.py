@@ -10,10 +10,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from vidssl.artifacts import Workspace
 from vidssl.narrow import fitted
 from vidssl.tables import typed
 from vidssl.terminal import Terminal
+from vidssl.workspace.artifacts import Workspace
 
 
 def shown(what: object, width: int) -> str:

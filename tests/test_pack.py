@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from video_files import moving_square, write_video
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.dataset.annotations import Annotations
 from vidssl.dataset.video import decode, find_videos
@@ -24,6 +23,7 @@ from vidssl.stages import extract_flow, pack
 from vidssl.stages.derived import Derived
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
+from vidssl.workspace.artifacts import Workspace
 
 
 class Lines:
@@ -231,7 +231,7 @@ def test_a_dry_run_leaves_nothing(workspace: Workspace, videos: Path):
 RUN = """
 import sys, time
 from pathlib import Path
-from vidssl.artifacts import Workspace
+from vidssl.workspace.artifacts import Workspace
 from vidssl.shards import ShardWriter
 from vidssl.stages import pack
 

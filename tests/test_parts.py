@@ -15,8 +15,6 @@ import pytest
 from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
-from vidssl import artifacts
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT
@@ -28,10 +26,12 @@ from vidssl.stages.manifest import Share, find_share
 from vidssl.stages.pack import Pack
 from vidssl.stages.part_folders import PartFolder
 from vidssl.stages.parts import Part, choose_part, divide
-from vidssl.stages.result import StageResult
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, videos_digest
 from vidssl.stages.video_pool import Product
 from vidssl.views import get_view
+from vidssl.workspace import artifacts
+from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.results import StageResult
 
 # ── which part
 

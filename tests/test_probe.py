@@ -12,7 +12,6 @@ import torch
 from cli_workspace import vidssl
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.linear_probe import (
     LinearProbe,
@@ -27,6 +26,7 @@ from vidssl.stages.classification import class_row
 from vidssl.stages.embed import load_features
 from vidssl.stages.evaluation import FEWEST_TESTS, too_few
 from vidssl.stages.probe import ProbeOptions, load_probe
+from vidssl.workspace.artifacts import Workspace
 
 
 def planted(count: int, dim: int = 32, classes: int = 5, seed: int = 0):

@@ -10,7 +10,6 @@ from cli_workspace import vidssl
 from small_networks import random_network, random_weights
 from video_files import moving_square, write_video
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.optical_flow.algorithms import (
     RAFT_PRESETS,
@@ -28,6 +27,7 @@ from vidssl.optical_flow.raft import (
 )
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
+from vidssl.workspace.artifacts import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from small_workspace import annotate, make_checkpoint, make_pack, small_workspac
 from video_files import moving_square, write_video
 from watching import Watching
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.neighbours import centred_unit
 from vidssl.stages import extract_flow, pack, query, retrieve
@@ -25,6 +24,7 @@ from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.stages.query import QueryOptions
 from vidssl.stages.retrieve import RetrieveOptions
+from vidssl.workspace.artifacts import Workspace
 
 # ── the measure
 

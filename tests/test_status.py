@@ -16,14 +16,15 @@ import pytest
 from cli_workspace import vidssl
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
-from vidssl.artifacts import MANIFEST, Artifact, Workspace
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.locks import LOOK_OF_OTHERS, file_lock, is_locked
-from vidssl.stages import headline, probe, retrieve, status
+from vidssl.stages import probe, retrieve, status
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.retrieve import RetrieveOptions
 from vidssl.stages.status import ArtifactStatus, Node
 from vidssl.tables import _unfinished
+from vidssl.workspace import summaries
+from vidssl.workspace.artifacts import MANIFEST, Artifact, Workspace
 
 
 def by_label(found: status.Status) -> dict[str, ArtifactStatus]:
@@ -88,8 +89,8 @@ def test_headlines_of_every_kind(tmp_path: Path) -> None:
         "features": "150 windows of 30 videos, width 128",
         "retrieval": "R@1 100.0 %, R@5 100.0 %, R@10 100.0 % on split1",
     }
-    assert set(found) | {"flow", "view", "probe", "finetune"} == set(headline.PHRASES)
-    assert [headline.size(n) for n in (12, 4_200, 198_009_826)] == ["12 B", "4.2 kB", "198 MB"]
+    assert set(found) | {"flow", "view", "probe", "finetune"} == set(summaries.PHRASES)
+    assert [summaries.size(n) for n in (12, 4_200, 198_009_826)] == ["12 B", "4.2 kB", "198 MB"]
 
 
 def test_new_labels_make_what_was_trained_with_the_old_ones_stale(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_a_workspace_with_nothing_but_an_unfinished_run_is_not_called_empty(
 def test_a_running_run_is_told_from_a_stopped_one(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     code = (
-        "import sys; from vidssl.artifacts import Workspace\n"
+        "import sys; from vidssl.workspace.artifacts import Workspace\n"
         "with Workspace(sys.argv[1]).open_run('checkpoint', 'rgb', {}, {}):\n"
         "    print('at work', flush=True); sys.stdin.read()"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cli_workspace import SMALL, vidssl
 
-from vidssl.artifacts import Workspace
+from vidssl.workspace.artifacts import Workspace
 
 EPOCHS = ["--epochs", "40"]
 

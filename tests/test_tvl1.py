@@ -14,7 +14,6 @@ import torch
 from tvl1_flow import agreement, end_point_error, stored_pairs
 from watching import Watching
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import VidsslError
 from vidssl.optical_flow.algorithms import (
     FLOW_METHODS,
@@ -29,6 +28,7 @@ from vidssl.optical_flow.tvl1.parameters import Parameters
 from vidssl.optical_flow.tvl1.pyramid import enlarge_flow, pyramid
 from vidssl.stages import extract_flow
 from vidssl.stages.extract_flow import ExtractFlow
+from vidssl.workspace.artifacts import Workspace
 
 PUBLISHED = Parameters.of(TVL1_PARAMS)
 needs_contrib = pytest.mark.skipif(not hasattr(cv2, "optflow"), reason="needs OpenCV's contrib")

@@ -13,12 +13,12 @@ import torch
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 from watching import Watching
 
-from vidssl.artifacts import MANIFEST, Artifact, Workspace
 from vidssl.base.errors import VidsslError
 from vidssl.stages import probe, verify
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.verify import Finding, VerifyOptions
 from vidssl.tables import verify_table
+from vidssl.workspace.artifacts import MANIFEST, Artifact, Workspace
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ def test_a_workspace_without_artifacts_is_a_sentence(tmp_path: Path) -> None:
 
 def republish(artifact: Artifact) -> None:
     """Makes artifact.json agree with files that were changed, as a careless tool would."""
-    from vidssl.artifacts import canonical_digest
     from vidssl.base.files import file_digest, write_json
+    from vidssl.workspace.artifacts import canonical_digest
 
     body = json.loads((artifact.path / MANIFEST).read_text())
     body.pop("checksum")

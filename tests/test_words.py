@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 from small_workspace import annotate, make_checkpoint, make_pack
 
-from vidssl.artifacts import Workspace
 from vidssl.base.text import agree, counted, plural
 from vidssl.console import PlainProgress
 from vidssl.stages import embed, status
+from vidssl.workspace.artifacts import Workspace
 
 
 @pytest.mark.parametrize(

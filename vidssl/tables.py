@@ -14,7 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from vidssl.base.text import counted
-from vidssl.stages.differences import listed
+from vidssl.workspace.run_diff import listed
 
 if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing more is imported
     from vidssl.stages.baselines import BaselineResult

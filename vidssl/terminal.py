@@ -23,7 +23,6 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from vidssl.artifacts import Workspace
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.settings import flat
@@ -31,9 +30,10 @@ from vidssl.base.signals import work_begins
 from vidssl.base.text import counted
 from vidssl.console import make_progress
 from vidssl.narrow import fitted
-from vidssl.stages.headline import COLLAPSED, headline
-from vidssl.stages.result import PartReport, StageResult
 from vidssl.tables import forecast_table
+from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.results import PartReport, StageResult
+from vidssl.workspace.summaries import COLLAPSED, headline
 
 Result = TypeVar("Result")
 

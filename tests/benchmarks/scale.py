@@ -27,7 +27,6 @@ import cv2
 import numpy as np
 import torch
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.engine import Place, fit
@@ -36,6 +35,7 @@ from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import pretrain
 from vidssl.stages.training import new_encoder
+from vidssl.workspace.artifacts import Artifact, Workspace
 
 WIDTH, HEIGHT, KINDS = 32, 24, 16  # of a stored video; how many differ
 CLASSES = 400

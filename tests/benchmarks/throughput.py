@@ -21,7 +21,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidssl.artifacts import Workspace
 from vidssl.base.progress import SILENT
 from vidssl.dataset.video import (
     Source,
@@ -47,6 +46,7 @@ from vidssl.stages.video_pool import Product
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
 from vidssl.views.resize import short_side
+from vidssl.workspace.artifacts import Workspace
 
 RGB_PARAMS = {"codec": "jpeg90", "stored_size": RGB_SIZE}
 DATASETS = {"UCF101": (13_320, 2.5e6), "K400": (240_000, 65e6)}  # videos, frames

@@ -22,10 +22,10 @@ from typing import Any
 
 from rendered import make_pack
 
-from vidssl.artifacts import Workspace
 from vidssl.base.resources import cores
 from vidssl.stages import pretrain
 from vidssl.training_log import read_log
+from vidssl.workspace.artifacts import Workspace
 
 PARTS = 10  # of training, whose mean losses are compared
 SETTINGS = ("backbone", "frames", "size", "stride", "epochs", "batch_size")

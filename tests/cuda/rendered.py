@@ -11,13 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.dataset.synthetic import FPS, MOTIONS, render
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.views import get_view
 from vidssl.views.flow import MAP_NAME, quantise
+from vidssl.workspace.artifacts import Artifact, Workspace
 
 BOUND = 12.0  # pixels at 144: in proportion to the published 20 of 240
 

@@ -41,7 +41,6 @@ from budget import Budget
 from derivers import derive_view, raft_flow
 from rendered import make_pack
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.batches import FromEncoded, FromRegions
 from vidssl.batches.by_operations import ByOperations
 from vidssl.batches.on_device import OnDevice
@@ -51,6 +50,7 @@ from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
 from vidssl.stages.training import TrainingPlan
 from vidssl.training_log import read_log
 from vidssl.version import VERSION
+from vidssl.workspace.artifacts import Artifact, Workspace
 
 RECIPE = "paper"
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from vidssl.artifacts import Artifact, Run, Workspace
 from vidssl.backbones import Encoder, EncoderSpec, check_backbone
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError, nearest_name
@@ -35,10 +34,11 @@ from vidssl.stages.evaluation import Labelled, check_trainable, find_labels
 from vidssl.stages.inputs import find_pack
 from vidssl.stages.probe import probe_features, settings_of
 from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
-from vidssl.stages.result import StageResult
 from vidssl.stages.training import default_recipe
 from vidssl.views import get_view
 from vidssl.views.flow import to_pixels
+from vidssl.workspace.artifacts import Artifact, Run, Workspace
+from vidssl.workspace.results import StageResult
 
 FRAMES_LOOKED_AT = 16
 COLOUR_BINS = 8

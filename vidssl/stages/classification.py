@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from vidssl.artifacts import Artifact
 from vidssl.base.files import atomic_write, write_json
 from vidssl.neighbours import standard_error
 from vidssl.stages.evaluation import Labelled, Subject, checkpoints_of
-from vidssl.stages.result import StageResult
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.results import StageResult
 
 RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.csv"

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.recipes import Recipe
 from vidssl.stages import joint
 from vidssl.stages.inputs import find_checkpoint, find_pack, pack_of, training_data
-from vidssl.stages.result import StageResult
 from vidssl.stages.training import (
     TrainingOptions,
     TrainingPlan,
@@ -38,6 +35,9 @@ from vidssl.stages.training import (
     without_steps,
 )
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
+from vidssl.workspace.results import StageResult
 
 
 @dataclass(frozen=True)

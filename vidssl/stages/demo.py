@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.device import choose_device
 from vidssl.base.parallel_jobs import Job, carry_out
 from vidssl.base.progress import SILENT, Named, Progress
@@ -26,7 +25,8 @@ from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.stages.classification import ClassificationReport
 from vidssl.stages.recall import RetrievalReport
-from vidssl.stages.result import StageResult
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.results import StageResult
 
 RECIPE = "demo"
 APPEARANCE = ("colour-histogram", "mean-frame")

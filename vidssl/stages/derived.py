@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.base.progress import Progress
 from vidssl.dataset.video import Source
@@ -14,6 +13,7 @@ from vidssl.shards import ShardReader
 from vidssl.stages.quarantine import read_quarantine
 from vidssl.views import all_views, get_view
 from vidssl.views.plugins import VARIABLE
+from vidssl.workspace.artifacts import Artifact, Workspace
 
 DERIVED_KINDS = ("flow", "view")
 

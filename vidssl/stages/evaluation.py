@@ -9,11 +9,9 @@ from itertools import zip_longest
 
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.base.device import choose_device
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.base.text import agree, counted
-from vidssl.checkpoints import checkpoint_views
 from vidssl.dataset.annotations import (
     EVERYTHING,
     SEEDED,
@@ -24,6 +22,8 @@ from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardReader
 from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.checkpoints import checkpoint_views
 
 DEFAULT_STREAM = "rgb"
 FEWEST_TESTS = 30  # videos; of fewer, a standard error may be 9 points and more

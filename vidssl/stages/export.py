@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
 from vidssl.base.extras import require_extra
 from vidssl.base.files import atomic_write, write_json
 from vidssl.base.progress import SILENT, Progress
-from vidssl.checkpoints import checkpoint_encoder, encoder_file
 from vidssl.stages.evaluation import find_encoder
 from vidssl.version import VERSION
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.checkpoints import checkpoint_encoder, encoder_file
 
 CARD_FORMAT = 1
 CARD = "card.json"

@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
@@ -27,17 +26,18 @@ from vidssl.optical_flow.algorithms import (
 )
 from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.stages.batched_extraction import Frames, extract_in_batches, in_chunks
-from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import check_pool, choose_pool
-from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Pool, Product, UnusableVideo
 from vidssl.views import get_view
 from vidssl.views.flow import map_name, store_pixels
 from vidssl.views.resize import short_side
+from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.results import StageResult
+from vidssl.workspace.run_diff import tell_of_others
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".
 WORKING_SIZE = 240

@@ -15,7 +15,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
@@ -24,11 +23,9 @@ from vidssl.base.settings import configure
 from vidssl.base.text import counted
 from vidssl.dataset.video import Source, decode, frame_rate
 from vidssl.shards import SHARD_BYTES, VideoRecord
-from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import check_pool, choose_pool
-from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
@@ -37,6 +34,9 @@ from vidssl.views.codecs import get_codec
 from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import INTERPOLATION, stored_frame
 from vidssl.views.resize import resize, short_side
+from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.results import StageResult
+from vidssl.workspace.run_diff import tell_of_others
 
 # Each has the network in the GPU's memory; several overlap decoding, network and encoding.
 WORKERS_ON_CUDA = 4

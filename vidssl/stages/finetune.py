@@ -14,18 +14,15 @@ from typing import Any
 import numpy as np
 from torch.nn import BatchNorm1d
 
-from vidssl.artifacts import Artifact, Run, Workspace
 from vidssl.base import distributed
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.clips import TrainingVideos
 from vidssl.features import Protocol
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.recipes import EvaluationSpec, Recipe, evaluation_of, load_recipe, own_table
 from vidssl.sampling import published_hop
 from vidssl.stages.classification import ClassificationResult
-from vidssl.stages.differences import nothing_to_resume
 from vidssl.stages.embed import name_of
 from vidssl.stages.evaluation import (
     DEFAULT_STREAM,
@@ -44,7 +41,6 @@ from vidssl.stages.finetuned import (
     classify_recipe,
 )
 from vidssl.stages.inputs import TrainingData, find_pack
-from vidssl.stages.result import StageResult
 from vidssl.stages.training import (
     TrainingOptions,
     TrainingPlan,
@@ -56,6 +52,10 @@ from vidssl.stages.training import (
     new_encoder,
 )
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Artifact, Run, Workspace
+from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
+from vidssl.workspace.results import StageResult
+from vidssl.workspace.run_diff import nothing_to_resume
 
 STAGE = "finetune"
 

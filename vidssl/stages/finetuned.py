@@ -19,12 +19,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from vidssl.artifacts import Artifact, Workspace, canonical_digest
 from vidssl.base.device import choose_device
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write, file_digest
 from vidssl.base.progress import SILENT, Progress
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
 from vidssl.features import Protocol
 from vidssl.objectives import OBJECTIVES, Classifier
 from vidssl.stages.classification import (
@@ -37,8 +35,10 @@ from vidssl.stages.classification import (
 )
 from vidssl.stages.embed import drop_parts, in_parts
 from vidssl.stages.evaluation import Labelled, Subject
-from vidssl.stages.result import StageResult
 from vidssl.version import VERSION
+from vidssl.workspace.artifacts import Artifact, Workspace, canonical_digest
+from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
+from vidssl.workspace.results import StageResult
 
 PROBABILITIES_FILE = "probabilities.safetensors"
 PROBABILITIES_FORMAT = 1

@@ -14,11 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.shards import ShardReader
 from vidssl.views.resize import resize
+from vidssl.workspace.artifacts import Artifact, Workspace
 
 BIN = 0.001  # pixels: how finely quantiles are known
 BINS = 64_000  # beyond 64 pixels all errors count as one

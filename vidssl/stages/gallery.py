@@ -11,10 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
 from vidssl.base.progress import SILENT, Progress
-from vidssl.checkpoints import checkpoint_encoder
 from vidssl.dataset.annotations import Annotations
 from vidssl.features import Features, Protocol
 from vidssl.neighbours import centred_unit
@@ -22,6 +20,8 @@ from vidssl.shards import ShardReader
 from vidssl.stages.embed import features_of
 from vidssl.stages.evaluation import Subject, in_words
 from vidssl.stages.inputs import find_annotations
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.checkpoints import checkpoint_encoder
 
 
 @dataclass(frozen=True)

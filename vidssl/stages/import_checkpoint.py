@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import Encoder, EncoderSpec, check_backbone
 from vidssl.backbones.published_weights import (
@@ -22,13 +21,14 @@ from vidssl.backbones.published_weights import (
 from vidssl.base.errors import MissingInput
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
-from vidssl.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.clips import ClipSpec
 from vidssl.loader import ClipLoader
 from vidssl.stages.inputs import TrainingData, find_pack, training_data
-from vidssl.stages.result import StageResult
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
+from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
+from vidssl.workspace.results import StageResult
 
 MEASURED_BATCHES, MEASURED_BATCH = 64, 16
 

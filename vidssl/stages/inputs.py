@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import MissingInput, VidsslError
-from vidssl.checkpoints import checkpoint_spec, checkpoint_views
 from vidssl.clips import TrainingVideos
 from vidssl.dataset.annotations import Annotations
 from vidssl.objectives import Objective
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.checkpoints import checkpoint_spec, checkpoint_views
 
 
 @dataclass(frozen=True)

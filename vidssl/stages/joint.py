@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.recipes import Recipe
 from vidssl.stages.inputs import find_pack, pack_of, training_data
@@ -25,6 +23,8 @@ from vidssl.stages.training import (
     require_labels,
 )
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
 
 
 def plan(

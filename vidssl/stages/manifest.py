@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import Workspace, canonical_digest
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
 from vidssl.base.locks import file_lock
@@ -36,6 +35,7 @@ from vidssl.dataset.video import (
     name_videos,
 )
 from vidssl.stages.parts import Part, divide
+from vidssl.workspace.artifacts import Workspace, canonical_digest
 
 COLUMNS = ("path", "bytes", "mtime_ns", "fingerprint", "seconds")
 

@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import replace
 from shlex import quote
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import VidsslError
 from vidssl.dataset.annotations import Annotations
 from vidssl.shards import ShardReader
+from vidssl.workspace.artifacts import Artifact, Workspace
 
 PAIR = ("rgb", "flow")
 Step = tuple[str, Callable[[], object]]  # a command, and what fails where it would
@@ -65,7 +65,7 @@ def _steps(workspace: Workspace, made: Artifact, told: dict[str, str]) -> Iterat
 
 def _newest(workspace: Workspace, stream: str, made: Artifact) -> Artifact | None:
     """Gives the newest checkpoint of a stream that comes of the same pack."""
-    from vidssl.checkpoints import checkpoint_views
+    from vidssl.workspace.checkpoints import checkpoint_views
 
     pack = made.parents.get("pack")
     return workspace.newest(
@@ -75,7 +75,7 @@ def _newest(workspace: Workspace, stream: str, made: Artifact) -> Artifact | Non
 
 def _whole(checkpoint: Artifact, stream: str) -> bool:
     """Whether an encoder looks at whole clips, as co-training by student and partner needs."""
-    from vidssl.checkpoints import checkpoint_spec
+    from vidssl.workspace.checkpoints import checkpoint_spec
 
     return checkpoint_spec(checkpoint, stream).context is None
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import cv2
 
-from vidssl.artifacts import Artifact, Workspace, check_name
 from vidssl.base.errors import UsageError
 from vidssl.base.files import file_digest
 from vidssl.base.locks import file_lock
@@ -26,17 +25,18 @@ from vidssl.dataset.labels import check_labelling, label_videos
 from vidssl.dataset.video import Source, decode, frame_rate
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
 from vidssl.stages.derived import Derived, check_views, choose_derived
-from vidssl.stages.differences import tell_of_others
 from vidssl.stages.manifest import Share, find_share
 from vidssl.stages.parts import Part
 from vidssl.stages.pools import check_pool, choose_pool
-from vidssl.stages.result import StageResult
 from vidssl.stages.shard_plan import plan_run
 from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
 from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.resize import short_side
+from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.results import StageResult
+from vidssl.workspace.run_diff import tell_of_others
 
 # The centre crop of the published evaluation, 224 of 240 pixels, is 134 of 144: the 128 pixels
 # that a network sees are never enlarged.

@@ -8,7 +8,7 @@
       quarantine.csv                  all is gathered, and only publishing is left
 
 A part writes below its own folder only, so parts never wait for each other but in the moments in
-which one begins or looks whether it was the last (:meth:`vidssl.artifacts.Run.alone`).
+which one begins or looks whether it was the last (:meth:`vidssl.workspace.artifacts.Run.alone`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import FileRecord, file_record
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import fsync_folder, write_json
 from vidssl.base.locks import file_lock, is_locked
@@ -32,6 +31,7 @@ from vidssl.shards import ShardWriter, finished_videos, shard_files
 from vidssl.shards.format import shard_name, shard_number
 from vidssl.stages.parts import Part
 from vidssl.stages.quarantine import QUARANTINE_FILE, Row, write_quarantine
+from vidssl.workspace.artifacts import FileRecord, file_record
 
 PARTS = "parts"
 PART_MANIFEST = "part.json"
@@ -121,7 +121,7 @@ def part_folders(run_folder: Path) -> list[PartFolder]:
 
 @contextmanager
 def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
-    """Holds one part of a run; to be entered in :meth:`vidssl.artifacts.Run.alone`.
+    """Holds one part of a run; to be entered in :meth:`vidssl.workspace.artifacts.Run.alone`.
 
     Raises:
         VidsslError: another process is at work on it, or on parts of another number.
@@ -187,7 +187,7 @@ def gather(
     """Moves the shards of all parts into the run's folder, and copies none.
 
     May be killed at any moment and called again. To be called by a process that holds the whole
-    run, or in :meth:`vidssl.artifacts.Run.alone` after its own part is finished.
+    run, or in :meth:`vidssl.workspace.artifacts.Run.alone` after its own part is finished.
 
     Args:
         videos: ids that must all be done, or left out.

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.checkpoints import checkpoint_encoder
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.recipes import Recipe
 from vidssl.stages.inputs import find_pack, training_data
-from vidssl.stages.result import StageResult
 from vidssl.stages.training import (
     TrainingOptions,
     TrainingPlan,
@@ -23,6 +20,9 @@ from vidssl.stages.training import (
     require_labels,
 )
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.checkpoints import checkpoint_encoder
+from vidssl.workspace.results import StageResult
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from vidssl.artifacts import Artifact, Run, Workspace, canonical_digest
 from vidssl.base.device import choose_device
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
@@ -50,8 +49,14 @@ from vidssl.stages.evaluation import (
     find_labels,
     find_subjects,
 )
-from vidssl.stages.result import StageResult
 from vidssl.version import VERSION
+from vidssl.workspace.artifacts import (
+    Artifact,
+    Run,
+    Workspace,
+    canonical_digest,
+)
+from vidssl.workspace.results import StageResult
 
 PROBE_FILE = "probe.safetensors"
 PROBE_FORMAT = 1

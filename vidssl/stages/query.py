@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vidssl.artifacts import Workspace
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
@@ -31,6 +30,7 @@ from vidssl.stages.query_frames import (
     show_like,
 )
 from vidssl.stages.query_sheet import draw_answer
+from vidssl.workspace.artifacts import Workspace
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from vidssl.artifacts import Artifact, Run, canonical_digest
 from vidssl.base.files import atomic_write, write_json
 from vidssl.neighbours import (
     PUBLISHED_KS,
@@ -26,7 +25,8 @@ from vidssl.neighbours import (
     top_k,
 )
 from vidssl.stages.evaluation import Labelled
-from vidssl.stages.result import StageResult
+from vidssl.workspace.artifacts import Artifact, Run, canonical_digest
+from vidssl.workspace.results import StageResult
 
 RESULTS_FILE = "results.json"
 NEIGHBOURS_FILE = "neighbours.csv"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from vidssl.artifacts import Artifact, Workspace
 from vidssl.base.device import choose_device
 from vidssl.base.progress import SILENT, Progress
 from vidssl.features import Protocol
@@ -18,7 +17,8 @@ from vidssl.stages.evaluation import (
     in_words,
 )
 from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
-from vidssl.stages.result import StageResult
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.results import StageResult
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidssl.artifacts import Artifact, Run
 from vidssl.base.progress import Progress
 from vidssl.base.resources import cores
 from vidssl.dataset.video import Source, duration, map_files
 from vidssl.shards import ShardReader
 from vidssl.stages.manifest import Share, share_plan
 from vidssl.stages.part_folders import accounted_for
-from vidssl.stages.result import StageResult
+from vidssl.workspace.artifacts import Artifact, Run
+from vidssl.workspace.results import StageResult
 
 
 def plan_run(

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import Artifact, Run, canonical_digest
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.text import counted
@@ -32,8 +31,9 @@ from vidssl.stages.part_folders import (
     unfinished_parts,
 )
 from vidssl.stages.quarantine import Row, read_quarantine
-from vidssl.stages.result import PartReport, StageResult
 from vidssl.stages.video_pool import Pool
+from vidssl.workspace.artifacts import Artifact, Run, canonical_digest
+from vidssl.workspace.results import PartReport, StageResult
 
 
 @dataclass(frozen=True)

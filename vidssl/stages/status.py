@@ -7,10 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidssl.artifacts import Artifact, Workspace, is_at_work, why_it_failed
-from vidssl.stages.differences import differences
-from vidssl.stages.headline import headline
 from vidssl.stages.part_folders import parts_in_words
+from vidssl.workspace.artifacts import (
+    Artifact,
+    Workspace,
+    is_at_work,
+    why_it_failed,
+)
+from vidssl.workspace.run_diff import differences
+from vidssl.workspace.summaries import headline
 
 # Parents in the order in which they say where an artifact comes from: the first one that is there
 # is the branch it hangs on.

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from vidssl.artifacts import Artifact, Run, Workspace, check_name
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base import distributed
 from vidssl.base.device import choose_device
@@ -25,26 +24,32 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.text import agree, counted
 from vidssl.batches import batch_maker
-from vidssl.checkpoints import (
-    checkpoint_tensors,
-    save_encoder,
-    save_tensors,
-    weights_digest,
-)
 from vidssl.clips import ClipSpec, TrainingVideos
 from vidssl.decoded_frames import decoded_once
 from vidssl.engine import Place, collapse, fit
 from vidssl.loader import ClipLoader
 from vidssl.objectives import METHODS, OBJECTIVES, Objective
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
-from vidssl.stages.differences import nothing_to_resume, tell_of_others
 from vidssl.stages.forecast import Forecast
-from vidssl.stages.headline import COLLAPSED
 from vidssl.stages.inputs import TrainingData
-from vidssl.stages.result import StageResult
 from vidssl.stages.trial import CountedFrames, try_out
 from vidssl.training_log import Row
 from vidssl.views import get_view
+from vidssl.workspace.artifacts import (
+    Artifact,
+    Run,
+    Workspace,
+    check_name,
+)
+from vidssl.workspace.checkpoints import (
+    checkpoint_tensors,
+    save_encoder,
+    save_tensors,
+    weights_digest,
+)
+from vidssl.workspace.results import StageResult
+from vidssl.workspace.run_diff import nothing_to_resume, tell_of_others
+from vidssl.workspace.summaries import COLLAPSED
 
 # Of the last row of the log, what an artifact's summary keeps.
 FIGURES = (

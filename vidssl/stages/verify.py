@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from vidssl import features
-from vidssl.artifacts import MANIFEST, Artifact, Workspace
 from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress, Task
-from vidssl.checkpoints import checkpoint_views, encoder_file, load_encoder
 from vidssl.dataset.annotations import Annotations
 from vidssl.shards import ShardReader
 from vidssl.stages.classification import PREDICTIONS_FILE
 from vidssl.stages.embed import FEATURES_FILE
 from vidssl.stages.finetuned import PROBABILITIES_FILE, load_probabilities
+from vidssl.workspace.artifacts import MANIFEST, Artifact, Workspace
+from vidssl.workspace.checkpoints import checkpoint_views, encoder_file, load_encoder
 
 
 @dataclass(frozen=True)

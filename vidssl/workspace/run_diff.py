@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vidssl.artifacts import Artifact, Run
 from vidssl.base.progress import Progress
 from vidssl.base.settings import flat
+from vidssl.workspace.artifacts import Artifact, Run
 
 MOST_SHOWN = 4
 ABSENT = "none"

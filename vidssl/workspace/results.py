@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vidssl.artifacts import Artifact
 from vidssl.stages.forecast import Forecast
+from vidssl.workspace.artifacts import Artifact
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import safetensors
 import safetensors.torch
 import torch
 
-from vidssl.artifacts import Artifact, canonical_digest
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write, file_digest
 from vidssl.base.text import counted
 from vidssl.version import VERSION
+from vidssl.workspace.artifacts import Artifact, canonical_digest
 
 ENCODER_FORMAT = 1
 TENSORS_FORMAT = 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vidssl.artifacts import Artifact
 from vidssl.base.text import counted
+from vidssl.workspace.artifacts import Artifact
 
 Summary = Mapping[str, Any]
 COLLAPSED = "collapsed"  # in a checkpoint's summary: a sentence on how its training went wrong
