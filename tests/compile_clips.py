@@ -19,7 +19,7 @@ import triton
 from compile_tvl1 import HOPPER, usage
 from triton.compiler import ASTSource
 
-from vidssl.batches.by_kernels import ROWS
+from vidssl.clips.gpu.triton_transforms import ROWS
 from vidssl.kernels import clip_transforms
 
 SIZE = 128  # of clips

@@ -15,7 +15,7 @@ from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
 from vidssl.base import distributed
 from vidssl.base.errors import Interrupted
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import Place, fit
 from vidssl.objectives import METHODS as METHODS_OF
 from vidssl.objectives import OBJECTIVES, Objective

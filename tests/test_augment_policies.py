@@ -40,8 +40,8 @@ from vidssl.augment import (
     get_policy,
 )
 from vidssl.base.errors import UsageError
-from vidssl.clips import ClipSpec, HostSample, TrainingVideos
-from vidssl.loader import ClipLoader
+from vidssl.clips.loader import ClipLoader
+from vidssl.clips.sampler import ClipSpec, HostSample, TrainingVideos
 from vidssl.recipes import load_recipe, recipe_card, recipe_names
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Workspace

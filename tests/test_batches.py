@@ -16,13 +16,18 @@ from interpreting import skip_unless_it_loops
 
 from vidssl.augment import POLICIES, Box, crop_resize, resize_on_device, within
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.batches import FromEncoded, FromRegions, OnHost, batch_maker
-from vidssl.batches import jpeg as jpeg_module
-from vidssl.batches.by_operations import ByOperations
-from vidssl.batches.encoded import is_grey
-from vidssl.batches.regions import cut_regions
-from vidssl.clips import ClipSampler, ClipSpec, TrainingVideos
-from vidssl.loader import ClipLoader
+from vidssl.clips.decoders import (
+    FromEncoded,
+    FromRegions,
+    OnHost,
+    batch_maker,
+)
+from vidssl.clips.gpu import nvjpeg as jpeg_module
+from vidssl.clips.gpu.crop_regions import cut_regions
+from vidssl.clips.gpu.nvjpeg_batches import is_grey
+from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.loader import ClipLoader
+from vidssl.clips.sampler import ClipSampler, ClipSpec, TrainingVideos
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.stages.trial import CountedFrames
 from vidssl.views import VIEWS, get_view
@@ -204,7 +209,7 @@ def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy)
     """As they lie in memory; tests/test_clip_kernels.py has what kernels make of them."""
     pytest.importorskip("triton", reason="needs Triton")
     skip_unless_it_loops()
-    from vidssl.batches.by_kernels import ByKernels
+    from vidssl.clips.gpu.triton_transforms import ByKernels
 
     small = ClipSpec(frames=2, size=6)
     of = replace(sampler(reader, policy), last_only=("flow",), clip=small)

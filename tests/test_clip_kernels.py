@@ -28,13 +28,18 @@ from vidssl.augment import (
 from vidssl.augment.filter_taps import of_blurs, of_resizing
 from vidssl.augment.resize_weights import side_weights
 from vidssl.base.errors import SlowerWay
-from vidssl.batches import fastest as choice
-from vidssl.batches.by_kernels import ByKernels
-from vidssl.batches.by_operations import ByOperations
-from vidssl.batches.fastest import disagreement, fastest
-from vidssl.batches.regions import Region
-from vidssl.batches.view_tables import line_of, only_mirrors, picture_of, table_of
-from vidssl.clips import ClipSampler, ClipSpec
+from vidssl.clips.gpu import transform_choice as choice
+from vidssl.clips.gpu.crop_regions import Region
+from vidssl.clips.gpu.lookup_tables import (
+    line_of,
+    only_mirrors,
+    picture_of,
+    table_of,
+)
+from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.gpu.transform_choice import disagreement, fastest
+from vidssl.clips.gpu.triton_transforms import ByKernels
+from vidssl.clips.sampler import ClipSampler, ClipSpec
 from vidssl.views import get_view
 
 skip_unless_it_loops()
@@ -160,8 +165,8 @@ def test_a_sample_of_one_clip_and_a_batch_of_one():
 
 
 def test_a_view_that_kernels_cannot_show_is_shown_by_operations(monkeypatch):
-    monkeypatch.setattr("vidssl.batches.by_kernels.table_of", lambda *told: None)
-    monkeypatch.setattr("vidssl.batches.by_kernels.picture_of", lambda *told: None)
+    monkeypatch.setattr("vidssl.clips.gpu.triton_transforms.table_of", lambda *told: None)
+    monkeypatch.setattr("vidssl.clips.gpu.triton_transforms.picture_of", lambda *told: None)
     for view in ("rgb", "flow"):
         of = sampler(view, POLICIES["truthful"])
         compared(of, *drawn(of))

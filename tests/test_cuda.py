@@ -26,11 +26,11 @@ from stubs import FixedBatches
 from vidssl.augment import POLICIES, ColourDraw, apply_colour
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import Interrupted
-from vidssl.batches.by_kernels import ByKernels
-from vidssl.clips import ClipSpec, TrainingVideos
+from vidssl.clips.gpu.triton_transforms import ByKernels
+from vidssl.clips.loader import ClipLoader
+from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.engine import Meter, Place, fit, train_step
 from vidssl.features import Protocol, extract
-from vidssl.loader import ClipLoader
 from vidssl.objectives import Clock
 from vidssl.optical_flow.algorithms import RAFT_PRESETS
 from vidssl.optical_flow.batched import FramePair
@@ -349,7 +349,7 @@ class OnDevice(FixedBatches):
     def steps(self, begin, end):
         import signal
 
-        from vidssl.clips import ClipBatch
+        from vidssl.clips.sampler import ClipBatch
 
         for step, batches in enumerate(super().steps(begin, end), begin):
             if step == self.stop_at:

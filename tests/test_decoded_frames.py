@@ -9,11 +9,11 @@ import pytest
 from cli_workspace import SMALL, vidssl
 from small_workspace import make_pack
 
-from vidssl import decoded_frames
 from vidssl.augment import AugmentSpec
-from vidssl.clips import ClipSpec, TrainingVideos
-from vidssl.decoded_frames import DecodedFrames, decoded_once, expected_bytes
-from vidssl.loader import ClipLoader
+from vidssl.clips import frame_cache
+from vidssl.clips.frame_cache import DecodedFrames, decoded_once, expected_bytes
+from vidssl.clips.loader import ClipLoader
+from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Workspace
 
@@ -140,7 +140,7 @@ def test_only_sets_that_fit_are_kept(reader, monkeypatch):
     half = replace(small, index=small.index[:3])
     assert expected_bytes(half, VIEWS) == whole // 2
     for free, kept in ((None, True), (4 * whole, True), (4 * whole - 4, False)):
-        monkeypatch.setattr(decoded_frames, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(frame_cache, "free_memory", lambda free=free: free)
         assert isinstance(decoded_once(small, VIEWS).reader, DecodedFrames) == kept
 
 
@@ -149,7 +149,7 @@ def test_training_ends_with_the_same_weights(copied, monkeypatch):
     made = []
     for name in ("kept", "read"):
         if name == "read":
-            monkeypatch.setattr(decoded_frames, "MOST_BYTES", 0)
+            monkeypatch.setattr(frame_cache, "MOST_BYTES", 0)
         pair = ["--student", "rgb-infonce", "--k", 2, "--name", name]
         vidssl("cotrain", *pair, *SMALL, workspace=copied["workspace"])
         made.append(Workspace(copied["workspace"]).resolve("checkpoint", name).digest)

@@ -11,8 +11,8 @@ from small_workspace import annotate, make_pack
 
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import EncoderSpec
-from vidssl.clips import ClipSpec, TrainingVideos
-from vidssl.loader import ClipLoader
+from vidssl.clips.loader import ClipLoader
+from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.recipes import load_recipe, recipe_card
 from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_tensors

@@ -14,7 +14,7 @@ import pytest
 import torch
 from stubs import FixedBatches, StubEncoder
 
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import Place, fit
 from vidssl.objectives import (
     CoCLR,

@@ -19,9 +19,9 @@ from vidssl.augment import (
 )
 from vidssl.augment.colour import replicate_channel
 from vidssl.base.errors import VidsslError
-from vidssl.batches import network_input
-from vidssl.clips import ClipSpec, TrainingVideos
-from vidssl.loader import ClipLoader, ahead
+from vidssl.clips import network_input
+from vidssl.clips.loader import ClipLoader, ahead
+from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.shards import DamagedShard, ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
 
@@ -112,10 +112,10 @@ def slow_colour(frame_HWC, draw):
 
 def slow_batch(made, reader, step, monkeypatch):
     """Gives the whole batch of a step from the draws that the sampler makes, and nothing else."""
-    from vidssl import clips
+    from vidssl.clips import sampler
 
     drawn = []
-    draw_views, clip_indices = clips.draw_views, clips.clip_indices
+    draw_views, clip_indices = sampler.draw_views, sampler.clip_indices
     seen: dict[str, list] = {"draws": [], "times": []}
 
     def kept(of, function):
@@ -125,8 +125,8 @@ def slow_batch(made, reader, step, monkeypatch):
 
         return wrapper
 
-    monkeypatch.setattr(clips, "draw_views", kept("draws", draw_views))
-    monkeypatch.setattr(clips, "clip_indices", kept("times", clip_indices))
+    monkeypatch.setattr(sampler, "draw_views", kept("draws", draw_views))
+    monkeypatch.setattr(sampler, "clip_indices", kept("times", clip_indices))
     epoch, step = divmod(step, made.steps_per_epoch)
     rows = np.random.default_rng([3, epoch]).permutation(VIDEOS)
     for position in range(step * made.batch_size, (step + 1) * made.batch_size):
@@ -175,7 +175,7 @@ def test_frames_decoded_a_few_at_a_time_make_the_same_clips(reader, policy, monk
 
     wanted = samples()
     for at_once in (1, 3):
-        monkeypatch.setattr("vidssl.clips.FRAMES_AT_ONCE", at_once)
+        monkeypatch.setattr("vidssl.clips.sampler.FRAMES_AT_ONCE", at_once)
         for got, want in zip(samples(), wanted, strict=True):
             np.testing.assert_array_equal(got, want)
 
@@ -298,7 +298,7 @@ def test_ahead_fetches_so_many_more_and_gives_all_in_order():
 def test_while_the_loop_is_at_one_step_threads_make_the_next_two_where_a_core_is_idle(
     reader, monkeypatch, idle, steps_ahead
 ):
-    monkeypatch.setattr("vidssl.loader.cores", lambda: torch.get_num_threads() + idle)
+    monkeypatch.setattr("vidssl.clips.loader.cores", lambda: torch.get_num_threads() + idle)
     made, wanted = loader(reader, threads=1), (1 + steps_ahead) * 6
     sampler, samples = made.sampler, []
 

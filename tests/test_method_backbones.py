@@ -7,7 +7,7 @@ import torch
 from methods import BATCH, SIZE
 
 from vidssl.backbones import BACKBONES, Encoder, EncoderSpec
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.objectives import METHODS as METHODS_OF
 from vidssl.objectives import OBJECTIVES, Clock, Objective
 

@@ -8,8 +8,8 @@ import torch
 
 from vidssl.augment import AugmentSpec
 from vidssl.base.errors import UsageError
-from vidssl.clips import ClipSpec, TrainingVideos
-from vidssl.loader import ClipLoader
+from vidssl.clips.loader import ClipLoader
+from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.views import get_view
 from vidssl.views.flow import quantise, to_published
 

@@ -9,8 +9,8 @@ from benchmarks import communication, scale
 
 from vidssl.augment import POLICIES
 from vidssl.base import distributed
-from vidssl.clips import ClipSpec, TrainingVideos
-from vidssl.loader import ClipLoader
+from vidssl.clips.loader import ClipLoader
+from vidssl.clips.sampler import ClipSpec, TrainingVideos
 
 VIDEOS, BATCH = 40, 4
 

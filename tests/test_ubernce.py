@@ -7,7 +7,7 @@ import torch
 from methods import METHODS, batch
 from stubs import StubEncoder
 
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.objectives import Clock, UberNCE, UberNCEConfig
 from vidssl.objectives.nce import log_of_share, mean_of_logs, own_key_alone
 

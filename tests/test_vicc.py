@@ -9,7 +9,7 @@ from methods import METHODS, batch, encoder
 from stubs import StubEncoder
 
 from vidssl.base.errors import UsageError
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import train_step
 from vidssl.objectives import Clock, ViCC, ViCCConfig, ViCCCross, ViCCCrossConfig
 from vidssl.objectives.recent import RecentFeatures

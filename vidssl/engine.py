@@ -21,7 +21,7 @@ from vidssl.base import distributed
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.signals import stop_requests
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.collapse import sentence, signs_of_collapse
 from vidssl.objectives import Clock, Objective, StepOutput
 from vidssl.objectives.health import health_of_views

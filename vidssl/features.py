@@ -32,7 +32,7 @@ from vidssl.backbones import EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
 from vidssl.base.files import atomic_write
 from vidssl.base.resources import cores
-from vidssl.sampling import clip_indices, published_hop, window_starts
+from vidssl.clips.temporal_sampling import clip_indices, published_hop, window_starts
 from vidssl.version import VERSION
 from vidssl.views import get_view
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base import distributed
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import Place, over_ranks, prepare, train_step
 from vidssl.objectives import OBJECTIVES, Clock, Objective
 from vidssl.optimisation import TrainSpec

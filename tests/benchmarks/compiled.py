@@ -28,7 +28,7 @@ os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import Place, prepare, train_step
 from vidssl.objectives import Clock, InfoNCE, InfoNCEConfig
 from vidssl.optimisation import TrainSpec

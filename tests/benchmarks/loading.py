@@ -28,11 +28,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vidssl.augment import POLICIES, AugmentSpec
-from vidssl.batches import FromRegions, Pending, network_input
-from vidssl.batches.regions import cut_regions, make_clip
-from vidssl.clips import ClipSampler, ClipSpec, TrainingVideos
+from vidssl.clips import network_input
+from vidssl.clips.decoders import FromRegions, Pending
+from vidssl.clips.gpu.crop_regions import cut_regions, make_clip
+from vidssl.clips.loader import ClipLoader
+from vidssl.clips.sampler import ClipSampler, ClipSpec, TrainingVideos
 from vidssl.dataset.synthetic import FPS, MOTIONS, render
-from vidssl.loader import ClipLoader
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
 from vidssl.views.flow import quantise

@@ -28,11 +28,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidssl.augment import POLICIES, ColourDraw, draw_views, within
 from vidssl.augment import resize_weights as resizing
-from vidssl.batches import by_kernels
-from vidssl.batches.by_kernels import ByKernels
-from vidssl.batches.by_operations import ByOperations
-from vidssl.batches.regions import Region
-from vidssl.clips import ClipSampler, ClipSpec
+from vidssl.clips.gpu import triton_transforms
+from vidssl.clips.gpu.crop_regions import Region
+from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.gpu.triton_transforms import ByKernels
+from vidssl.clips.sampler import ClipSampler, ClipSpec
 from vidssl.views import get_view
 
 sys.path.append(str(Path(__file__).parent.parent / "cuda"))
@@ -137,8 +137,8 @@ def kernels_noted(regions: Sequence[Region]) -> Iterator[list[int]]:
         return given + made[-1]
 
     def meant(x: torch.Tensor, levels: torch.Tensor, changes: torch.Tensor, *rest: Any) -> int:
-        column = by_kernels.kernels.CONTRAST_PLACE.value
-        share = (changes[:, column] < by_kernels.kernels.NOWHERE.value).float().mean()
+        column = triton_transforms.kernels.CONTRAST_PLACE.value
+        share = (changes[:, column] < triton_transforms.kernels.NOWHERE.value).float().mean()
         return int(of(x) * share)
 
     def changed(x: torch.Tensor, *rest: Any) -> int:
@@ -156,7 +156,7 @@ def kernels_noted(regions: Sequence[Region]) -> Iterator[list[int]]:
         "filter_side": filtered,
     }  # fmt: skip
     noted = {name: Noted(moved, size) for name, size in sizes.items()}
-    with patch.multiple(by_kernels.kernels, **noted):
+    with patch.multiple(triton_transforms.kernels, **noted):
         yield moved
 
 

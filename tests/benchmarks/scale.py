@@ -28,9 +28,9 @@ import numpy as np
 import torch
 
 from vidssl.base.files import file_digest
+from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.engine import Place, fit
-from vidssl.loader import ClipLoader
 from vidssl.objectives import OBJECTIVES
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import pretrain

@@ -41,11 +41,11 @@ from budget import Budget
 from derivers import derive_view, raft_flow
 from rendered import make_pack
 
-from vidssl.batches import FromEncoded, FromRegions
-from vidssl.batches.by_operations import ByOperations
-from vidssl.batches.on_device import OnDevice
+from vidssl.clips.decoders import FromEncoded, FromRegions
+from vidssl.clips.gpu.gpu_batches import OnDevice
+from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.synthetic import MOTIONS
-from vidssl.loader import ClipLoader
 from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
 from vidssl.stages.training import TrainingPlan
 from vidssl.training_log import read_log

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vidssl.backbones import Encoder
 from vidssl.base.distributed import gather, with_shuffled_batch
 from vidssl.base.errors import UsageError
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, projection_width
 from vidssl.objectives.health import nearest_has_same_label
 from vidssl.objectives.infonce import InfoNCEConfig

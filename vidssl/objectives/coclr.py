@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import require
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.objectives.contract import Clock, Needs, projection_width
 from vidssl.objectives.health import mean_where
 from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig

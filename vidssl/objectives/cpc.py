@@ -21,7 +21,7 @@ from vidssl.base import distributed
 from vidssl.base.distributed import gather_with_gradient
 from vidssl.base.errors import UsageError, require
 from vidssl.base.text import counted
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.dropout import seeded_dropout
 from vidssl.objectives.health import nearest_has_same_label, paired_cosines

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError, require
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
 from vidssl.objectives.dropout import seeded_dropout
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import require
-from vidssl.clips import ClipBatch
+from vidssl.clips.sampler import ClipBatch
 from vidssl.objectives.contract import Clock, StepOutput
 from vidssl.objectives.finetune import Classifier, Finetune, FinetuneConfig, no_dropout
 

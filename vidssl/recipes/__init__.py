@@ -29,7 +29,7 @@ from vidssl.augment import AugmentSpec, get_policy
 from vidssl.backbones import check_backbone
 from vidssl.base.errors import UsageError, nearest_name, require
 from vidssl.base.settings import configure, like, literal
-from vidssl.clips import ClipSpec
+from vidssl.clips.sampler import ClipSpec
 from vidssl.linear_probe import ProbeConfig
 from vidssl.objectives import OBJECTIVES
 from vidssl.optimisation import TrainSpec

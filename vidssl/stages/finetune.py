@@ -17,11 +17,11 @@ from torch.nn import BatchNorm1d
 from vidssl.base import distributed
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.clips import TrainingVideos
+from vidssl.clips.sampler import TrainingVideos
+from vidssl.clips.temporal_sampling import published_hop
 from vidssl.features import Protocol
 from vidssl.objectives import OBJECTIVES, Objective
 from vidssl.recipes import EvaluationSpec, Recipe, evaluation_of, load_recipe, own_table
-from vidssl.sampling import published_hop
 from vidssl.stages.classification import ClassificationResult
 from vidssl.stages.embed import name_of
 from vidssl.stages.evaluation import (

@@ -23,11 +23,11 @@ from vidssl.base.errors import (
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.text import agree, counted
-from vidssl.batches import batch_maker
-from vidssl.clips import ClipSpec, TrainingVideos
-from vidssl.decoded_frames import decoded_once
+from vidssl.clips.decoders import batch_maker
+from vidssl.clips.frame_cache import decoded_once
+from vidssl.clips.loader import ClipLoader
+from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.engine import Place, collapse, fit
-from vidssl.loader import ClipLoader
 from vidssl.objectives import METHODS, OBJECTIVES, Objective
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
 from vidssl.stages.forecast import Forecast
@@ -81,7 +81,7 @@ class TrainingOptions:
         precision: of backbones, "bf16" or "float32"; None: bf16 with CUDA. (On a CPU torch's bf16
             kernels are not sound: docs/benchmarks.md.)
         recompute: compute activations twice to save memory.
-        decode: who decodes JPEG, one of :data:`vidssl.batches.DECODERS`.
+        decode: who decodes JPEG, one of :data:`vidssl.clips.decoders.DECODERS`.
         plan: only tell what it would take, by a few steps that are written nowhere.
         save_every: seconds between two writes of resume.pt.
     """

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from vidssl.base import distributed
 from vidssl.base.progress import Progress
 from vidssl.base.resources import free_memory
-from vidssl.clips import ClipBatch, FrameReader, ReaderAround
+from vidssl.clips.loader import DECODED_AHEAD, ClipLoader
+from vidssl.clips.sampler import ClipBatch, FrameReader, ReaderAround
 from vidssl.engine import Meter, Place, fastest_kernels, over_ranks, prepare, train_step
-from vidssl.loader import DECODED_AHEAD, ClipLoader
 from vidssl.objectives import Clock, Objective
 from vidssl.optimisation import TrainSpec, learning_rate, set_learning_rate
 from vidssl.stages.forecast import Forecast

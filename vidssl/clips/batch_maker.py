@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidssl.clips import ClipBatch, ClipSampler
+from vidssl.clips.sampler import ClipBatch, ClipSampler
 
 Work = TypeVar("Work")  # what a thread makes of one sample
 
@@ -22,7 +22,7 @@ class Pending(Generic[Work]):
 
     Attributes:
         clips: memory that they fill, per view; empty where each sample brings its own.
-        source, label, index: as of :class:`~vidssl.clips.ClipBatch`.
+        source, label, index: as of :class:`~vidssl.clips.sampler.ClipBatch`.
         work: one for each sample.
     """
 

@@ -19,8 +19,13 @@ from vidssl.augment import AugmentSpec
 from vidssl.base.errors import VidsslError
 from vidssl.base.resources import cores
 from vidssl.base.text import counted
-from vidssl.batches import Pending, batch_maker
-from vidssl.clips import ClipBatch, ClipSampler, ClipSpec, TrainingVideos
+from vidssl.clips.decoders import Pending, batch_maker
+from vidssl.clips.sampler import (
+    ClipBatch,
+    ClipSampler,
+    ClipSpec,
+    TrainingVideos,
+)
 
 DECODED_AHEAD = 2  # steps whose clips threads are at, beside the next one
 SHOWN_AHEAD = 1  # steps whose batches are on a CUDA device, beside the one that trains

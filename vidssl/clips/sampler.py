@@ -27,7 +27,7 @@ from vidssl.augment import (
     draw_views,
 )
 from vidssl.base.errors import require
-from vidssl.sampling import clip_indices, random_start
+from vidssl.clips.temporal_sampling import clip_indices, random_start
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE, mirrored
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vidssl.augment import resize_on_device, within
-from vidssl.clips import ClipSampler, DrawnView, HeldFrames
+from vidssl.clips.sampler import ClipSampler, DrawnView, HeldFrames
 from vidssl.views import get_view
 
 

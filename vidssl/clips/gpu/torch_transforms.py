@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vidssl.augment import ColourDraw
-from vidssl.batches.network_input import network_input
-from vidssl.batches.regions import Region, make_clip
-from vidssl.clips import ClipSampler
+from vidssl.clips.gpu.crop_regions import Region, make_clip
+from vidssl.clips.network_input import network_input
+from vidssl.clips.sampler import ClipSampler
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 

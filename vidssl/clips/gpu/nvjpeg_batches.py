@@ -14,11 +14,16 @@ from torch import Tensor
 
 from vidssl.augment import within
 from vidssl.base.errors import UsageError
-from vidssl.batches.contract import Pending, by_view
-from vidssl.batches.jpeg import decode_jpegs
-from vidssl.batches.on_device import Colours, OnDevice
-from vidssl.batches.regions import Region
-from vidssl.clips import ClipBatch, ClipSampler, DrawnView, ReaderAround
+from vidssl.clips.batch_maker import Pending, by_view
+from vidssl.clips.gpu.crop_regions import Region
+from vidssl.clips.gpu.gpu_batches import Colours, OnDevice
+from vidssl.clips.gpu.nvjpeg import decode_jpegs
+from vidssl.clips.sampler import (
+    ClipBatch,
+    ClipSampler,
+    DrawnView,
+    ReaderAround,
+)
 from vidssl.views import get_view
 
 
@@ -29,7 +34,7 @@ class EncodedClip:
     Attributes:
         frames: numbers of the frames, counted among the sample's own [T'].
         rows, columns: what the clip covers of each, in pixels.
-        repeated, mirrored: as of :class:`~vidssl.batches.regions.Region`.
+        repeated, mirrored: as of :class:`~vidssl.clips.gpu.crop_regions.Region`.
     """
 
     frames: np.ndarray

@@ -27,10 +27,15 @@ from vidssl.augment.filter_taps import (
     of_resizing,
 )
 from vidssl.augment.resize_weights import AS_PIL, kind_of
-from vidssl.batches.by_operations import ByOperations
-from vidssl.batches.regions import Region
-from vidssl.batches.view_tables import line_of, only_mirrors, picture_of, table_of
-from vidssl.clips import ClipSampler
+from vidssl.clips.gpu.crop_regions import Region
+from vidssl.clips.gpu.lookup_tables import (
+    line_of,
+    only_mirrors,
+    picture_of,
+    table_of,
+)
+from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.sampler import ClipSampler
 from vidssl.kernels import clip_transforms
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE

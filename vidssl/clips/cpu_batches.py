@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from vidssl.augment import ColourDraw
-from vidssl.batches.contract import BatchMaker, Pending
-from vidssl.batches.network_input import network_input
-from vidssl.clips import ClipBatch
+from vidssl.clips.batch_maker import BatchMaker, Pending
+from vidssl.clips.network_input import network_input
+from vidssl.clips.sampler import ClipBatch
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 

@@ -3,11 +3,11 @@
 import torch
 
 from vidssl.base.errors import UsageError
-from vidssl.batches.contract import BatchMaker, Pending
-from vidssl.batches.encoded import FromEncoded
-from vidssl.batches.network_input import network_input
-from vidssl.batches.on_device import FromRegions
-from vidssl.batches.on_host import OnHost
+from vidssl.clips.batch_maker import BatchMaker, Pending
+from vidssl.clips.cpu_batches import OnHost
+from vidssl.clips.gpu.gpu_batches import FromRegions
+from vidssl.clips.gpu.nvjpeg_batches import FromEncoded
+from vidssl.clips.network_input import network_input
 
 __all__ = [
     "DECODERS",

@@ -15,11 +15,16 @@ import torch
 from torch import Tensor
 
 from vidssl.augment import ColourDraw
-from vidssl.batches.by_operations import ByOperations
-from vidssl.batches.contract import BatchMaker, Pending, Work, by_view
-from vidssl.batches.fastest import fastest
-from vidssl.batches.regions import Region, cut_regions
-from vidssl.clips import ClipBatch
+from vidssl.clips.batch_maker import (
+    BatchMaker,
+    Pending,
+    Work,
+    by_view,
+)
+from vidssl.clips.gpu.crop_regions import Region, cut_regions
+from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.gpu.transform_choice import fastest
+from vidssl.clips.sampler import ClipBatch
 
 Colours = dict[str, list[ColourDraw]]
 
@@ -43,7 +48,7 @@ class OnDevice(BatchMaker[Work]):
 
     @abstractmethod
     def _sample(self, epoch: int, position: int, row: int) -> Work:
-        """Does a thread's part of one sample; as for :meth:`vidssl.clips.ClipSampler.draw`."""
+        """Does a thread's part of one sample; as for :meth:`vidssl.clips.sampler.ClipSampler.draw`."""
 
     def put_together(
         self, pending: Pending[Work], regions: Mapping[str, Sequence[Region]], colours: Colours
@@ -52,7 +57,7 @@ class OnDevice(BatchMaker[Work]):
 
         Args:
             regions: per view those of all samples, on the device.
-            colours: as of :meth:`vidssl.clips.ClipSampler.colours`, of all samples.
+            colours: as of :meth:`vidssl.clips.sampler.ClipSampler.colours`, of all samples.
         """
         clips = {
             view: self.way(view, of_view, colours.get(view)) for view, of_view in regions.items()

@@ -11,9 +11,9 @@ import torch
 
 from vidssl.augment import ColourDraw
 from vidssl.base.errors import SlowerWay
-from vidssl.batches.by_operations import ByOperations
-from vidssl.batches.regions import Region
-from vidssl.clips import ClipSampler
+from vidssl.clips.gpu.crop_regions import Region
+from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.sampler import ClipSampler
 from vidssl.views import get_view
 
 SAMPLES = 2
@@ -31,7 +31,7 @@ def fastest(sampler: ClipSampler, device: torch.device) -> ByOperations:
     plain = ByOperations(sampler, device)
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return plain
-    from vidssl.batches.by_kernels import ByKernels
+    from vidssl.clips.gpu.triton_transforms import ByKernels
 
     kernels = ByKernels(sampler, device)
     try:
