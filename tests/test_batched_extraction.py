@@ -13,11 +13,12 @@ import pytest
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.dataset.video import Source, find_videos
+from vidssl.extraction.gpu_flow import CHUNK, extract_in_batches, in_chunks
+from vidssl.extraction.process_pool import BeganAgain, Product, stream_videos
 from vidssl.optical_flow.algorithms import FlowMethod, get_flow_method
 from vidssl.optical_flow.batched import BatchedFlow, FramePair, batches_of_one_size
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
-from vidssl.stages.batched_extraction import CHUNK, extract_in_batches, in_chunks
 from vidssl.stages.extract_flow import (
     ExtractFlow,
     choose_method,
@@ -26,7 +27,6 @@ from vidssl.stages.extract_flow import (
     flow_params,
     stream_video,
 )
-from vidssl.stages.video_pool import BeganAgain, Product, stream_videos
 from vidssl.workspace.artifacts import Workspace
 
 

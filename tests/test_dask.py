@@ -17,12 +17,13 @@ from video_files import moving_square, write_video
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.dataset.video import Source
+from vidssl.extraction import dask_pool
+from vidssl.extraction.dask_pool import work_on_cluster
+from vidssl.extraction.process_pool import Product
 from vidssl.shards import ShardWriter, VideoRecord
-from vidssl.stages import dask_pool, extract_flow, pack
-from vidssl.stages.dask_pool import work_on_cluster
+from vidssl.stages import extract_flow, pack
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
-from vidssl.stages.video_pool import Product
 from vidssl.workspace.artifacts import Workspace
 
 distributed = pytest.importorskip(

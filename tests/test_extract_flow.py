@@ -20,16 +20,17 @@ from video_files import moving_square, write_sound, write_video
 
 from vidssl.base.errors import Interrupted, UsageError, VidsslError
 from vidssl.dataset.video import Source, decode, find_videos
+from vidssl.extraction import pool, process_pool
+from vidssl.extraction.process_pool import Product, work_on_videos
 from vidssl.optical_flow.algorithms import derive_flow, get_flow_method
 from vidssl.shards import ShardReader
-from vidssl.stages import extract_flow, pools, video_pool
+from vidssl.stages import extract_flow
 from vidssl.stages.extract_flow import (
     ExtractFlow,
     choose_method,
     extract_video,
     flow_params,
 )
-from vidssl.stages.video_pool import Product, work_on_videos
 from vidssl.views.flow import to_pixels
 from vidssl.workspace.artifacts import Workspace
 
@@ -81,7 +82,7 @@ def worked_on() -> Iterator[list[str]]:
         return work_on_videos(sources, work, workers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "work_on_videos", spy)
+        patch.setattr(pool, "work_on_videos", spy)
         yield worked
 
 
@@ -425,7 +426,7 @@ def test_a_crash_or_a_failure_costs_one_video(tmp_path: Path, workers: int):
 SLEEP = """
 import time
 from pathlib import Path
-from vidssl.stages.video_pool import work_on_videos
+from vidssl.extraction.process_pool import work_on_videos
 from vidssl.dataset.video import Source
 
 def sleep(source):
@@ -458,9 +459,9 @@ def test_no_video_no_process():
 
 
 def test_interrupted_carries_the_exit_code():
-    stop = video_pool.StopRequest()
-    video_pool.end_if_asked(stop)
+    stop = process_pool.StopRequest()
+    process_pool.end_if_asked(stop)
     stop.signal_number = signal.SIGTERM
     with pytest.raises(Interrupted) as caught:
-        video_pool.end_if_asked(stop)
+        process_pool.end_if_asked(stop)
     assert caught.value.exit_code == 143

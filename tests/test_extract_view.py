@@ -13,10 +13,11 @@ from video_files import moving_square, write_video
 
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.dataset.video import decode, find_videos
+from vidssl.extraction import pool
+from vidssl.extraction.process_pool import work_on_videos
 from vidssl.shards import ShardReader
-from vidssl.stages import extract_flow, extract_view, pack, pools
+from vidssl.stages import extract_flow, extract_view, pack
 from vidssl.stages.extract_view import ExtractView
-from vidssl.stages.video_pool import work_on_videos
 from vidssl.views import all_views, get_view
 from vidssl.views.plugins import plugin_views
 from vidssl.workspace.artifacts import Workspace
@@ -137,7 +138,7 @@ def test_a_grown_folder_is_not_derived_again(tmp_path, workspace, config, monkey
         worked.extend(source.name for source in sources)
         return work_on_videos(sources, work, workers)
 
-    monkeypatch.setattr(pools, "work_on_videos", spy)
+    monkeypatch.setattr(pool, "work_on_videos", spy)
     result = extract_view.run(workspace, replace(config, videos=grown))
     assert worked == ["c0/new.mp4"]
     anew = extract_view.run(Workspace(tmp_path / "anew"), replace(config, videos=grown))

@@ -122,7 +122,7 @@ def test_shards(workspace, kind):
 
 
 def test_quarantine(workspace):
-    from vidssl.stages.quarantine import read_quarantine
+    from vidssl.extraction.quarantine import read_quarantine
 
     rows = read_quarantine(only(workspace, "pack").path)
     assert rows == [("bad.mp4#ffffffffffff", "bad.mp4", "the file is empty")]

@@ -13,7 +13,7 @@ import pytest
 from video_files import moving_square, write_video
 
 from vidssl.dataset.video import Source, find_videos
-from vidssl.stages.video_pool import Product, _Worker
+from vidssl.extraction.process_pool import Product, _Worker
 
 # A module that gets the signal amid its import, inside exec: after that Python itself would end
 # with the signal rather than with the exit code that it was asked for.

@@ -18,9 +18,9 @@ from video_files import moving_square, write_video
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.dataset.annotations import Annotations
 from vidssl.dataset.video import decode, find_videos
+from vidssl.extraction.derived_views import Derived
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pack
-from vidssl.stages.derived import Derived
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.workspace.artifacts import Workspace

@@ -19,15 +19,26 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT
 from vidssl.dataset.video import Source, find_videos
+from vidssl.extraction import part_folders, shard_job, video_manifest
+from vidssl.extraction.part_folders import PartFolder
+from vidssl.extraction.partition import Part, choose_part, divide
+from vidssl.extraction.process_pool import Product
+from vidssl.extraction.shard_job import (
+    ShardJob,
+    carry_out,
+    reused,
+    videos_digest,
+)
+from vidssl.extraction.video_manifest import Share, find_share
 from vidssl.shards import ShardReader, VideoRecord
-from vidssl.stages import extract_flow, manifest, pack, part_folders, shard_run, status, verify
+from vidssl.stages import (
+    extract_flow,
+    pack,
+    status,
+    verify,
+)
 from vidssl.stages.extract_flow import ExtractFlow
-from vidssl.stages.manifest import Share, find_share
 from vidssl.stages.pack import Pack
-from vidssl.stages.part_folders import PartFolder
-from vidssl.stages.parts import Part, choose_part, divide
-from vidssl.stages.shard_run import ShardJob, carry_out, reused, videos_digest
-from vidssl.stages.video_pool import Product
 from vidssl.views import get_view
 from vidssl.workspace import artifacts
 from vidssl.workspace.artifacts import Workspace
@@ -141,9 +152,9 @@ def read_files() -> Iterator[list[str]]:
         names.append(path.name)
         return original(path)
 
-    original = manifest.fingerprint
+    original = video_manifest.fingerprint
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "fingerprint", spy)
+        patch.setattr(video_manifest, "fingerprint", spy)
         yield names
 
 
@@ -464,7 +475,7 @@ def test_the_last_part_is_killed_while_another_is_about_to_look(
         original(folder, quarantine)
         if folder.part.index == 0:
             with monkeypatch.context() as patch:
-                patch.setattr(shard_run, "_publish", lambda *_: (_ for _ in ()).throw(Stopped))
+                patch.setattr(shard_job, "_publish", lambda *_: (_ for _ in ()).throw(Stopped))
                 site.killed("1/2", after=100)
 
     monkeypatch.setattr(PartFolder, "finish", finish)
@@ -574,7 +585,7 @@ def test_a_video_in_two_parts_is_refused(site: Site):
     """As when locks do not reach over the machines: never an artifact with a video twice."""
     site.killed("0/2", after=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_run, "accounted_for", lambda *_: set())
+        patch.setattr(shard_job, "accounted_for", lambda *_: set())
         site.run("0/3")
         site.run("1/3")
         with pytest.raises(VidsslError, match=r"is both in .* and in .*: delete the second"):

@@ -11,10 +11,10 @@ from video_files import moving_square, write_video
 from watching import Watching
 
 from vidssl.base.resources import cores
+from vidssl.extraction.partition import Part
 from vidssl.stages import extract_flow, pack
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
-from vidssl.stages.parts import Part
 from vidssl.workspace.artifacts import Workspace
 
 FRAMES = 30

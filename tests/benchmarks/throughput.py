@@ -29,6 +29,10 @@ from vidssl.dataset.video import (
     find_videos,
     fingerprint,
 )
+from vidssl.extraction.partition import Part, divide
+from vidssl.extraction.process_pool import Product
+from vidssl.extraction.shard_job import ShardJob, carry_out, videos_digest
+from vidssl.extraction.video_manifest import Share
 from vidssl.optical_flow.algorithms import get_flow_method
 from vidssl.shards import VideoRecord
 from vidssl.stages.extract_flow import (
@@ -38,11 +42,7 @@ from vidssl.stages.extract_flow import (
     extract_video,
     flow_params,
 )
-from vidssl.stages.manifest import Share
 from vidssl.stages.pack import RGB_SIZE, pack_video
-from vidssl.stages.parts import Part, divide
-from vidssl.stages.shard_run import ShardJob, carry_out, videos_digest
-from vidssl.stages.video_pool import Product
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
 from vidssl.views.resize import short_side

@@ -27,7 +27,7 @@ def pairs_from(option: str, texts: list[str] | None) -> tuple[tuple[str, str], .
 
 def division(shard: str | None, workers: int | None, dask: str | None) -> dict[str, Any]:
     """Gives the options that say who works on the videos: workers, part, dask."""
-    from vidssl.stages.parts import choose_part
+    from vidssl.extraction.partition import choose_part
 
     if dask is None:
         return {"workers": workers, "part": choose_part(shard, os.environ)}

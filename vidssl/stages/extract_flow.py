@@ -15,6 +15,19 @@ from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.dataset.video import Source, decode, frame_rate
+from vidssl.extraction.dry_run import plan_run
+from vidssl.extraction.gpu_flow import Frames, extract_in_batches, in_chunks
+from vidssl.extraction.partition import Part
+from vidssl.extraction.pool import check_pool, choose_pool
+from vidssl.extraction.process_pool import Pool, Product, UnusableVideo
+from vidssl.extraction.shard_job import (
+    ShardJob,
+    carry_out,
+    reused,
+    tell,
+    videos_digest,
+)
+from vidssl.extraction.video_manifest import find_share
 from vidssl.optical_flow.algorithms import (
     FlowMethod,
     derive_flow,
@@ -25,13 +38,6 @@ from vidssl.optical_flow.algorithms import (
     working_frame,
 )
 from vidssl.shards import SHARD_BYTES, VideoRecord
-from vidssl.stages.batched_extraction import Frames, extract_in_batches, in_chunks
-from vidssl.stages.manifest import find_share
-from vidssl.stages.parts import Part
-from vidssl.stages.pools import check_pool, choose_pool
-from vidssl.stages.shard_plan import plan_run
-from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
-from vidssl.stages.video_pool import Pool, Product, UnusableVideo
 from vidssl.views import get_view
 from vidssl.views.flow import map_name, store_pixels
 from vidssl.views.resize import short_side

@@ -22,13 +22,19 @@ from vidssl.base.resources import cores
 from vidssl.base.settings import configure
 from vidssl.base.text import counted
 from vidssl.dataset.video import Source, decode, frame_rate
+from vidssl.extraction.dry_run import plan_run
+from vidssl.extraction.partition import Part
+from vidssl.extraction.pool import check_pool, choose_pool
+from vidssl.extraction.process_pool import Product, UnusableVideo
+from vidssl.extraction.shard_job import (
+    ShardJob,
+    carry_out,
+    reused,
+    tell,
+    videos_digest,
+)
+from vidssl.extraction.video_manifest import find_share
 from vidssl.shards import SHARD_BYTES, VideoRecord
-from vidssl.stages.manifest import find_share
-from vidssl.stages.parts import Part
-from vidssl.stages.pools import check_pool, choose_pool
-from vidssl.stages.shard_plan import plan_run
-from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
-from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.deriver import Deriver

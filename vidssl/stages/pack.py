@@ -23,14 +23,20 @@ from vidssl.base.text import counted
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
 from vidssl.dataset.labels import check_labelling, label_videos
 from vidssl.dataset.video import Source, decode, frame_rate
+from vidssl.extraction.derived_views import Derived, check_views, choose_derived
+from vidssl.extraction.dry_run import plan_run
+from vidssl.extraction.partition import Part
+from vidssl.extraction.pool import check_pool, choose_pool
+from vidssl.extraction.process_pool import Product, UnusableVideo
+from vidssl.extraction.shard_job import (
+    ShardJob,
+    carry_out,
+    reused,
+    tell,
+    videos_digest,
+)
+from vidssl.extraction.video_manifest import Share, find_share
 from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
-from vidssl.stages.derived import Derived, check_views, choose_derived
-from vidssl.stages.manifest import Share, find_share
-from vidssl.stages.parts import Part
-from vidssl.stages.pools import check_pool, choose_pool
-from vidssl.stages.shard_plan import plan_run
-from vidssl.stages.shard_run import ShardJob, carry_out, reused, tell, videos_digest
-from vidssl.stages.video_pool import Product, UnusableVideo
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.resize import short_side

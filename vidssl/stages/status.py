@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidssl.stages.part_folders import parts_in_words
+from vidssl.extraction.part_folders import parts_in_words
 from vidssl.workspace.artifacts import (
     Artifact,
     Workspace,

@@ -3,7 +3,7 @@
 A stage says in a :class:`ShardJob` what is made of a video and where; :func:`carry_out` goes on
 where earlier processes stopped, stores what the pool gives, and publishes the artifact. It does so
 for all the videos or for one part of them, and the last part publishes
-(:mod:`vidssl.stages.part_folders` has what lies in between).
+(:mod:`vidssl.extraction.part_folders` has what lies in between).
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.text import counted
 from vidssl.dataset.video import Source, manifest
-from vidssl.shards import ShardReader, ShardWriter
-from vidssl.stages.manifest import Share
-from vidssl.stages.part_folders import (
+from vidssl.extraction.part_folders import (
     NothingUsable,
     PartFolder,
     accounted_for,
@@ -30,8 +28,10 @@ from vidssl.stages.part_folders import (
     open_part,
     unfinished_parts,
 )
-from vidssl.stages.quarantine import Row, read_quarantine
-from vidssl.stages.video_pool import Pool
+from vidssl.extraction.process_pool import Pool
+from vidssl.extraction.quarantine import Row, read_quarantine
+from vidssl.extraction.video_manifest import Share
+from vidssl.shards import ShardReader, ShardWriter
 from vidssl.workspace.artifacts import Artifact, Run, canonical_digest
 from vidssl.workspace.results import PartReport, StageResult
 

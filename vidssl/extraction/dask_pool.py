@@ -1,6 +1,6 @@
 """Work on many videos on a dask.distributed cluster: for clouds and sites without Slurm.
 
-The workers make products, as the processes of :mod:`vidssl.stages.video_pool` do; this process
+The workers make products, as the processes of :mod:`vidssl.extraction.process_pool` do; this process
 alone writes. They need vidssl of this version, the videos at the same place as here, and for
 packing the workspace too. Dask balances the work, gives what was on a worker that died to
 another, and shows it all on its dashboard. One thread per worker is best: one video, one core.
@@ -21,7 +21,13 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.extras import require_extra
 from vidssl.base.signals import StopRequest, stop_requests
 from vidssl.dataset.video import Source
-from vidssl.stages.video_pool import LOOK_UP_EVERY, Product, Work, attempt, end_if_asked
+from vidssl.extraction.process_pool import (
+    LOOK_UP_EVERY,
+    Product,
+    Work,
+    attempt,
+    end_if_asked,
+)
 from vidssl.version import VERSION
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from vidssl.dataset.video import (
     map_files,
     name_videos,
 )
-from vidssl.stages.parts import Part, divide
+from vidssl.extraction.partition import Part, divide
 from vidssl.workspace.artifacts import Workspace, canonical_digest
 
 COLUMNS = ("path", "bytes", "mtime_ns", "fingerprint", "seconds")

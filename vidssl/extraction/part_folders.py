@@ -27,10 +27,10 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.files import fsync_folder, write_json
 from vidssl.base.locks import file_lock, is_locked
 from vidssl.base.text import counted
+from vidssl.extraction.partition import Part
+from vidssl.extraction.quarantine import QUARANTINE_FILE, Row, write_quarantine
 from vidssl.shards import ShardWriter, finished_videos, shard_files
 from vidssl.shards.format import shard_name, shard_number
-from vidssl.stages.parts import Part
-from vidssl.stages.quarantine import QUARANTINE_FILE, Row, write_quarantine
 from vidssl.workspace.artifacts import FileRecord, file_record
 
 PARTS = "parts"

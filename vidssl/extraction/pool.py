@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from vidssl.stages.dask_pool import require_dask, work_on_cluster
-from vidssl.stages.video_pool import Pool, Work, work_on_videos
+from vidssl.extraction.dask_pool import require_dask, work_on_cluster
+from vidssl.extraction.process_pool import Pool, Work, work_on_videos
 
 
 def check_pool(dask: str | None) -> None:
@@ -21,7 +21,7 @@ def choose_pool(work: Work, workers: int | None, dask: str | None) -> Pool:
     """Gives the pool that the options of a stage ask for.
 
     Args:
-        work: as for :func:`vidssl.stages.video_pool.work_on_videos`.
+        work: as for :func:`vidssl.extraction.process_pool.work_on_videos`.
         workers: processes on this machine; None: one per core.
         dask: address of a scheduler, whose workers do it instead.
     """

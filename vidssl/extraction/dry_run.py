@@ -8,9 +8,9 @@ from typing import Any
 from vidssl.base.progress import Progress
 from vidssl.base.resources import cores
 from vidssl.dataset.video import Source, duration, map_files
+from vidssl.extraction.part_folders import accounted_for
+from vidssl.extraction.video_manifest import Share, share_plan
 from vidssl.shards import ShardReader
-from vidssl.stages.manifest import Share, share_plan
-from vidssl.stages.part_folders import accounted_for
 from vidssl.workspace.artifacts import Artifact, Run
 from vidssl.workspace.results import StageResult
 

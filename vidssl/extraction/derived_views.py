@@ -9,8 +9,8 @@ from pathlib import Path
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.base.progress import Progress
 from vidssl.dataset.video import Source
+from vidssl.extraction.quarantine import read_quarantine
 from vidssl.shards import ShardReader
-from vidssl.stages.quarantine import read_quarantine
 from vidssl.views import all_views, get_view
 from vidssl.views.plugins import VARIABLE
 from vidssl.workspace.artifacts import Artifact, Workspace

@@ -23,8 +23,8 @@ import numpy as np
 
 from vidssl.base.resources import cores
 from vidssl.dataset.video import Source
+from vidssl.extraction.process_pool import BeganAgain, Product, stream_videos
 from vidssl.optical_flow.batched import BatchedFlow, FramePair
-from vidssl.stages.video_pool import BeganAgain, Product, stream_videos
 
 CHUNK = 16  # frames a worker sends at a time
 PATIENCE = 0.002  # seconds to wait for frames before the device goes on with what it has
