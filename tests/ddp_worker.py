@@ -17,8 +17,8 @@ from vidssl.base import distributed
 from vidssl.base.errors import Interrupted
 from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import Place, fit
-from vidssl.objectives import METHODS as METHODS_OF
-from vidssl.objectives import OBJECTIVES, Objective
+from vidssl.methods import METHODS as METHODS_OF
+from vidssl.methods import OBJECTIVES, Objective
 from vidssl.optimisation import TrainSpec
 
 GLOBAL_BATCH, STEPS = 8, 12

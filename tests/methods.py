@@ -8,7 +8,7 @@ import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives import (
+from vidssl.methods import (
     CMC,
     CPC,
     CMCConfig,

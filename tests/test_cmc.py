@@ -9,7 +9,7 @@ from stubs import StubEncoder
 
 from vidssl.base.errors import UsageError
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives import CMC, Clock, CMCConfig
+from vidssl.methods import CMC, Clock, CMCConfig
 
 CLOCK = Clock(seed=0, epoch=0, step=0, total_steps=1)
 

@@ -12,10 +12,26 @@ from methods import batch, encoder
 
 from vidssl.backbones.dpc_context import unit_channels
 from vidssl.base.errors import UsageError
-from vidssl.objectives import CPC, Clock, CoCon, CoConConfig, CPCConfig
-from vidssl.objectives.cocon import _others, block_vectors, similarity_loss, synchrony_loss
-from vidssl.objectives.cpc import dense_nce, dense_scores, own_column, top_shares
-from vidssl.objectives.dropout import seeded_dropout
+from vidssl.methods import (
+    CPC,
+    Clock,
+    CoCon,
+    CoConConfig,
+    CPCConfig,
+)
+from vidssl.methods.cocon import (
+    _others,
+    block_vectors,
+    similarity_loss,
+    synchrony_loss,
+)
+from vidssl.methods.cpc import (
+    dense_nce,
+    dense_scores,
+    own_column,
+    top_shares,
+)
+from vidssl.methods.modules.seeded_dropout import seeded_dropout
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "cocon_losses.npz")
 TOLERANCE = 1e-5

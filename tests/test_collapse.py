@@ -16,8 +16,8 @@ from stubs import FixedBatches
 
 from vidssl.collapse import sentence, signs_of_collapse
 from vidssl.engine import Place, collapse, fit
-from vidssl.objectives import METHODS as METHODS_OF
-from vidssl.objectives.health import (
+from vidssl.methods import METHODS as METHODS_OF
+from vidssl.methods.modules.metrics import (
     feature_health,
     health_of_views,
     paired_cosines,

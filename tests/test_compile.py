@@ -23,7 +23,7 @@ from test_ddp import ends, launch
 from vidssl.backbones import Encoder
 from vidssl.base.errors import Interrupted
 from vidssl.engine import Place, fit
-from vidssl.objectives import Objective
+from vidssl.methods import Objective
 from vidssl.optimisation import TrainSpec
 from vidssl.workspace.checkpoints import load_encoder, save_encoder
 

@@ -1,4 +1,4 @@
-"""The rules of vidssl/objectives/contract.py, over every method."""
+"""The rules of vidssl/methods/method.py, over every method."""
 
 import copy
 import json
@@ -12,8 +12,8 @@ from watching import Watching
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.engine import Place, fit, train_step
-from vidssl.objectives import METHODS as METHODS_OF
-from vidssl.objectives import OBJECTIVES, Clock
+from vidssl.methods import METHODS as METHODS_OF
+from vidssl.methods import OBJECTIVES, Clock
 from vidssl.optimisation import TrainSpec, make_optimizer
 
 CPU = torch.device("cpu")
@@ -215,7 +215,7 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path):
     from stubs import StubEncoder
 
     from vidssl.clips.sampler import ClipBatch
-    from vidssl.objectives import InfoNCE, InfoNCEConfig
+    from vidssl.methods import InfoNCE, InfoNCEConfig
 
     weight = torch.randn(8, 24, generator=torch.Generator().manual_seed(0))
     clips = torch.randn(8, 2, 1, 1, 1, 24, generator=torch.Generator().manual_seed(1))

@@ -31,7 +31,7 @@ from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.engine import Meter, Place, fit, train_step
 from vidssl.features import Protocol, extract
-from vidssl.objectives import Clock
+from vidssl.methods import Clock
 from vidssl.optical_flow.algorithms import RAFT_PRESETS
 from vidssl.optical_flow.batched import FramePair
 from vidssl.optical_flow.raft import Raft, RaftFlow, with_weights

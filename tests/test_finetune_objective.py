@@ -13,7 +13,12 @@ from stubs import FixedBatches
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.engine import Place, fit
-from vidssl.objectives import Classifier, Clock, Finetune, FinetuneConfig
+from vidssl.methods import (
+    Classifier,
+    Clock,
+    Finetune,
+    FinetuneConfig,
+)
 from vidssl.optimisation import TrainSpec, make_optimizer, set_learning_rate
 
 CLOCK = Clock(seed=3, epoch=0, step=1, total_steps=20)

@@ -16,7 +16,7 @@ from stubs import FixedBatches, StubEncoder
 
 from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import Place, fit
-from vidssl.objectives import (
+from vidssl.methods import (
     CoCLR,
     CoCLRConfig,
     InfoNCE,

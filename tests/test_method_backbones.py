@@ -8,8 +8,8 @@ from methods import BATCH, SIZE
 
 from vidssl.backbones import BACKBONES, Encoder, EncoderSpec
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives import METHODS as METHODS_OF
-from vidssl.objectives import OBJECTIVES, Clock, Objective
+from vidssl.methods import METHODS as METHODS_OF
+from vidssl.methods import OBJECTIVES, Clock, Objective
 
 FRAMES = 8  # the fewest that S3D can halve so often
 VIEWS = {"rgb": 3, "flow": 2, "pose": 17, "mask": 1}

@@ -16,7 +16,7 @@ from vidssl.augment import POLICIES
 from vidssl.base.errors import UsageError
 from vidssl.cli import app
 from vidssl.linear_probe import ProbeConfig, rate_for
-from vidssl.objectives import OBJECTIVES
+from vidssl.methods import OBJECTIVES
 from vidssl.recipes import (
     PARTS,
     evaluation_of,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vidssl.objectives.sinkhorn import sinkhorn
+from vidssl.methods.modules.sinkhorn import sinkhorn
 
 
 def cosines(clips: int, prototypes: int, seed: int = 0) -> torch.Tensor:

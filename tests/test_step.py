@@ -11,7 +11,7 @@ from methods import METHODS, batch
 from vidssl import engine
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.engine import Meter, train_step
-from vidssl.objectives import Clock, StepOutput
+from vidssl.methods import Clock, StepOutput
 from vidssl.optimisation import TrainSpec, make_optimizer
 from vidssl.stages.training import TrainingOptions, check_options, choose_precision
 

@@ -8,8 +8,8 @@ from methods import METHODS, batch
 from stubs import StubEncoder
 
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives import Clock, UberNCE, UberNCEConfig
-from vidssl.objectives.nce import log_of_share, mean_of_logs, own_key_alone
+from vidssl.methods import Clock, UberNCE, UberNCEConfig
+from vidssl.methods.modules.nce_loss import log_of_share, mean_of_logs, own_key_alone
 
 CLOCK = Clock(seed=0, epoch=0, step=0, total_steps=1)
 

@@ -11,9 +11,15 @@ from stubs import StubEncoder
 from vidssl.base.errors import UsageError
 from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import train_step
-from vidssl.objectives import Clock, ViCC, ViCCConfig, ViCCCross, ViCCCrossConfig
-from vidssl.objectives.recent import RecentFeatures
-from vidssl.objectives.vicc import swapped_prediction
+from vidssl.methods import (
+    Clock,
+    ViCC,
+    ViCCConfig,
+    ViCCCross,
+    ViCCCrossConfig,
+)
+from vidssl.methods.modules.feature_bank import RecentFeatures
+from vidssl.methods.vicc import swapped_prediction
 from vidssl.optimisation import TrainSpec, make_optimizer
 
 

@@ -23,8 +23,8 @@ from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.signals import stop_requests
 from vidssl.clips.sampler import ClipBatch
 from vidssl.collapse import sentence, signs_of_collapse
-from vidssl.objectives import Clock, Objective, StepOutput
-from vidssl.objectives.health import health_of_views
+from vidssl.methods import Clock, Objective, StepOutput
+from vidssl.methods.modules.metrics import health_of_views
 from vidssl.optimisation import TrainSpec, learning_rate, make_optimizer, set_learning_rate
 from vidssl.resume import load_resume, save_resume
 from vidssl.training_log import Row, TrainingLog
@@ -181,7 +181,7 @@ def train_step(
     micro_batches: Sequence[ClipBatch],
     clock: Clock,
 ) -> list[StepOutput]:
-    """Does one optimiser step by the contract of :mod:`vidssl.objectives.contract`.
+    """Does one optimiser step by the contract of :mod:`vidssl.methods.method`.
 
     Args:
         model: the objective itself, or the objective under DDP.

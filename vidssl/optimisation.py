@@ -79,7 +79,7 @@ def make_optimizer(
     """Gives the optimiser over the trainable ones of `parameters`.
 
     Args:
-        parameters: all of them, or groups as :meth:`vidssl.objectives.Objective.parameter_groups`
+        parameters: all of them, or groups as :meth:`vidssl.methods.Objective.parameter_groups`
             gives them, each with its `share` of the learning rate.
     """
     groups = _groups(list(parameters))

@@ -28,7 +28,7 @@ from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base import distributed
 from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import Place, over_ranks, prepare, train_step
-from vidssl.objectives import OBJECTIVES, Clock, Objective
+from vidssl.methods import OBJECTIVES, Clock, Objective
 from vidssl.optimisation import TrainSpec
 
 SAMPLES, FRAMES, SIZE, WIDTH = 4, 4, 32, 128  # of each rank

@@ -30,7 +30,7 @@ import torch
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import Place, prepare, train_step
-from vidssl.objectives import Clock, InfoNCE, InfoNCEConfig
+from vidssl.methods import Clock, InfoNCE, InfoNCEConfig
 from vidssl.optimisation import TrainSpec
 
 CPU = torch.device("cpu")

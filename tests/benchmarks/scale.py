@@ -31,7 +31,7 @@ from vidssl.base.files import file_digest
 from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.engine import Place, fit
-from vidssl.objectives import OBJECTIVES
+from vidssl.methods import OBJECTIVES
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import pretrain
 from vidssl.stages.training import new_encoder

@@ -25,8 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vidssl.backbones import BACKBONES
 from vidssl.engine import Meter
 from vidssl.larc import LARC
-from vidssl.objectives import StepOutput
-from vidssl.objectives.momentum import move_towards
+from vidssl.methods import StepOutput
+from vidssl.methods.modules.momentum_encoder import move_towards
 
 Way = tuple[str, Callable[[], object]]
 METRICS = ("top1", "queue_fill", "knn", "purity", "positives")  # CoCLR's

@@ -34,7 +34,7 @@ from moved_bytes import bandwidth, kind_of, moved_by
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips.sampler import ClipBatch
 from vidssl.engine import Place, prepare, train_step
-from vidssl.objectives import OBJECTIVES, Clock, Objective
+from vidssl.methods import OBJECTIVES, Clock, Objective
 from vidssl.optimisation import TrainSpec
 from vidssl.recipes import load_recipe
 

@@ -31,7 +31,7 @@ from vidssl.base.errors import UsageError, nearest_name, require
 from vidssl.base.settings import configure, like, literal
 from vidssl.clips.sampler import ClipSpec
 from vidssl.linear_probe import ProbeConfig
-from vidssl.objectives import OBJECTIVES
+from vidssl.methods import OBJECTIVES
 from vidssl.optimisation import TrainSpec
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.objectives import OBJECTIVES, Objective
+from vidssl.methods import OBJECTIVES, Objective
 from vidssl.recipes import Recipe
 from vidssl.stages import joint
 from vidssl.stages.inputs import find_checkpoint, find_pack, pack_of, training_data

@@ -18,7 +18,7 @@ from vidssl.dataset.annotations import (
     Annotations,
     Selection,
 )
-from vidssl.objectives import OBJECTIVES
+from vidssl.methods import OBJECTIVES
 from vidssl.shards import ShardReader
 from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
 from vidssl.views import get_view

@@ -20,7 +20,7 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.sampler import TrainingVideos
 from vidssl.clips.temporal_sampling import published_hop
 from vidssl.features import Protocol
-from vidssl.objectives import OBJECTIVES, Objective
+from vidssl.methods import OBJECTIVES, Objective
 from vidssl.recipes import EvaluationSpec, Recipe, evaluation_of, load_recipe, own_table
 from vidssl.stages.classification import ClassificationResult
 from vidssl.stages.embed import name_of
@@ -83,7 +83,7 @@ class FinetuneOptions(TrainingOptions):
 
     @property
     def objective(self) -> str:
-        """What is trained, of :data:`vidssl.objectives.METHODS`."""
+        """What is trained, of :data:`vidssl.methods.METHODS`."""
         return "linear" if self.freeze else "finetune"
 
 

@@ -24,7 +24,7 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write, file_digest
 from vidssl.base.progress import SILENT, Progress
 from vidssl.features import Protocol
-from vidssl.objectives import OBJECTIVES, Classifier
+from vidssl.methods import OBJECTIVES, Classifier
 from vidssl.stages.classification import (
     ClassificationResult,
     Classified,

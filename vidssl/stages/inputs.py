@@ -10,7 +10,7 @@ import numpy as np
 from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.clips.sampler import TrainingVideos
 from vidssl.dataset.annotations import Annotations
-from vidssl.objectives import Objective
+from vidssl.methods import Objective
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, Workspace

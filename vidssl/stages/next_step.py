@@ -95,7 +95,7 @@ def _pretrain(workspace: Workspace, stream: str, told: dict[str, str]) -> Step:
 
 
 def _cotrain(workspace: Workspace, stream: str, newest: Artifact, told: dict[str, str]) -> Step:
-    from vidssl.objectives import METHODS
+    from vidssl.methods import METHODS
     from vidssl.stages import cotrain
 
     method = newest.recipe.get("method_name")

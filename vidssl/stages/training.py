@@ -28,7 +28,7 @@ from vidssl.clips.frame_cache import decoded_once
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.engine import Place, collapse, fit
-from vidssl.objectives import METHODS, OBJECTIVES, Objective
+from vidssl.methods import METHODS, OBJECTIVES, Objective
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
 from vidssl.stages.forecast import Forecast
 from vidssl.stages.inputs import TrainingData

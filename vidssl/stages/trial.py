@@ -21,7 +21,7 @@ from vidssl.base.resources import free_memory
 from vidssl.clips.loader import DECODED_AHEAD, ClipLoader
 from vidssl.clips.sampler import ClipBatch, FrameReader, ReaderAround
 from vidssl.engine import Meter, Place, fastest_kernels, over_ranks, prepare, train_step
-from vidssl.objectives import Clock, Objective
+from vidssl.methods import Clock, Objective
 from vidssl.optimisation import TrainSpec, learning_rate, set_learning_rate
 from vidssl.stages.forecast import Forecast
 

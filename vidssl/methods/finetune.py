@@ -20,8 +20,13 @@ from torch import Tensor, nn
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError, require
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
-from vidssl.objectives.dropout import seeded_dropout
+from vidssl.methods.method import (
+    Clock,
+    Needs,
+    Objective,
+    StepOutput,
+)
+from vidssl.methods.modules.seeded_dropout import seeded_dropout
 
 ENCODER = "encoder."
 

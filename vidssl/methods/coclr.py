@@ -14,10 +14,10 @@ from torch import Tensor
 from vidssl.backbones import Encoder
 from vidssl.base.errors import require
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives.contract import Clock, Needs, projection_width
-from vidssl.objectives.health import mean_where
-from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig
-from vidssl.objectives.queue import random_unit_rows
+from vidssl.methods.infonce import InfoNCE, InfoNCEConfig
+from vidssl.methods.method import Clock, Needs, projection_width
+from vidssl.methods.modules.metrics import mean_where
+from vidssl.methods.modules.queue import random_unit_rows
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,14 @@ from vidssl.base.distributed import gather_with_gradient
 from vidssl.base.errors import UsageError, require
 from vidssl.base.text import counted
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
-from vidssl.objectives.dropout import seeded_dropout
-from vidssl.objectives.health import nearest_has_same_label, paired_cosines
+from vidssl.methods.method import (
+    Clock,
+    Needs,
+    Objective,
+    StepOutput,
+)
+from vidssl.methods.modules.metrics import nearest_has_same_label, paired_cosines
+from vidssl.methods.modules.seeded_dropout import seeded_dropout
 
 
 @dataclass(frozen=True)

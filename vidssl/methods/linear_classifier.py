@@ -21,8 +21,13 @@ from torch import Tensor, nn
 from vidssl.backbones import Encoder
 from vidssl.base.errors import require
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives.contract import Clock, StepOutput
-from vidssl.objectives.finetune import Classifier, Finetune, FinetuneConfig, no_dropout
+from vidssl.methods.finetune import (
+    Classifier,
+    Finetune,
+    FinetuneConfig,
+    no_dropout,
+)
+from vidssl.methods.method import Clock, StepOutput
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vidssl.objectives.contract import Clock
-from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig
-from vidssl.objectives.nce import log_of_share, mean_of_logs
+from vidssl.methods.infonce import InfoNCE, InfoNCEConfig
+from vidssl.methods.method import Clock
+from vidssl.methods.modules.nce_loss import log_of_share, mean_of_logs
 
 
 @dataclass(frozen=True)

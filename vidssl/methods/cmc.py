@@ -16,12 +16,18 @@ from vidssl.backbones import Encoder
 from vidssl.base.distributed import gather, with_shuffled_batch
 from vidssl.base.errors import UsageError
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput, projection_width
-from vidssl.objectives.health import nearest_has_same_label
-from vidssl.objectives.infonce import InfoNCEConfig
-from vidssl.objectives.momentum import frozen_copy, move_towards
-from vidssl.objectives.nce import contrast_scores, log_of_share, own_key_alone
-from vidssl.objectives.queue import Queue, no_numbers, random_unit_rows
+from vidssl.methods.infonce import InfoNCEConfig
+from vidssl.methods.method import (
+    Clock,
+    Needs,
+    Objective,
+    StepOutput,
+    projection_width,
+)
+from vidssl.methods.modules.metrics import nearest_has_same_label
+from vidssl.methods.modules.momentum_encoder import frozen_copy, move_towards
+from vidssl.methods.modules.nce_loss import contrast_scores, log_of_share, own_key_alone
+from vidssl.methods.modules.queue import Queue, no_numbers, random_unit_rows
 
 
 @dataclass(frozen=True)

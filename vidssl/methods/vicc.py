@@ -18,16 +18,16 @@ from vidssl.backbones import Encoder
 from vidssl.base.distributed import with_shuffled_batch, world_size
 from vidssl.base.errors import UsageError, require
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives.contract import (
+from vidssl.methods.method import (
     Clock,
     Needs,
     Objective,
     StepOutput,
     projection_width,
 )
-from vidssl.objectives.health import nearest_has_same_label, prototype_usage
-from vidssl.objectives.recent import RecentFeatures
-from vidssl.objectives.sinkhorn import sinkhorn
+from vidssl.methods.modules.feature_bank import RecentFeatures
+from vidssl.methods.modules.metrics import nearest_has_same_label, prototype_usage
+from vidssl.methods.modules.sinkhorn import sinkhorn
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vidssl.base import distributed
-from vidssl.objectives.contract import Clock
+from vidssl.methods.method import Clock
 
 
 def seeded_dropout(share: float, clock: Clock, number: int = 0) -> Callable[[Tensor], Tensor]:

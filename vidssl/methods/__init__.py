@@ -1,16 +1,21 @@
-"""Methods: one file each, all under one contract (:mod:`vidssl.objectives.contract`)."""
+"""Methods: one file each, all under one contract (:mod:`vidssl.methods.method`)."""
 
-from vidssl.objectives.cmc import CMC, CMCConfig
-from vidssl.objectives.coclr import CoCLR, CoCLRConfig
-from vidssl.objectives.cocon import CoCon, CoConConfig
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
-from vidssl.objectives.cpc import CPC, CPCConfig
-from vidssl.objectives.finetune import Classifier, Finetune, FinetuneConfig
-from vidssl.objectives.infonce import InfoNCE, InfoNCEConfig
-from vidssl.objectives.linear import Linear, LinearConfig
-from vidssl.objectives.ubernce import UberNCE, UberNCEConfig
-from vidssl.objectives.vicc import ViCC, ViCCConfig
-from vidssl.objectives.vicc_cross import ViCCCross, ViCCCrossConfig
+from vidssl.methods.cmc import CMC, CMCConfig
+from vidssl.methods.coclr import CoCLR, CoCLRConfig
+from vidssl.methods.cocon import CoCon, CoConConfig
+from vidssl.methods.cpc import CPC, CPCConfig
+from vidssl.methods.finetune import Classifier, Finetune, FinetuneConfig
+from vidssl.methods.infonce import InfoNCE, InfoNCEConfig
+from vidssl.methods.linear_classifier import Linear, LinearConfig
+from vidssl.methods.method import (
+    Clock,
+    Needs,
+    Objective,
+    StepOutput,
+)
+from vidssl.methods.ubernce import UberNCE, UberNCEConfig
+from vidssl.methods.vicc import ViCC, ViCCConfig
+from vidssl.methods.vicc_cross import ViCCCross, ViCCCrossConfig
 
 # By the stage that trains with them and the name they have there; the first is its default. One
 # word may mean two methods: ViCC on one stream, and ViCC across streams.

@@ -14,8 +14,8 @@ from torch import Tensor
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives.contract import Clock, Needs, projection_width
-from vidssl.objectives.vicc import ViCC, ViCCConfig
+from vidssl.methods.method import Clock, Needs, projection_width
+from vidssl.methods.vicc import ViCC, ViCCConfig
 
 
 @dataclass(frozen=True)

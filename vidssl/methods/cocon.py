@@ -18,8 +18,7 @@ from vidssl.backbones.dpc_context import unit_channels
 from vidssl.base.distributed import gather_with_gradient
 from vidssl.base.errors import UsageError, require
 from vidssl.clips.sampler import ClipBatch
-from vidssl.objectives.contract import Clock, Needs, Objective, StepOutput
-from vidssl.objectives.cpc import (
+from vidssl.methods.cpc import (
     CPCConfig,
     Foretold,
     batch_neighbour,
@@ -31,7 +30,13 @@ from vidssl.objectives.cpc import (
     foretell,
     top_shares,
 )
-from vidssl.objectives.dropout import seeded_dropout
+from vidssl.methods.method import (
+    Clock,
+    Needs,
+    Objective,
+    StepOutput,
+)
+from vidssl.methods.modules.seeded_dropout import seeded_dropout
 
 SYNC_NORMS = ("l1", "l2")
 
