@@ -21,7 +21,7 @@ import torch
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
-from vidssl.resume import save_resume
+from vidssl.engine.resume import save_resume
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import probe, retrieve
 from vidssl.views import get_view

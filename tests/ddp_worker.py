@@ -16,10 +16,10 @@ from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 from vidssl.base import distributed
 from vidssl.base.errors import Interrupted
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine import Place, fit
+from vidssl.engine.loop import Place, fit
+from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import METHODS as METHODS_OF
 from vidssl.methods import OBJECTIVES, Objective
-from vidssl.optimisation import TrainSpec
 
 GLOBAL_BATCH, STEPS = 8, 12
 # Enough steps to fill what methods wait for, and k that a queue of 16 has.

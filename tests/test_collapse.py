@@ -14,8 +14,9 @@ from methods import METHODS, batch
 from small_workspace import annotate, make_pack
 from stubs import FixedBatches
 
-from vidssl.collapse import sentence, signs_of_collapse
-from vidssl.engine import Place, collapse, fit
+from vidssl.engine.collapse import sentence, signs_of_collapse
+from vidssl.engine.loop import Place, collapse, fit
+from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import METHODS as METHODS_OF
 from vidssl.methods.modules.metrics import (
     feature_health,
@@ -23,7 +24,6 @@ from vidssl.methods.modules.metrics import (
     paired_cosines,
     prototype_usage,
 )
-from vidssl.optimisation import TrainSpec
 from vidssl.recipes import load_recipe
 from vidssl.stages.training import new_encoder
 from vidssl.workspace.artifacts import Workspace

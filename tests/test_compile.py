@@ -22,9 +22,9 @@ from test_ddp import ends, launch
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import Interrupted
-from vidssl.engine import Place, fit
+from vidssl.engine.loop import Place, fit
+from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import Objective
-from vidssl.optimisation import TrainSpec
 from vidssl.workspace.checkpoints import load_encoder, save_encoder
 
 CPU = torch.device("cpu")

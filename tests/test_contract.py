@@ -11,10 +11,10 @@ from stubs import FixedBatches
 from watching import Watching
 
 from vidssl.base.errors import Interrupted, VidsslError
-from vidssl.engine import Place, fit, train_step
+from vidssl.engine.loop import Place, fit, train_step
+from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import METHODS as METHODS_OF
 from vidssl.methods import OBJECTIVES, Clock
-from vidssl.optimisation import TrainSpec, make_optimizer
 
 CPU = torch.device("cpu")
 SPEC = TrainSpec(epochs=2, batch_size=4, lr=1e-2, schedule="cosine", warmup_epochs=0.5)

@@ -29,13 +29,18 @@ from vidssl.base.errors import Interrupted
 from vidssl.clips.gpu.triton_transforms import ByKernels
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
-from vidssl.engine import Meter, Place, fit, train_step
+from vidssl.engine.loop import (
+    Meter,
+    Place,
+    fit,
+    train_step,
+)
+from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.features import Protocol, extract
 from vidssl.methods import Clock
 from vidssl.optical_flow.algorithms import RAFT_PRESETS
 from vidssl.optical_flow.batched import FramePair
 from vidssl.optical_flow.raft import Raft, RaftFlow, with_weights
-from vidssl.optimisation import TrainSpec, make_optimizer
 from vidssl.views import get_view
 from vidssl.views.keypoint_rcnn import KeypointConfig, KeypointDeriver, heatmaps
 from vidssl.views.person_segmentation import MaskConfig, MaskDeriver

@@ -262,7 +262,7 @@ def test_named_files_exist(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_dotted_names_exist(path):
-    """A page that says `vidssl.engine.fit` points at something that is there."""
+    """A page that says `vidssl.engine.loop.fit` points at something that is there."""
     for name in re.findall(r"`(vidssl(?:\.\w+)+)", path.read_text()):
         assert resolves(name), f"{path.name} names {name}"
 

@@ -12,14 +12,14 @@ from methods import BLOCKS, batch, encoder
 from stubs import FixedBatches
 
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.engine import Place, fit
+from vidssl.engine.loop import Place, fit
+from vidssl.engine.optimizers import TrainSpec, make_optimizer, set_learning_rate
 from vidssl.methods import (
     Classifier,
     Clock,
     Finetune,
     FinetuneConfig,
 )
-from vidssl.optimisation import TrainSpec, make_optimizer, set_learning_rate
 
 CLOCK = Clock(seed=3, epoch=0, step=1, total_steps=20)
 

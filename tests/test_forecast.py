@@ -9,8 +9,8 @@ from methods import METHODS, batch
 from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.base.resources import free_memory
-from vidssl.engine import Place, prepare
-from vidssl.optimisation import TrainSpec
+from vidssl.engine.loop import Place, prepare
+from vidssl.engine.optimizers import TrainSpec
 from vidssl.shards import ShardReader
 from vidssl.stages import pretrain, trial
 from vidssl.stages.forecast import Forecast

@@ -23,7 +23,7 @@ from vidssl import features
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import Annotations
-from vidssl.resume import load_resume
+from vidssl.engine.resume import load_resume
 from vidssl.shards import ShardReader
 from vidssl.stages import embed, evaluation, probe, recall, verify
 from vidssl.workspace.artifacts import (

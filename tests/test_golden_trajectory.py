@@ -15,7 +15,8 @@ import torch
 from stubs import FixedBatches, StubEncoder
 
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine import Place, fit
+from vidssl.engine.loop import Place, fit
+from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import (
     CoCLR,
     CoCLRConfig,
@@ -29,7 +30,6 @@ from vidssl.methods import (
     ViCCCross,
     ViCCCrossConfig,
 )
-from vidssl.optimisation import TrainSpec
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "trajectory.npz")
 META = json.loads(str(GOLDEN["meta"]))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from methods import BLOCKS, batch, encoder
 
+from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import Clock, Linear, LinearConfig
-from vidssl.optimisation import TrainSpec, make_optimizer
 
 CLOCK = Clock(seed=3, epoch=0, step=1, total_steps=20)
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from vidssl.base.errors import UsageError
-from vidssl.larc import LARC
-from vidssl.optimisation import TrainSpec, learning_rate, make_optimizer
+from vidssl.engine.larc import LARC
+from vidssl.engine.optimizers import TrainSpec, learning_rate, make_optimizer
 
 
 def slow_larc_step(parameters, buffers, lr, momentum, weight_decay, trust=1e-3):

@@ -9,8 +9,8 @@ from stubs import FixedBatches
 
 from vidssl.backbones import BACKBONES, Encoder
 from vidssl.backbones.activation_checkpointing import blocks, recompute_activations, statistics_kept
-from vidssl.engine import Place, fit
-from vidssl.optimisation import TrainSpec
+from vidssl.engine.loop import Place, fit
+from vidssl.engine.optimizers import TrainSpec
 
 CPU = torch.device("cpu")
 # Shares of what is kept otherwise, of clips this small.

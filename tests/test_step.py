@@ -8,11 +8,11 @@ import torch
 from benchmarks import step as bench
 from methods import METHODS, batch
 
-from vidssl import engine
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.engine import Meter, train_step
+from vidssl.engine import loop
+from vidssl.engine.loop import Meter, train_step
+from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import Clock, StepOutput
-from vidssl.optimisation import TrainSpec, make_optimizer
 from vidssl.stages.training import TrainingOptions, check_options, choose_precision
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def test_a_loss_that_is_no_number_ends_training():
 
 def test_the_wait_for_data_is_measured(monkeypatch):
     times = iter([0.0, 1.0, 1.25, 4.0])  # begin, wait from 1 to 1.25, fetch at 4
-    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: next(times, 4.0)))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(times, 4.0)))
     meter = Meter(CPU)
     with meter.waiting():
         pass

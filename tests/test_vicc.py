@@ -10,7 +10,8 @@ from stubs import StubEncoder
 
 from vidssl.base.errors import UsageError
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine import train_step
+from vidssl.engine.loop import train_step
+from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import (
     Clock,
     ViCC,
@@ -20,7 +21,6 @@ from vidssl.methods import (
 )
 from vidssl.methods.modules.feature_bank import RecentFeatures
 from vidssl.methods.vicc import swapped_prediction
-from vidssl.optimisation import TrainSpec, make_optimizer
 
 
 def clock(step: int, steps_per_epoch: int = 10) -> Clock:

@@ -27,9 +27,14 @@ from torch import Tensor
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base import distributed
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine import Place, over_ranks, prepare, train_step
+from vidssl.engine.loop import (
+    Place,
+    over_ranks,
+    prepare,
+    train_step,
+)
+from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import OBJECTIVES, Clock, Objective
-from vidssl.optimisation import TrainSpec
 
 SAMPLES, FRAMES, SIZE, WIDTH = 4, 4, 32, 128  # of each rank
 STEPS = 3

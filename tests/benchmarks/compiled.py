@@ -29,9 +29,9 @@ import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine import Place, prepare, train_step
+from vidssl.engine.loop import Place, prepare, train_step
+from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import Clock, InfoNCE, InfoNCEConfig
-from vidssl.optimisation import TrainSpec
 
 CPU = torch.device("cpu")
 

@@ -30,7 +30,7 @@ import torch
 from vidssl.base.files import file_digest
 from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
-from vidssl.engine import Place, fit
+from vidssl.engine.loop import Place, fit
 from vidssl.methods import OBJECTIVES
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import pretrain

@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidssl.backbones import BACKBONES
-from vidssl.engine import Meter
-from vidssl.larc import LARC
+from vidssl.engine.larc import LARC
+from vidssl.engine.loop import Meter
 from vidssl.methods import StepOutput
 from vidssl.methods.modules.momentum_encoder import move_towards
 

@@ -23,8 +23,8 @@ from typing import Any
 from rendered import make_pack
 
 from vidssl.base.resources import cores
+from vidssl.engine.log import read_log
 from vidssl.stages import pretrain
-from vidssl.training_log import read_log
 from vidssl.workspace.artifacts import Workspace
 
 PARTS = 10  # of training, whose mean losses are compared

@@ -46,9 +46,9 @@ from vidssl.clips.gpu.gpu_batches import OnDevice
 from vidssl.clips.gpu.torch_transforms import ByOperations
 from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.synthetic import MOTIONS
+from vidssl.engine.log import read_log
 from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
 from vidssl.stages.training import TrainingPlan
-from vidssl.training_log import read_log
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, Workspace
 

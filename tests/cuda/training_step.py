@@ -33,9 +33,9 @@ from moved_bytes import bandwidth, kind_of, moved_by
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine import Place, prepare, train_step
+from vidssl.engine.loop import Place, prepare, train_step
+from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import OBJECTIVES, Clock, Objective
-from vidssl.optimisation import TrainSpec
 from vidssl.recipes import load_recipe
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))

@@ -30,9 +30,9 @@ from vidssl.backbones import check_backbone
 from vidssl.base.errors import UsageError, nearest_name, require
 from vidssl.base.settings import configure, like, literal
 from vidssl.clips.sampler import ClipSpec
+from vidssl.engine.optimizers import TrainSpec
 from vidssl.linear_probe import ProbeConfig
 from vidssl.methods import OBJECTIVES
-from vidssl.optimisation import TrainSpec
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,13 @@ from vidssl.clips.decoders import batch_maker
 from vidssl.clips.frame_cache import decoded_once
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
-from vidssl.engine import Place, collapse, fit
+from vidssl.engine.log import Row
+from vidssl.engine.loop import Place, collapse, fit
 from vidssl.methods import METHODS, OBJECTIVES, Objective
 from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
 from vidssl.stages.forecast import Forecast
 from vidssl.stages.inputs import TrainingData
 from vidssl.stages.trial import CountedFrames, try_out
-from vidssl.training_log import Row
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import (
     Artifact,

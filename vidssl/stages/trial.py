@@ -20,9 +20,16 @@ from vidssl.base.progress import Progress
 from vidssl.base.resources import free_memory
 from vidssl.clips.loader import DECODED_AHEAD, ClipLoader
 from vidssl.clips.sampler import ClipBatch, FrameReader, ReaderAround
-from vidssl.engine import Meter, Place, fastest_kernels, over_ranks, prepare, train_step
+from vidssl.engine.loop import (
+    Meter,
+    Place,
+    fastest_kernels,
+    over_ranks,
+    prepare,
+    train_step,
+)
+from vidssl.engine.optimizers import TrainSpec, learning_rate, set_learning_rate
 from vidssl.methods import Clock, Objective
-from vidssl.optimisation import TrainSpec, learning_rate, set_learning_rate
 from vidssl.stages.forecast import Forecast
 
 WARM = 3  # steps before those that are timed: they find batches ready, and compile

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vidssl.base.errors import UsageError, nearest_name, require
-from vidssl.larc import LARC
+from vidssl.engine.larc import LARC
 
 OPTIMIZERS = ("adam", "sgd", "larc")
 SCHEDULES = ("step", "cosine", "constant")
@@ -24,7 +24,7 @@ class TrainSpec:
     Attributes:
         batch_size: samples in one optimiser step, over all ranks and micro-batches.
         accumulate: micro-batches per optimiser step.
-        optimizer: adam, sgd, or larc (:class:`vidssl.larc.LARC`: SGD with layer-wise rates).
+        optimizer: adam, sgd, or larc (:class:`vidssl.engine.larc.LARC`: SGD with layer-wise rates).
         weight_decay: coupled (L2), on all parameters, as published.
         milestones, gamma: of the step schedule, in epochs.
         warmup_epochs: the rate rises linearly from 0 over so many epochs.

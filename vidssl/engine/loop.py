@@ -22,12 +22,17 @@ from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.signals import stop_requests
 from vidssl.clips.sampler import ClipBatch
-from vidssl.collapse import sentence, signs_of_collapse
+from vidssl.engine.collapse import sentence, signs_of_collapse
+from vidssl.engine.log import Row, TrainingLog
+from vidssl.engine.optimizers import (
+    TrainSpec,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+)
+from vidssl.engine.resume import load_resume, save_resume
 from vidssl.methods import Clock, Objective, StepOutput
 from vidssl.methods.modules.metrics import health_of_views
-from vidssl.optimisation import TrainSpec, learning_rate, make_optimizer, set_learning_rate
-from vidssl.resume import load_resume, save_resume
-from vidssl.training_log import Row, TrainingLog
 
 ASK_RANKS_EVERY = 10  # steps between two times that ranks agree on saving and stopping
 
