@@ -15,8 +15,8 @@ from pathlib import Path
 
 import build_golden_formats as golden
 
+from vidssl.evaluation.subjects import find_labels
 from vidssl.stages import finetune
-from vidssl.stages.evaluation import find_labels
 from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
 

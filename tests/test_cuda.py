@@ -36,7 +36,7 @@ from vidssl.engine.loop import (
     train_step,
 )
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
-from vidssl.features import Protocol, extract
+from vidssl.evaluation.features import Protocol, extract
 from vidssl.methods import Clock
 from vidssl.optical_flow.algorithms import RAFT_PRESETS
 from vidssl.optical_flow.batched import FramePair

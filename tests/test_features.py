@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from vidssl import features
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.features import Features, Protocol, extract
+from vidssl.evaluation import features
+from vidssl.evaluation.features import Features, Protocol, extract
 from vidssl.views import get_view
 
 SPEC = EncoderSpec("rgb", "tiny", 3, frames=8, stride=2, size=32)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
-from vidssl import features
 from vidssl.backbones import EncoderSpec
 from vidssl.base.errors import (
     Interrupted,
@@ -21,12 +20,18 @@ from vidssl.base.errors import (
     VidsslError,
 )
 from vidssl.base.progress import SILENT
-from vidssl.features import Protocol
+from vidssl.evaluation import feature_cache, features, finetuned_accuracy
+from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.finetuned_accuracy import load_classifier, load_probabilities
+from vidssl.evaluation.subjects import too_few
 from vidssl.shards import ShardReader
-from vidssl.stages import embed, finetune, finetuned, probe, retrieve, verify
-from vidssl.stages.evaluation import too_few
+from vidssl.stages import (
+    finetune,
+    probe,
+    retrieve,
+    verify,
+)
 from vidssl.stages.finetune import FinetuneOptions
-from vidssl.stages.finetuned import load_classifier, load_probabilities
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.retrieve import RetrieveOptions
 from vidssl.views import get_view
@@ -335,7 +340,7 @@ def test_fresh_weights_are_trained_for_comparison(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_test_goes_on(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(embed, "PART_VIDEOS", 2)
+    monkeypatch.setattr(feature_cache, "PART_VIDEOS", 2)
     whole = tuned(small_workspace(tmp_path / "whole"))
     workspace = small_workspace(tmp_path / "ws")
     calls, real = [], features.extract
@@ -385,7 +390,7 @@ def test_bad_requests_cost_one_sentence(tmp_path: Path) -> None:
 
 def test_damaged_probabilities_are_refused(done, tmp_path: Path) -> None:
     _, result = done
-    path = result.test.stage.artifact.path / finetuned.PROBABILITIES_FILE
+    path = result.test.stage.artifact.path / finetuned_accuracy.PROBABILITIES_FILE
     with pytest.raises(VidsslError, match="there is no file"):
         load_probabilities(tmp_path / "none")
     broken = tmp_path / "broken.safetensors"

@@ -13,9 +13,13 @@ import pytest
 import torch
 
 from vidssl.base.errors import VidsslError
+from vidssl.evaluation.classification import read_report
+from vidssl.evaluation.finetuned_accuracy import (
+    PROBABILITIES_FILE,
+    load_classifier,
+    load_probabilities,
+)
 from vidssl.stages import verify
-from vidssl.stages.classification import read_report
-from vidssl.stages.finetuned import PROBABILITIES_FILE, load_classifier, load_probabilities
 from vidssl.workspace.artifacts import (
     MANIFEST,
     Artifact,

@@ -19,13 +19,13 @@ import safetensors
 import safetensors.torch
 import torch
 
-from vidssl import features
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import Annotations
 from vidssl.engine.resume import load_resume
+from vidssl.evaluation import feature_cache, features, recall, subjects
 from vidssl.shards import ShardReader
-from vidssl.stages import embed, evaluation, probe, recall, verify
+from vidssl.stages import probe, verify
 from vidssl.workspace.artifacts import (
     FORMAT_VERSIONS,
     MANIFEST,
@@ -150,7 +150,7 @@ def test_encoder(workspace):
 
 def test_features_are_those_that_todays_code_computes(workspace):
     artifact, checkpoint = only(workspace, "features"), only(workspace, "checkpoint")
-    stored = embed.load_features(artifact)
+    stored = feature_cache.load_features(artifact)
     assert stored.ids == tuple(i for i, _ in VIDEOS)
     with ShardReader(only(workspace, "pack").path) as reader:
         found = features.extract(
@@ -171,8 +171,8 @@ def test_probe(workspace):
     assert report.top1 == artifact.summary["top1"]
     classifier, classes = probe.load_probe(artifact.path / probe.PROBE_FILE)
     assert classes == list(golden.LABELS)
-    stored = embed.load_features(only(workspace, "features"))
-    from vidssl.linear_probe import probabilities
+    stored = feature_cache.load_features(only(workspace, "features"))
+    from vidssl.evaluation.linear_probe import probabilities
 
     answers = probabilities(classifier, stored.video_means()).argmax(1)
     truth = np.array([golden.LABELS.index(label) for _, label in VIDEOS])
@@ -183,10 +183,10 @@ def test_retrieval(workspace):
     artifact = only(workspace, "retrieval")
     report = recall.read_report(artifact)
     assert (report.queries, report.gallery) == (2, 6)
-    labelled = evaluation.find_labels(
+    labelled = subjects.find_labels(
         workspace, only(workspace, "pack"), [only(workspace, "checkpoint")], None
     )
-    stored = embed.load_features(only(workspace, "features"))
+    stored = feature_cache.load_features(only(workspace, "features"))
     again, _ = recall.measure(
         [stored.video_means()], labelled, report.features, only(workspace, "pack")
     )

@@ -9,7 +9,7 @@ from cli_workspace import vidssl
 from small_workspace import annotate, make_pack
 from test_published import state_of
 
-from vidssl.features import Protocol, extract
+from vidssl.evaluation.features import Protocol, extract
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_tensors

@@ -13,7 +13,9 @@ from cli_workspace import vidssl
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
-from vidssl.linear_probe import (
+from vidssl.evaluation.classification import class_row
+from vidssl.evaluation.feature_cache import load_features
+from vidssl.evaluation.linear_probe import (
     LinearProbe,
     ProbeConfig,
     batch_for,
@@ -21,10 +23,8 @@ from vidssl.linear_probe import (
     rate_for,
     train_probe,
 )
+from vidssl.evaluation.subjects import FEWEST_TESTS, too_few
 from vidssl.stages import probe
-from vidssl.stages.classification import class_row
-from vidssl.stages.embed import load_features
-from vidssl.stages.evaluation import FEWEST_TESTS, too_few
 from vidssl.stages.probe import ProbeOptions, load_probe
 from vidssl.workspace.artifacts import Workspace
 

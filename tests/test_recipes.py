@@ -15,7 +15,7 @@ import vidssl.recipes
 from vidssl.augment import POLICIES
 from vidssl.base.errors import UsageError
 from vidssl.cli import app
-from vidssl.linear_probe import ProbeConfig, rate_for
+from vidssl.evaluation.linear_probe import ProbeConfig, rate_for
 from vidssl.methods import OBJECTIVES
 from vidssl.recipes import (
     PARTS,

@@ -17,9 +17,9 @@ from video_files import moving_square, write_video
 from watching import Watching
 
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
-from vidssl.neighbours import centred_unit
+from vidssl.evaluation.feature_cache import load_features
+from vidssl.evaluation.neighbours import centred_unit
 from vidssl.stages import extract_flow, pack, query, retrieve
-from vidssl.stages.embed import load_features
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.stages.query import QueryOptions

@@ -10,7 +10,8 @@ from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.base.text import agree, counted, plural
 from vidssl.console import PlainProgress
-from vidssl.stages import embed, status
+from vidssl.evaluation import feature_cache
+from vidssl.stages import status
 from vidssl.workspace.artifacts import Workspace
 
 
@@ -38,7 +39,7 @@ def test_a_workspace_of_one_video_speaks_of_one(tmp_path):
     workspace = Workspace(tmp_path)
     pack = make_pack(workspace, [0], length=8)
     make_checkpoint(workspace, pack, annotate(workspace, pack))
-    embed.run(workspace, embed.EmbedOptions())
+    feature_cache.run(workspace, feature_cache.EmbedOptions())
     lines = {a.label: a.headline for a in status.run(workspace).artifacts}
     assert lines["pack/main/v001"].startswith("1 video, ")
     assert lines["checkpoint/rgb-infonce/v001"].endswith("1 epoch")

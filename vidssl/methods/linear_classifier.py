@@ -3,7 +3,7 @@
 CoCLR's and ViCC's code: pooled features at unit length → BatchNorm → linear from N(0, 0.01), no
 dropout, the encoder's BatchNorm in eval mode. Above an encoder with a context (DPC, CoCon), for
 which none was published, the head is that of finetuning, GRU and all below it frozen.
-(:mod:`vidssl.linear_probe` does the same on features that were saved once.)
+(:mod:`vidssl.evaluation.linear_probe` does the same on features that were saved once.)
 
 Legend: B clips, N blocks, D feature width.
 """

@@ -31,7 +31,7 @@ from vidssl.base.errors import UsageError, nearest_name, require
 from vidssl.base.settings import configure, like, literal
 from vidssl.clips.sampler import ClipSpec
 from vidssl.engine.optimizers import TrainSpec
-from vidssl.linear_probe import ProbeConfig
+from vidssl.evaluation.linear_probe import ProbeConfig
 from vidssl.methods import OBJECTIVES
 
 
@@ -93,7 +93,7 @@ class EvaluationSpec:
     """How a network with a classifier is tested. Defaults: CoCLR's and ViCC's published code.
 
     Attributes:
-        crops: "ten" or "centre" (:class:`vidssl.features.Protocol`).
+        crops: "ten" or "centre" (:class:`vidssl.evaluation.features.Protocol`).
         hop: frames between the starts of two windows; None: 16·stride − 1 for 32 frames.
         weight: of the stream's probabilities where those of several are averaged.
     """

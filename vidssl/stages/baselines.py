@@ -24,16 +24,21 @@ from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError, nearest_name
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
-from vidssl.features import Protocol, count_windows, extract
-from vidssl.linear_probe import ProbeConfig
+from vidssl.evaluation.classification import ClassificationResult, Classified
+from vidssl.evaluation.classification import read_report as read_probe_report
+from vidssl.evaluation.features import Protocol, count_windows, extract
+from vidssl.evaluation.linear_probe import ProbeConfig
+from vidssl.evaluation.recall import (
+    RetrievalResult,
+    measure,
+    publish,
+    read_report,
+)
+from vidssl.evaluation.subjects import Labelled, check_trainable, find_labels
 from vidssl.recipes import load_recipe
 from vidssl.shards import ShardReader
-from vidssl.stages.classification import ClassificationResult, Classified
-from vidssl.stages.classification import read_report as read_probe_report
-from vidssl.stages.evaluation import Labelled, check_trainable, find_labels
 from vidssl.stages.inputs import find_pack
 from vidssl.stages.probe import probe_features, settings_of
-from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
 from vidssl.stages.training import default_recipe
 from vidssl.views import get_view
 from vidssl.views.flow import to_pixels

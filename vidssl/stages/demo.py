@@ -21,10 +21,10 @@ from vidssl.base.progress import SILENT, Named, Progress
 from vidssl.base.resources import cores, one_thread
 from vidssl.base.text import counted
 from vidssl.dataset.synthetic import MOTIONS, write_clips
+from vidssl.evaluation.classification import ClassificationReport
+from vidssl.evaluation.recall import RetrievalReport
 from vidssl.recipes import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
-from vidssl.stages.classification import ClassificationReport
-from vidssl.stages.recall import RetrievalReport
 from vidssl.workspace.artifacts import Artifact, Workspace
 from vidssl.workspace.results import StageResult
 

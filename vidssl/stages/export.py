@@ -17,7 +17,7 @@ from vidssl.base.errors import UsageError, VidsslError, nearest_name
 from vidssl.base.extras import require_extra
 from vidssl.base.files import atomic_write, write_json
 from vidssl.base.progress import SILENT, Progress
-from vidssl.stages.evaluation import find_encoder
+from vidssl.evaluation.subjects import find_encoder
 from vidssl.version import VERSION
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, Workspace

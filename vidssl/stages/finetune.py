@@ -2,7 +2,7 @@
 
 The papers' headline figures; with `freeze`, where the encoder stays as it is, their linear probe.
 The training is one run of the engine like any other and leaves a checkpoint; the test leaves the
-figures (:mod:`vidssl.stages.finetuned`). Another way of testing trains nothing again.
+figures (:mod:`vidssl.evaluation.finetuned_accuracy`). Another way of testing trains nothing again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.sampler import TrainingVideos
 from vidssl.clips.temporal_sampling import published_hop
-from vidssl.features import Protocol
-from vidssl.methods import OBJECTIVES, Objective
-from vidssl.recipes import EvaluationSpec, Recipe, evaluation_of, load_recipe, own_table
-from vidssl.stages.classification import ClassificationResult
-from vidssl.stages.embed import name_of
-from vidssl.stages.evaluation import (
+from vidssl.evaluation.classification import ClassificationResult
+from vidssl.evaluation.feature_cache import name_of
+from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.finetuned_accuracy import (
+    Finetuned,
+    average,
+    classify,
+    classify_parents,
+    classify_recipe,
+)
+from vidssl.evaluation.subjects import (
     DEFAULT_STREAM,
     Labelled,
     Subject,
@@ -33,13 +38,8 @@ from vidssl.stages.evaluation import (
     find_labels,
     find_subjects,
 )
-from vidssl.stages.finetuned import (
-    Finetuned,
-    average,
-    classify,
-    classify_parents,
-    classify_recipe,
-)
+from vidssl.methods import OBJECTIVES, Objective
+from vidssl.recipes import EvaluationSpec, Recipe, evaluation_of, load_recipe, own_table
 from vidssl.stages.inputs import TrainingData, find_pack
 from vidssl.stages.training import (
     TrainingOptions,

@@ -14,11 +14,11 @@ import numpy as np
 from vidssl.backbones import Encoder
 from vidssl.base.progress import SILENT, Progress
 from vidssl.dataset.annotations import Annotations
-from vidssl.features import Features, Protocol
-from vidssl.neighbours import centred_unit
+from vidssl.evaluation.feature_cache import features_of
+from vidssl.evaluation.features import Features, Protocol
+from vidssl.evaluation.neighbours import centred_unit
+from vidssl.evaluation.subjects import Subject, in_words
 from vidssl.shards import ShardReader
-from vidssl.stages.embed import features_of
-from vidssl.stages.evaluation import Subject, in_words
 from vidssl.stages.inputs import find_annotations
 from vidssl.workspace.artifacts import Artifact, Workspace
 from vidssl.workspace.checkpoints import checkpoint_encoder

@@ -114,8 +114,8 @@ def _cotrain(workspace: Workspace, stream: str, newest: Artifact, told: dict[str
 
 
 def _probe(workspace: Workspace, stream: str) -> Step:
+    from vidssl.evaluation.subjects import DEFAULT_STREAM
     from vidssl.stages import probe
-    from vidssl.stages.evaluation import DEFAULT_STREAM
 
     own = "" if stream == DEFAULT_STREAM else f" --stream {stream}"
     options = probe.ProbeOptions(streams=(stream,), dry_run=True)
@@ -123,8 +123,8 @@ def _probe(workspace: Workspace, stream: str) -> Step:
 
 
 def _export(workspace: Workspace, stream: str) -> Step:
+    from vidssl.evaluation.subjects import DEFAULT_STREAM
     from vidssl.stages import export
-    from vidssl.stages.evaluation import DEFAULT_STREAM
 
     own = "" if stream == DEFAULT_STREAM else f" --stream {stream}"
     options = export.ExportOptions(stream=stream)

@@ -22,17 +22,7 @@ from vidssl.base.device import choose_device
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
 from vidssl.base.progress import SILENT, Progress
-from vidssl.features import Protocol
-from vidssl.linear_probe import (
-    LinearProbe,
-    ProbeConfig,
-    batch_for,
-    probabilities,
-    rate_for,
-    train_probe,
-)
-from vidssl.recipes import probe_config
-from vidssl.stages.classification import (
+from vidssl.evaluation.classification import (
     ClassificationResult,
     Classified,
     measure,
@@ -40,8 +30,17 @@ from vidssl.stages.classification import (
     summary_of,
     write_report,
 )
-from vidssl.stages.embed import features_of, name_of
-from vidssl.stages.evaluation import (
+from vidssl.evaluation.feature_cache import features_of, name_of
+from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.linear_probe import (
+    LinearProbe,
+    ProbeConfig,
+    batch_for,
+    probabilities,
+    rate_for,
+    train_probe,
+)
+from vidssl.evaluation.subjects import (
     Labelled,
     Subject,
     check_trainable,
@@ -49,6 +48,7 @@ from vidssl.stages.evaluation import (
     find_labels,
     find_subjects,
 )
+from vidssl.recipes import probe_config
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import (
     Artifact,

@@ -16,11 +16,16 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.temporal_sampling import span
 from vidssl.dataset.video import Source, find_videos
-from vidssl.features import Features, Protocol, extract
-from vidssl.neighbours import centred_unit, top_k
+from vidssl.evaluation.features import Features, Protocol, extract
+from vidssl.evaluation.neighbours import centred_unit, top_k
+from vidssl.evaluation.subjects import (
+    check_words,
+    checkpoints_of,
+    find_subjects,
+    in_words,
+)
 from vidssl.report.sheet import check_sheet
 from vidssl.shards import ShardReader
-from vidssl.stages.evaluation import check_words, checkpoints_of, find_subjects, in_words
 from vidssl.stages.gallery import Gallery, Stream, open_gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
 from vidssl.stages.query_frames import (

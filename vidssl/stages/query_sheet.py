@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from vidssl.base.text import counted
-from vidssl.features import FrameSource
+from vidssl.evaluation.features import FrameSource
+from vidssl.evaluation.subjects import in_words
 from vidssl.report.lettering import DASH
 from vidssl.report.overlay import laid_over
 from vidssl.report.sheet import Card, draw_sheet
-from vidssl.stages.evaluation import in_words
 from vidssl.stages.gallery import Gallery
 from vidssl.stages.query_answer import Neighbour, QueryAnswer
 from vidssl.stages.query_frames import QueryFrames

@@ -7,16 +7,21 @@ from typing import Any
 
 from vidssl.base.device import choose_device
 from vidssl.base.progress import SILENT, Progress
-from vidssl.features import Protocol
-from vidssl.stages.embed import features_of, recipe_of
-from vidssl.stages.evaluation import (
+from vidssl.evaluation.feature_cache import features_of, recipe_of
+from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.recall import (
+    RetrievalResult,
+    measure,
+    publish,
+    read_report,
+)
+from vidssl.evaluation.subjects import (
     check_words,
     checkpoints_of,
     find_labels,
     find_subjects,
     in_words,
 )
-from vidssl.stages.recall import RetrievalResult, measure, publish, read_report
 from vidssl.workspace.artifacts import Artifact, Workspace
 from vidssl.workspace.results import StageResult
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from vidssl import features
 from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.dataset.annotations import Annotations
+from vidssl.evaluation import features
+from vidssl.evaluation.classification import PREDICTIONS_FILE
+from vidssl.evaluation.feature_cache import FEATURES_FILE
+from vidssl.evaluation.finetuned_accuracy import PROBABILITIES_FILE, load_probabilities
 from vidssl.shards import ShardReader
-from vidssl.stages.classification import PREDICTIONS_FILE
-from vidssl.stages.embed import FEATURES_FILE
-from vidssl.stages.finetuned import PROBABILITIES_FILE, load_probabilities
 from vidssl.workspace.artifacts import MANIFEST, Artifact, Workspace
 from vidssl.workspace.checkpoints import checkpoint_views, encoder_file, load_encoder
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
-from vidssl.neighbours import standard_error
-from vidssl.stages.evaluation import Labelled, Subject, checkpoints_of
+from vidssl.evaluation.neighbours import standard_error
+from vidssl.evaluation.subjects import Labelled, Subject, checkpoints_of
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
 

@@ -23,9 +23,7 @@ from vidssl.base.device import choose_device
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write, file_digest
 from vidssl.base.progress import SILENT, Progress
-from vidssl.features import Protocol
-from vidssl.methods import OBJECTIVES, Classifier
-from vidssl.stages.classification import (
+from vidssl.evaluation.classification import (
     ClassificationResult,
     Classified,
     measure,
@@ -33,8 +31,10 @@ from vidssl.stages.classification import (
     summary_of,
     write_report,
 )
-from vidssl.stages.embed import drop_parts, in_parts
-from vidssl.stages.evaluation import Labelled, Subject
+from vidssl.evaluation.feature_cache import drop_parts, in_parts
+from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.subjects import Labelled, Subject
+from vidssl.methods import OBJECTIVES, Classifier
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, Workspace, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors

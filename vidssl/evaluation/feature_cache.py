@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vidssl import features
 from vidssl.base.device import choose_device
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
-from vidssl.features import Features, Protocol, WindowNetwork
+from vidssl.evaluation import features
+from vidssl.evaluation.features import Features, Protocol, WindowNetwork
+from vidssl.evaluation.subjects import Subject, find_subject
 from vidssl.shards import ShardReader
-from vidssl.stages.evaluation import Subject, find_subject
 from vidssl.workspace.artifacts import Artifact, Workspace, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
 from vidssl.workspace.results import StageResult

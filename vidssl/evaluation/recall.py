@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
-from vidssl.neighbours import (
+from vidssl.evaluation.neighbours import (
     PUBLISHED_KS,
     Neighbours,
     Recall,
@@ -24,7 +24,7 @@ from vidssl.neighbours import (
     recall_at,
     top_k,
 )
-from vidssl.stages.evaluation import Labelled
+from vidssl.evaluation.subjects import Labelled
 from vidssl.workspace.artifacts import Artifact, Run, canonical_digest
 from vidssl.workspace.results import StageResult
 
