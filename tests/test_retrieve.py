@@ -111,7 +111,7 @@ def test_evaluation_needs_no_decoder_and_no_flow_algorithm() -> None:
     code = (
         "import sys; sys.modules['av'] = None\n"
         "import vidssl.stages.probe, vidssl.stages.retrieve, vidssl.stages.baselines\n"
-        "import vidssl.stages.query_answer, vidssl.stages.status, vidssl.stages.verify\n"
+        "import vidssl.retrieval.answers, vidssl.stages.status, vidssl.stages.verify\n"
         "loaded = [m for m in sys.modules if m.endswith(('flow_algorithms', 'vidssl.dataset.video'))]\n"
         "assert not loaded, loaded"
     )

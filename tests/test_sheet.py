@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from vidssl.base.errors import VidsslError
-from vidssl.report import lettering, sheet
-from vidssl.report.overlay import laid_over
-from vidssl.report.sheet import Card, draw_sheet, render
+from vidssl.retrieval import contact_sheet, text_drawing
+from vidssl.retrieval.contact_sheet import Card, draw_sheet, render
+from vidssl.retrieval.overlay import laid_over
 
 
 def card(colour: tuple[int, int, int], size: tuple[int, int] = (36, 48), **fields) -> Card:
@@ -51,7 +51,9 @@ def test_ranks_run_from_left_to_right() -> None:
 def test_any_number_of_neighbours(count: int) -> None:
     picture = render(card((1, 2, 3)), neighbours(count), footer="checkpoint")
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
-    assert (picture[:10] == sheet.GROUND).all() and (picture[:, -10:] == sheet.GROUND).all()
+    assert (picture[:10] == contact_sheet.GROUND).all() and (
+        picture[:, -10:] == contact_sheet.GROUND
+    ).all()
 
 
 @pytest.mark.parametrize("size", [(16, 200), (200, 16), (1, 1), (720, 1280)])
@@ -61,9 +63,9 @@ def test_odd_frames(size: tuple[int, int]) -> None:
 
 def test_same_label_stands_out_only_when_the_query_has_one() -> None:
     other = [card((5, 5, 5), rank=1, similarity=0.5, label="walk")]
-    assert has(render(card((1, 1, 1), label="walk"), other), sheet.SAME)
-    assert not has(render(card((1, 1, 1), label="run"), other), sheet.SAME)
-    assert not has(render(card((1, 1, 1)), other), sheet.SAME)
+    assert has(render(card((1, 1, 1), label="walk"), other), contact_sheet.SAME)
+    assert not has(render(card((1, 1, 1), label="run"), other), contact_sheet.SAME)
+    assert not has(render(card((1, 1, 1)), other), contact_sheet.SAME)
 
 
 def test_the_file_is_a_picture(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_the_file_is_a_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unicode_font", [True, False])
 def test_names_of_any_script_fit(monkeypatch: pytest.MonkeyPatch, unicode_font: bool) -> None:
     if not unicode_font:  # OpenCV 4 has none
-        monkeypatch.setattr(lettering, "_unicode_face", lambda: None)
+        monkeypatch.setattr(text_drawing, "_unicode_face", lambda: None)
     elif not hasattr(cv2, "FontFace"):
         pytest.skip("this OpenCV has no Unicode font")
     for name in (
@@ -91,13 +93,13 @@ def test_names_of_any_script_fit(monkeypatch: pytest.MonkeyPatch, unicode_font: 
         "日本語の動画ファイル名、とても長い.mp4",
         "x" * 300,
     ):
-        short = lettering.fit(name, 180, 16)
-        assert lettering.text_width(short, 16) <= 180
-        assert short[0] == name[0] and short[-1] == name[-1] and lettering.ELLIPSIS in short
+        short = text_drawing.fit(name, 180, 16)
+        assert text_drawing.text_width(short, 16) <= 180
+        assert short[0] == name[0] and short[-1] == name[-1] and text_drawing.ELLIPSIS in short
         picture = np.zeros((40, 200, 3), np.uint8)
-        lettering.draw_text(picture, short, (4, 28), 16, (255, 255, 255))
+        text_drawing.draw_text(picture, short, (4, 28), 16, (255, 255, 255))
         assert picture.any() and not picture[:, 190:].any()
-    assert lettering.fit("short.mp4", 180, 16) == "short.mp4"
+    assert text_drawing.fit("short.mp4", 180, 16) == "short.mp4"
     render(card((1, 1, 1), name="Привет.mp4", label="día"), neighbours(3), "… – −")
 
 
@@ -115,12 +117,12 @@ LONG = "a_folder_of_many_letters_that_fills_the_line"
     ],
 )
 def test_paths_that_differ_look_different(paths: list[str]) -> None:
-    shown = lettering.fit_apart(paths, 200, 16)
+    shown = text_drawing.fit_apart(paths, 200, 16)
     assert len(set(shown)) == len(paths)
     for path, short in zip(paths, shown, strict=True):
-        assert lettering.text_width(short, 16) <= 200
-        assert path.endswith(short.rpartition(lettering.ELLIPSIS)[2])
-    assert lettering.fit_apart(["a.mp4", "a.mp4"], 200, 16) == ["a.mp4", "a.mp4"]
+        assert text_drawing.text_width(short, 16) <= 200
+        assert path.endswith(short.rpartition(text_drawing.ELLIPSIS)[2])
+    assert text_drawing.fit_apart(["a.mp4", "a.mp4"], 200, 16) == ["a.mp4", "a.mp4"]
 
 
 def test_the_sheet_tells_folders_apart() -> None:
@@ -133,7 +135,7 @@ def test_the_sheet_tells_folders_apart() -> None:
 
 
 def test_ascii_for_opencv_4() -> None:
-    assert lettering.to_ascii("Müßig – 0.5…1 日.mp4") == "Mussig - 0.5..1 _.mp4"
+    assert text_drawing.to_ascii("Müßig – 0.5…1 日.mp4") == "Mussig - 0.5..1 _.mp4"
 
 
 def test_what_a_view_sees_is_laid_over_the_dimmed_frame() -> None:

@@ -19,11 +19,11 @@ from vidssl.workspace.run_diff import listed
 if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing more is imported
     from vidssl.evaluation.classification import ClassificationReport, StreamRow
     from vidssl.evaluation.recall import RetrievalReport
+    from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
     from vidssl.stages.baselines import BaselineResult
     from vidssl.stages.demo import DemoResult
     from vidssl.stages.flow_diff import FlowDiff
     from vidssl.stages.forecast import Forecast
-    from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
     from vidssl.stages.status import Node, Status, UnfinishedRun
     from vidssl.stages.verify import VerifyResult
 

@@ -24,17 +24,17 @@ from vidssl.evaluation.subjects import (
     find_subjects,
     in_words,
 )
-from vidssl.report.sheet import check_sheet
-from vidssl.shards import ShardReader
-from vidssl.stages.gallery import Gallery, Stream, open_gallery
-from vidssl.stages.query_answer import Neighbour, QueryAnswer, QueryResult
-from vidssl.stages.query_frames import (
+from vidssl.retrieval.answer_sheet import draw_answer
+from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
+from vidssl.retrieval.contact_sheet import check_sheet
+from vidssl.retrieval.gallery import Gallery, Stream, open_gallery
+from vidssl.retrieval.query_video import (
     QueryFrames,
     make_derivers,
     one_opencv_thread,
     show_like,
 )
-from vidssl.stages.query_sheet import draw_answer
+from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Workspace
 
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.dataset.video import Source
+from vidssl.retrieval.gallery import Gallery
 from vidssl.stages.extract_flow import extract_video
 from vidssl.stages.extract_view import derive_video
-from vidssl.stages.gallery import Gallery
 from vidssl.stages.pack import pack_video
 from vidssl.views import get_view
 from vidssl.views.deriver import Deriver

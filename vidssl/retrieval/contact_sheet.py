@@ -14,7 +14,7 @@ import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.files import atomic_write
-from vidssl.report.lettering import (
+from vidssl.retrieval.text_drawing import (
     BOLD,
     MINUS,
     SEMIBOLD,

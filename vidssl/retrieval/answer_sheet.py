@@ -13,12 +13,12 @@ import numpy as np
 from vidssl.base.text import counted
 from vidssl.evaluation.features import FrameSource
 from vidssl.evaluation.subjects import in_words
-from vidssl.report.lettering import DASH
-from vidssl.report.overlay import laid_over
-from vidssl.report.sheet import Card, draw_sheet
-from vidssl.stages.gallery import Gallery
-from vidssl.stages.query_answer import Neighbour, QueryAnswer
-from vidssl.stages.query_frames import QueryFrames
+from vidssl.retrieval.answers import Neighbour, QueryAnswer
+from vidssl.retrieval.contact_sheet import Card, draw_sheet
+from vidssl.retrieval.gallery import Gallery
+from vidssl.retrieval.overlay import laid_over
+from vidssl.retrieval.query_video import QueryFrames
+from vidssl.retrieval.text_drawing import DASH
 from vidssl.views import get_view
 
 NEIGHBOUR_FRAMES = 3
