@@ -42,7 +42,7 @@ from vidssl.augment import (
 from vidssl.base.errors import UsageError
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, HostSample, TrainingVideos
-from vidssl.recipes import load_recipe, recipe_card, recipe_names
+from vidssl.recipes.recipe import load_recipe, recipe_card, recipe_names
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import checkpoint_encoder

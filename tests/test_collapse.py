@@ -24,7 +24,7 @@ from vidssl.methods.modules.metrics import (
     paired_cosines,
     prototype_usage,
 )
-from vidssl.recipes import load_recipe
+from vidssl.recipes.recipe import load_recipe
 from vidssl.stages.training import new_encoder
 from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import save_encoder, weights_digest

@@ -13,7 +13,7 @@ from vidssl.augment import AugmentSpec
 from vidssl.backbones import EncoderSpec
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
-from vidssl.recipes import load_recipe, recipe_card
+from vidssl.recipes.recipe import load_recipe, recipe_card
 from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_tensors
 

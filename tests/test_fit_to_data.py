@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.recipes import load_recipe
+from vidssl.recipes.recipe import load_recipe
 from vidssl.stages.training import fit_to_data, without_steps
 
 

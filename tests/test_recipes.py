@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import vidssl.recipes
+import vidssl.recipes.recipe
 from vidssl.augment import POLICIES
 from vidssl.base.errors import UsageError
 from vidssl.cli import app
 from vidssl.evaluation.linear_probe import ProbeConfig, rate_for
 from vidssl.methods import OBJECTIVES
-from vidssl.recipes import (
+from vidssl.recipes.recipe import (
     PARTS,
     evaluation_of,
     load_recipe,
@@ -27,7 +27,7 @@ from vidssl.recipes import (
 )
 from vidssl.views import VIEWS
 
-FILES = Path(vidssl.recipes.__file__).parent
+FILES = Path(vidssl.recipes.recipe.__file__).parent
 WORDS = {"title", "of", "base", "reports"}
 TABLES = {*PARTS, "probe"}
 OWN_TABLES = {"finetune": {"evaluation"}, "linear": {"evaluation"}}  # of a method, beside the parts

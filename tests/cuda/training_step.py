@@ -36,7 +36,7 @@ from vidssl.clips.sampler import ClipBatch
 from vidssl.engine.loop import Place, prepare, train_step
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import OBJECTIVES, Clock, Objective
-from vidssl.recipes import load_recipe
+from vidssl.recipes.recipe import load_recipe
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 import published_code

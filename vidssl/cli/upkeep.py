@@ -69,7 +69,7 @@ def recipes(json: JsonOption = False) -> None:
     """
     from dataclasses import asdict
 
-    from vidssl.recipes import recipe_card, recipe_names
+    from vidssl.recipes.recipe import recipe_card, recipe_names
 
     cards = {name: recipe_card(name) for name in recipe_names()}
     if json:

@@ -35,7 +35,7 @@ from vidssl.evaluation.recall import (
     read_report,
 )
 from vidssl.evaluation.subjects import Labelled, check_trainable, find_labels
-from vidssl.recipes import load_recipe
+from vidssl.recipes.recipe import load_recipe
 from vidssl.shards import ShardReader
 from vidssl.stages.inputs import find_pack
 from vidssl.stages.probe import probe_features, settings_of

@@ -23,7 +23,7 @@ from vidssl.base.text import counted
 from vidssl.dataset.synthetic import MOTIONS, write_clips
 from vidssl.evaluation.classification import ClassificationReport
 from vidssl.evaluation.recall import RetrievalReport
-from vidssl.recipes import load_recipe
+from vidssl.recipes.recipe import load_recipe
 from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
 from vidssl.workspace.artifacts import Artifact, Workspace
 from vidssl.workspace.results import StageResult

@@ -39,7 +39,13 @@ from vidssl.evaluation.subjects import (
     find_subjects,
 )
 from vidssl.methods import OBJECTIVES, Objective
-from vidssl.recipes import EvaluationSpec, Recipe, evaluation_of, load_recipe, own_table
+from vidssl.recipes.recipe import (
+    EvaluationSpec,
+    Recipe,
+    evaluation_of,
+    load_recipe,
+    own_table,
+)
 from vidssl.stages.inputs import TrainingData, find_pack
 from vidssl.stages.training import (
     TrainingOptions,
@@ -70,7 +76,7 @@ class FinetuneOptions(TrainingOptions):
             checkpoints' own, or rgb.
         scratch: begin with fresh weights, of the recipe's network.
         freeze: train only the classifier, a linear one.
-        crops, hop: of the test (:class:`vidssl.recipes.EvaluationSpec`); None: the recipe's.
+        crops, hop: of the test (:class:`vidssl.recipes.recipe.EvaluationSpec`); None: the recipe's.
         name: of the figures; that of the finetuned network is it with "-finetuned".
     """
 

@@ -8,7 +8,7 @@ from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import OBJECTIVES, Objective
-from vidssl.recipes import Recipe
+from vidssl.recipes.recipe import Recipe
 from vidssl.stages.inputs import find_pack, pack_of, training_data
 from vidssl.stages.training import (
     TrainingOptions,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import OBJECTIVES, Objective
-from vidssl.recipes import Recipe
+from vidssl.recipes.recipe import Recipe
 from vidssl.stages.inputs import find_pack, training_data
 from vidssl.stages.training import (
     TrainingOptions,

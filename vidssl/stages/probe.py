@@ -48,7 +48,7 @@ from vidssl.evaluation.subjects import (
     find_labels,
     find_subjects,
 )
-from vidssl.recipes import probe_config
+from vidssl.recipes.recipe import probe_config
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import (
     Artifact,

@@ -30,7 +30,12 @@ from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.engine.log import Row
 from vidssl.engine.loop import Place, collapse, fit
 from vidssl.methods import METHODS, OBJECTIVES, Objective
-from vidssl.recipes import NetworkSpec, Recipe, load_recipe, recipe_card
+from vidssl.recipes.recipe import (
+    NetworkSpec,
+    Recipe,
+    load_recipe,
+    recipe_card,
+)
 from vidssl.stages.forecast import Forecast
 from vidssl.stages.inputs import TrainingData
 from vidssl.stages.trial import CountedFrames, try_out
