@@ -29,7 +29,7 @@ from vidssl.clips.gpu.torch_transforms import ByOperations
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSampler, ClipSpec, TrainingVideos
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
-from vidssl.stages.trial import CountedFrames
+from vidssl.training.trial import CountedFrames
 from vidssl.views import VIEWS, get_view
 
 CPU = torch.device("cpu")

@@ -12,9 +12,10 @@ from vidssl.base.resources import free_memory
 from vidssl.engine.loop import Place, prepare
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.shards import ShardReader
-from vidssl.stages import pretrain, trial
-from vidssl.stages.forecast import Forecast
+from vidssl.stages import pretrain
 from vidssl.tables import duration, forecast_table, gigabytes
+from vidssl.training import trial
+from vidssl.training.forecast import Forecast
 from vidssl.workspace.artifacts import Workspace
 
 CPU = torch.device("cpu")

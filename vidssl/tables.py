@@ -23,9 +23,9 @@ if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing mo
     from vidssl.stages.baselines import BaselineResult
     from vidssl.stages.demo import DemoResult
     from vidssl.stages.flow_diff import FlowDiff
-    from vidssl.stages.forecast import Forecast
     from vidssl.stages.status import Node, Status, UnfinishedRun
     from vidssl.stages.verify import VerifyResult
+    from vidssl.training.forecast import Forecast
 
 
 def percent(share: float | None, error: float | None = None) -> str:

@@ -34,7 +34,7 @@ from vidssl.engine.loop import Place, fit
 from vidssl.methods import OBJECTIVES
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import pretrain
-from vidssl.stages.training import new_encoder
+from vidssl.training.training_run import new_encoder
 from vidssl.workspace.artifacts import Artifact, Workspace
 
 WIDTH, HEIGHT, KINDS = 32, 24, 16  # of a stored video; how many differ

@@ -48,7 +48,7 @@ from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.synthetic import MOTIONS
 from vidssl.engine.log import read_log
 from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
-from vidssl.stages.training import TrainingPlan
+from vidssl.training.training_run import TrainingPlan
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, Workspace
 

@@ -20,7 +20,7 @@ from vidssl.dataset.annotations import (
 )
 from vidssl.methods import OBJECTIVES
 from vidssl.shards import ShardReader
-from vidssl.stages.inputs import find_annotations, find_checkpoint, find_pack
+from vidssl.training.data import find_annotations, find_checkpoint, find_pack
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, Workspace, check_name
 from vidssl.workspace.checkpoints import checkpoint_views

@@ -19,7 +19,7 @@ from vidssl.evaluation.features import Features, Protocol
 from vidssl.evaluation.neighbours import centred_unit
 from vidssl.evaluation.subjects import Subject, in_words
 from vidssl.shards import ShardReader
-from vidssl.stages.inputs import find_annotations
+from vidssl.training.data import find_annotations
 from vidssl.workspace.artifacts import Artifact, Workspace
 from vidssl.workspace.checkpoints import checkpoint_encoder
 

@@ -37,9 +37,9 @@ from vidssl.evaluation.recall import (
 from vidssl.evaluation.subjects import Labelled, check_trainable, find_labels
 from vidssl.recipes.recipe import load_recipe
 from vidssl.shards import ShardReader
-from vidssl.stages.inputs import find_pack
 from vidssl.stages.probe import probe_features, settings_of
-from vidssl.stages.training import default_recipe
+from vidssl.training.data import find_pack
+from vidssl.training.training_run import default_recipe
 from vidssl.views import get_view
 from vidssl.views.flow import to_pixels
 from vidssl.workspace.artifacts import Artifact, Run, Workspace

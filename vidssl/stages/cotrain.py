@@ -2,7 +2,7 @@
 
 Direction is simply who the student is; several cycles are several runs in a row, each with the
 newest of both streams (Han et al. 2020, §3.2; Toering et al. 2022). Methods that train all streams
-at once are planned by :mod:`vidssl.stages.joint`.
+at once are planned by :mod:`vidssl.training.joint`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import OBJECTIVES, Objective
 from vidssl.recipes.recipe import Recipe
-from vidssl.stages import joint
-from vidssl.stages.inputs import find_checkpoint, find_pack, pack_of, training_data
-from vidssl.stages.training import (
+from vidssl.training import joint
+from vidssl.training.data import (
+    find_checkpoint,
+    find_pack,
+    pack_of,
+    training_data,
+)
+from vidssl.training.training_run import (
     TrainingOptions,
     TrainingPlan,
     carry_out,

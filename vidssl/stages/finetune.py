@@ -46,8 +46,8 @@ from vidssl.recipes.recipe import (
     load_recipe,
     own_table,
 )
-from vidssl.stages.inputs import TrainingData, find_pack
-from vidssl.stages.training import (
+from vidssl.training.data import TrainingData, find_pack
+from vidssl.training.training_run import (
     TrainingOptions,
     TrainingPlan,
     carry_out,

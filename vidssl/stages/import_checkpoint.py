@@ -23,7 +23,7 @@ from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec
-from vidssl.stages.inputs import TrainingData, find_pack, training_data
+from vidssl.training.data import TrainingData, find_pack, training_data
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 from vidssl.workspace.artifacts import Artifact, Workspace, check_name

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vidssl.stages.forecast import Forecast
+from vidssl.training.forecast import Forecast
 from vidssl.workspace.artifacts import Artifact
 
 

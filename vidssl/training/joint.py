@@ -9,8 +9,8 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import OBJECTIVES, Objective
 from vidssl.recipes.recipe import Recipe
-from vidssl.stages.inputs import find_pack, pack_of, training_data
-from vidssl.stages.training import (
+from vidssl.training.data import find_pack, pack_of, training_data
+from vidssl.training.training_run import (
     TrainingOptions,
     TrainingPlan,
     check_context,

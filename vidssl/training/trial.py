@@ -30,7 +30,7 @@ from vidssl.engine.loop import (
 )
 from vidssl.engine.optimizers import TrainSpec, learning_rate, set_learning_rate
 from vidssl.methods import Clock, Objective
-from vidssl.stages.forecast import Forecast
+from vidssl.training.forecast import Forecast
 
 WARM = 3  # steps before those that are timed: they find batches ready, and compile
 TIMED = 20  # steps at most

@@ -36,9 +36,9 @@ from vidssl.recipes.recipe import (
     load_recipe,
     recipe_card,
 )
-from vidssl.stages.forecast import Forecast
-from vidssl.stages.inputs import TrainingData
-from vidssl.stages.trial import CountedFrames, try_out
+from vidssl.training.data import TrainingData
+from vidssl.training.forecast import Forecast
+from vidssl.training.trial import CountedFrames, try_out
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import (
     Artifact,
