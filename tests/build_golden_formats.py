@@ -23,7 +23,7 @@ from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.engine.resume import save_resume
 from vidssl.shards import ShardWriter, VideoRecord
-from vidssl.stages import probe, retrieve
+from vidssl.stages import evaluate_retrieval, probe
 from vidssl.views import get_view
 from vidssl.views.flow import MAP_NAME
 from vidssl.workspace.artifacts import Artifact, Workspace
@@ -132,7 +132,7 @@ def build(root: Path) -> None:
     annotations = _annotate(workspace, pack)
     _checkpoint(workspace, pack, annotations)
     probe.run(workspace, probe.ProbeOptions(settings=(("epochs", 3),)))
-    retrieve.run(workspace, retrieve.RetrieveOptions())
+    evaluate_retrieval.run(workspace, evaluate_retrieval.RetrieveOptions())
     module, optimizer = small_training()
     save_resume(root, module, optimizer, epoch=2, step_in_epoch=3, log_rows=4)
     for lock in workspace.root.rglob("*.lock"):

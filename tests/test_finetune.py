@@ -26,14 +26,14 @@ from vidssl.evaluation.finetuned_accuracy import load_classifier, load_probabili
 from vidssl.evaluation.subjects import too_few
 from vidssl.shards import ShardReader
 from vidssl.stages import (
+    evaluate_retrieval,
     finetune,
     probe,
-    retrieve,
     verify,
 )
+from vidssl.stages.evaluate_retrieval import RetrieveOptions
 from vidssl.stages.finetune import FinetuneOptions
 from vidssl.stages.probe import ProbeOptions
-from vidssl.stages.retrieve import RetrieveOptions
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, Workspace, file_record
 from vidssl.workspace.checkpoints import checkpoint_encoder
@@ -171,7 +171,7 @@ def test_a_finetuned_encoder_is_probed_and_retrieved_with(done, tmp_path: Path) 
     label = result.trainings[0].artifact.label
     probed = probe.run(workspace, ProbeOptions((label,)))
     assert probed.report.top1 > 0.9 and probed.stage.notes == too_few(6)
-    found = retrieve.run(workspace, RetrieveOptions((label,)))
+    found = evaluate_retrieval.run(workspace, RetrieveOptions((label,)))
     assert found.report.at(1).recall > 0.9
     spec = checkpoint_encoder(result.trainings[0].artifact, "rgb").spec
     assert spec == EncoderSpec("rgb", "tiny", 3, 8, 1, 32, project=None)

@@ -47,7 +47,13 @@ from vidssl.clips.gpu.torch_transforms import ByOperations
 from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.synthetic import MOTIONS
 from vidssl.engine.log import read_log
-from vidssl.stages import cotrain, finetune, pretrain, probe, retrieve
+from vidssl.stages import (
+    cotrain,
+    evaluate_retrieval,
+    finetune,
+    pretrain,
+    probe,
+)
 from vidssl.training.training_run import TrainingPlan
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, Workspace
@@ -214,8 +220,8 @@ class Chain:
         return None, {"top1": report.top1, "error": report.error, "chance": report.chance}
 
     def retrieve(self) -> Result:
-        options = retrieve.RetrieveOptions(device=self.arguments.device)
-        report = retrieve.run(self.workspace, options).report
+        options = evaluate_retrieval.RetrieveOptions(device=self.arguments.device)
+        report = evaluate_retrieval.run(self.workspace, options).report
         assert report is not None
         first = report.at(1)
         return None, {"R@1": first.recall, "error": first.error, "chance": first.chance}

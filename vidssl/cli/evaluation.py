@@ -228,7 +228,7 @@ def retrieve(
 
 
 def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None:
-    from vidssl.stages import query as stage
+    from vidssl.stages import retrieve as stage
     from vidssl.tables import query_tables
 
     result = terminal.run(stage.run, stage.QueryOptions(videos, **options))
@@ -240,7 +240,7 @@ def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None
 
 
 def _evaluate(terminal: Terminal, **options: Any) -> None:
-    from vidssl.stages import retrieve as stage
+    from vidssl.stages import evaluate_retrieval as stage
     from vidssl.tables import recall_table
 
     result = terminal.run(stage.run, stage.RetrieveOptions(**options))

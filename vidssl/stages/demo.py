@@ -24,7 +24,15 @@ from vidssl.dataset.synthetic import MOTIONS, write_clips
 from vidssl.evaluation.classification import ClassificationReport
 from vidssl.evaluation.recall import RetrievalReport
 from vidssl.recipes.recipe import load_recipe
-from vidssl.stages import baselines, cotrain, extract_flow, pack, pretrain, probe, retrieve
+from vidssl.stages import (
+    baselines,
+    cotrain,
+    evaluate_retrieval,
+    extract_flow,
+    pack,
+    pretrain,
+    probe,
+)
 from vidssl.workspace.artifacts import Artifact, Workspace
 from vidssl.workspace.results import StageResult
 
@@ -300,7 +308,9 @@ def _evaluate(
     """Measures one checkpoint: nearest neighbours and linear probe."""
     of, device, shown = (checkpoint.label,), options.device, Named(progress, checkpoint.name)
     with one_thread():
-        recall = retrieve.run(workspace, retrieve.RetrieveOptions(of, device=device), shown)
+        recall = evaluate_retrieval.run(
+            workspace, evaluate_retrieval.RetrieveOptions(of, device=device), shown
+        )
         probed = probe.run(workspace, probe.ProbeOptions(of, device=device), shown)
     assert recall.report is not None
     return [DemoRow(title, recall.report, probed.report, checkpoint.name)]

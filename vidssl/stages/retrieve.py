@@ -1,95 +1,205 @@
-"""`vidssl retrieve --evaluate`: how often a test video's nearest train videos share its class."""
+"""`vidssl retrieve QUERY`: the videos of a pack that are most like a video file.
+
+Both are centred with the gallery's mean: a lone query has none of its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+
+import numpy as np
 
 from vidssl.base.device import choose_device
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.evaluation.feature_cache import features_of, recipe_of
-from vidssl.evaluation.features import Protocol
-from vidssl.evaluation.recall import (
-    RetrievalResult,
-    measure,
-    publish,
-    read_report,
-)
+from vidssl.clips.temporal_sampling import span
+from vidssl.dataset.video import Source, find_videos
+from vidssl.evaluation.features import Features, Protocol, extract
+from vidssl.evaluation.neighbours import centred_unit, top_k
 from vidssl.evaluation.subjects import (
     check_words,
     checkpoints_of,
-    find_labels,
     find_subjects,
     in_words,
 )
-from vidssl.workspace.artifacts import Artifact, Workspace
-from vidssl.workspace.results import StageResult
+from vidssl.retrieval.answer_sheet import draw_answer
+from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
+from vidssl.retrieval.contact_sheet import check_sheet
+from vidssl.retrieval.gallery import Gallery, Stream, open_gallery
+from vidssl.retrieval.query_video import (
+    QueryFrames,
+    make_derivers,
+    one_opencv_thread,
+    show_like,
+)
+from vidssl.shards import ShardReader
+from vidssl.workspace.artifacts import Workspace
 
 
 @dataclass(frozen=True)
-class RetrieveOptions:
-    """What to evaluate.
+class QueryOptions:
+    """What to look for, and with what.
 
     Attributes:
-        checkpoints: one, or one of each stream; none: the newest of each of `streams`.
-        streams: those whose similarities are added; none: the checkpoints' own, or rgb.
-        pack: None: the one the first checkpoint was trained on.
-        split: None: the one the first checkpoint was trained with.
-        name: of the artifact; None: the checkpoints'.
+        videos: files, folders, or text files of paths.
+        checkpoints, streams, pack: as of :class:`vidssl.stages.evaluate_retrieval.RetrieveOptions`.
+        k: neighbours to show.
+        keep_self: also show the query itself, when it is in the gallery.
+        sheet: where to draw a contact sheet; several queries get numbered files.
+        weights: (view, file) of networks that derive views, where they are not in torch's cache.
     """
 
+    videos: tuple[Path, ...]
     checkpoints: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
     pack: str | None = None
-    split: str | None = None
+    k: int = 10
+    keep_self: bool = False
+    sheet: Path | None = None
+    weights: tuple[tuple[str, str], ...] = ()
     protocol: Protocol = field(default_factory=Protocol)
-    name: str | None = None
-    new: bool = False
     device: str | None = None
-    dry_run: bool = False
 
 
-def run(
-    workspace: Workspace, options: RetrieveOptions, progress: Progress = SILENT
-) -> RetrievalResult:
-    """Measures R@1, 5, 10, 20, 50: test videos query the train videos of a split.
+# ── the stage ────────────────────────────────────────────────────────────────────────────────
+
+
+def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT) -> QueryResult:
+    """Finds each query's nearest neighbours among all videos of a pack.
 
     Raises:
-        VidsslError: no checkpoint, no labels, or no such split.
+        VidsslError: no such file, no checkpoint, or not one query can be decoded.
     """
-    check_words(options.checkpoints, options.streams, options.device, options.name)
+    if options.k < 1:
+        raise UsageError("ask for one neighbour or more")
+    if options.sheet is not None:
+        check_sheet(options.sheet)
+    check_words(options.checkpoints, options.streams, options.device)
+    sources = [source for path in options.videos for source in find_videos(path)]
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
-    checkpoints = [subject.checkpoint for subject in subjects]
-    pack = subjects[0].pack
-    labelled = find_labels(workspace, pack, checkpoints, options.split)
-    name = options.name or "_".join(dict.fromkeys(c.name for c in checkpoints))
-    recipe = {
-        "stage": "retrieve",
-        "streams": [subject.stream for subject in subjects],
-        "features": [recipe_of(subject, options.protocol) for subject in subjects],
-        "split": labelled.selection.name,
-        "split_seed": labelled.split_seed,
-    }
-    if options.dry_run:
-        plan: dict[str, Any] = {"makes": f"retrieval/{name}", "recipe": recipe}
-        plan["inputs"] = [*checkpoints_of(subjects), pack.label]
-        return RetrievalResult(StageResult(None, notes=labelled.notes, plan=plan), None)
-    shown = in_words(subjects)
-    progress.say(f"retrieve: {shown} on {pack.label}, {labelled.selection.note}")
-    parents: dict[str, Artifact] = {"annotations": labelled.artifact}
-    streams = []
-    for number, subject in enumerate(subjects, 1):
-        artifact, features = features_of(
-            workspace, subject, options.protocol, options.device, progress
-        )
-        mark = str(number) if number > 1 else ""
-        parents |= {f"checkpoint{mark}": subject.checkpoint, f"features{mark}": artifact}
-        streams.append(features.video_means())
-    with workspace.open_run("retrieval", name, recipe, parents, options.new) as opened:
-        if opened.finished is not None:
-            stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
-            return RetrievalResult(stage, read_report(opened.finished))
-        device = choose_device(options.device)
-        report, found = measure(streams, labelled, shown, pack, device)
-        artifact = publish(opened, report, found, labelled)
-    return RetrievalResult(StageResult(artifact, notes=labelled.notes), report)
+    gallery = open_gallery(workspace, subjects, options.protocol, options.device, progress)
+    device = choose_device(options.device)
+    weights = dict(options.weights)
+    derivers = make_derivers(gallery, weights, device)
+    answers, quarantined = [], []
+    for number, source in enumerate(sources, 1):
+        try:
+            with one_opencv_thread():
+                query = show_like(source, gallery, derivers, weights, options.sheet is not None)
+        except VidsslError as error:
+            quarantined.append((str(source.path), str(error)))
+            continue
+        place = _sheet_path(options.sheet, number, len(sources))
+        answers.append(_answer(source, query, gallery, options, place))
+    if not answers:
+        path, reason = quarantined[0]
+        raise VidsslError(f"{path} cannot be used: {reason}")
+    return QueryResult(
+        features=in_words(subjects),
+        checkpoints=checkpoints_of(subjects),
+        pack=gallery.pack.label,
+        gallery=len(gallery.reader),
+        answers=answers,
+        quarantined=quarantined,
+        notes=_notes(answers),
+    )
+
+
+def _notes(answers: Sequence[QueryAnswer]) -> list[str]:
+    notes = []
+    for answer in answers:
+        if answer.left_out:
+            listed = ", ".join(answer.left_out)
+            notes.append(
+                f"{answer.query} is in the gallery itself ({listed}) and was left out; "
+                "--keep-self keeps it"
+            )
+    return notes
+
+
+def _sheet_path(sheet: Path | None, number: int, count: int) -> Path | None:
+    if sheet is None or count == 1:
+        return sheet
+    return sheet.with_stem(f"{sheet.stem}-{number:0{len(str(count))}d}")
+
+
+# ── one query ────────────────────────────────────────────────────────────────────────────────
+
+
+def _answer(
+    source: Source, query: QueryFrames, gallery: Gallery, options: QueryOptions, sheet: Path | None
+) -> QueryAnswer:
+    embedded = [_embed_query(source, query, stream, options) for stream in gallery.streams]
+    rows = [
+        centred_unit(features.video_means(), stream.mean)
+        for stream, features in zip(gallery.streams, embedded, strict=True)
+    ]
+    itself = _itself(source, gallery.reader)
+    wanted = options.k if options.keep_self else options.k + len(itself)
+    found = top_k(np.hstack(rows), gallery.videos, wanted)
+    nearest = [
+        (int(video), float(value) / len(rows))
+        for video, value in zip(found.index[0], found.similarity[0], strict=True)
+        if options.keep_self or int(video) not in itself
+    ][: options.k]
+    answer = QueryAnswer(
+        query=str(source.path),
+        neighbours=[
+            _neighbour(rank, video, value, embedded[0], query, gallery)
+            for rank, (video, value) in enumerate(nearest, 1)
+        ],
+        left_out=[] if options.keep_self else [gallery.name(v) for v in itself],
+        sheet=sheet,
+    )
+    if sheet is not None:
+        label = next((gallery.labels[v] for v in itself), None)
+        draw_answer(answer, label, [video for video, _ in nearest], query, gallery, sheet)
+    return answer
+
+
+def _embed_query(
+    source: Source, query: QueryFrames, stream: Stream, options: QueryOptions
+) -> Features:
+    device = choose_device(options.device)
+    return extract(stream.encoder, query, [0], [source.id], options.protocol, device)
+
+
+def _itself(source: Source, reader: ShardReader) -> list[int]:
+    """Gives the gallery's videos with the query's fingerprint, whatever their names."""
+    return [v for v in range(len(reader)) if reader.video_id(v).endswith(f"#{source.fingerprint}")]
+
+
+def _neighbour(
+    rank: int, video: int, similarity: float, own: Features, query: QueryFrames, gallery: Gallery
+) -> Neighbour:
+    """Describes a neighbour, with its window that is most like one of the query's."""
+    stream = gallery.streams[0]
+    theirs = centred_unit(stream.features.unit_windows(video), stream.mean)
+    ours = centred_unit(own.unit_windows(), stream.mean)
+    mine, its = np.unravel_index(int((ours @ theirs.T).argmax()), (len(ours), len(theirs)))
+    spec = stream.encoder.spec
+    cover = span(spec.window, spec.stride)
+    first = int(stream.features.starts[stream.features.of_video(video)][its])
+    last = min(first + cover, int(gallery.reader.videos.frames[video])) - 1
+    query_first = int(own.starts[mine])
+    query_last = min(query_first + cover, int(query.frame_count(stream.subject.stream)[0])) - 1
+    fps = float(gallery.reader.videos.fps[video])
+    return Neighbour(
+        rank=rank,
+        similarity=similarity,
+        video=gallery.name(video),
+        id=gallery.reader.video_id(video),
+        label=gallery.labels[video],
+        begin=_seconds(first, fps),
+        end=_seconds(last + 1, fps),
+        first_frame=first,
+        last_frame=last,
+        query_begin=_seconds(query_first, query.fps),
+        query_end=_seconds(query_last + 1, query.fps),
+    )
+
+
+def _seconds(frame: int, fps: float) -> float | None:
+    return round(frame / fps, 3) if fps > 0 else None

@@ -1,0 +1,95 @@
+"""`vidssl retrieve --evaluate`: how often a test video's nearest train videos share its class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vidssl.base.device import choose_device
+from vidssl.base.progress import SILENT, Progress
+from vidssl.evaluation.feature_cache import features_of, recipe_of
+from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.recall import (
+    RetrievalResult,
+    measure,
+    publish,
+    read_report,
+)
+from vidssl.evaluation.subjects import (
+    check_words,
+    checkpoints_of,
+    find_labels,
+    find_subjects,
+    in_words,
+)
+from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.results import StageResult
+
+
+@dataclass(frozen=True)
+class RetrieveOptions:
+    """What to evaluate.
+
+    Attributes:
+        checkpoints: one, or one of each stream; none: the newest of each of `streams`.
+        streams: those whose similarities are added; none: the checkpoints' own, or rgb.
+        pack: None: the one the first checkpoint was trained on.
+        split: None: the one the first checkpoint was trained with.
+        name: of the artifact; None: the checkpoints'.
+    """
+
+    checkpoints: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+    pack: str | None = None
+    split: str | None = None
+    protocol: Protocol = field(default_factory=Protocol)
+    name: str | None = None
+    new: bool = False
+    device: str | None = None
+    dry_run: bool = False
+
+
+def run(
+    workspace: Workspace, options: RetrieveOptions, progress: Progress = SILENT
+) -> RetrievalResult:
+    """Measures R@1, 5, 10, 20, 50: test videos query the train videos of a split.
+
+    Raises:
+        VidsslError: no checkpoint, no labels, or no such split.
+    """
+    check_words(options.checkpoints, options.streams, options.device, options.name)
+    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
+    checkpoints = [subject.checkpoint for subject in subjects]
+    pack = subjects[0].pack
+    labelled = find_labels(workspace, pack, checkpoints, options.split)
+    name = options.name or "_".join(dict.fromkeys(c.name for c in checkpoints))
+    recipe = {
+        "stage": "retrieve",
+        "streams": [subject.stream for subject in subjects],
+        "features": [recipe_of(subject, options.protocol) for subject in subjects],
+        "split": labelled.selection.name,
+        "split_seed": labelled.split_seed,
+    }
+    if options.dry_run:
+        plan: dict[str, Any] = {"makes": f"retrieval/{name}", "recipe": recipe}
+        plan["inputs"] = [*checkpoints_of(subjects), pack.label]
+        return RetrievalResult(StageResult(None, notes=labelled.notes, plan=plan), None)
+    shown = in_words(subjects)
+    progress.say(f"retrieve: {shown} on {pack.label}, {labelled.selection.note}")
+    parents: dict[str, Artifact] = {"annotations": labelled.artifact}
+    streams = []
+    for number, subject in enumerate(subjects, 1):
+        artifact, features = features_of(
+            workspace, subject, options.protocol, options.device, progress
+        )
+        mark = str(number) if number > 1 else ""
+        parents |= {f"checkpoint{mark}": subject.checkpoint, f"features{mark}": artifact}
+        streams.append(features.video_means())
+    with workspace.open_run("retrieval", name, recipe, parents, options.new) as opened:
+        if opened.finished is not None:
+            stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
+            return RetrievalResult(stage, read_report(opened.finished))
+        device = choose_device(options.device)
+        report, found = measure(streams, labelled, shown, pack, device)
+        artifact = publish(opened, report, found, labelled)
+    return RetrievalResult(StageResult(artifact, notes=labelled.notes), report)
