@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 import typer
 
 from vidssl.cli import app
-from vidssl.terminal import METAVARS, plain_type
+from vidssl.cli.terminal import METAVARS, plain_type
 
 PAGE = Path(__file__).with_name("cli.md")
 EXAMPLE = "Example:"

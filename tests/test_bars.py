@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from vidssl.bars import Bars
+from vidssl.cli.bars import Bars
 
 # As of two trainings of the demo: one name begins with the other.
 SHORT = {"description": "rgb-infonce", "total": 84, "completed": 67}

@@ -15,6 +15,7 @@ from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.backbones import EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError
+from vidssl.cli.tables import baseline_table
 from vidssl.evaluation.classification import PREDICTIONS_FILE
 from vidssl.stages import baselines, probe
 from vidssl.stages.baselines import (
@@ -26,7 +27,6 @@ from vidssl.stages.baselines import (
     untrained_spec,
 )
 from vidssl.stages.probe import ProbeOptions
-from vidssl.tables import baseline_table
 from vidssl.workspace.artifacts import Workspace
 
 

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from vidssl import console
-from vidssl.console import PlainProgress, RichProgress, make_progress
+from vidssl.cli import progress_bars
+from vidssl.cli.progress_bars import PlainProgress, RichProgress, make_progress
 
 
 class Clock:
@@ -24,12 +24,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(console, "time", made)
+    monkeypatch.setattr(progress_bars, "time", made)
     return made
 
 
-def timed(total: int | None = 10_000, done: int = 0) -> console._Timed:
-    return console._Timed("training", total, "step", done)
+def timed(total: int | None = 10_000, done: int = 0) -> progress_bars._Timed:
+    return progress_bars._Timed("training", total, "step", done)
 
 
 def test_a_resumed_run_counts_its_own_steps_only(clock):

@@ -17,9 +17,9 @@ from watching import Watching
 
 from vidssl.base.errors import Interrupted
 from vidssl.base.progress import SILENT
+from vidssl.cli.tables import demo_tables
 from vidssl.dataset.synthetic import write_clips
 from vidssl.stages import demo
-from vidssl.tables import demo_tables
 from vidssl.workspace.artifacts import Workspace
 
 CHECKPOINTS = {"rgb-infonce-long", "rgb-infonce", "flow-infonce", "rgb-coclr"}

@@ -9,11 +9,11 @@ from methods import METHODS, batch
 from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.base.resources import free_memory
+from vidssl.cli.tables import duration, forecast_table, gigabytes
 from vidssl.engine.loop import Place, prepare
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.shards import ShardReader
 from vidssl.stages import pretrain
-from vidssl.tables import duration, forecast_table, gigabytes
 from vidssl.training import trial
 from vidssl.training.forecast import Forecast
 from vidssl.workspace.artifacts import Workspace

@@ -10,9 +10,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from vidssl.narrow import fitted
-from vidssl.tables import typed
-from vidssl.terminal import Terminal
+from vidssl.cli.narrow import fitted
+from vidssl.cli.tables import typed
+from vidssl.cli.terminal import Terminal
 from vidssl.workspace.artifacts import Workspace
 
 

@@ -9,7 +9,7 @@ import pytest
 from cli_workspace import make_videos, vidssl
 from small_workspace import annotate, make_checkpoint, make_pack
 
-from vidssl.stages.next_step import after_packing, after_training
+from vidssl.cli.next_step import after_packing, after_training
 from vidssl.workspace.artifacts import Artifact, Workspace
 
 COTRAINED = {"stage": "cotrain", "method_name": "coclr"}

@@ -18,11 +18,11 @@ from small_workspace import annotate, make_checkpoint, make_pack, small_workspac
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.locks import LOOK_OF_OTHERS, file_lock, is_locked
+from vidssl.cli.tables import _unfinished
 from vidssl.stages import evaluate_retrieval, probe, status
 from vidssl.stages.evaluate_retrieval import RetrieveOptions
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.status import ArtifactStatus, Node
-from vidssl.tables import _unfinished
 from vidssl.workspace import summaries
 from vidssl.workspace.artifacts import MANIFEST, Artifact, Workspace
 

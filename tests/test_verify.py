@@ -14,10 +14,10 @@ from small_workspace import annotate, make_checkpoint, make_pack, small_workspac
 from watching import Watching
 
 from vidssl.base.errors import VidsslError
+from vidssl.cli.tables import verify_table
 from vidssl.stages import probe, verify
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.verify import Finding, VerifyOptions
-from vidssl.tables import verify_table
 from vidssl.workspace.artifacts import MANIFEST, Artifact, Workspace
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.base.text import agree, counted, plural
-from vidssl.console import PlainProgress
+from vidssl.cli.progress_bars import PlainProgress
 from vidssl.evaluation import feature_cache
 from vidssl.stages import status
 from vidssl.workspace.artifacts import Workspace

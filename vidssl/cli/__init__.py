@@ -8,6 +8,11 @@ from vidssl.cli.app import app
 
 # In the order in which help lists the commands.
 # isort: off
-from vidssl.cli import data, training, evaluation, upkeep
+from vidssl.cli import (
+    data,
+    training,
+    evaluation,
+    workspace,
+)
 
 __all__ = ["app", "data", "evaluation", "training", "upkeep"]

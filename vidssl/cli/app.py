@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vidssl.terminal import Commands, terminal_command
+from vidssl.cli.terminal import Commands, terminal_command
 from vidssl.version import VERSION
 
 app = typer.Typer(

@@ -17,8 +17,13 @@ from vidssl.cli.options import (
     VideosArgument,
     WorkersOption,
 )
-from vidssl.cli.values import division, names_in, only_given, settings_from
-from vidssl.terminal import Terminal
+from vidssl.cli.parsing import (
+    division,
+    names_in,
+    only_given,
+    settings_from,
+)
+from vidssl.cli.terminal import Terminal
 
 
 @command("extract-flow")
@@ -112,8 +117,8 @@ def flow_diff(
 
     Example:  vidssl flow-diff flow/main/v001 flow/other/v001
     """
+    from vidssl.cli.tables import flow_diff_tables
     from vidssl.stages import flow_diff as stage
-    from vidssl.tables import flow_diff_tables
 
     result = terminal.run(stage.run, stage.FlowDiffOptions(first, second, every))
     terminal.json_out(result.as_dict())
@@ -223,7 +228,7 @@ def pack(
 
     Example:  vidssl pack VIDEOS/ --shard 0/8
     """
-    from vidssl.stages import next_step
+    from vidssl.cli import next_step
     from vidssl.stages import pack as stage
 
     given = only_given(size=size, quality=quality)

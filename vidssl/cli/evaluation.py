@@ -29,8 +29,8 @@ from vidssl.cli.options import (
     SetOption,
     SplitOption,
 )
-from vidssl.cli.values import names_in, pairs_from, settings_from
-from vidssl.terminal import Terminal
+from vidssl.cli.parsing import names_in, pairs_from, settings_from
+from vidssl.cli.terminal import Terminal
 
 
 @command()
@@ -72,8 +72,8 @@ def probe(
 
     Example:  vidssl probe --recipe vicc-cross-ucf101 --set weight_decay=1e-4
     """
+    from vidssl.cli.tables import classification_tables
     from vidssl.stages import probe as stage
-    from vidssl.tables import classification_tables
 
     options = stage.ProbeOptions(
         checkpoints=tuple(checkpoint or ()), streams=names_in(stream), pack=pack, split=split,
@@ -148,8 +148,8 @@ def finetune(
 
     Example:  torchrun --nproc-per-node 2 -m vidssl finetune --recipe coclr-ucf101
     """
+    from vidssl.cli.tables import classification_tables
     from vidssl.stages import finetune as stage
-    from vidssl.tables import classification_tables
 
     options = stage.FinetuneOptions(
         checkpoints=tuple(checkpoint or ()), streams=names_in(stream), scratch=scratch,
@@ -228,8 +228,8 @@ def retrieve(
 
 
 def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None:
+    from vidssl.cli.tables import query_tables
     from vidssl.stages import retrieve as stage
-    from vidssl.tables import query_tables
 
     result = terminal.run(stage.run, stage.QueryOptions(videos, **options))
     terminal.json_out(result.as_dict())
@@ -240,8 +240,8 @@ def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None
 
 
 def _evaluate(terminal: Terminal, **options: Any) -> None:
+    from vidssl.cli.tables import recall_table
     from vidssl.stages import evaluate_retrieval as stage
-    from vidssl.tables import recall_table
 
     result = terminal.run(stage.run, stage.RetrieveOptions(**options))
     terminal.json_out(result.as_dict())
@@ -269,8 +269,8 @@ def baselines(
 
     Example:  vidssl baselines --backbone tiny
     """
+    from vidssl.cli.tables import baseline_table
     from vidssl.stages import baselines as stage
-    from vidssl.tables import baseline_table
 
     options = stage.BaselineOptions(
         encoders=stage.untrained_specs(backbone, device) if backbone else (),

@@ -30,8 +30,8 @@ from vidssl.cli.options import (
     SplitOption,
     StreamOption,
 )
-from vidssl.cli.values import names_in, settings_from
-from vidssl.terminal import Terminal
+from vidssl.cli.parsing import names_in, settings_from
+from vidssl.cli.terminal import Terminal
 
 
 @command()
@@ -229,6 +229,6 @@ def import_checkpoint(
 
 def _after(terminal: Terminal, result: Any, **told: str | None) -> Callable[[], str]:
     """Gives what tells the command that goes on from a checkpoint."""
-    from vidssl.stages import next_step
+    from vidssl.cli import next_step
 
     return lambda: next_step.after_training(terminal.workspace, result.artifact, **told)

@@ -9,9 +9,9 @@ from typing import Self
 
 from rich.console import Console
 
-from vidssl.bars import Bars
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.text import counted, plural
+from vidssl.cli.bars import Bars
 
 PLAIN_LINE_EVERY = 10.0  # seconds
 RATE_OVER = 60.0  # seconds that the rate is taken over

@@ -15,8 +15,8 @@ from vidssl.cli.options import (
     SetOption,
     WorkersOption,
 )
-from vidssl.cli.values import only_given, settings_from
-from vidssl.terminal import Command, JsonOption, Terminal
+from vidssl.cli.parsing import only_given, settings_from
+from vidssl.cli.terminal import Command, JsonOption, Terminal
 
 DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newest of yours
 
@@ -29,8 +29,8 @@ def status(terminal: Terminal) -> None:
 
     Example:  vidssl status
     """
+    from vidssl.cli.tables import status_tree
     from vidssl.stages import status as stage
-    from vidssl.tables import status_tree
 
     result = stage.run(terminal.workspace)
     terminal.json_out(result.as_dict())
@@ -50,8 +50,8 @@ def verify(
 
     Example:  vidssl verify pack/main/v001
     """
+    from vidssl.cli.tables import verify_table
     from vidssl.stages import verify as stage
-    from vidssl.tables import verify_table
 
     options = stage.VerifyOptions(tuple(artifacts or ()))
     result = terminal.run(stage.run, options)
@@ -100,8 +100,8 @@ def demo(
 
     Example:  vidssl demo
     """
+    from vidssl.cli.tables import demo_tables
     from vidssl.stages import demo as stage
-    from vidssl.tables import demo_tables
 
     options = stage.DemoOptions(
         seed=seed, workers=workers, device=device, settings=settings_from(settings),

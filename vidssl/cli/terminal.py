@@ -28,9 +28,9 @@ from vidssl.base.progress import Progress
 from vidssl.base.settings import flat
 from vidssl.base.signals import work_begins
 from vidssl.base.text import counted
-from vidssl.console import make_progress
-from vidssl.narrow import fitted
-from vidssl.tables import forecast_table
+from vidssl.cli.narrow import fitted
+from vidssl.cli.progress_bars import make_progress
+from vidssl.cli.tables import forecast_table
 from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.results import PartReport, StageResult
 from vidssl.workspace.summaries import COLLAPSED, headline
