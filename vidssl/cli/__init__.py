@@ -15,4 +15,4 @@ from vidssl.cli import (
     workspace,
 )
 
-__all__ = ["app", "data", "evaluation", "training", "upkeep"]
+__all__ = ["app", "data", "evaluation", "training", "workspace"]
