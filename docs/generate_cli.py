@@ -62,7 +62,7 @@ class Command:
 
 
 def commands() -> list[Command]:
-    """Gives all commands in the order of `vidssl --help`."""
+    """Returns all commands in the order of `vidssl --help`."""
     found = []
     for info in app.registered_commands:
         assert info.callback is not None
@@ -72,7 +72,7 @@ def commands() -> list[Command]:
 
 
 def page() -> str:
-    """Gives the whole page."""
+    """Returns the whole page."""
     callback = app.registered_callback
     assert callback is not None and callback.callback is not None
     main = _command("", callback.callback)

@@ -103,7 +103,7 @@ def _cocon(name: str, *more: str) -> Cell:
     return Cell(cell.trainings, cell.checkpoints, only_split1=name != "cocon")
 
 
-METHODS: dict[str, Cell] = {
+METHODS_BY_STAGE: dict[str, Cell] = {
     "infonce": _per_stream("infonce", _pretrain("infonce", "infonce", EPOCHS)),
     "coclr": _coclr("coclr", 5),
     "ubernce": _per_stream("ubernce", _pretrain("ubernce", "ubernce", EPOCHS)),
@@ -124,14 +124,14 @@ ABLATIONS: dict[str, Cell] = {
     "cocon-sim": _cocon("cocon-sim", "--set", "sync_weight=0"),
     "cocon-sync": _cocon("cocon-sync", "--set", "sim_weight=0"),
 }
-CELLS = METHODS | ABLATIONS
+CELLS = METHODS_BY_STAGE | ABLATIONS
 
 
 # ── commands ─────────────────────────────────────────────────────────────────────────────────
 
 
 def commands(videos: Path, splits: list[str], only: list[str]) -> Iterator[list[str]]:
-    """Gives all commands in the order in which they can run, the first split first."""
+    """Returns all commands in the order in which they can run, the first split first."""
     yield ["extract-flow", str(videos)]
     yield ["pack", str(videos), "--labels", str(videos / "splits.csv")]
     for split in splits:

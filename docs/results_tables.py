@@ -44,7 +44,7 @@ HAND_MADE = {
     "mean frame": ("rgb", "baseline-mean-frame"),
     "histogram of optical flow": ("flow", "baseline-flow-histogram"),
 }
-METHODS = {
+METHODS_BY_STAGE = {
     "InfoNCE": "infonce",
     "UberNCE (sees labels)": "ubernce",
     "CMC": "cmc",
@@ -122,7 +122,7 @@ def _is_of(folder: Path, split: str | None) -> bool:
 
 
 def read(archive: Path) -> dict[str, str]:
-    """Gives {KIND/NAME/FILE: text} of an archive."""
+    """Returns {KIND/NAME/FILE: text} of an archive."""
     with tarfile.open(archive) as file:
         return {m.name: file.extractfile(m).read().decode() for m in file.getmembers()}
 
@@ -150,7 +150,7 @@ def score(files: dict[str, str], name: str) -> Score:
 
 
 def standard_error(share: float, queries: int) -> float:
-    """Gives the binomial standard error of a share."""
+    """Returns the binomial standard error of a share."""
     return (share * (1 - share) / queries) ** 0.5
 
 
@@ -158,12 +158,12 @@ def standard_error(share: float, queries: int) -> float:
 
 
 def percent(share: float | None) -> str:
-    """Gives a share in per cent."""
+    """Returns a share in per cent."""
     return "–" if share is None else f"{100 * share:.1f}"
 
 
 def jhmdb_scores(split: str) -> dict[str, Score]:
-    """Gives what was measured on a split, by the artifact's name without the split."""
+    """Returns what was measured on a split, by the artifact's name without the split."""
     archive = ARCHIVES / f"jhmdb-{split}.tar.xz"
     if not archive.exists():
         return {}
@@ -173,7 +173,7 @@ def jhmdb_scores(split: str) -> dict[str, Score]:
 
 
 def _row(shown: str, names: dict[str, str], splits: list[dict[str, Score]]) -> str:
-    """Gives a row: R@1 / R@5 / probe of each view, means over splits, in per cent."""
+    """Returns a row: R@1 / R@5 / probe of each view, means over splits, in per cent."""
     cells = []
     for view in VIEWS:
         name = names.get(view)
@@ -194,17 +194,17 @@ HEAD = ["| features | RGB | flow | both |", "|---|---|---|---|"]
 
 
 def jhmdb_table(splits: tuple[str, ...]) -> str:
-    """Gives the table of all methods on JHMDB's 11 classes, means over splits."""
+    """Returns the table of all methods on JHMDB's 11 classes, means over splits."""
     scores = [jhmdb_scores(split) for split in splits]
     rows = [_row(shown, {view: name}, scores) for shown, (view, name) in HAND_MADE.items()]
     random = {view: f"baseline-random-{view}-tiny" for view in ("rgb", "flow")}
     rows.append(_row("random init", random, scores))
-    rows += [_row(shown, _of_views(name), scores) for shown, name in METHODS.items()]
+    rows += [_row(shown, _of_views(name), scores) for shown, name in METHODS_BY_STAGE.items()]
     return "\n".join(HEAD + rows)
 
 
 def ablation_table() -> str:
-    """Gives the ablations, split 1."""
+    """Returns the ablations, split 1."""
     scores = [jhmdb_scores(SPLITS[0])]
     return "\n".join(HEAD + [_row(s, _of_views(n), scores) for s, n in ABLATIONS.items()])
 
@@ -214,13 +214,13 @@ def _of_views(name: str) -> dict[str, str]:
 
 
 def demo_scores() -> dict[str, list[Score]]:
-    """Gives each row of the demo's table, one score per seed."""
+    """Returns each row of the demo's table, one score per seed."""
     archives = [read(ARCHIVES / f"demo-seed{seed}.tar.xz") for seed in DEMO_SEEDS]
     return {shown: [score(files, name) for files in archives] for shown, name in DEMO_ROWS.items()}
 
 
 def demo_table() -> str:
-    """Gives the demo's table: R@1 per seed, the mean over seeds, and CoCLR minus InfoNCE."""
+    """Returns the demo's table: R@1 per seed, the mean over seeds, and CoCLR minus InfoNCE."""
     scores = demo_scores()
     head = " | ".join(f"R@1, seed {seed}" for seed in DEMO_SEEDS)
     lines = [
@@ -238,7 +238,7 @@ def demo_table() -> str:
 
 
 def demo_difference() -> str:
-    """Gives CoCLR minus InfoNCE on RGB: per seed, mean, spread over seeds."""
+    """Returns CoCLR minus InfoNCE on RGB: per seed, mean, spread over seeds."""
     scores = demo_scores()
     (coclr,) = (row for shown, row in scores.items() if shown.startswith("CoCLR"))
     lines = []
@@ -265,7 +265,7 @@ TABLES = {
 
 
 def filled(page: str) -> str:
-    """Gives the page with every table made anew."""
+    """Returns the page with every table made anew."""
     for name, make in TABLES.items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         before, _, rest = page.partition(begin)

@@ -35,15 +35,15 @@ def build(root: Path) -> Workspace:
     (start,) = finetune.find_starts(workspace, options)
     labelled = find_labels(workspace, start.pack, [start.checkpoint], None)
     made = finetune.plan(workspace, start, labelled, options)
-    objective = made.make_objective()
-    state = objective.classifier.state_dict()
+    method = made.make_method()
+    state = method.classifier.state_dict()
     state = {name: golden.weight(name, value.shape) for name, value in state.items()}
-    objective.classifier.load_state_dict(state)
+    method.classifier.load_state_dict(state)
     with workspace.open_run("checkpoint", made.name, made.identity(), made.parents) as run:
-        for encoder in objective.encoders.values():
+        for encoder in method.encoders.values():
             save_encoder(encoder, run.folder)
-        save_tensors(objective.bequest, run.folder)
-        digest = weights_digest(objective.encoders, objective.bequest)
+        save_tensors(method.extra_state, run.folder)
+        digest = weights_digest(method.encoders, method.extra_state)
         run.publish(digest, {"method": "finetune", "backbone": "tiny", "epochs": 30})
     finetune.run(workspace, options)  # finds it, and only tests
     return workspace

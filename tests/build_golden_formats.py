@@ -48,7 +48,7 @@ FLOW = {
 
 
 def videos() -> list[tuple[str, str]]:
-    """Gives (id, label) of the videos, sorted by id. One name is not ASCII."""
+    """Returns (id, label) of the videos, sorted by id. One name is not ASCII."""
     names = [(f"{label}/ä {n}.mp4", label) for label in LABELS for n in range(PER_LABEL)]
     return [(f"{name}#{number:012x}", label) for number, (name, label) in enumerate(names)]
 
@@ -113,7 +113,7 @@ class Small(torch.nn.Module):
 
 
 def small_training() -> tuple[Small, torch.optim.Optimizer]:
-    """Gives the module and its optimiser after one step."""
+    """Returns the module and its optimiser after one step."""
     module = Small()
     optimizer = torch.optim.Adam(module.parameters(), lr=0.5)
     module.weight.sum().backward()

@@ -26,7 +26,7 @@ SIZES = {
 
 
 def opencv_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Gives OpenCV's TV-L1 flow with default parameters, float32 [H, W, 2]."""
+    """Returns OpenCV's TV-L1 flow with default parameters, float32 [H, W, 2]."""
     flow: np.ndarray = cv2.optflow.DualTVL1OpticalFlow_create().calc(before, after, None)
     return flow
 

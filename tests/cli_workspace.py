@@ -51,7 +51,7 @@ def make_videos(folder: Path, clips: int = CLIPS_PER_CLASS, frames: int = 12) ->
 
 
 def hash_of(label: str, n: int) -> int:
-    """Gives a seed that is the same in every process."""
+    """Returns a seed that is the same in every process."""
     return 100 * sorted(STEPS).index(label) + n
 
 

@@ -43,7 +43,7 @@ WAYS: dict[str, list[tuple[dict[str, str], dict[str, Any]]]] = {
 
 
 def compiled(name: str, types: dict[str, str], constants: dict[str, Any]) -> Any:
-    """Gives a kernel as Triton compiles it; buffers begin at multiples of 16 bytes."""
+    """Returns a kernel as Triton compiles it; buffers begin at multiples of 16 bytes."""
     kernel = getattr(clip_transforms, name)
     known = POINTERS | dict.fromkeys(FLOATS, "*fp32") | types
     signature = {
@@ -59,7 +59,7 @@ def compiled(name: str, types: dict[str, str], constants: dict[str, Any]) -> Any
 
 
 def all_usages() -> Iterator[dict[str, Any]]:
-    """Gives every way to launch a kernel, and what it takes."""
+    """Returns every way to launch a kernel, and what it takes."""
     for name, ways in WAYS.items():
         for types, constants in ways:
             found = usage(compiled(name, types, constants).asm["cubin"], 1)

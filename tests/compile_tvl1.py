@@ -43,7 +43,7 @@ INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", re.MULTILINE)
 
 
 def compiled(name: str) -> Any:
-    """Gives a kernel as Triton compiles it; arguments are of the types that launches give."""
+    """Returns a kernel as Triton compiles it; arguments are of the types that launches give."""
     kernel = getattr(tvl1, name)
     constants = {one: CONSTANTS[one] for one in kernel.arg_names if one in CONSTANTS}
     types = {
@@ -84,7 +84,7 @@ def usage(cubin: bytes, pixels_per_thread: float) -> dict[str, float]:
 
 
 def all_usages() -> Iterator[dict[str, Any]]:
-    """Gives every kernel's name and what it takes."""
+    """Returns every kernel's name and what it takes."""
     for name in ("plan", "enter", "linearise", "smooth", "step", "judge"):
         pixels = 1 if name in SINGLE else TILE_H * TILE_W / (32 * NUM_WARPS)
         yield {"kernel": name} | usage(compiled(name).asm["cubin"], pixels)
@@ -94,7 +94,7 @@ def all_usages() -> Iterator[dict[str, Any]]:
 
 
 def on_paper(instructions: float) -> dict[str, Any]:
-    """Gives what an iteration of a pixel costs by `step`."""
+    """Returns what an iteration of a pixel costs by `step`."""
     return {
         "on paper": "step",
         "bytes": BYTES,

@@ -10,24 +10,24 @@ import sys
 from pathlib import Path
 
 import torch
-from methods import BLOCKS, CHANNELS, FRAMES, METHODS, SIZE, batch
+from methods import BLOCKS, CHANNELS, FRAMES, METHODS_BY_STAGE, SIZE, batch
 from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
 from vidssl.base import distributed
 from vidssl.base.errors import Interrupted
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine.loop import Place, fit
+from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.optimizers import TrainSpec
-from vidssl.methods import METHODS as METHODS_OF
-from vidssl.methods import OBJECTIVES, Objective
+from vidssl.methods import METHODS, Method
+from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 
 GLOBAL_BATCH, STEPS = 8, 12
 # Enough steps to fill what methods wait for, and k that a queue of 16 has.
 FEW = {"queue": 16, "momentum": 0.9, "k": 2, "prototypes": 6, "freeze_prototypes_epochs": 0}
 
 
-def share(step: int, objective: Objective) -> list[ClipBatch]:
-    (whole,) = batch(step, objective, GLOBAL_BATCH)
+def share(step: int, method: Method) -> list[ClipBatch]:
+    (whole,) = batch(step, method, GLOBAL_BATCH)
     rows = GLOBAL_BATCH // distributed.world_size()
     mine = slice(distributed.rank() * rows, (distributed.rank() + 1) * rows)
     clips = {view: x[mine] for view, x in whole.clips.items()}
@@ -51,49 +51,49 @@ def linear_encoder(view: str, seed: int) -> StubEncoder:
     return StubEncoder(view, weight)
 
 
-def linear(method: str) -> Objective:
-    """Gives a method with encoders without BatchNorm, where ranks can equal one process."""
+def linear(method: str) -> Method:
+    """Returns a method with encoders without BatchNorm, where ranks can equal one process."""
     if method in ("cpc", "cocon"):
         return linear_dense(method)
-    objective = OBJECTIVES[method]
+    built = METHODS[method]
     if method == "finetune":  # without dropout, whose masks are each rank's own
-        config = objective.Config(classes=3, dropout=0.0)
-        return objective.build(config, {"rgb": linear_encoder("rgb", 0)}, seed=0)
-    fields = dataclasses.fields(objective.Config)
+        config = built.Config(classes=3, dropout=0.0)
+        return built.build(config, {"rgb": linear_encoder("rgb", 0)}, seed=0)
+    fields = dataclasses.fields(built.Config)
     few = {name: v for name, v in FEW.items() if name in {field.name for field in fields}}
-    if objective.name.startswith("vicc"):
+    if built.name.startswith("vicc"):
         few["queue"] = 0
     encoders = {view: linear_encoder(view, seed) for seed, view in enumerate(CHANNELS)}
     if method in METHODS_OF["pretrain"]:
         del encoders["flow"]
-    return objective.build(objective.Config(**few), encoders, seed=0)
+    return built.build(built.Config(**few), encoders, seed=0)
 
 
-def linear_dense(method: str) -> Objective:
-    objective = OBJECTIVES[method]
-    views = CHANNELS if objective.joint else ["rgb"]
+def linear_dense(method: str) -> Method:
+    built = METHODS[method]
+    views = CHANNELS if built.joint else ["rgb"]
     encoders = {view: StubBlockEncoder(view, BLOCKS, CHANNELS[view]) for view in views}
     # Dropout's masks are each rank's own, and would be others in one process.
-    config = objective.Config(predict=1, temperature=0.1, dropout=0.0)
-    return objective.build(config, encoders, seed=0)
+    config = built.Config(predict=1, temperature=0.1, dropout=0.0)
+    return built.build(config, encoders, seed=0)
 
 
 def train(method: str, folder: Path, stop_at: int) -> None:
     plain = method.removeprefix("linear-").removeprefix("compiled-")
-    objective = linear(plain) if method.startswith("linear-") else METHODS[plain]()
+    built = linear(plain) if method.startswith("linear-") else METHODS_BY_STAGE[plain]()
     spec = TrainSpec(epochs=1, batch_size=GLOBAL_BATCH, optimizer="sgd", lr=0.05, weight_decay=0.0)
-    batches = Stopping(STEPS, lambda step: share(step, objective))
+    batches = Stopping(STEPS, lambda step: share(step, built))
     batches.stop_at = stop_at
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        place = Place(torch.device("cpu"), compile=method.startswith("compiled-"))
-        fit(objective, batches, spec, place, folder, seed=3)
+        runtime = RuntimeConfig(torch.device("cpu"), compile=method.startswith("compiled-"))
+        fit(built, batches, spec, runtime, folder, seed=3)
     except Interrupted:
         (folder / f"interrupted.{distributed.rank()}").touch()
         return
     state = {
-        "parameters": {n: p.detach() for n, p in objective.named_parameters()},
-        "buffers": dict(objective.named_buffers()),
+        "parameters": {n: p.detach() for n, p in built.named_parameters()},
+        "buffers": dict(built.named_buffers()),
     }
     torch.save(state, folder / f"rank{distributed.rank()}.pt")
 

@@ -30,7 +30,7 @@ class Scene:
 
 
 def texture(draw: np.random.Generator, height: int, width: int) -> Texture:
-    """Gives soft-edged discs of all sizes over one another, with fine structure on all of it."""
+    """Returns soft-edged discs of all sizes over one another, with fine structure on all of it."""
     count, side = 60, min(height, width)
     # As many discs above any size as natural pictures have: radius^-3, the smallest drawn last.
     radius = np.sort(side / 2 * (1 + draw.random(count) * 99) ** -0.5)[::-1]
@@ -91,7 +91,7 @@ def scene(
 
 
 def scenes(height: int, width: int, seed: int = 0) -> list[Scene]:
-    """Gives a few pairs at the speed of everyday video: up to a fortieth of the short side."""
+    """Returns a few pairs at the speed of everyday video: up to a fortieth of the short side."""
     unit = min(height, width) / 96
     turn, zoom = np.deg2rad(1.2), 0.02
     kinds = {

@@ -23,7 +23,7 @@ from vidssl.methods import (
     InfoNCEConfig,
     Linear,
     LinearConfig,
-    Objective,
+    Method,
     UberNCE,
     UberNCEConfig,
     ViCC,
@@ -39,14 +39,14 @@ CHANNELS = {"rgb": 3, "flow": 2}
 
 
 def encoder(view: str, seed: int = 0, blocks: int = 1) -> Encoder:
-    """Gives a projection head for one block, a context for several."""
+    """Returns a projection head for one block, a context for several."""
     torch.manual_seed(seed)
     head = {"project": 16} if blocks == 1 else {"project": None, "context": "gru"}
     spec = EncoderSpec(view, "tiny", CHANNELS[view], FRAMES, 1, SIZE, blocks=blocks, **head)
     return Encoder(spec)
 
 
-METHODS: dict[str, Callable[[], Objective]] = {
+METHODS_BY_STAGE: dict[str, Callable[[], Method]] = {
     "infonce": lambda: InfoNCE(InfoNCEConfig(queue=QUEUE, momentum=0.9), encoder("rgb")),
     "coclr": lambda: CoCLR(
         CoCLRConfig(queue=QUEUE, momentum=0.9, k=2, drop_self_prob=0.5),
@@ -72,16 +72,16 @@ METHODS: dict[str, Callable[[], Objective]] = {
 }
 
 
-def batch(step: int, objective: Objective, size: int = BATCH) -> list[ClipBatch]:
-    """Gives one micro-batch of what a method needs, else a function of the step alone."""
+def batch(step: int, method: Method, size: int = BATCH) -> list[ClipBatch]:
+    """Returns one micro-batch of what a method needs, else a function of the step alone."""
     draw = torch.Generator().manual_seed(step)
     index = torch.randint(0, 12, (size,), generator=draw)
-    needs = objective.needs
-    (blocks,) = {encoder.spec.blocks for encoder in objective.encoders.values()}
-    entries = needs.clips * blocks
+    batch_spec = method.batch_spec
+    (blocks,) = {encoder.spec.blocks for encoder in method.encoders.values()}
+    entries = batch_spec.clips * blocks
     clips = {
         view: torch.randn(size, entries, channels, FRAMES, SIZE, SIZE, generator=draw)
         for view, channels in CHANNELS.items()
     }
-    clips |= {view: clips[view][:, -blocks:] for view in needs.last_only}
+    clips |= {view: clips[view][:, -blocks:] for view in batch_spec.last_only}
     return [ClipBatch(clips, source=index // 2, label=index % 3, index=index)]

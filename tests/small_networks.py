@@ -31,7 +31,7 @@ def random_weights(folder: Path, model: str, **options: object) -> Path:
 
 
 def noise_frames(count: int, height: int = 48, width: int = 64, seed: int = 0) -> torch.Tensor:
-    """Gives RGB noise in coarse blocks: uint8 [count, height, width, 3]."""
+    """Returns RGB noise in coarse blocks: uint8 [count, height, width, 3]."""
     chance = torch.Generator().manual_seed(seed)
     coarse = torch.randint(0, 256, (count, 3, 6, 8), generator=chance).float()
     frames = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")

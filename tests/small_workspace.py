@@ -120,7 +120,7 @@ def make_checkpoint(
 
 
 def small_workspace(folder: Path, clips: int = 10, classes: int = 3) -> Workspace:
-    """Gives a workspace with a pack, folder labels, one split and an rgb checkpoint."""
+    """Returns a workspace with a pack, folder labels, one split and an rgb checkpoint."""
     workspace = Workspace(folder)
     labels = [number % classes for number in range(clips * classes)]
     pack = make_pack(workspace, labels)

@@ -26,8 +26,8 @@ from vidssl.augment import (
     AugmentSpec,
     Box,
     ClipDraw,
+    ClipTimes,
     ColourDraw,
-    Moments,
     apply_colour,
     box_blur,
     box_radius,
@@ -35,7 +35,7 @@ from vidssl.augment import (
     cut,
     draw_box,
     draw_clip,
-    draw_moments,
+    draw_clip_times,
     draw_views,
     get_policy,
 )
@@ -111,11 +111,11 @@ def test_facts_that_came_later_do_not_change_the_identity_of_truthful_runs():
 
 def drawn(
     policy: str, count: int, views: tuple[str, ...] = ("rgb",), clips: int = 2
-) -> list[tuple[Moments, dict[str, list[ClipDraw]]]]:
+) -> list[tuple[ClipTimes, dict[str, list[ClipDraw]]]]:
     spec, draw = POLICIES[policy], np.random.default_rng(3)
     samples = []
     for _ in range(count):
-        moments = draw_moments(spec, draw, clips)
+        moments = draw_clip_times(spec, draw, clips)
         aspects = dict.fromkeys(views, ASPECT)
         kinds = {view: get_view(view).kind for view in views}
         samples.append((moments, draw_views(spec, draw, aspects, kinds, moments.strong, FRAMES)))
@@ -325,7 +325,7 @@ def picture(seed: int = 0, width: int = 160, height: int = 120) -> np.ndarray:
 
 
 def on_frame(operation, frame: np.ndarray) -> np.ndarray:
-    """Gives what an operation on clips makes of one frame [H, W, 3]."""
+    """Returns what an operation on clips makes of one frame [H, W, 3]."""
     x = torch.from_numpy(frame).float().permute(2, 0, 1)[None, :, None]
     return operation(x.contiguous())[0, :, 0].permute(1, 2, 0).numpy()
 
@@ -484,7 +484,7 @@ def loader(
 
 
 def samples_of(made: ClipLoader) -> list[HostSample]:
-    """Gives what the first batch is made of."""
+    """Returns what the first batch is made of."""
     order = np.random.default_rng([0, 0]).permutation(4)
     return [made.sampler.sample(0, position, row) for position, row in enumerate(order)]
 

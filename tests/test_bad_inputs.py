@@ -18,7 +18,7 @@ from vidssl.workspace.artifacts import Workspace, canonical_digest
 
 
 def sentence(result) -> str:
-    """Gives what was said of the error, and checks that it is one line without a traceback."""
+    """Returns what was said of the error, and checks that it is one line without a traceback."""
     assert "Traceback" not in result.err + result.out
     lines = [line for line in result.err.splitlines() if line.startswith("vidssl: ")]
     assert len(lines) == 1, result.err

@@ -121,7 +121,7 @@ def test_small_frames_flow_is_in_pixels_of_the_size_asked_for(tmp_path: Path):
 
 
 def _crash_once(source: Source, folder: Path) -> Iterator:
-    """Gives two chunks; the first time it dies between them."""
+    """Returns two chunks; the first time it dies between them."""
     frames = np.stack([np.full((8, 8), n, np.uint8) for n in range(CHUNK + 3)])
     chunks = in_chunks(iter(frames))
     yield next(chunks)

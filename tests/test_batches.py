@@ -25,7 +25,7 @@ from vidssl.clips.decoders import (
 from vidssl.clips.gpu import nvjpeg as jpeg_module
 from vidssl.clips.gpu.crop_regions import cut_regions
 from vidssl.clips.gpu.nvjpeg_batches import is_grey
-from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSampler, ClipSpec, TrainingVideos
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
@@ -80,12 +80,12 @@ def batch(maker, epoch: int = 0):
 
 
 def pixels(sampler: ClipSampler, epoch: int) -> dict[str, np.ndarray]:
-    """Gives the clips that a host makes, [B, N, C, T, S, S], before colour."""
+    """Returns the clips that a host makes, [B, N, C, T, S, S], before colour."""
     samples = [sampler.sample(epoch, row, row).clips for row in range(VIDEOS)]
     return {view: np.stack([s[view] for s in samples]) for view in sampler.views}
 
 
-class Bare(ByOperations):
+class Bare(TorchTransforms):
     """Shows pixels as they are, so that levels may be compared."""
 
     def present(self, view, pixels_MCTSS, draws):
@@ -209,12 +209,12 @@ def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy)
     """As they lie in memory; tests/test_clip_kernels.py has what kernels make of them."""
     pytest.importorskip("triton", reason="needs Triton")
     skip_unless_it_loops()
-    from vidssl.clips.gpu.triton_transforms import ByKernels
+    from vidssl.clips.gpu.triton_transforms import TritonTransforms
 
     small = ClipSpec(frames=2, size=6)
     of = replace(sampler(reader, policy), last_only=("flow",), clip=small)
     plain, quick = maker(of, CPU), maker(of, CPU)
-    quick.way = ByKernels(of, CPU)
+    quick.way = TritonTransforms(of, CPU)
     want, got = batch(plain), batch(quick)
     for view in ("rgb", "flow"):
         assert got.clips[view].shape == want.clips[view].shape

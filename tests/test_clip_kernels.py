@@ -36,9 +36,9 @@ from vidssl.clips.gpu.lookup_tables import (
     picture_of,
     table_of,
 )
-from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.gpu.transform_choice import disagreement, fastest
-from vidssl.clips.gpu.triton_transforms import ByKernels
+from vidssl.clips.gpu.triton_transforms import TritonTransforms
 from vidssl.clips.sampler import ClipSampler, ClipSpec
 from vidssl.views import get_view
 
@@ -58,7 +58,7 @@ def sampler(
 
 
 def drawn(of: ClipSampler, seed: int = 0) -> tuple[list[Region], list[ColourDraw] | None]:
-    """Gives regions of some samples as a host would cut them, and their colour changes."""
+    """Returns regions of some samples as a host would cut them, and their colour changes."""
     (name,), draw = of.views, np.random.default_rng(seed)
     view, frames = get_view(name), of.clip.frames * of.clip.blocks
     regions, colours = [], []
@@ -85,7 +85,7 @@ def compared(of: ClipSampler, regions, colours) -> torch.Tensor:
 
 def _compared(of: ClipSampler, regions, colours) -> torch.Tensor:
     (view,) = of.views
-    plain, kernels = (way(of, DEVICE) for way in (ByOperations, ByKernels))
+    plain, kernels = (way(of, DEVICE) for way in (TorchTransforms, TritonTransforms))
     want, got = (way.resize(view, regions) for way in (plain, kernels))
     assert got.shape == want.shape and got.dtype == torch.uint8
     apart = (got.int() - want.int()).abs()
@@ -230,7 +230,7 @@ def test_what_is_a_line_and_what_a_table():
 # ── who is trusted ───────────────────────────────────────────────────────────────────────────
 
 
-class Off(ByKernels):
+class Off(TritonTransforms):
     """Makes something else."""
 
     def __init__(self, *told, levels: int = 0, values: float = 0.0) -> None:
@@ -249,24 +249,24 @@ def test_disagreement_is_found_where_there_is_one(policy, view, monkeypatch):
     monkeypatch.setattr(choice, "SHAPES", ((6, 9), (14, 11), (7, 8)))
     shown = "coclr" if view == "flow" else "native"
     of = sampler(view, POLICIES[policy], shown)
-    plain = ByOperations(of, DEVICE)
-    assert disagreement(plain, ByKernels(of, DEVICE)) is None
+    plain = TorchTransforms(of, DEVICE)
+    assert disagreement(plain, TritonTransforms(of, DEVICE)) is None
     assert "levels" in disagreement(plain, Off(of, DEVICE, levels=1))
     assert "values" in disagreement(plain, Off(of, DEVICE, values=0.1))
 
 
 def test_kernels_are_taken_where_they_prove_themselves(monkeypatch):
     of, cuda = sampler("rgb", POLICIES["truthful"]), torch.device("cuda")
-    assert type(fastest(of, torch.device("cpu"))) is ByOperations
+    assert type(fastest(of, torch.device("cpu"))) is TorchTransforms
     monkeypatch.setattr(choice, "disagreement", lambda *ways: None)
-    assert type(fastest(of, cuda)) is ByKernels
+    assert type(fastest(of, cuda)) is TritonTransforms
     monkeypatch.setattr(choice, "disagreement", lambda *ways: "noise")
     with pytest.warns(SlowerWay, match="do not work here, .* do it: noise"):
-        assert type(fastest(of, cuda)) is ByOperations
+        assert type(fastest(of, cuda)) is TorchTransforms
 
     def fail(*ways):
         raise RuntimeError("no ptxas")
 
     monkeypatch.setattr(choice, "disagreement", fail)
     with pytest.warns(SlowerWay, match="RuntimeError: no ptxas"):
-        assert type(fastest(of, cuda)) is ByOperations
+        assert type(fastest(of, cuda)) is TorchTransforms

@@ -14,10 +14,10 @@ from vidssl.backbones.dpc_context import unit_channels
 from vidssl.base.errors import UsageError
 from vidssl.methods import (
     CPC,
-    Clock,
     CoCon,
     CoConConfig,
     CPCConfig,
+    StepState,
 )
 from vidssl.methods.cocon import (
     _others,
@@ -126,8 +126,8 @@ def test_pooling_is_the_published_chain_where_that_is_defined(side):
 # ── the methods ──────────────────────────────────────────────────────────────────────────────
 
 
-def clock(step: int = 0) -> Clock:
-    return Clock(seed=0, epoch=0, step=step, total_steps=1)
+def step_state(step: int = 0) -> StepState:
+    return StepState(seed=0, epoch=0, step=step, total_steps=1)
 
 
 def test_one_view_of_cocon_is_cpc():
@@ -135,7 +135,7 @@ def test_one_view_of_cocon_is_cpc():
     cpc = CPC(CPCConfig(**config), encoder("rgb", blocks=3)).train()
     cocon = CoCon(CoConConfig(**config), {"rgb": encoder("rgb", blocks=3)}).train()
     (clips,) = batch(0, cpc)
-    one, other = cpc(clips, clock()), cocon(clips, clock())
+    one, other = cpc(clips, step_state()), cocon(clips, step_state())
     assert one.loss.equal(other.loss)
     assert "sync" not in other.metrics
 
@@ -144,13 +144,13 @@ def test_weights_of_zero_leave_the_sum_of_the_views():
     config = CoConConfig(predict=1, temperature=0.1, dropout=0, sim_weight=0, sync_weight=0)
     cocon = CoCon(config, {view: encoder(view, blocks=3) for view in ("rgb", "flow")}).train()
     (clips,) = batch(0, cocon)
-    output = cocon(clips, clock())
+    output = cocon(clips, step_state())
     torch.testing.assert_close(output.loss.detach(), output.metrics["cpc"])
     alone = [
         CPC(CPCConfig(predict=1, temperature=0.1, dropout=0), encoder(view, blocks=3)).train()
         for view in ("rgb", "flow")
     ]
-    losses = [objective(clips, clock()).loss for objective in alone]
+    losses = [method(clips, step_state()).loss for method in alone]
     torch.testing.assert_close(output.loss, sum(losses))
 
 
@@ -166,15 +166,15 @@ def test_dpc_has_neither_norms_nor_temperature():
     pred = torch.einsum(places, cpc.encoder.context.predict(h)).reshape(-1, z.shape[2])
     target = torch.einsum(places, z[:, 2]).reshape(-1, z.shape[2])
     slow = -(pred @ target.T).log_softmax(1).diagonal().mean()
-    torch.testing.assert_close(cpc(clips, clock()).loss, slow)
+    torch.testing.assert_close(cpc(clips, step_state()).loss, slow)
 
 
 def test_dropout_is_repeated_by_the_clock_and_keeps_the_mean():
     h = torch.ones(64, 32, 4, 4)
-    first, again = (seeded_dropout(0.1, clock(3))(h) for _ in range(2))
+    first, again = (seeded_dropout(0.1, step_state(3))(h) for _ in range(2))
     assert first.equal(again)
-    assert not first.equal(seeded_dropout(0.1, clock(4))(h))
-    assert not first.equal(seeded_dropout(0.1, clock(3), 1)(h))
+    assert not first.equal(seeded_dropout(0.1, step_state(4))(h))
+    assert not first.equal(seeded_dropout(0.1, step_state(3), 1)(h))
     assert first.mean().item() == pytest.approx(1, abs=0.01)
     assert (first == 0).float().mean().item() == pytest.approx(0.1, abs=0.01)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from cli_workspace import vidssl
-from methods import METHODS, batch
+from methods import METHODS_BY_STAGE, batch
 from small_workspace import annotate, make_pack
 from stubs import FixedBatches
 
 from vidssl.engine.collapse import sentence, signs_of_collapse
-from vidssl.engine.loop import Place, collapse, fit
+from vidssl.engine.loop import RuntimeConfig, collapse, fit
 from vidssl.engine.optimizers import TrainSpec
-from vidssl.methods import METHODS as METHODS_OF
+from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 from vidssl.methods.modules.metrics import (
     feature_health,
     health_of_views,
@@ -115,7 +115,7 @@ def test_rank_tells_nothing_of_few_clips_nor_of_classes_that_were_told():
 # ── every method through the engine ──────────────────────────────────────────────────────────
 
 CLIPS = 8
-LEARNERS = [name for name in METHODS if name != "linear"]  # whose encoder stays as it is
+LEARNERS = [name for name in METHODS_BY_STAGE if name != "linear"]  # whose encoder stays as it is
 
 
 class Notes:
@@ -142,9 +142,9 @@ class Notes:
         pass
 
 
-def learnable(step: int, objective) -> list:
+def learnable(step: int, method) -> list:
     """Batches in which the clips of a source have a pattern in common."""
-    (made,) = batch(step, objective, CLIPS)
+    (made,) = batch(step, method, CLIPS)
     for clips in made.clips.values():
         shape = clips.shape[2:3] + clips.shape[4:]
         for row, source in enumerate(made.source.tolist()):
@@ -156,19 +156,19 @@ def learnable(step: int, objective) -> list:
 def trained(method: str, folder: Path, zeroed: bool = False) -> tuple[str, list[str], dict]:
     """Trains a few steps; gives the verdict at the end, what was noted on the way, the last row."""
     torch.manual_seed(0)
-    objective, notes = METHODS[method](), Notes()
+    built, notes = METHODS_BY_STAGE[method](), Notes()
     if zeroed:
-        zero(objective.encoders.values())
+        zero(built.encoders.values())
     spec = TrainSpec(epochs=1, batch_size=CLIPS, optimizer="adam", lr=1e-3, schedule="constant")
     last = fit(
-        objective,
-        FixedBatches(8, lambda step: learnable(step, objective)),
+        built,
+        FixedBatches(8, lambda step: learnable(step, built)),
         spec,
-        Place(torch.device("cpu"), log_every=2),
+        RuntimeConfig(torch.device("cpu"), log_every=2),
         folder,
         progress=notes,
     )
-    return collapse(last, spec, objective), notes.notes, last
+    return collapse(last, spec, built), notes.notes, last
 
 
 @torch.no_grad()

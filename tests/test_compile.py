@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from methods import METHODS, batch
+from methods import METHODS_BY_STAGE, batch
 from stubs import FixedBatches
 from test_ddp import ends, launch
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import Interrupted
-from vidssl.engine.loop import Place, fit
+from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.optimizers import TrainSpec
-from vidssl.methods import Objective
+from vidssl.methods import Method
 from vidssl.workspace.checkpoints import load_encoder, save_encoder
 
 CPU = torch.device("cpu")
@@ -44,27 +44,27 @@ class Stopping(FixedBatches):
             yield batches
 
 
-def trained(method: str, folder: Path, *compiled: bool) -> tuple[Objective, list[float]]:
+def trained(method: str, folder: Path, *compiled: bool) -> tuple[Method, list[float]]:
     """Trains two epochs; with two values of `compiled`, stops after three steps and goes on."""
     spec = TrainSpec(epochs=2, batch_size=4, optimizer="sgd", lr=1e-3, weight_decay=0.0)
     folder.mkdir()
     for part, compile_it in enumerate(compiled):
         torch.compiler.reset()
-        objective = METHODS[method]()
-        batches = Stopping(STEPS, lambda step, of=objective: batch(step, of))
-        place = Place(CPU, compile=compile_it, log_every=1)
+        built = METHODS_BY_STAGE[method]()
+        batches = Stopping(STEPS, lambda step, of=built: batch(step, of))
+        runtime = RuntimeConfig(CPU, compile=compile_it, log_every=1)
         if part + 1 < len(compiled):
             batches.stop_at = 2
             with pytest.raises(Interrupted):
-                fit(objective, batches, spec, place, folder, seed=3)
+                fit(built, batches, spec, runtime, folder, seed=3)
         else:
-            fit(objective, batches, spec, place, folder, seed=3)
+            fit(built, batches, spec, runtime, folder, seed=3)
     rows = [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * STEPS
-    return objective, [np.nan if row["loss"] is None else row["loss"] for row in rows]
+    return built, [np.nan if row["loss"] is None else row["loss"] for row in rows]
 
 
-def assert_the_same(one: Objective, other: Objective) -> None:
+def assert_the_same(one: Method, other: Method) -> None:
     """Holds that all tensors have the same names and, to rounding, values."""
     assert list(one.state_dict()) == list(other.state_dict())
     for name, value in one.state_dict().items():
@@ -88,7 +88,7 @@ def kernels(tmp_path_factory) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_BY_STAGE)
 def test_a_traced_backbone_trains_alike(method, traced, tmp_path):
     plain, losses = trained(method, tmp_path / "plain", False)
     torch._dynamo.utils.counters.clear()
@@ -133,11 +133,11 @@ def test_a_run_goes_on_with_and_without(compiled, kernels, tmp_path):
 
 
 def test_a_compiled_encoders_file_is_read_as_any_other(traced, tmp_path):
-    objective, _ = trained("infonce", tmp_path / "run", True)
-    read = load_encoder(save_encoder(objective.query, tmp_path))
-    names = list(METHODS["infonce"]().query.state_dict())
-    assert list(read.state_dict()) == list(objective.query.state_dict()) == names
-    for name, value in objective.query.state_dict().items():
+    method, _ = trained("infonce", tmp_path / "run", True)
+    read = load_encoder(save_encoder(method.query, tmp_path))
+    names = list(METHODS_BY_STAGE["infonce"]().query.state_dict())
+    assert list(read.state_dict()) == list(method.query.state_dict()) == names
+    for name, value in method.query.state_dict().items():
         assert value.equal(read.state_dict()[name]), name
 
 

@@ -6,50 +6,50 @@ from dataclasses import replace
 
 import pytest
 import torch
-from methods import METHODS, batch
+from methods import METHODS_BY_STAGE, batch
 from stubs import FixedBatches
 from watching import Watching
 
 from vidssl.base.errors import Interrupted, VidsslError
-from vidssl.engine.loop import Place, fit, train_step
+from vidssl.engine.loop import RuntimeConfig, fit, train_step
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
-from vidssl.methods import METHODS as METHODS_OF
-from vidssl.methods import OBJECTIVES, Clock
+from vidssl.methods import METHODS, StepState
+from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 
 CPU = torch.device("cpu")
 SPEC = TrainSpec(epochs=2, batch_size=4, lr=1e-2, schedule="cosine", warmup_epochs=0.5)
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", METHODS_BY_STAGE)
 
 
-def clock(step: int) -> Clock:
-    return Clock(seed=3, epoch=0, step=step, total_steps=20)
+def step_state(step: int) -> StepState:
+    return StepState(seed=3, epoch=0, step=step, total_steps=20)
 
 
-def steps(objective, first: int, last: int, optimizer=None):
+def steps(method, first: int, last: int, optimizer=None):
     """Drives optimiser steps first … last-1; gives the losses."""
-    optimizer = optimizer or make_optimizer(SPEC, objective.parameters())
+    optimizer = optimizer or make_optimizer(SPEC, method.parameters())
     losses = []
     for step in range(first, last):
-        (output,) = train_step(objective, objective, optimizer, batch(step, objective), clock(step))
+        (output,) = train_step(method, method, optimizer, batch(step, method), step_state(step))
         losses.append(None if output.loss is None else output.loss.item())
     return losses
 
 
 def test_every_method_is_in_the_suite():
-    assert set(METHODS) == set(OBJECTIVES)
+    assert set(METHODS_BY_STAGE) == set(METHODS)
 
 
 def test_every_method_is_trained_by_one_command():
-    for name, objective in OBJECTIVES.items():
-        assert objective.name == name
-        assert sum(objective in methods.values() for methods in METHODS_OF.values()) == 1
+    for name, method in METHODS.items():
+        assert method.name == name
+        assert sum(method in methods.values() for methods in METHODS_OF.values()) == 1
 
 
 def test_a_config_is_frozen_and_has_the_papers_defaults():
     # SwAV's for ViCC; CoCon divides both factors by 0.07, which is one temperature of 0.0049.
     temperatures = {"vicc": 0.1, "vicc-cross": 0.1, "cpc": 0.0049, "cocon": 0.0049}
-    for name, objective in OBJECTIVES.items():
-        config = objective.Config()
+    for name, method in METHODS.items():
+        config = method.Config()
         if name == "finetune":  # CoCLR's; there is nothing to contrast
             assert (config.dropout, config.backbone_rate) == (0.9, 0.1)
         elif name != "linear":
@@ -60,51 +60,47 @@ def test_a_config_is_frozen_and_has_the_papers_defaults():
 
 @every_method
 def test_forward_changes_nothing_but_batchnorm_statistics(method):
-    objective = METHODS[method]().train()
-    steps(objective, 0, 4)
-    before = copy.deepcopy(objective.state_dict())
-    objective(batch(9, objective)[0], clock(9))
-    changed = {
-        name for name, value in objective.state_dict().items() if not value.equal(before[name])
-    }
+    built = METHODS_BY_STAGE[method]().train()
+    steps(built, 0, 4)
+    before = copy.deepcopy(built.state_dict())
+    built(batch(9, built)[0], step_state(9))
+    changed = {name for name, value in built.state_dict().items() if not value.equal(before[name])}
     assert changed, "BatchNorm statistics should have moved"
     assert all("running_" in n or "num_batches" in n for n in changed), changed
 
 
 @every_method
 def test_eval_mode_changes_nothing(method):
-    objective = METHODS[method]().train()
-    steps(objective, 0, 4)
-    objective.eval()
-    before = copy.deepcopy(objective.state_dict())
-    objective(batch(9, objective)[0], clock(9))
-    assert all(value.equal(before[n]) for n, value in objective.state_dict().items())
+    built = METHODS_BY_STAGE[method]().train()
+    steps(built, 0, 4)
+    built.eval()
+    before = copy.deepcopy(built.state_dict())
+    built(batch(9, built)[0], step_state(9))
+    assert all(value.equal(before[n]) for n, value in built.state_dict().items())
 
 
 @every_method
 def test_whenever_there_is_a_loss_every_trainable_parameter_gets_a_gradient(method):
-    objective = METHODS[method]().train()
+    built = METHODS_BY_STAGE[method]().train()
     losses = 0
     for step in range(5):
-        objective.zero_grad(set_to_none=True)
-        objective.before_forward(clock(step))
-        output = objective(batch(step, objective)[0], clock(step))
+        built.zero_grad(set_to_none=True)
+        built.before_forward(step_state(step))
+        output = built(batch(step, built)[0], step_state(step))
         if output.loss is not None:
             losses += 1
             output.loss.backward()
-            lacking = [
-                n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None
-            ]
+            lacking = [n for n, p in built.named_parameters() if p.requires_grad and p.grad is None]
             assert not lacking
-        objective.after_step(clock(step), [output.detached()])
+        built.after_step(step_state(step), [output.detached()])
     assert losses > 0
 
 
 @every_method
 def test_state_dict_is_complete(method):
-    first = METHODS[method]().train()
+    first = METHODS_BY_STAGE[method]().train()
     steps(first, 0, 5)
-    second = METHODS[method]().train()
+    second = METHODS_BY_STAGE[method]().train()
     second.load_state_dict(first.state_dict())
     # Without optimiser state in play: what the methods themselves remember must agree.
     assert steps(first, 5, 8) == steps(second, 5, 8)
@@ -112,22 +108,22 @@ def test_state_dict_is_complete(method):
 
 @every_method
 def test_chance_comes_from_the_clock_alone(method):
-    objective = METHODS[method]().train()
-    steps(objective, 0, 4)
+    built = METHODS_BY_STAGE[method]().train()
+    steps(built, 0, 4)
     losses = set()
     for seed in (0, 1):
-        twin = copy.deepcopy(objective)
+        twin = copy.deepcopy(built)
         torch.manual_seed(seed)
-        losses.add(twin(batch(5, twin)[0], clock(5)).loss.item())
+        losses.add(twin(batch(5, twin)[0], step_state(5)).loss.item())
     assert len(losses) == 1
 
 
 @every_method
 def test_frozen_parts_stay_and_trained_parts_move(method):
-    objective = METHODS[method]().train()
-    before = copy.deepcopy(dict(objective.named_parameters()))
-    steps(objective, 0, 6)
-    for name, parameter in objective.named_parameters():
+    built = METHODS_BY_STAGE[method]().train()
+    before = copy.deepcopy(dict(built.named_parameters()))
+    steps(built, 0, 6)
+    for name, parameter in built.named_parameters():
         moved = not parameter.equal(before[name])
         if name.startswith("partner."):
             assert not moved, name
@@ -138,13 +134,13 @@ def test_frozen_parts_stay_and_trained_parts_move(method):
 @every_method
 def test_following_the_gradient_lowers_the_loss(method):
     """With keys and queue held still, the loss is one that its own gradient can lower."""
-    objective = METHODS[method]().train()
-    steps(objective, 0, 4)
-    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.01)
+    built = METHODS_BY_STAGE[method]().train()
+    steps(built, 0, 4)
+    optimizer = torch.optim.SGD([p for p in built.parameters() if p.requires_grad], lr=0.01)
     losses = []
     for _ in range(8):
         optimizer.zero_grad()
-        loss = objective(batch(2, objective)[0], clock(4)).loss
+        loss = built(batch(2, built)[0], step_state(4)).loss
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -152,14 +148,14 @@ def test_following_the_gradient_lowers_the_loss(method):
 
 
 def test_a_diverged_run_is_one_sentence(tmp_path):
-    objective = METHODS["infonce"]()
+    method = METHODS_BY_STAGE["infonce"]()
 
     def broken(step):
-        (made,) = batch(step, objective)
+        (made,) = batch(step, method)
         return [replace(made, clips={view: x * float("nan") for view, x in made.clips.items()})]
 
     with pytest.raises(VidsslError, match="diverged"):
-        fit(objective, FixedBatches(6, broken), SPEC, Place(CPU, log_every=2), tmp_path)
+        fit(method, FixedBatches(6, broken), SPEC, RuntimeConfig(CPU, log_every=2), tmp_path)
 
 
 class StopAt(FixedBatches):
@@ -186,11 +182,11 @@ def test_interrupted_and_resumed_training_is_bit_identical(method, stop_at, tmp_
 
     def train(folder, stop_at=-1):
         folder.mkdir(exist_ok=True)
-        objective = METHODS[method]()
-        batches = StopAt(6, lambda step: batch(step, objective), stop_at)
-        place = Place(CPU, log_every=2)
-        fit(objective, batches, SPEC, place, folder, seed=3, progress=watching)
-        return objective
+        built = METHODS_BY_STAGE[method]()
+        batches = StopAt(6, lambda step: batch(step, built), stop_at)
+        runtime = RuntimeConfig(CPU, log_every=2)
+        fit(built, batches, SPEC, runtime, folder, seed=3, progress=watching)
+        return built
 
     whole = train(tmp_path / "whole")
     with pytest.raises(Interrupted) as caught:
@@ -226,10 +222,10 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path):
 
     ends = []
     for parts in ([slice(0, 8)], [slice(0, 4), slice(4, 8)]):
-        objective = InfoNCE(InfoNCEConfig(queue=16), StubEncoder("rgb", weight)).train()
-        optimizer = make_optimizer(TrainSpec(optimizer="sgd", lr=0.5), objective.parameters())
+        method = InfoNCE(InfoNCEConfig(queue=16), StubEncoder("rgb", weight)).train()
+        optimizer = make_optimizer(TrainSpec(optimizer="sgd", lr=0.5), method.parameters())
         for step in range(3):
-            train_step(objective, objective, optimizer, [micro(p) for p in parts], clock(step))
-        ends.append((objective.query.weight.detach(), objective.queue.feature))
+            train_step(method, method, optimizer, [micro(p) for p in parts], step_state(step))
+        ends.append((method.query.weight.detach(), method.queue.feature))
     torch.testing.assert_close(ends[0][0], ends[1][0], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(ends[0][1], ends[1][1], atol=1e-6, rtol=1e-5)

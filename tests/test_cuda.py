@@ -19,25 +19,25 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from methods import METHODS, batch
+from methods import METHODS_BY_STAGE, batch
 from small_networks import noise_frames, random_weights
 from stubs import FixedBatches
 
 from vidssl.augment import POLICIES, ColourDraw, apply_colour
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import Interrupted
-from vidssl.clips.gpu.triton_transforms import ByKernels
+from vidssl.clips.gpu.triton_transforms import TritonTransforms
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.engine.loop import (
     Meter,
-    Place,
+    RuntimeConfig,
     fit,
     train_step,
 )
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
-from vidssl.evaluation.features import Protocol, extract
-from vidssl.methods import Clock
+from vidssl.evaluation.features import WindowProtocol, extract
+from vidssl.methods import StepState
 from vidssl.optical_flow.algorithms import RAFT_PRESETS
 from vidssl.optical_flow.batched import FramePair
 from vidssl.optical_flow.raft import Raft, RaftFlow, with_weights
@@ -271,7 +271,7 @@ def test_kernels_make_batches_and_the_host_waits_for_none(policy, decode, recwar
     with ThreadPoolExecutor(2) as pool:
         pending = maker.begin(pool, 0, rows, rows)
         first = maker.finish(pending)  # kernels are compiled, and tried
-        assert type(maker.way) is ByKernels, [str(w.message) for w in recwarn]
+        assert type(maker.way) is TritonTransforms, [str(w.message) for w in recwarn]
         # nvJPEG waits by itself.
         torch.cuda.set_sync_debug_mode("error" if decode == "host" else "default")
         try:
@@ -284,19 +284,19 @@ def test_kernels_make_batches_and_the_host_waits_for_none(policy, decode, recwar
 
 @pytest.mark.cuda
 @without_cuda
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_BY_STAGE)
 def test_a_training_step_is_the_same_on_both_devices(method, tmp_path):
     """Also holds that no method leaves a tensor on the host."""
     losses = []
     for device in ("cpu", "cuda"):
-        objective = METHODS[method]()
-        batches = OnDevice(6, lambda step, of=objective: batch(step, of))
+        built = METHODS_BY_STAGE[method]()
+        batches = OnDevice(6, lambda step, of=built: batch(step, of))
         batches.device = device
         spec = TrainSpec(epochs=1, batch_size=4, optimizer="sgd", lr=1e-3, weight_decay=0.0)
         folder = tmp_path / device
         folder.mkdir()
         with exact():
-            fit(objective, batches, spec, Place(torch.device(device), log_every=1), folder)
+            fit(built, batches, spec, RuntimeConfig(torch.device(device), log_every=1), folder)
         rows = [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
         losses.append([np.nan if row["loss"] is None else row["loss"] for row in rows])
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-2, equal_nan=True)
@@ -304,20 +304,20 @@ def test_a_training_step_is_the_same_on_both_devices(method, tmp_path):
 
 @pytest.mark.cuda
 @without_cuda
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_BY_STAGE)
 def test_the_host_never_waits_for_the_device_within_a_step(method):
-    objective = METHODS[method]().cuda().train()
-    optimizer = make_optimizer(TrainSpec(batch_size=4), objective.parameter_groups())
+    built = METHODS_BY_STAGE[method]().cuda().train()
+    optimizer = make_optimizer(TrainSpec(batch_size=4), built.parameter_groups())
     meter = Meter(torch.device("cuda"))
-    batches = OnDevice(6, lambda step: batch(step, objective))
+    batches = OnDevice(6, lambda step: batch(step, built))
     for step, micro_batches in enumerate(batches.steps(0, 6)):
         # Before the last step queues fill, and a method may ask whether they are full.
         torch.cuda.set_sync_debug_mode("error" if step == 5 else "default")
         try:
-            clock = Clock(0, 0, step, 6, 6)
+            step_state = StepState(0, 0, step, 6, 6)
             with meter.waiting():
                 pass
-            meter.add(train_step(objective, objective, optimizer, micro_batches, clock), 4)
+            meter.add(train_step(built, built, optimizer, micro_batches, step_state), 4)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert 0 <= meter.fetch()["data_wait"] < 1
@@ -331,17 +331,17 @@ def test_a_compiled_step_gives_the_same(method, tmp_path):
     ends, losses = [], []
     for compiled in (False, True):
         torch.compiler.reset()
-        objective = METHODS[method]()
-        batches = OnDevice(6, lambda step, of=objective: batch(step, of) + batch(step + 6, of))
+        built = METHODS_BY_STAGE[method]()
+        batches = OnDevice(6, lambda step, of=built: batch(step, of) + batch(step + 6, of))
         spec = TrainSpec(2, 8, accumulate=2, optimizer="sgd", lr=1e-3, weight_decay=0.0)
         folder = tmp_path / str(compiled)
         folder.mkdir()
         with exact():
-            place = Place(torch.device("cuda"), compile=compiled, log_every=1)
-            fit(objective, batches, spec, place, folder, seed=3)
+            runtime = RuntimeConfig(torch.device("cuda"), compile=compiled, log_every=1)
+            fit(built, batches, spec, runtime, folder, seed=3)
         rows = [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
         losses.append([np.nan if row["loss"] is None else row["loss"] for row in rows])
-        ends.append(torch.cat([p.detach().flatten() for p in objective.parameters()]).cpu())
+        ends.append(torch.cat([p.detach().flatten() for p in built.parameters()]).cpu())
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-2, equal_nan=True)
     assert torch.nn.functional.cosine_similarity(ends[0], ends[1], dim=0) > 0.9999
 
@@ -370,21 +370,21 @@ class OnDevice(FixedBatches):
 
 @pytest.mark.cuda
 @without_cuda
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_BY_STAGE)
 def test_an_interrupted_training_goes_on_from_where_it_stopped(method, tmp_path):
     spec = TrainSpec(epochs=2, batch_size=4, lr=1e-3)
     ends = []
     for stop_at in (-1, 5):
         folder = tmp_path / str(stop_at)
         folder.mkdir()
-        start = METHODS[method]()
+        start = METHODS_BY_STAGE[method]()
         batches = OnDevice(6, lambda step, of=start: batch(step, of))
         batches.stop_at = stop_at
-        place = Place(torch.device("cuda"), half_precision=True)
+        runtime = RuntimeConfig(torch.device("cuda"), half_precision=True)
         if stop_at > 0:
             with pytest.raises(Interrupted):
-                fit(copy.deepcopy(start), batches, spec, place, folder, seed=3)
-        fit(start, batches, spec, place, folder, seed=3)
+                fit(copy.deepcopy(start), batches, spec, runtime, folder, seed=3)
+        fit(start, batches, spec, runtime, folder, seed=3)
         ends.append(torch.cat([p.detach().flatten() for p in start.parameters()]).cpu())
     # Not to the bit: some of cuDNN's backward kernels add in an order of their own.
     assert torch.nn.functional.cosine_similarity(ends[0], ends[1], dim=0) > 0.999
@@ -407,9 +407,9 @@ class Noise:
 def test_features_are_the_same_bytes_each_time_and_close_to_the_cpus(backbone):
     torch.manual_seed(0)
     encoder = Encoder(EncoderSpec("rgb", backbone, 3, 16, 1, 64)).eval()
-    here = extract(encoder, Noise(), [0, 1], ["a", "b"], Protocol(), "cpu")
+    here = extract(encoder, Noise(), [0, 1], ["a", "b"], WindowProtocol(), "cpu")
     once, again = (
-        extract(encoder, Noise(), [0, 1], ["a", "b"], Protocol(), "cuda") for _ in range(2)
+        extract(encoder, Noise(), [0, 1], ["a", "b"], WindowProtocol(), "cuda") for _ in range(2)
     )
     np.testing.assert_array_equal(once.windows, again.windows)
     scale = np.abs(here.windows).max()

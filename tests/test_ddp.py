@@ -12,13 +12,13 @@ from pathlib import Path
 import ddp_worker
 import pytest
 import torch
-from methods import METHODS
+from methods import METHODS_BY_STAGE
 
 from vidssl.base.errors import VidsslError
 
 HERE = Path(__file__).parent
 # Not of a linear layer above a frozen encoder: BatchNorm stands between them, by its nature.
-LINEAR = [f"linear-{method}" for method in METHODS if method != "linear"]
+LINEAR = [f"linear-{method}" for method in METHODS_BY_STAGE if method != "linear"]
 
 
 def launch(methods: Iterable[str], folder: Path, stop_at: int = -1, ranks: int = 2) -> None:
@@ -34,25 +34,25 @@ def launch(methods: Iterable[str], folder: Path, stop_at: int = -1, ranks: int =
 
 
 def ends(folder: Path) -> list[dict]:
-    """Gives what each rank ended with; nothing where training was interrupted."""
+    """Returns what each rank ended with; nothing where training was interrupted."""
     return [torch.load(path, weights_only=True) for path in sorted(folder.glob("rank*.pt"))]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    launch(METHODS, folder)
+    launch(METHODS_BY_STAGE, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("parts")
-    launch(METHODS, folder, stop_at=5)
-    for method in METHODS:
+    launch(METHODS_BY_STAGE, folder, stop_at=5)
+    for method in METHODS_BY_STAGE:
         assert not ends(folder / method)
         assert all((folder / method / f"interrupted.{rank}").exists() for rank in (0, 1))
-    launch(METHODS, folder)
+    launch(METHODS_BY_STAGE, folder)
     return folder
 
 
@@ -70,7 +70,7 @@ def linear_by_four(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_BY_STAGE)
 def test_two_processes_stay_in_sync(method, whole):
     first, second = ends(whole / method)
     for name, value in first["parameters"].items():
@@ -80,7 +80,7 @@ def test_two_processes_stay_in_sync(method, whole):
     assert any("running_mean" in n for n in own), "BatchNorm is each rank's own"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_BY_STAGE)
 def test_two_processes_resume_exactly(method, whole, resumed):
     for rank, (one, other) in enumerate(
         zip(ends(whole / method), ends(resumed / method), strict=True)

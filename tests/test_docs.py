@@ -65,14 +65,16 @@ PARSER = parser()
 
 
 def complaint(line: str) -> str:
-    """Gives what the command line says against a line that begins with vidssl; empty if nothing."""
+    """Returns what the command line says against a line that begins with vidssl; empty if
+    nothing.
+    """
     words = shlex.split(line, comments=True)
     result = CliRunner().invoke(PARSER, words[words.index("vidssl") + 1 :])
     return "" if result.exit_code == 0 else f"{line}\n{result.output}"
 
 
 def commands_in_blocks(text: str) -> Iterator[str]:
-    """Gives what code blocks call of vidssl: shell lines, cut at && and at pipes."""
+    """Returns what code blocks call of vidssl: shell lines, cut at && and at pipes."""
     for line in code_lines(text):
         for part in re.split(r"&&|\||;", line):
             part = re.sub(r"^[$\s]*(\S*/)?vidssl\b", "vidssl", part)
@@ -82,7 +84,7 @@ def commands_in_blocks(text: str) -> Iterator[str]:
 
 
 def code_lines(text: str) -> list[str]:
-    """Gives the lines of code blocks in a shell's language or in none, and indented ones."""
+    """Returns the lines of code blocks in a shell's language or in none, and indented ones."""
     lines, language = [], None
     for line in text.splitlines():
         fence = re.match(r"\s*```(\w*)", line)
@@ -186,7 +188,7 @@ def strings(path: Path) -> list[str]:
 
 
 def measured_flow() -> dict[tuple[str, str], str]:
-    """Gives {(method, preset): "MS ms, PX px"} of the tables of docs/benchmarks.md."""
+    """Returns {(method, preset): "MS ms, PX px"} of the tables of docs/benchmarks.md."""
     text = (ROOT / "docs" / "benchmarks.md").read_text()
     row = r"^\| (dis|farneback) ?(\w*) \| 240 \| ([\d.]+) \| ([\d.]+)"
     rows = re.findall(row, text, re.M)
@@ -234,7 +236,7 @@ def test_continuous_integration_runs_the_readmes_test_command():
 
 
 def anchors(path: Path) -> set[str]:
-    """Gives the anchors of a page's headings, as GitHub makes them."""
+    """Returns the anchors of a page's headings, as GitHub makes them."""
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}

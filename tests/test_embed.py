@@ -17,7 +17,7 @@ from watching import Watching
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.evaluation import feature_cache, features
 from vidssl.evaluation.feature_cache import EmbedOptions, load_features
-from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.features import WindowProtocol
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Workspace
 
@@ -31,7 +31,7 @@ def test_features_of_all_videos_are_kept(workspace: Workspace) -> None:
     first = feature_cache.run(workspace, EmbedOptions())
     assert first.artifact.summary == {"videos": 30, "windows": 30 * 5, "width": 128}
     assert feature_cache.run(workspace, EmbedOptions()).reused
-    other = feature_cache.run(workspace, EmbedOptions(protocol=Protocol(crop_share=1.0)))
+    other = feature_cache.run(workspace, EmbedOptions(protocol=WindowProtocol(crop_share=1.0)))
     assert other.artifact.digest != first.artifact.digest
     with ShardReader(workspace.newest("pack").path) as reader:
         ids = tuple(reader.video_id(v) for v in range(len(reader)))

@@ -45,7 +45,7 @@ def the_pages_file(tmp_path_factory):
 
 
 def commands() -> list[list[str]]:
-    """Gives the words of the page's commands, without `vidssl`."""
+    """Returns the words of the page's commands, without `vidssl`."""
     (block,) = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     first, *lines = block.splitlines()
     assert first == "export VIDSSL_VIEWS=difference.py"

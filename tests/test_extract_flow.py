@@ -74,7 +74,7 @@ def params_of(config: ExtractFlow) -> dict:
 
 @contextmanager
 def worked_on() -> Iterator[list[str]]:
-    """Gives the names of the videos that workers are given meanwhile."""
+    """Returns the names of the videos that workers are given meanwhile."""
     worked: list[str] = []
 
     def spy(sources, work, workers):

@@ -13,7 +13,7 @@ import torch
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.evaluation import features
-from vidssl.evaluation.features import Features, Protocol, extract
+from vidssl.evaluation.features import Features, WindowProtocol, extract
 from vidssl.views import get_view
 
 SPEC = EncoderSpec("rgb", "tiny", 3, frames=8, stride=2, size=32)
@@ -80,8 +80,8 @@ def test_windows_follow_the_published_protocol() -> None:
 
 def test_published_hop_at_32_frames() -> None:
     spec = EncoderSpec("rgb", "s3d", 3, frames=32, stride=1, size=128)
-    assert Protocol().hop_for(spec) == 15
-    assert Protocol().crop_share * 240 == pytest.approx(224)
+    assert WindowProtocol().hop_for(spec) == 15
+    assert WindowProtocol().crop_share * 240 == pytest.approx(224)
 
 
 def test_a_video_mean_is_the_mean_of_unit_windows() -> None:
@@ -183,7 +183,7 @@ def test_ten_crops_are_the_slow_twin(view: str) -> None:
     if view == "flow":  # a mirrored motion goes the other way
         for crop in expected[5:]:
             crop[..., 0] = np.minimum(256 - crop[..., 0].astype(int), 255)
-    shown = features.present(video, spec, Protocol(crops="ten"))
+    shown = features.present(video, spec, WindowProtocol(crops="ten"))
     assert len(shown) == 10
     for crop, wanted in zip(shown, expected, strict=True):
         np.testing.assert_array_equal(crop, wanted)
@@ -192,20 +192,20 @@ def test_ten_crops_are_the_slow_twin(view: str) -> None:
 def test_mirrored_pixels_and_nothing_else_where_that_is_wanted() -> None:
     (video,) = videos([8], height=60, width=76, channels=2)
     spec = EncoderSpec("flow", "tiny", 2, frames=8, stride=1, size=56)
-    shown = features.present(video, spec, Protocol(crops="ten", turned=False))
+    shown = features.present(video, spec, WindowProtocol(crops="ten", turned=False))
     for crop, wanted in zip(shown, slow_crops(video), strict=True):
         np.testing.assert_array_equal(crop, wanted)
 
 
 def test_a_windows_row_is_the_mean_over_its_crops() -> None:
     made, clips = encoder(), Memory(videos([30, 8]))
-    ten = extract(made, clips, [0, 1], ["a", "b"], Protocol(crops="ten"), batch=2)
+    ten = extract(made, clips, [0, 1], ["a", "b"], WindowProtocol(crops="ten"), batch=2)
     one = extract(made, clips, [0, 1], ["a", "b"], batch=2)
     np.testing.assert_array_equal(ten.starts, one.starts)
     rows = []
     for video, start in ((0, 0), (0, 7), (0, 14), (1, 0)):
         first = np.maximum(min(start, len(clips.videos[video]) - 15) + 2 * np.arange(8), 0)
-        shown = features.present(clips.videos[video][first], SPEC, Protocol(crops="ten"))
+        shown = features.present(clips.videos[video][first], SPEC, WindowProtocol(crops="ten"))
         x = torch.from_numpy(np.stack(shown)).permute(0, 4, 1, 2, 3)
         with torch.inference_mode():
             rows.append(made.pool(get_view("rgb").to_float(x)).mean(0).numpy())
@@ -219,14 +219,14 @@ def test_probabilities_are_averaged_as_they_are() -> None:
 
 
 def test_what_came_later_does_not_change_the_identity_of_features() -> None:
-    told = Protocol().as_dict(SPEC)
+    told = WindowProtocol().as_dict(SPEC)
     assert told == {"hop": 7, "crop_share": 224 / 240, "bf16": False}
-    more = Protocol(crops="ten", resize="bicubic", turned=False).as_dict(SPEC)
+    more = WindowProtocol(crops="ten", resize="bicubic", turned=False).as_dict(SPEC)
     assert more == told | {"crops": "ten", "resize": "bicubic", "turned": False}
 
 
 def test_bad_protocols_are_one_sentence() -> None:
     with pytest.raises(UsageError, match="did you mean ten"):
-        Protocol(crops="tne")
+        WindowProtocol(crops="tne")
     with pytest.raises(UsageError, match="hop must be at least 1"):
-        Protocol(hop=0)
+        WindowProtocol(hop=0)

@@ -21,7 +21,7 @@ from vidssl.base.errors import (
 )
 from vidssl.base.progress import SILENT
 from vidssl.evaluation import feature_cache, features, finetuned_accuracy
-from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.finetuned_accuracy import load_classifier, load_probabilities
 from vidssl.evaluation.subjects import too_few
 from vidssl.shards import ShardReader
@@ -113,7 +113,7 @@ def test_probabilities_are_the_mean_over_windows_and_crops(done, crops: str) -> 
     share_NK, _ = load_probabilities(artifact.path / "probabilities.safetensors")
     ids = [row["id"] for row in csv.DictReader((artifact.path / "predictions.csv").open())]
     classifier = load_classifier(network, "rgb")
-    spec, protocol = classifier.spec, Protocol(crops=crops)
+    spec, protocol = classifier.spec, WindowProtocol(crops=crops)
     assert artifact.recipe["protocol"] == protocol.as_dict(spec)
     reader = ShardReader(workspace.newest("pack").path)
     position = {reader.video_id(v): v for v in range(len(reader))}

@@ -24,7 +24,7 @@ FILES = {
 
 
 def floors() -> dict[str, int]:
-    """Gives {module or package: floor} from the page's table."""
+    """Returns {module or package: floor} from the page's table."""
     section = PAGE.read_text().partition("\n## Floors\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\d+) \|([^|]*)\|", section, flags=re.MULTILINE)
     return {name: int(floor) for floor, names in rows for name in re.findall(r"`([\w.]+)`", names)}
@@ -34,14 +34,14 @@ FLOORS = floors()
 
 
 def place(module: str) -> str | None:
-    """Gives the entry of the table that a module falls under: the most exact one."""
+    """Returns the entry of the table that a module falls under: the most exact one."""
     parts = module.removeprefix("vidssl.").split(".")
     names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
     return next((name for name in names if name in FLOORS), None)
 
 
 def imports(module: str) -> set[str]:
-    """Gives the modules of vidssl that a module imports, anywhere in its file."""
+    """Returns the modules of vidssl that a module imports, anywhere in its file."""
     found = set()
     for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -112,7 +112,8 @@ CHECK = """
 import sys
 import vidssl.dataset.synthetic
 {imports}
-heavy = {{"av", "vidssl.dataset.video", "vidssl.optical_flow.algorithms", "vidssl.views.torchvision_networks"}}
+flow, networks = "vidssl.optical_flow.algorithms", "vidssl.views.torchvision_networks"
+heavy = {{"av", "vidssl.dataset.video", flow, networks}}
 heavy &= sys.modules.keys()
 assert not heavy, sorted(heavy)
 """

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from cli_workspace import vidssl
-from methods import METHODS, batch
+from methods import METHODS_BY_STAGE, batch
 from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.base.resources import free_memory
 from vidssl.cli.tables import duration, forecast_table, gigabytes
-from vidssl.engine.loop import Place, prepare
+from vidssl.engine.loop import RuntimeConfig, prepare
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.shards import ShardReader
 from vidssl.stages import pretrain
@@ -53,8 +53,8 @@ def test_a_plan_of_pretrain_tells_steps_time_memory_and_bytes(workspace):
     plan = told(workspace, "pretrain")
     found = plan["forecast"]
     options = pretrain.PretrainOptions(settings=(("queue", 8), ("batch_size", 4)))
-    objective = pretrain.plan(workspace, options).make_objective()
-    assert found["parameters"] == sum(p.numel() for p in objective.parameters())
+    method = pretrain.plan(workspace, options).make_method()
+    assert found["parameters"] == sum(p.numel() for p in method.parameters())
     assert found["trained"] == found["parameters"] // 2, "the key encoder follows untrained"
     assert (found["steps_per_epoch"], found["epochs"]) == (3, 3)
     assert plan["optimiser_steps"] == 9
@@ -123,18 +123,18 @@ def test_a_slow_trial_ends_early(workspace, monkeypatch):
     assert found["tried"] == 1 and found["seconds_per_epoch"] > 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_BY_STAGE)
 def test_memory_estimated_from_few_samples_is_that_of_all(method):
     """Activations grow in proportion to the samples; all else does not."""
     estimates = []
     for few in ((2, 4), (3, 8)):
-        objective = METHODS[method]()
-        objective.fill()
-        loader = SimpleNamespace(steps=lambda *_, of=objective: iter([batch(0, of, 8)]))
-        optimizer = prepare(objective, TrainSpec(batch_size=8), Place(CPU))
+        built = METHODS_BY_STAGE[method]()
+        built.assume_queue_full()
+        loader = SimpleNamespace(steps=lambda *_, of=built: iter([batch(0, of, 8)]))
+        optimizer = prepare(built, TrainSpec(batch_size=8), RuntimeConfig(CPU))
         trial.FEW, kept = few, trial.FEW
         try:
-            estimates.append(trial._estimate(objective, optimizer, loader, TrainSpec()))
+            estimates.append(trial._estimate(built, optimizer, loader, TrainSpec()))
         finally:
             trial.FEW = kept
     assert estimates[0] == pytest.approx(estimates[1], rel=0.02)
@@ -146,7 +146,7 @@ def test_what_autograd_keeps_is_counted_once_and_without_parameters():
             super().__init__()
             self.layer = torch.nn.Linear(10, 20)
 
-        def forward(self, made, clock):
+        def forward(self, made, step_state):
             hidden = self.layer(made.clips["rgb"]).relu()  # keeps its output
             return SimpleNamespace(loss=(hidden * hidden).sum())  # keeps the same again
 

@@ -215,7 +215,7 @@ def test_resume(folder):
 
 
 def refused(action) -> str:
-    """Gives the sentence of a refusal that names the version found and the one that is read."""
+    """Returns the sentence of a refusal that names the version found and the one that is read."""
     with pytest.raises(VidsslError) as caught:
         action()
     sentence = str(caught.value)

@@ -15,14 +15,14 @@ import torch
 from stubs import FixedBatches, StubEncoder
 
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine.loop import Place, fit
+from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import (
     CoCLR,
     CoCLRConfig,
     InfoNCE,
     InfoNCEConfig,
-    Objective,
+    Method,
     UberNCE,
     UberNCEConfig,
     ViCC,
@@ -58,7 +58,7 @@ def batch(step: int) -> list[ClipBatch]:
 
 
 def run(
-    objective: Objective, folder: Path, make: Callable[[int], list[ClipBatch]] = batch
+    method: Method, folder: Path, make: Callable[[int], list[ClipBatch]] = batch
 ) -> list[float]:
     """Trains the reference's 30 steps; gives the loss before each."""
     spec = TrainSpec(
@@ -69,8 +69,8 @@ def run(
         weight_decay=0.0,
         schedule="constant",
     )
-    place = Place(torch.device("cpu"), log_every=1)
-    fit(objective, FixedBatches(META["steps"], make), spec, place, folder)
+    runtime = RuntimeConfig(torch.device("cpu"), log_every=1)
+    fit(method, FixedBatches(META["steps"], make), spec, runtime, folder)
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [row["loss"] for row in rows]
 
@@ -90,18 +90,18 @@ def shared_config() -> dict:
 
 
 def test_infonce(tmp_path):
-    objective = InfoNCE(InfoNCEConfig(**shared_config()), student())
-    objective.queue.feature.copy_(golden("queue").T)
-    losses = run(objective, tmp_path)
+    method = InfoNCE(InfoNCEConfig(**shared_config()), student())
+    method.queue.feature.copy_(golden("queue").T)
+    losses = run(method, tmp_path)
     assert_close(losses, GOLDEN["infonce_loss"])
-    assert_close(objective.query.weight.detach(), GOLDEN["infonce_weight"])
-    assert_close(objective.key.weight, GOLDEN["infonce_key_weight"])
-    assert_close(objective.queue.feature.T, GOLDEN["infonce_queue"])
+    assert_close(method.query.weight.detach(), GOLDEN["infonce_weight"])
+    assert_close(method.key.weight, GOLDEN["infonce_key_weight"])
+    assert_close(method.queue.feature.T, GOLDEN["infonce_queue"])
 
 
 def test_ubernce(tmp_path, monkeypatch):
-    objective = UberNCE(UberNCEConfig(**shared_config()), student())
-    objective.queue.feature.copy_(golden("queue").T)
+    method = UberNCE(UberNCEConfig(**shared_config()), student())
+    method.queue.feature.copy_(golden("queue").T)
     counts = []
     found = UberNCE.positives
 
@@ -111,11 +111,11 @@ def test_ubernce(tmp_path, monkeypatch):
         return positive_BM
 
     monkeypatch.setattr(UberNCE, "positives", counted)
-    losses = run(objective, tmp_path)
+    losses = run(method, tmp_path)
     assert_close(losses, GOLDEN["ubernce_loss"])
-    assert_close(objective.query.weight.detach(), GOLDEN["ubernce_weight"])
-    assert_close(objective.queue.feature.T, GOLDEN["ubernce_queue"])
-    np.testing.assert_array_equal(objective.queue.label, GOLDEN["ubernce_queue_label"])
+    assert_close(method.query.weight.detach(), GOLDEN["ubernce_weight"])
+    assert_close(method.queue.feature.T, GOLDEN["ubernce_queue"])
+    np.testing.assert_array_equal(method.queue.label, GOLDEN["ubernce_queue_label"])
     np.testing.assert_array_equal(torch.stack(counts), GOLDEN["ubernce_n_positives"])
 
 
@@ -135,16 +135,16 @@ def partner() -> StubEncoder:
     return StubEncoder("flow", golden("other_stream_weight"))
 
 
-def assert_vicc_agrees(objective: ViCC, folder: Path, name: str, tolerance: float) -> None:
+def assert_vicc_agrees(method: ViCC, folder: Path, name: str, tolerance: float) -> None:
     with torch.no_grad():
-        objective.prototypes.weight.copy_(golden("prototypes"))
-    losses = run(objective, folder)
+        method.prototypes.weight.copy_(golden("prototypes"))
+    losses = run(method, folder)
     assert_close(losses[:EARLY], GOLDEN[f"{name}_loss"][:EARLY])
     assert_close(losses, GOLDEN[f"{name}_loss"], tolerance)
-    assert_close(objective.encoder.weight.detach(), GOLDEN[f"{name}_weight"], tolerance)
-    prototypes = objective.prototypes.weight.detach()
+    assert_close(method.encoder.weight.detach(), GOLDEN[f"{name}_weight"], tolerance)
+    prototypes = method.prototypes.weight.detach()
     assert_close(prototypes, GOLDEN[f"{name}_prototypes"], tolerance)
-    assert_close(objective.recent.rows, GOLDEN[f"{name}_queue"], tolerance)
+    assert_close(method.recent.rows, GOLDEN[f"{name}_queue"], tolerance)
 
 
 def test_vicc(tmp_path):
@@ -153,32 +153,32 @@ def test_vicc(tmp_path):
     2e-4 is kept with AVX512, whose order the reference had; others end up to 5.5e-4 from it.
     """
     alike = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    objective = ViCC(ViCCConfig(**clusters()), student())
-    assert_vicc_agrees(objective, tmp_path, "vicc_single", 2e-4 if alike else 1e-3)
+    method = ViCC(ViCCConfig(**clusters()), student())
+    assert_vicc_agrees(method, tmp_path, "vicc_single", 2e-4 if alike else 1e-3)
 
 
 def vicc_run(folder: Path, dtype: torch.dtype, moved: float = 0.0) -> dict[str, torch.Tensor]:
-    """Gives what ViCC on one stream ends with, and its losses, computed in `dtype`.
+    """Returns what ViCC on one stream ends with, and its losses, computed in `dtype`.
 
     Args:
         moved: by how much the first weight is off at the start.
     """
-    objective = ViCC(ViCCConfig(**clusters()), student())
+    method = ViCC(ViCCConfig(**clusters()), student())
     with torch.no_grad():
-        objective.prototypes.weight.copy_(golden("prototypes"))
-        objective.to(dtype).encoder.weight[0, 0] += moved
+        method.prototypes.weight.copy_(golden("prototypes"))
+        method.to(dtype).encoder.weight[0, 0] += moved
 
     def in_dtype(step: int) -> list[ClipBatch]:
         (whole,) = batch(step)
         return [replace(whole, clips={"rgb": whole.clips["rgb"].to(dtype)})]
 
     folder.mkdir()
-    losses = run(objective, folder, in_dtype)
+    losses = run(method, folder, in_dtype)
     return {
         "loss": torch.tensor(losses),
-        "weight": objective.encoder.weight.detach(),
-        "prototypes": objective.prototypes.weight.detach(),
-        "queue": objective.recent.rows,
+        "weight": method.encoder.weight.detach(),
+        "prototypes": method.prototypes.weight.detach(),
+        "queue": method.recent.rows,
     }
 
 
@@ -207,30 +207,30 @@ def off(got: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def test_vicc_cross(tmp_path):
-    objective = ViCCCross(ViCCCrossConfig(**clusters()), student(), partner())
-    assert_vicc_agrees(objective, tmp_path, "vicc_cross", TOLERANCE)
+    method = ViCCCross(ViCCCrossConfig(**clusters()), student(), partner())
+    assert_vicc_agrees(method, tmp_path, "vicc_cross", TOLERANCE)
 
 
 def test_coclr(tmp_path, monkeypatch):
     config = CoCLRConfig(**shared_config(), k=META["topk"], wait_for_full_queue=False)
-    objective = CoCLR(config, student(), partner())
-    objective.queue.feature.copy_(golden("queue").T)
-    objective.queue.other.copy_(golden("queue_other").T)
+    method = CoCLR(config, student(), partner())
+    method.queue.feature.copy_(golden("queue").T)
+    method.queue.other.copy_(golden("queue_other").T)
     masks = []
     found = CoCLR.positives
     monkeypatch.setattr(CoCLR, "positives", lambda *args: masks.append(found(*args)) or masks[-1])
-    losses = run(objective, tmp_path)
+    losses = run(method, tmp_path)
     assert_close(losses, GOLDEN["coclr_loss"])
-    assert_close(objective.query.weight.detach(), GOLDEN["coclr_weight"])
-    assert_close(objective.queue.feature.T, GOLDEN["coclr_queue"])
-    assert_close(objective.queue.other.T, GOLDEN["coclr_queue_other"])
+    assert_close(method.query.weight.detach(), GOLDEN["coclr_weight"])
+    assert_close(method.queue.feature.T, GOLDEN["coclr_queue"])
+    assert_close(method.queue.other.T, GOLDEN["coclr_queue_other"])
     np.testing.assert_array_equal(torch.stack(masks).numpy(), GOLDEN["coclr_positive_mask"])
 
 
 @pytest.mark.parametrize("wait", [False, True])
 def test_coclr_waits_for_a_full_queue_only_when_told(tmp_path, wait):
     config = CoCLRConfig(**shared_config(), k=META["topk"], wait_for_full_queue=wait)
-    objective = CoCLR(config, student(), partner())
-    losses = run(objective, tmp_path)
+    method = CoCLR(config, student(), partner())
+    losses = run(method, tmp_path)
     filling = META["K"] // META["B"]
     assert [loss is None for loss in losses] == [wait and s < filling for s in range(30)]

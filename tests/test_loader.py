@@ -111,7 +111,7 @@ def slow_colour(frame_HWC, draw):
 
 
 def slow_batch(made, reader, step, monkeypatch):
-    """Gives the whole batch of a step from the draws that the sampler makes, and nothing else."""
+    """Returns the whole batch of a step from the draws that the sampler makes, and nothing else."""
     from vidssl.clips import sampler
 
     drawn = []

@@ -8,8 +8,8 @@ from methods import BATCH, SIZE
 
 from vidssl.backbones import BACKBONES, Encoder, EncoderSpec
 from vidssl.clips.sampler import ClipBatch
-from vidssl.methods import METHODS as METHODS_OF
-from vidssl.methods import OBJECTIVES, Clock, Objective
+from vidssl.methods import METHODS, Method, StepState
+from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 
 FRAMES = 8  # the fewest that S3D can halve so often
 VIEWS = {"rgb": 3, "flow": 2, "pose": 17, "mask": 1}
@@ -22,14 +22,14 @@ DENSE = ("cpc", "cocon")
 
 
 def views_of(method: str) -> list[str]:
-    """Gives which views train it here: all that it can take, odd numbers of channels included."""
+    """Returns which views train it here: all that it can take, odd numbers of channels included."""
     if method == "cocon":
         return list(VIEWS)
-    return ["rgb", "flow"] if OBJECTIVES[method] in METHODS_OF["cotrain"].values() else ["mask"]
+    return ["rgb", "flow"] if METHODS[method] in METHODS_OF["cotrain"].values() else ["mask"]
 
 
-def make(method: str, backbone: str) -> Objective:
-    kind = OBJECTIVES[method]
+def make(method: str, backbone: str) -> Method:
+    kind = METHODS[method]
     blocks = 3 if method in DENSE else 1
     encoders = {}
     for view in views_of(method):
@@ -42,34 +42,34 @@ def make(method: str, backbone: str) -> Objective:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("method", OBJECTIVES)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_every_backbone(method: str, backbone: str) -> None:
     torch.manual_seed(0)
-    objective = make(method, backbone).train()
-    needs = objective.needs
-    (blocks,) = {encoder.spec.blocks for encoder in objective.encoders.values()}
+    built = make(method, backbone).train()
+    batch_spec = built.batch_spec
+    (blocks,) = {encoder.spec.blocks for encoder in built.encoders.values()}
     clips = {
         view: torch.randn(
             BATCH,
-            (1 if view in needs.last_only else needs.clips) * blocks,
+            (1 if view in batch_spec.last_only else batch_spec.clips) * blocks,
             VIEWS[view],
             FRAMES,
             SIZE,
             SIZE,
         )
-        for view in needs.views
+        for view in batch_spec.views
     }
     order = torch.arange(BATCH)
     batch = ClipBatch(clips, source=order, label=order % 3, index=order)
-    clock = Clock(seed=0, epoch=1, step=1, total_steps=4)
-    objective.before_forward(clock)
-    output = objective(batch, clock)
+    step_state = StepState(seed=0, epoch=1, step=1, total_steps=4)
+    built.before_forward(step_state)
+    output = built(batch, step_state)
     output.loss.backward()
     assert torch.isfinite(output.loss)
-    for name, parameter in objective.named_parameters():
+    for name, parameter in built.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-    learnt = [p for e in objective.encoders.values() for p in e.backbone.parameters()]
+    learnt = [p for e in built.encoders.values() for p in e.backbone.parameters()]
     if method != "linear":
         assert any(p.grad.any() for p in learnt)
-    objective.after_step(clock, [output.detached()])
+    built.after_step(step_state, [output.detached()])

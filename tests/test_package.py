@@ -32,7 +32,7 @@ def trees() -> Iterator[tuple[Path, ast.Module]]:
 
 
 def requirements() -> dict[str, str]:
-    """Gives {distribution: bounds} of the package and all its extras."""
+    """Returns {distribution: bounds} of the package and all its extras."""
     listed = list(PROJECT["project"]["dependencies"])
     for extra in PROJECT["project"]["optional-dependencies"].values():
         listed += extra

@@ -145,7 +145,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def read_files() -> Iterator[list[str]]:
-    """Gives the names of the files that are read, rather than only looked at, meanwhile."""
+    """Returns the names of the files that are read, rather than only looked at, meanwhile."""
     names: list[str] = []
 
     def spy(path: Path) -> str:

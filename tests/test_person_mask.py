@@ -21,7 +21,7 @@ from vidssl.views.torchvision_networks import imagenet_input
 
 
 def smooth_masks(count: int, seed: int = 0) -> torch.Tensor:
-    """Gives probabilities that fall off towards the edge: [count, 28, 28]."""
+    """Returns probabilities that fall off towards the edge: [count, 28, 28]."""
     chance = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 1, 5, 5, generator=chance)
     large = torch.nn.functional.interpolate(coarse, (28, 28), mode="bicubic")[:, 0].clamp(0, 1)

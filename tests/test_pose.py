@@ -26,7 +26,7 @@ def logits_of(cells: np.ndarray, spread: float = 2.0) -> torch.Tensor:
 
 
 def peaks(maps_JHW: np.ndarray) -> np.ndarray:
-    """Gives (x, y) of each joint's largest pixel [J, 2]."""
+    """Returns (x, y) of each joint's largest pixel [J, 2]."""
     flat = maps_JHW.reshape(len(maps_JHW), -1).argmax(1)
     return np.stack([flat % maps_JHW.shape[2], flat // maps_JHW.shape[2]], axis=1)
 
@@ -145,7 +145,7 @@ IN_THE_MIRROR = {
 
 
 def joints_of(person: dict) -> np.ndarray:
-    """Gives (x, y) of all joints in order [17, 2]."""
+    """Returns (x, y) of all joints in order [17, 2]."""
     places = []
     for joint in JOINTS:
         side, _, part = joint.partition("_")
@@ -154,7 +154,7 @@ def joints_of(person: dict) -> np.ndarray:
 
 
 def seen(person: dict) -> np.ndarray:
-    """Gives a person's stored frame [96, 128, 17], as if a network had found every joint."""
+    """Returns a person's stored frame [96, 128, 17], as if a network had found every joint."""
     box = np.array([30.0, 4.0, 98.0, 94.0])
     cells = (joints_of(person) + 0.5 - box[:2]) / (box[2:] - box[:2]) * 56 - 0.5
     boxes = torch.from_numpy(box).float()[None]

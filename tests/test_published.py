@@ -32,7 +32,7 @@ BLOCKS = EncoderSpec(
 
 
 def fill(key: str, shape: list[int]) -> torch.Tensor:
-    """Gives the tensor that the rule of the reference numbers puts under a name."""
+    """Returns the tensor that the rule of the reference numbers puts under a name."""
     draw = np.random.default_rng(zlib.crc32(key.encode()))
     a = np.asarray(draw.standard_normal(shape))
     last = key.rpartition(".")[2]
@@ -111,7 +111,7 @@ def test_cocon_r2d3d_18():
 
 
 def under(prefix: str, state: dict[str, torch.Tensor], old: str = "encoder_q.") -> dict:
-    """Gives what lies under one prefix of a state_dict under another."""
+    """Returns what lies under one prefix of a state_dict under another."""
     return {prefix + k.removeprefix(old): v for k, v in state.items() if k.startswith(old)}
 
 
@@ -255,7 +255,7 @@ def test_numpy_scalars_of_old_files_are_read(tmp_path, number, numpy_1):
 
 
 def as_numpy_1_wrote_it(path: Path, there: Path) -> Path:
-    """Gives the same file with the names of NumPy 1 in its pickle."""
+    """Returns the same file with the names of NumPy 1 in its pickle."""
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(there, "w") as new:
         for item in old.infolist():
             data = old.read(item)

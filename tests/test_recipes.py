@@ -16,7 +16,7 @@ from vidssl.augment import POLICIES
 from vidssl.base.errors import UsageError
 from vidssl.cli import app
 from vidssl.evaluation.linear_probe import ProbeConfig, rate_for
-from vidssl.methods import OBJECTIVES
+from vidssl.methods import METHODS
 from vidssl.recipes.recipe import (
     PARTS,
     evaluation_of,
@@ -49,7 +49,7 @@ def test_the_paper_recipe_is_the_papers_run_on_ucf101(stream):
 
 
 @pytest.mark.parametrize("name", recipe_names())
-@pytest.mark.parametrize("method", OBJECTIVES)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 def test_every_shipped_recipe_fits_every_method(name, method, stream):
     recipe = load_recipe(name, method, stream)
@@ -62,8 +62,8 @@ def test_every_shipped_recipe_fits_every_method(name, method, stream):
 def test_a_recipe_has_no_table_that_nothing_reads(name):
     """A slip in a table's name would silently leave it out."""
     text = tomllib.loads((FILES / f"{name}.toml").read_text())
-    assert text.keys() <= WORDS | TABLES | OBJECTIVES.keys()
-    for method in OBJECTIVES.keys() & text.keys():
+    assert text.keys() <= WORDS | TABLES | METHODS.keys()
+    for method in METHODS.keys() & text.keys():
         parts = PARTS.keys() | OWN_TABLES.get(method, set())
         assert text[method].keys() <= parts | VIEWS.keys()
         for stream in VIEWS.keys() & text[method].keys():
@@ -74,7 +74,7 @@ def test_a_recipe_has_no_table_that_nothing_reads(name):
 def test_a_published_run_says_what_is_reported_of_it(name):
     card = recipe_card(name)
     assert bool(card.reports) == (card.method is not None)
-    assert card.method is None or card.method in OBJECTIVES
+    assert card.method is None or card.method in METHODS
 
 
 PUBLISHED = {
@@ -205,7 +205,7 @@ def misspelt(name: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("method", OBJECTIVES)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_misspelt_setting_is_answered_with_the_right_one(method):
     """For every field of the method, and of all that a recipe has beside it."""
     recipe = load_recipe("paper", method, "rgb")
@@ -214,7 +214,7 @@ def test_a_misspelt_setting_is_answered_with_the_right_one(method):
         for attribute in PARTS.values()
         for field in dataclasses.fields(getattr(recipe, attribute))
     }
-    assert {field.name for field in dataclasses.fields(OBJECTIVES[method].Config)} <= fields
+    assert {field.name for field in dataclasses.fields(METHODS[method].Config)} <= fields
     for name in fields - {"k", "lr"}:  # too short for a slip to be told from another word
         for wrong in set(misspelt(name)) - fields:
             with pytest.raises(UsageError) as caught:

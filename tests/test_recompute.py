@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from methods import METHODS, batch
+from methods import METHODS_BY_STAGE, batch
 from stubs import FixedBatches
 
 from vidssl.backbones import BACKBONES, Encoder
 from vidssl.backbones.activation_checkpointing import blocks, recompute_activations, statistics_kept
-from vidssl.engine.loop import Place, fit
+from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.optimizers import TrainSpec
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def passed(network: torch.nn.Module, x: torch.Tensor) -> int:
         loss = network(x).square().mean()
     loss.backward()
     parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    return sum(size for place, size in kept.items() if place not in parameters)
+    return sum(size for runtime, size in kept.items() if runtime not in parameters)
 
 
 @pytest.mark.parametrize("name", LESS)
@@ -71,13 +71,13 @@ def test_kept_statistics_stay_to_the_bit():
 def test_a_run_ends_with_the_same_bytes(tmp_path):
     ends = []
     for recompute in (False, True):
-        objective = METHODS["infonce"]()
-        assert any(isinstance(part, Encoder) for part in objective.modules())
+        method = METHODS_BY_STAGE["infonce"]()
+        assert any(isinstance(part, Encoder) for part in method.modules())
         folder = tmp_path / str(recompute)
         folder.mkdir()
-        batches = FixedBatches(3, lambda step, of=objective: batch(step, of))
+        batches = FixedBatches(3, lambda step, of=method: batch(step, of))
         spec = TrainSpec(epochs=2, batch_size=4, lr=1e-2)
-        fit(objective, batches, spec, Place(CPU, recompute=recompute), folder)
-        ends.append(objective.state_dict())
+        fit(method, batches, spec, RuntimeConfig(CPU, recompute=recompute), folder)
+        ends.append(method.state_dict())
     for key, value in ends[0].items():
         assert value.equal(ends[1][key]), key

@@ -76,8 +76,8 @@ def test_rows_go_to_the_rank_that_wants_them(ranks, channels_last, monkeypatch):
 
 
 def test_bytes_between_ranks_are_those_of_the_formula():
-    objective = communication.make_objective("coclr")
-    trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    method = communication.make_method("coclr")
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
     clip = 4 * 3 * communication.FRAMES * communication.SIZE**2
     wanted = communication.formula("coclr", communication.SAMPLES, clip, trained, 128)
     assert communication.counted("coclr", 2) == wanted

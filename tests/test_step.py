@@ -6,29 +6,29 @@ from types import SimpleNamespace
 import pytest
 import torch
 from benchmarks import step as bench
-from methods import METHODS, batch
+from methods import METHODS_BY_STAGE, batch
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.engine import loop
 from vidssl.engine.loop import Meter, train_step
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
-from vidssl.methods import Clock, StepOutput
+from vidssl.methods import StepOutput, StepState
 from vidssl.training.training_run import TrainingOptions, check_options, choose_precision
 
 CPU = torch.device("cpu")
 STEPS = 6
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_BY_STAGE)
 def test_a_step_asks_the_device_nothing(method):
     """Once queues are full; on a GPU each question would empty its queue of work."""
-    objective = METHODS[method]().train()
-    optimizer = make_optimizer(TrainSpec(batch_size=4), objective.parameter_groups())
+    built = METHODS_BY_STAGE[method]().train()
+    optimizer = make_optimizer(TrainSpec(batch_size=4), built.parameter_groups())
     meter = Meter(CPU)
 
     def step(number: int) -> None:
-        clock = Clock(0, 0, number, STEPS, STEPS)
-        outputs = train_step(objective, objective, optimizer, batch(number, objective), clock)
+        step_state = StepState(0, 0, number, STEPS, STEPS)
+        outputs = train_step(built, built, optimizer, batch(number, built), step_state)
         meter.add(outputs, 4)
 
     for number in range(STEPS - 1):
@@ -94,7 +94,7 @@ def test_a_cpu_computes_in_float32_unless_told():
 
 
 def test_bf16_is_of_backbones_alone():
-    encoder = METHODS["infonce"]().query
+    encoder = METHODS_BY_STAGE["infonce"]().query
     x = torch.randn(2, 3, 4, 32, 32)
     plain = encoder.features(x)
     encoder.half_precision = True
@@ -117,7 +117,7 @@ def test_the_bench_prints_a_row_for_each_way(capsys):
 
 def test_all_ways_of_moving_the_key_encoder_give_the_same():
     ends = []
-    for move in (bench.move_each, bench.move_by_lerp, bench.move_towards):
+    for move in (bench.move_each, bench.move_by_lerp, bench.update_momentum):
         query, key = bench.network("tiny", CPU), bench.network("tiny", CPU)
         torch.nn.init.ones_(next(query.parameters()))
         move(key, query, 0.9)

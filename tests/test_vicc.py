@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from methods import METHODS, batch, encoder
+from methods import METHODS_BY_STAGE, batch, encoder
 from stubs import StubEncoder
 
 from vidssl.base.errors import UsageError
@@ -13,7 +13,7 @@ from vidssl.clips.sampler import ClipBatch
 from vidssl.engine.loop import train_step
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import (
-    Clock,
+    StepState,
     ViCC,
     ViCCConfig,
     ViCCCross,
@@ -23,8 +23,8 @@ from vidssl.methods.modules.feature_bank import RecentFeatures
 from vidssl.methods.vicc import swapped_prediction
 
 
-def clock(step: int, steps_per_epoch: int = 10) -> Clock:
-    return Clock(0, step // steps_per_epoch, step, 100, steps_per_epoch)
+def step_state(step: int, steps_per_epoch: int = 10) -> StepState:
+    return StepState(0, step // steps_per_epoch, step, 100, steps_per_epoch)
 
 
 def linear(view: str, seed: int = 0) -> StubEncoder:
@@ -93,25 +93,25 @@ def test_the_whole_of_it_by_its_parts():
     """Forward is: scores, Sinkhorn per view, softmax with τ, swapped prediction."""
     from test_sinkhorn import slow_sinkhorn
 
-    objective, batch = cross(), clips()
-    objective.before_forward(clock(0))
-    f, g, weight_CP = objective.encoder, objective.partner, objective.prototypes.weight
+    method, batch = cross(), clips()
+    method.before_forward(step_state(0))
+    f, g, weight_CP = method.encoder, method.partner, method.prototypes.weight
     x1, x2 = batch.clips["rgb"].unbind(1)
     y1, y2 = batch.clips["flow"].unbind(1)
     scores = [z @ weight_CP.T for z in (f.project(x1), f.project(x2), g.project(y2), g.project(y1))]
     codes = torch.stack([slow_sinkhorn(s.detach(), 0.05, 3) for s in scores])
     wanted = slow_swapped_prediction(codes, torch.stack([(s / 0.1).log_softmax(1) for s in scores]))
-    assert objective(batch, clock(0)).loss.item() == pytest.approx(wanted, rel=1e-4)
+    assert method(batch, step_state(0)).loss.item() == pytest.approx(wanted, rel=1e-4)
 
 
 # ── gradients ────────────────────────────────────────────────────────────────────────────────
 
 
-def gradients(objective) -> tuple[torch.Tensor, torch.Tensor]:
-    objective.zero_grad(set_to_none=True)
-    objective.before_forward(clock(0))
-    objective(clips(), clock(0)).loss.backward()
-    return objective.encoder.weight.grad, objective.prototypes.weight.grad
+def gradients(method) -> tuple[torch.Tensor, torch.Tensor]:
+    method.zero_grad(set_to_none=True)
+    method.before_forward(step_state(0))
+    method(clips(), step_state(0)).loss.backward()
+    return method.encoder.weight.grad, method.prototypes.weight.grad
 
 
 @pytest.mark.parametrize("make", [single, cross])
@@ -124,36 +124,36 @@ def test_the_published_gradient_comes_from_the_first_clip_alone(make):
     assert not torch.allclose(encoder_grad, both)
     # Only p_0 depends on f: the rest of the loss is constant in the encoder's weights.
     published.zero_grad()
-    views = published.embeddings(clips(), clock(0))
+    views = published.embeddings(clips(), step_state(0))
     assert [z.requires_grad for z in views] == [True] + [False] * (len(views) - 1)
 
 
 def test_frozen_prototypes_have_a_gradient_and_stay():
-    objective = single(freeze_prototypes_epochs=0.5)  # of 10 steps each
-    optimizer = make_optimizer(TrainSpec(optimizer="larc", lr=1.0), objective.parameters())
+    method = single(freeze_prototypes_epochs=0.5)  # of 10 steps each
+    optimizer = make_optimizer(TrainSpec(optimizer="larc", lr=1.0), method.parameters())
     ends = []
     for step in range(7):
-        objective.before_forward(clock(step))
-        ends.append(objective.prototypes.weight.detach().clone())
-        train_step(objective, objective, optimizer, [clips(step)], clock(step))
+        method.before_forward(step_state(step))
+        ends.append(method.prototypes.weight.detach().clone())
+        train_step(method, method, optimizer, [clips(step)], step_state(step))
     still = [torch.allclose(a, b, atol=1e-6) for a, b in pairwise(ends)]
     assert still == [True] * 5 + [False]
 
 
 def test_prototypes_have_unit_rows_before_every_forward():
-    objective = single()
+    method = single()
     with torch.no_grad():
-        objective.prototypes.weight.mul_(3)
-    objective.before_forward(clock(0))
-    torch.testing.assert_close(objective.prototypes.weight.norm(dim=1), torch.ones(7))
+        method.prototypes.weight.mul_(3)
+    method.before_forward(step_state(0))
+    torch.testing.assert_close(method.prototypes.weight.norm(dim=1), torch.ones(7))
 
 
 def test_the_partner_is_frozen_and_in_eval_mode():
-    objective = METHODS["vicc-cross"]().train()
-    assert not objective.partner.training and objective.encoder.training
-    assert not any(p.requires_grad for p in objective.partner.parameters())
-    assert list(objective.encoders) == ["rgb"]
-    assert objective.needs.views == ("rgb", "flow")
+    method = METHODS_BY_STAGE["vicc-cross"]().train()
+    assert not method.partner.training and method.encoder.training
+    assert not any(p.requires_grad for p in method.partner.parameters())
+    assert list(method.encoders) == ["rgb"]
+    assert method.batch_spec.views == ("rgb", "flow")
 
 
 # ── what is remembered ───────────────────────────────────────────────────────────────────────
@@ -173,23 +173,23 @@ def test_recent_features_are_newest_first_and_full_once_the_last_row_is_written(
 
 
 def test_the_queue_begins_at_its_epoch_and_joins_when_full():
-    objective = single(queue=8, queue_from_epoch=0.3)
-    optimizer = make_optimizer(TrainSpec(optimizer="sgd", lr=0.0), objective.parameters())
+    method = single(queue=8, queue_from_epoch=0.3)
+    optimizer = make_optimizer(TrainSpec(optimizer="sgd", lr=0.0), method.parameters())
     filled = []
     for step in range(7):
-        train_step(objective, objective, optimizer, [clips(step)], clock(step))
-        filled.append(int(objective.recent.rows[0].any(1).sum()))
+        train_step(method, method, optimizer, [clips(step)], step_state(step))
+        filled.append(int(method.recent.rows[0].any(1).sum()))
     assert filled == [0, 0, 0, 4, 8, 8, 8]  # from step 3 of 10 on, 4 clips a step
-    codes = objective.codes(objective.prototypes(torch.ones(2, 4, 6)))
+    codes = method.codes(method.prototypes(torch.ones(2, 4, 6)))
     assert codes.shape == (2, 4, 7)
 
 
 def test_codes_change_with_what_is_remembered():
     plain, queued = single(), single(queue=4, queue_from_epoch=0.0)
     queued.load_state_dict(plain.state_dict() | {"recent.rows": queued.recent.rows})
-    assert plain(clips(), clock(0)).loss.equal(output := queued(clips(), clock(0)).loss)
-    queued.after_step(clock(0), [queued(clips(1), clock(0))])
-    assert not queued(clips(), clock(1)).loss.equal(output)
+    assert plain(clips(), step_state(0)).loss.equal(output := queued(clips(), step_state(0)).loss)
+    queued.after_step(step_state(0), [queued(clips(1), step_state(0))])
+    assert not queued(clips(), step_state(1)).loss.equal(output)
 
 
 # ── from run to run ──────────────────────────────────────────────────────────────────────────
@@ -200,15 +200,15 @@ def test_prototypes_are_handed_on():
     assert not first.prototypes.weight.equal(torch.zeros_like(first.prototypes.weight))
     with torch.no_grad():
         first.prototypes.weight.mul_(2)
-    second.inherit(first.bequest)
+    second.load_extra_state(first.extra_state)
     assert second.prototypes.weight.equal(first.prototypes.weight)
-    second.inherit({})  # of a method without prototypes: its own stay
+    second.load_extra_state({})  # of a method without prototypes: its own stay
     assert second.prototypes.weight.equal(first.prototypes.weight)
 
 
 def test_other_prototypes_are_refused():
     with pytest.raises(UsageError, match="--set prototypes=7"):
-        single(prototypes=8).inherit(single().bequest)
+        single(prototypes=8).load_extra_state(single().extra_state)
 
 
 def test_prototypes_begin_alike_by_seed():
@@ -242,12 +242,12 @@ def test_streams_of_different_width_are_refused():
 
 
 def test_usage_is_one_for_spread_prototypes_and_nothing_for_one():
-    objective = METHODS["vicc"]().train()
-    (some,) = batch(0, objective)
+    method = METHODS_BY_STAGE["vicc"]().train()
+    (some,) = batch(0, method)
     code_VBC = torch.full((2, 4, 6), 1 / 6)
-    even = objective.metrics(some, torch.zeros(2, 4, 16), code_VBC, code_VBC.log())
+    even = method.metrics(some, torch.zeros(2, 4, 16), code_VBC, code_VBC.log())
     assert even["prototype_entropy"].item() == pytest.approx(1.0)
     alone = torch.full((2, 4, 6), -1e4)
     alone[:, :, 2] = 0.0
-    one = objective.metrics(some, torch.zeros(2, 4, 16), code_VBC, alone)
+    one = method.metrics(some, torch.zeros(2, 4, 16), code_VBC, alone)
     assert one["prototype_entropy"].item() == pytest.approx(0.0)

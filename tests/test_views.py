@@ -117,7 +117,8 @@ def test_every_view_knows_how_it_is_made(name: str, how: str):
 def test_views_need_no_flow_algorithm_and_no_decoder():
     code = (
         "import sys, vidssl.views, vidssl.shards, vidssl.dataset.annotations\n"
-        "heavy = ('av', 'torch', 'vidssl.optical_flow.algorithms', 'vidssl.views.torchvision_networks',"
+        "heavy = ('av', 'torch', 'vidssl.optical_flow.algorithms',"
+        "'vidssl.views.torchvision_networks',"
         " 'vidssl.dataset.video')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -40,7 +40,7 @@ class Agreement:
 
 @cache
 def stored_pairs(width: int | None = None) -> tuple[Pair, ...]:
-    """Gives the stored pairs, or those of one width."""
+    """Returns the stored pairs, or those of one width."""
     with np.load(PLACE) as file:
         names = dict.fromkeys(key.partition("/")[0] for key in file)
         pairs = [
@@ -58,7 +58,7 @@ def stored_pairs(width: int | None = None) -> tuple[Pair, ...]:
 
 
 def end_point_error(flow: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Gives the distance in pixels, [H, W], between two flows [H, W, 2]."""
+    """Returns the distance in pixels, [H, W], between two flows [H, W, 2]."""
     distance: np.ndarray = np.linalg.norm(flow - reference, axis=-1)
     return distance
 

@@ -28,17 +28,17 @@ from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base import distributed
 from vidssl.clips.sampler import ClipBatch
 from vidssl.engine.loop import (
-    Place,
+    RuntimeConfig,
     over_ranks,
     prepare,
     train_step,
 )
 from vidssl.engine.optimizers import TrainSpec
-from vidssl.methods import OBJECTIVES, Clock, Objective
+from vidssl.methods import METHODS, Method, StepState
 
 SAMPLES, FRAMES, SIZE, WIDTH = 4, 4, 32, 128  # of each rank
 STEPS = 3
-METHODS = ("infonce", "coclr")
+METHODS_BY_STAGE = ("infonce", "coclr")
 NVLINK, INFINIBAND = 450e9, 50e9  # bytes/s of a GPU each way: within a machine of 8, between them
 PUBLISHED_SAMPLES = 16  # of each GPU
 
@@ -90,14 +90,14 @@ def size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def make_objective(method: str, backbone: str = "tiny", frames: int = FRAMES) -> Objective:
+def make_method(method: str, backbone: str = "tiny", frames: int = FRAMES) -> Method:
     torch.manual_seed(0)
     channels = {"rgb": 3} if method == "infonce" else {"rgb": 3, "flow": 2}
     encoders = {
         view: Encoder(EncoderSpec(view, backbone, c, frames, 1, SIZE, project=WIDTH))
         for view, c in channels.items()
     }
-    kind = OBJECTIVES[method]
+    kind = METHODS[method]
     return kind.build(kind.Config(queue=64), encoders, 0)
 
 
@@ -105,10 +105,10 @@ def work(method: str, out: Path) -> None:
     """As one rank: trains a few steps and writes what was sent in the last."""
     torch.set_num_threads(1)
     distributed.start("cpu")
-    objective = make_objective(method)
-    objective.fill()
-    optimizer = prepare(objective, TrainSpec(), Place(torch.device("cpu")))
-    model = over_ranks(objective)
+    built = make_method(method)
+    built.assume_queue_full()
+    optimizer = prepare(built, TrainSpec(), RuntimeConfig(torch.device("cpu")))
+    model = over_ranks(built)
     sent = Sent()
     sent.count_gradients(model)
     with sent:
@@ -121,14 +121,14 @@ def work(method: str, out: Path) -> None:
             }
             number = torch.arange(SAMPLES)
             batch = ClipBatch(clips, number, number, number)
-            train_step(objective, model, optimizer, [batch], Clock(0, 0, step, STEPS))
+            train_step(built, model, optimizer, [batch], StepState(0, 0, step, STEPS))
     if distributed.rank() == 0:
         out.write_text(json.dumps(sent.bytes))
     distributed.leave()
 
 
 def counted(method: str, ranks: int) -> dict[str, int]:
-    """Gives what rank 0 sends in a step of so many processes."""
+    """Returns what rank 0 sends in a step of so many processes."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "sent.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -142,7 +142,7 @@ def counted(method: str, ranks: int) -> dict[str, int]:
 
 
 def formula(method: str, samples: int, clip: int, trained: int, width: int) -> dict[str, int]:
-    """Gives the bytes a rank hands over in a step.
+    """Returns the bytes a rank hands over in a step.
 
     Args:
         samples: of each rank.
@@ -160,7 +160,7 @@ def formula(method: str, samples: int, clip: int, trained: int, width: int) -> d
 
 
 def seconds(sent: dict[str, int], ranks: int, clips_gathered: bool) -> dict[str, float]:
-    """Gives the time each kind takes at the links' full speed, nothing overlapped.
+    """Returns the time each kind takes at the links' full speed, nothing overlapped.
 
     A ring of all-reduce sends each byte 2 (W−1)/W times, one of all-gather W−1 times; of rows that
     are shuffled (W−1)/W go to another rank.
@@ -173,14 +173,14 @@ def seconds(sent: dict[str, int], ranks: int, clips_gathered: bool) -> dict[str,
 
 
 def paper_table() -> str:
-    objective = make_objective("infonce", "s3d", 32)
-    trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    built = make_method("infonce", "s3d", 32)
+    trained = sum(p.numel() for p in built.parameters() if p.requires_grad)
     clip = 4 * 3 * 32 * 128 * 128
     lines = [
         "| method | GPUs | what | MB handed over | ms at full speed |",
         "|---|---|---|---|---|",
     ]
-    for method in METHODS:
+    for method in METHODS_BY_STAGE:
         sent = formula(method, PUBLISHED_SAMPLES, clip, trained, WIDTH)
         for ranks in (8, 64):
             took = seconds(sent, ranks, clips_gathered=False)
@@ -196,9 +196,9 @@ def paper_table() -> str:
 
 def count_table() -> str:
     lines = ["| method | processes | what | bytes counted | formula |", "|---|---|---|---|---|"]
-    for method in METHODS:
-        objective = make_objective(method)
-        trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    for method in METHODS_BY_STAGE:
+        built = make_method(method)
+        trained = sum(p.numel() for p in built.parameters() if p.requires_grad)
         wanted = formula(method, SAMPLES, 4 * 3 * FRAMES * SIZE * SIZE, trained, WIDTH)
         for ranks in (2, 4):
             for kind, amount in counted(method, ranks).items():

@@ -29,9 +29,9 @@ import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine.loop import Place, prepare, train_step
+from vidssl.engine.loop import RuntimeConfig, prepare, train_step
 from vidssl.engine.optimizers import TrainSpec
-from vidssl.methods import Clock, InfoNCE, InfoNCEConfig
+from vidssl.methods import InfoNCE, InfoNCEConfig, StepState
 
 CPU = torch.device("cpu")
 
@@ -58,8 +58,8 @@ class Training:
     def __init__(self, setting: Setting, compiled: bool, disturbed: float = 0.0) -> None:
         torch.manual_seed(0)
         spec = EncoderSpec("rgb", setting.backbone, 3, setting.frames, 1, setting.size)
-        self.objective = InfoNCE(InfoNCEConfig(), Encoder(spec))
-        self.optimizer = prepare(self.objective, TrainSpec(), Place(CPU, compile=compiled))
+        self.method = InfoNCE(InfoNCEConfig(), Encoder(spec))
+        self.optimizer = prepare(self.method, TrainSpec(), RuntimeConfig(CPU, compile=compiled))
         size = (setting.batch, 2, 3, setting.frames, setting.size, setting.size)
         number = torch.arange(setting.batch)
         clips = torch.randn(size) * (1 + disturbed)
@@ -67,20 +67,20 @@ class Training:
         self.losses: list[float] = []
 
     def step(self) -> None:
-        clock = Clock(0, 0, len(self.losses), 10**6)
-        (output,) = train_step(self.objective, self.objective, self.optimizer, [self.batch], clock)
+        step_state = StepState(0, 0, len(self.losses), 10**6)
+        (output,) = train_step(self.method, self.method, self.optimizer, [self.batch], step_state)
         assert output.loss is not None
         self.losses.append(float(output.loss))
 
 
 def cpu_seconds() -> float:
-    """Gives the CPU time of this process and of its children that have ended."""
+    """Returns the CPU time of this process and of its children that have ended."""
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, who))
 
 
 def measure(setting: Setting, rounds: int) -> dict[str, float]:
-    """Gives milliseconds of both steps, the seconds of the first one, and losses' difference."""
+    """Returns milliseconds of both steps, the seconds of the first one, and losses' difference."""
     plain, compiled = Training(setting, compiled=False), Training(setting, compiled=True)
     disturbed = Training(setting, compiled=False, disturbed=1e-6)
     plain.step()
@@ -106,7 +106,7 @@ def measure(setting: Setting, rounds: int) -> dict[str, float]:
 def row(setting: Setting, found: dict[str, float]) -> str:
     plain, compiled = found["plain"], found["compiled"]
     cells = [str(setting), f"{plain:.1f}", f"{compiled:.1f}", f"{compiled / plain:.2f}"]
-    cells += [f"{found['first']:.0f}", f"{found['by the clock']:.0f}"]
+    cells += [f"{found['first']:.0f}", f"{found['by the step_state']:.0f}"]
     cells += [f"{found['apart']:.0e}", f"{found['disturbed']:.0e}"]
     return f"| {' | '.join(cells)} |"
 

@@ -122,7 +122,7 @@ class Sample:
             cut_regions(part, self._memory)
 
     def _memory(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Gives memory that was used before, as torch does with pinned memory."""
+        """Returns memory that was used before, as torch does with pinned memory."""
         begin = self.used
         self.used += math.prod(shape)
         return self.pinned[begin : self.used].view(shape)
@@ -158,7 +158,7 @@ class Sample:
 
 
 def clips_per_second(samples: Sequence[Sample], work: Sequence[str], rounds: int) -> list[float]:
-    """Gives for each kind of work the clips a core does in a second: the median over rounds."""
+    """Returns for each kind of work the clips a core does in a second: the median over rounds."""
     seconds = np.zeros((rounds, len(work)))
     for turn in range(-1, rounds):  # the first is for warming up
         for sample in samples:

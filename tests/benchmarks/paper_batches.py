@@ -3,9 +3,9 @@
     python tests/benchmarks/paper_batches.py [--samples 16]
 
 Two clips of 32×128×128 a sample, out of frames of 171×128 and 340×256, both ways: operation by
-operation, and by the kernels of vidssl/kernels/clip_transforms.py. Nothing is computed: operations get
-tensors without values, and kernels are noted instead of started. *Bytes*: what is read and written,
-once for each tensor and pass, as if caches held nothing between two kernels and everything within
+operation, and by the kernels of vidssl/kernels/clip_transforms.py. Nothing is computed: operations
+get tensors without values, and kernels are noted instead of started. *Bytes*: what is read and
+written, once for each tensor and pass, as if caches held nothing between two kernels and everything within
 one; of frames that are sent to the device, not the sending. *Launches*: of kernels and copies, that
 of the frames left out. *Waits*: uploads from memory that copies may not be made from, for which the
 host waits until the stream has done all before. Prints the Markdown table of docs/benchmarks.md.
@@ -30,8 +30,8 @@ from vidssl.augment import POLICIES, ColourDraw, draw_views, within
 from vidssl.augment import resize_weights as resizing
 from vidssl.clips.gpu import triton_transforms
 from vidssl.clips.gpu.crop_regions import Region
-from vidssl.clips.gpu.torch_transforms import ByOperations
-from vidssl.clips.gpu.triton_transforms import ByKernels
+from vidssl.clips.gpu.torch_transforms import TorchTransforms
+from vidssl.clips.gpu.triton_transforms import TritonTransforms
 from vidssl.clips.sampler import ClipSampler, ClipSpec
 from vidssl.views import get_view
 
@@ -50,7 +50,7 @@ Found = tuple[float, float, float | None]  # a sample's bytes, launches and wait
 def drawn(
     of: ClipSampler, samples: int, width: int, height: int, device: torch.device
 ) -> tuple[list[Region], list[ColourDraw] | None]:
-    """Gives regions without values as they are drawn for some samples, and colour changes."""
+    """Returns regions without values as they are drawn for some samples, and colour changes."""
     (name,), draw = of.views, np.random.default_rng(0)
     view, regions, colours = get_view(name), list[Region](), list[ColourDraw]()
     for _ in range(samples):
@@ -100,7 +100,7 @@ def by_operations(of: ClipSampler, samples: int, width: int, height: int) -> Fou
 
     with FakeTensorMode(allow_non_fake_inputs=True), patch.object(resizing, "weights", kept):
         regions, colours = drawn(of, samples, width, height, CUDA)
-        way = ByOperations(of, CUDA)
+        way = TorchTransforms(of, CUDA)
         with Operations() as seen:
             moved = moved_by(lambda: way(view, regions, colours))
     return sum(moved.values()) / samples, seen.launches / samples, seen.waits / samples
@@ -124,7 +124,7 @@ class Noted:
 
 @contextmanager
 def kernels_noted(regions: Sequence[Region]) -> Iterator[list[int]]:
-    """Gives a list of the bytes that each kernel moves."""
+    """Returns a list of the bytes that each kernel moves."""
 
     def of(*tensors: torch.Tensor) -> int:
         return sum(t.numel() * t.element_size() for t in tensors)
@@ -167,7 +167,7 @@ def of_kernels(of: ClipSampler, samples: int, width: int, height: int) -> Found:
     """
     (view,) = of.views
     regions, colours = drawn(of, samples, width, height, CPU)
-    way, uploads = ByKernels(of, CPU), list[np.ndarray]()
+    way, uploads = TritonTransforms(of, CPU), list[np.ndarray]()
     to_device = way._there
 
     def upload(table: np.ndarray) -> torch.Tensor:

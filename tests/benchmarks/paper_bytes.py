@@ -73,7 +73,7 @@ def network(name: str) -> nn.Module:
 
 
 def without_values(whole: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """Gives a network whose tensors have shapes alone."""
+    """Returns a network whose tensors have shapes alone."""
     for module in whole.modules():
         for name, p in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(mode.from_tensor(p.detach())))
@@ -96,7 +96,7 @@ def step(query: Callable[[Tensor], Tensor], key: Callable[[Tensor], Tensor], x: 
 
 
 def by_operations(name: str, *shape: int) -> Counter[str]:
-    """Gives bytes by kind of operation."""
+    """Returns bytes by kind of operation."""
     mode = FakeTensorMode()
     query, key = (without_values(network(name), mode) for _ in "qk")
     with mode, bf16_as_on_cuda():
@@ -104,7 +104,7 @@ def by_operations(name: str, *shape: int) -> Counter[str]:
 
 
 def normalised(name: str, *shape: int) -> int:
-    """Gives the bytes of all maps that go through BatchNorm and then ReLU, together."""
+    """Returns the bytes of all maps that go through BatchNorm and then ReLU, together."""
     found: list[int] = []
 
     def note(norm: nn.Module, given: tuple[Tensor], made: Tensor) -> None:
@@ -124,7 +124,7 @@ def normalised(name: str, *shape: int) -> int:
 
 
 def compiled(name: str, *shape: int) -> tuple[Counter[str], int]:
-    """Gives bytes by kind of kernel, and the number of kernels."""
+    """Returns bytes by kind of kernel, and the number of kernels."""
     moved: Counter[str] = Counter()
     kernels: list[str] = []
 
@@ -166,7 +166,7 @@ def kernels_of(
     is_inference: bool = False,
     **told: Any,
 ) -> Iterator[tuple[str, int]]:
-    """Gives what each kernel does that a graph becomes on CUDA, and the bytes it moves."""
+    """Returns what each kernel does that a graph becomes on CUDA, and the bytes it moves."""
     for node in graph.graph.nodes:
         if node.kwargs.get("device") == torch.device("cpu"):
             node.kwargs = dict(node.kwargs, device=CUDA)
@@ -205,7 +205,7 @@ def _kind_of(node: Any) -> str:
 
 
 def nothing_computed(graph: torch.fx.GraphModule) -> Callable[[list[Any]], list[Any]]:
-    """Gives a stand-in for a graph whose results have its shapes and no values."""
+    """Returns a stand-in for a graph whose results have its shapes and no values."""
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     made = [one.meta["val"] if isinstance(one, torch.fx.Node) else one for one in output.args[0]]
 
@@ -226,7 +226,7 @@ def nothing_computed(graph: torch.fx.GraphModule) -> Callable[[list[Any]], list[
 
 
 def markdown(name: str, samples: int, frames: int, size: int) -> str:
-    """Gives a table of both ways."""
+    """Returns a table of both ways."""
     shape = (samples, frames, size)
     single, maps = by_operations(name, *shape), normalised(name, *shape)
     whole, kernels = compiled(name, *shape)

@@ -57,7 +57,7 @@ def load(checkout: Path, name: str) -> ModuleType:
 
 
 def augmentation(checkout: Path, frames: int, size: int) -> Callable[[list[Any]], list[Any]]:
-    """Gives its training augmentation: both clips' frames (PIL) → as many tensors."""
+    """Returns its training augmentation: both clips' frames (PIL) → as many tensors."""
     with redirect_stdout(StringIO()):
         return load(checkout, "main_nce").get_transform(
             "train", Namespace(img_dim=size, seq_len=frames)
@@ -84,7 +84,7 @@ def seconds_per_step(
     warm: int,
     seconds: float,
 ) -> float:
-    """Gives the time of a step of its S3D in its own training loop, its queues full.
+    """Returns the time of a step of its S3D in its own training loop, its queues full.
 
     Nothing is loaded: the loop gets one batch of noise again and again, in pinned memory.
 
@@ -128,7 +128,7 @@ def seconds_per_step(
 def _topk_accuracy(
     output: torch.Tensor, target: torch.Tensor, topk: Sequence[int]
 ) -> list[torch.Tensor]:
-    """Gives what its function of that name gives, in which newer torch refuses a view."""
+    """Returns what its function of that name gives, in which newer torch refuses a view."""
     right = target == output.topk(max(topk)).indices.T
     return [right[:k].float().sum() / len(target) for k in topk]
 

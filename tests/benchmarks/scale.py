@@ -30,8 +30,8 @@ import torch
 from vidssl.base.files import file_digest
 from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
-from vidssl.engine.loop import Place, fit
-from vidssl.methods import OBJECTIVES
+from vidssl.engine.loop import RuntimeConfig, fit
+from vidssl.methods import METHODS
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import pretrain
 from vidssl.training.training_run import new_encoder
@@ -43,7 +43,7 @@ SETTINGS = (("frames", 4), ("size", 16), ("batch_size", 32), ("epochs", 1), ("qu
 
 
 def blobs(seed: int, frames: int) -> list[bytes]:
-    """Gives one video's frames."""
+    """Returns one video's frames."""
     draw = np.random.default_rng(seed)
     pictures = draw.integers(0, 256, (frames, HEIGHT, WIDTH, 3), np.uint8)
     return [cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
@@ -85,7 +85,7 @@ def annotate(workspace: Workspace, pack: Artifact, ids: Sequence[str]) -> None:
 
 
 def resident() -> float:
-    """Gives the memory this process holds, in MB, with freed memory given back."""
+    """Returns the memory this process holds, in MB, with freed memory given back."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -93,7 +93,7 @@ def resident() -> float:
 
 
 def memory(videos: int, folder: Path) -> tuple[float, float, float, int]:
-    """Gives MB: of the plan, grown while loading, grown while training; and steps of each."""
+    """Returns MB: of the plan, grown while loading, grown while training; and steps of each."""
     workspace = make_workspace(folder, videos, 12)
     before = resident()
     plan = pretrain.plan(workspace, options())
@@ -108,7 +108,7 @@ def memory(videos: int, folder: Path) -> tuple[float, float, float, int]:
 
     first = run(0, 10)
     loaded = run(10, steps) - first
-    objective = plan.make_objective()
+    method = plan.make_method()
     few = replace(plan.recipe.train, epochs=1)
     trained: list[float] = []
 
@@ -121,7 +121,7 @@ def memory(videos: int, folder: Path) -> tuple[float, float, float, int]:
     batches = SimpleNamespace(steps_per_epoch=steps, steps=watched)
     out = folder / "run"
     out.mkdir()
-    fit(objective, batches, few, Place(torch.device("cpu"), save_every=1e9), out)
+    fit(method, batches, few, RuntimeConfig(torch.device("cpu"), save_every=1e9), out)
     return planned, loaded, trained[1] - trained[0], steps
 
 
@@ -147,7 +147,7 @@ def timed(what: str, into: dict[str, tuple[float, float]]) -> Iterator[None]:
 
 
 def start(videos: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """Gives seconds (of the CPU, of the clock) of each step until training has begun."""
+    """Returns seconds (of the CPU, of the clock) of each step until training has begun."""
     make_workspace(folder, videos, 2)
     took: dict[str, tuple[float, float]] = {}
     with timed("plan: index, labels, split", took):
@@ -155,7 +155,7 @@ def start(videos: int, folder: Path) -> dict[str, tuple[float, float]]:
     with timed("identity of the run", took):
         plan.identity()
     with timed("network", took):
-        kind = OBJECTIVES[plan.recipe.method]
+        kind = METHODS[plan.recipe.method]
         kind.build(plan.recipe.config, {"rgb": new_encoder(plan.recipe, "rgb")}, 0)
     with timed("loader", took):
         loader = make_loader(plan)

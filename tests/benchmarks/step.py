@@ -26,7 +26,7 @@ from vidssl.backbones import BACKBONES
 from vidssl.engine.larc import LARC
 from vidssl.engine.loop import Meter
 from vidssl.methods import StepOutput
-from vidssl.methods.modules.momentum_encoder import move_towards
+from vidssl.methods.modules.momentum_encoder import update_momentum
 
 Way = tuple[str, Callable[[], object]]
 METRICS = ("top1", "queue_fill", "knn", "purity", "positives")  # CoCLR's
@@ -74,7 +74,7 @@ def figures_each(sums: dict[str, float], outputs: Sequence[StepOutput]) -> None:
 
 
 def rows(backbone: str, device: torch.device) -> dict[str, list[Way]]:
-    """Gives {what: ways to do it, the slow one first}."""
+    """Returns {what: ways to do it, the slow one first}."""
     query, key = network(backbone, device), network(backbone, device)
     output = StepOutput(
         torch.rand((), device=device), {name: torch.rand((), device=device) for name in METRICS}
@@ -84,7 +84,7 @@ def rows(backbone: str, device: torch.device) -> dict[str, list[Way]]:
         "moving the key encoder": [
             ("tensor by tensor", lambda: move_each(key, query, 0.999)),
             ("lerp of all at once", lambda: move_by_lerp(key, query, 0.999)),
-            ("all at once: vidssl", lambda: move_towards(key, query, 0.999)),
+            ("all at once: vidssl", lambda: update_momentum(key, query, 0.999)),
         ],
         "Adam": [adam(backbone, device, way) for way in ("each", "foreach", "fused")],
         "SGD with momentum": [sgd(backbone, device, way) for way in ("each", "foreach", "fused")],
@@ -154,17 +154,17 @@ def waits(work: Callable[[], object]) -> int:
 
 
 def milliseconds(ways: Sequence[Way], rounds: int, device: torch.device) -> list[float]:
-    """Gives the median time of each way, all of them measured in turn."""
+    """Returns the median time of each way, all of them measured in turn."""
     cuda = device.type == "cuda"
-    clock = time.perf_counter if cuda else time.process_time
+    step_state = time.perf_counter if cuda else time.process_time
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(rounds + 2):
         for found, (_, work) in zip(times, ways, strict=True):
-            begin = clock()
+            begin = step_state()
             work()
             if cuda:
                 torch.cuda.synchronize()
-            found.append(1000 * (clock() - begin))
+            found.append(1000 * (step_state() - begin))
     return [median(found[2:]) for found in times]
 
 

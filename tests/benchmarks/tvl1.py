@@ -68,14 +68,14 @@ class Row:
 
 
 def methods() -> dict[str, Callable[[], Estimate]]:
-    """Gives what is compared; each is started anew for each pair, as for each video."""
+    """Returns what is compared; each is started anew for each pair, as for each video."""
     named = [(name, preset) for name in ("tvl1", "tvl1-opencv") for preset in TVL1_PRESETS]
     named += [("dis", "medium"), ("farneback", "default")]
     return {f"{name} {preset}": get_flow_method(name, preset).start for name, preset in named}
 
 
 def real_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Gives two consecutive frames from a clip's middle, grey at the working size."""
+    """Returns two consecutive frames from a clip's middle, grey at the working size."""
     middle = int(duration(path) * frame_rate(path) / 2)
     frames = islice(decode(path), max(middle - 1, 0), None)
     before, after = (working_frame(frame, WORKING_SIZE) for frame in islice(frames, 2))
@@ -83,7 +83,7 @@ def real_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def disturbed(picture: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """Gives a picture with a little noise, as OpenCV takes floats: 0 to 1."""
+    """Returns a picture with a little noise, as OpenCV takes floats: 0 to 1."""
     noise = draw.normal(0, NOISE, picture.shape)
     return ((picture + noise) / 255).astype(np.float32)
 

@@ -26,7 +26,7 @@ KINDS = {  # of operations, by what their names hold; the first that fits
 
 
 def kind_of(operation: str) -> str:
-    """Gives what an operation does, one of :data:`KINDS` or "other"."""
+    """Returns what an operation does, one of :data:`KINDS` or "other"."""
     name = operation.lower()
     return next((kind for kind, parts in KINDS.items() if any(p in name for p in parts)), "other")
 
@@ -55,21 +55,21 @@ class MovedBytes(TorchDispatchMode):
 
 
 def _read_again(operation: str, args: tuple[Any, ...]) -> list[Tensor]:
-    """Gives the maps that BatchNorm reads a second time; none where it has its statistics."""
+    """Returns the maps that BatchNorm reads a second time; none where it has its statistics."""
     if "batch_norm" not in operation or any(told is False for told in args):
         return []
     return [t for t in args if isinstance(t, Tensor) and t.dim() > 2]
 
 
 def moved_by(work: Callable[[], object]) -> Counter[str]:
-    """Gives the bytes that `work` moves, by kind of operation."""
+    """Returns the bytes that `work` moves, by kind of operation."""
     with MovedBytes() as seen:
         work()
     return seen.by_kind
 
 
 def bandwidth(device: torch.device, size: int = 2**30, rounds: int = 20) -> float:
-    """Gives the bytes a second that the device reads and writes when it copies."""
+    """Returns the bytes a second that the device reads and writes when it copies."""
     source = torch.empty(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     for count in (2, rounds):  # the first are to warm up

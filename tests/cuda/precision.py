@@ -35,7 +35,7 @@ PRECISIONS = ("float32", "bf16")
 def curves(
     workspace: Workspace, settings: dict[str, Any], device: str, seeds: int, threads: int | None
 ) -> dict[str, list[list[float]]]:
-    """Gives {precision: for each seed the mean loss of each part of training}."""
+    """Returns {precision: for each seed the mean loss of each part of training}."""
     found: dict[str, list[list[float]]] = {}
     for precision in PRECISIONS:
         found[precision] = []
@@ -52,14 +52,14 @@ def curves(
 
 
 def parts(losses: Sequence[float]) -> list[float]:
-    """Gives the mean of each of equally long parts."""
+    """Returns the mean of each of equally long parts."""
     count = min(PARTS, len(losses))
     edges = [round(i * len(losses) / count) for i in range(count + 1)]
     return [mean(losses[a:b]) for a, b in pairwise(edges)]
 
 
 def differences(found: dict[str, list[list[float]]]) -> dict[str, list[float]]:
-    """Gives, for each part, mean absolute differences between precisions and between seeds.
+    """Returns, for each part, mean absolute differences between precisions and between seeds.
 
     Seeds are compared with the next one (the last with the first), within each precision.
     """
@@ -76,12 +76,12 @@ def differences(found: dict[str, list[list[float]]]) -> dict[str, list[float]]:
 def _paired(
     one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]
 ) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Gives, part by part, the values of all runs in `one` and in `other`."""
+    """Returns, part by part, the values of all runs in `one` and in `other`."""
     return list(zip(zip(*one, strict=True), zip(*other, strict=True), strict=True))
 
 
 def markdown(found: dict[str, list[list[float]]]) -> str:
-    """Gives the curves and their differences as a table."""
+    """Returns the curves and their differences as a table."""
     apart = differences(found)
     runs = [f"{precision}, seed {n}" for precision, all in found.items() for n in range(len(all))]
     lines = [f"| part | {' | '.join(runs)} | precisions apart | seeds apart |"]

@@ -65,7 +65,7 @@ def make_pack(
 def render_video(
     number: int, views: dict[str, dict[str, Any]], length: int
 ) -> tuple[VideoRecord, dict[str, list[bytes]]]:
-    """Gives one clip's record and the encoded frames of both views."""
+    """Returns one clip's record and the encoded frames of both views."""
     cv2.setNumThreads(0)
     stored = views["rgb"]["stored_size"]
     width, height = stored * 4 // 3, stored
@@ -81,7 +81,7 @@ def render_video(
 
 
 def dis_flow(frames_THWC: np.ndarray) -> list[np.ndarray]:
-    """Gives DIS flow between consecutive frames, float32 [H, W, 2] each."""
+    """Returns DIS flow between consecutive frames, float32 [H, W, 2] each."""
     # Not vidssl.optical_flow.algorithms: that reads video files and wants PyAV.
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_THWC]

@@ -43,7 +43,7 @@ from rendered import make_pack
 
 from vidssl.clips.decoders import FromEncoded, FromRegions
 from vidssl.clips.gpu.gpu_batches import OnDevice
-from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.synthetic import MOTIONS
 from vidssl.engine.log import read_log
@@ -104,7 +104,7 @@ def measured(name: str, cuda: bool, work: Callable[[], Result]) -> Measured:
 
 
 def speed_of(folder: Path) -> tuple[float, float]:
-    """Gives samples per second and data wait of a training, without its first epoch."""
+    """Returns samples per second and data wait of a training, without its first epoch."""
     rows = read_log(folder)
     warm = [row for row in rows if int(row["epoch"] or 0) > 1] or rows
     # Rows are means over their steps; the median is not thrown off by one slow row.
@@ -158,7 +158,7 @@ def device_operations(plan: TrainingPlan, device: str) -> tuple[None, dict[str, 
         for name, kind in makers.items():
             maker = kind(loader(plan, ("rgb",), "cpu", 1).sampler, torch.device(device))
             if name.endswith("operations"):
-                maker.way = ByOperations(maker.sampler, maker.device)
+                maker.way = TorchTransforms(maker.sampler, maker.device)
             rows = np.arange(count)
             pending = maker.begin(pool, 0, rows, rows)
             for work in pending.work:
@@ -279,7 +279,7 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
 def curves_of(
     workspace: Workspace, arguments: argparse.Namespace, budget: Budget
 ) -> dict[str, list[list[float]]] | None:
-    """Gives loss curves in both precisions, on half the frames; None without time, or on a CPU.
+    """Returns loss curves in both precisions, on half the frames; None without time, or on a CPU.
 
     (There bf16 is not what is asked about, and torch's kernels of it are not sound.)
     """
@@ -352,7 +352,7 @@ def shown(value: float | str | None) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Gives the results as a table."""
+    """Returns the results as a table."""
     where = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     rows = [
         "| work | seconds | samples/s | data wait | peak GiB | |",

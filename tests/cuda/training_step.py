@@ -33,9 +33,9 @@ from moved_bytes import bandwidth, kind_of, moved_by
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips.sampler import ClipBatch
-from vidssl.engine.loop import Place, prepare, train_step
+from vidssl.engine.loop import RuntimeConfig, prepare, train_step
 from vidssl.engine.optimizers import TrainSpec
-from vidssl.methods import OBJECTIVES, Clock, Objective
+from vidssl.methods import METHODS, Method, StepState
 from vidssl.recipes.recipe import load_recipe
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
@@ -123,29 +123,29 @@ class Bench:
         torch.manual_seed(0)
         views = ("rgb",) if self.method == "infonce" else ("rgb", "flow")
         self.channels = {"rgb": 3, "flow": 2}
-        kind = OBJECTIVES[self.method]
+        kind = METHODS[self.method]
         encoders = {
             v: Encoder(EncoderSpec(v, self.backbone, self.channels[v], self.frames, 1, self.size))
             for v in views
         }
-        self.objective: Objective = kind.build(kind.Config(), encoders, 0)
-        self.objective.fill()
+        self.method: Method = kind.build(kind.Config(), encoders, 0)
+        self.method.assume_queue_full()
         self.spec = TrainSpec()
         way = self.way
-        place = Place(self.device, way.half, compile=way.compile, recompute=way.recompute)
+        runtime = RuntimeConfig(self.device, way.half, compile=way.compile, recompute=way.recompute)
         torch.backends.cudnn.benchmark = self.way.search
-        self.optimizer = prepare(self.objective, self.spec, place)
+        self.optimizer = prepare(self.method, self.spec, runtime)
         last = torch.channels_last_3d if self.way.channels_last else torch.contiguous_format
-        self.objective.to(memory_format=last)  # type: ignore[call-overload]
+        self.method.to(memory_format=last)  # type: ignore[call-overload]
         self.steps = 0
 
     def batch(self, samples: int) -> ClipBatch:
-        """Gives a batch of noise on the device, in the layout of the loader or the plain one."""
+        """Returns a batch of noise on the device, in the layout of the loader or the plain one."""
         t, s = self.frames, self.size
         clips = {}
-        for view in self.objective.needs.views:
+        for view in self.method.batch_spec.views:
             c = self.channels[view]
-            n = 1 if view in self.objective.needs.last_only else 2
+            n = 1 if view in self.method.batch_spec.last_only else 2
             if self.way.channels_last:
                 x = torch.randn(samples, n, t, s, s, c, device=self.device)
                 clips[view] = x.permute(0, 1, 5, 2, 3, 4)
@@ -156,8 +156,8 @@ class Bench:
 
     def step(self, batch: ClipBatch) -> None:
         """Does one step of training."""
-        clock = Clock(0, 0, self.steps, 10**6)
-        train_step(self.objective, self.objective, self.optimizer, [batch], clock)
+        step_state = StepState(0, 0, self.steps, 10**6)
+        train_step(self.method, self.method, self.optimizer, [batch], step_state)
         self.steps += 1
 
 
@@ -255,7 +255,7 @@ def published(method: str, arguments: argparse.Namespace, budget: Budget) -> Ste
 def largest_batches(
     arguments: argparse.Namespace, budget: Budget
 ) -> dict[str, dict[str, int | None]]:
-    """Gives {method: {way: samples}}: the largest batch, a multiple of 8, that trains."""
+    """Returns {method: {way: samples}}: the largest batch, a multiple of 8, that trains."""
     found: dict[str, dict[str, int | None]] = {}
     for method in ("infonce", "coclr"):
         found[method] = {}
@@ -340,7 +340,7 @@ def bound(
 
 
 def profiled(bench: Bench, batch: ClipBatch) -> Counter[str]:
-    """Gives microseconds of the device in two steps, by kind of operation."""
+    """Returns microseconds of the device in two steps, by kind of operation."""
     cuda = bench.device.type == "cuda"
     kinds = [torch.profiler.ProfilerActivity.CPU]
     kinds += [torch.profiler.ProfilerActivity.CUDA] if cuda else []
@@ -360,7 +360,7 @@ def profiled(bench: Bench, batch: ClipBatch) -> Counter[str]:
 
 
 def hours(measured: Sequence[Step]) -> list[dict[str, Any]]:
-    """Gives GPU hours of the recipes by every way's samples/s; None where that is not known."""
+    """Returns GPU hours of the recipes by every way's samples/s; None where that is not known."""
     rows = []
     for name, method, videos, runs in RECIPES:
         epochs = load_recipe(name, method, "rgb", ()).train.epochs
@@ -388,7 +388,7 @@ def step_row(one: Step) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Gives all results as tables."""
+    """Returns all results as tables."""
     lines = ["| method | way | samples/s | ms a step | ms to launch it | peak GiB | |"]
     lines += ["|---|---|---|---|---|---|---|"]
     lines += [step_row(Step(**one)) for one in results["steps"]]
@@ -420,7 +420,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def against_published(measured: Sequence[Step]) -> dict[str, float | None]:
-    """Gives, for each method, the fastest of ours over the published code's samples/s."""
+    """Returns, for each method, the fastest of ours over the published code's samples/s."""
     found: dict[str, float | None] = {}
     for method in ("infonce", "coclr"):
         speeds = {s.way: s.samples_per_second for s in measured if s.method == method}

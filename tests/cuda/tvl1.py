@@ -78,12 +78,12 @@ class Rate:
 
 
 def decoded(clips: int, frames: int, size: tuple[int, int]) -> list[np.ndarray]:
-    """Gives clips as a decoder would, uint8 RGB [T, H, W, 3]; size is (width, height)."""
+    """Returns clips as a decoder would, uint8 RGB [T, H, W, 3]; size is (width, height)."""
     return [render(motion, n, frames, size) for n, motion in zip(range(clips), cycle(MOTIONS))]
 
 
 def grey_pairs(clips: Sequence[np.ndarray], count: int) -> Iterator[FramePair]:
-    """Gives so many pairs of consecutive frames, clip after clip, over and over."""
+    """Returns so many pairs of consecutive frames, clip after clip, over and over."""
     number = 0
     for clip in cycle(clips):
         for before, after in pairwise(working_frame(frame, None) for frame in clip):
@@ -94,7 +94,7 @@ def grey_pairs(clips: Sequence[np.ndarray], count: int) -> Iterator[FramePair]:
 
 
 def encoded(flow: np.ndarray, stored: int | None) -> bytes:
-    """Gives what extract-flow stores of a flow."""
+    """Returns what extract-flow stores of a flow."""
     size = short_side(flow.shape[1], flow.shape[0], stored)
     if flow.shape[1::-1] != size:
         flow = cv2.resize(flow, size, interpolation=cv2.INTER_AREA)
@@ -120,7 +120,7 @@ def run(
 
 
 def copy_bandwidth(device: torch.device, repeats: int = 20) -> float:
-    """Gives the bytes a second that a plain copy reads and writes on the device."""
+    """Returns the bytes a second that a plain copy reads and writes on the device."""
     size = 2**30 if device.type == "cuda" else 2**22
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -139,7 +139,7 @@ def wait(device: torch.device) -> None:
 
 
 def on_one_core(clips: Sequence[np.ndarray], preset: str, count: int) -> dict[str, float]:
-    """Gives the pairs a second of one CPU core: by OpenCV, where it has TV-L1, and by PyTorch."""
+    """Returns the pairs a second of one CPU core: by OpenCV, where it has TV-L1, and by PyTorch."""
     names = {"PyTorch": "tvl1"}
     if hasattr(cv2, "optflow"):
         names["OpenCV"] = "tvl1-opencv"
@@ -161,7 +161,7 @@ def on_one_core(clips: Sequence[np.ndarray], preset: str, count: int) -> dict[st
 def breakdown(
     method: Any, clips: Sequence[np.ndarray], count: int, device: torch.device
 ) -> tuple[Rate, dict[str, float]]:
-    """Gives the seconds that each kernel and copy took on the device, the longest first."""
+    """Returns the seconds that each kernel and copy took on the device, the longest first."""
     cuda = device.type == "cuda"
     activity = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[activity]) as profile:
@@ -214,7 +214,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_method(arguments: argparse.Namespace, device: torch.device) -> Any:
-    """Gives the kernels, or plain PyTorch where they cannot run."""
+    """Returns the kernels, or plain PyTorch where they cannot run."""
     parameters = Parameters.of(TVL1_PRESETS[arguments.preset])
     if arguments.plain or (device.type != "cuda" and not os.environ.get("TRITON_INTERPRET")):
         return TorchTVL1(parameters, device)
@@ -234,7 +234,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Gives the results as tables."""
+    """Returns the results as tables."""
     lines = [", ".join(f"{name} {value}" for name, value in results["machine"].items()), ""]
     lines += ["| | | |", "|---|---|---|"]
     parts = {part: results[part] for part in ("frames to bytes", "frames to flow", "roofline")}

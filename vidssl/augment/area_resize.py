@@ -36,7 +36,7 @@ class Shares:
     begin: Tensor
 
     def sum_rows(self, rows: Tensor) -> Tensor:
-        """Gives the weighted sums of rows: float32 [old, ·] → [S, ·]."""
+        """Returns the weighted sums of rows: float32 [old, ·] → [S, ·]."""
         summed, *_ = torch.embedding_bag(
             rows, self.old, self.begin, False, SUM, False, self.weight, False
         )
@@ -45,7 +45,7 @@ class Shares:
 
 @lru_cache(maxsize=4096)
 def shares(old: int, new: int) -> Shares:
-    """Gives the shares when `old` pixels become `new` ones, at most as many."""
+    """Returns the shares when `old` pixels become `new` ones, at most as many."""
     edges = np.arange(new + 1) * (old / new)
     first = np.floor(edges[:-1] + 1e-9).astype(int)
     last = np.minimum(np.ceil(edges[1:] - 1e-9).astype(int), old)

@@ -57,7 +57,9 @@ def apply_colour(
 
 
 def _frames(x_MCTHW: Tensor) -> Tensor:
-    """Gives every frame as a clip of its own [M·T, C, 1, H, W]: of a single clip, a view of it."""
+    """Returns every frame as a clip of its own [M·T, C, 1, H, W]: of a single clip, a view of
+    it.
+    """
     return x_MCTHW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
 
 
@@ -104,7 +106,7 @@ def _per_clip(number: Tensor | float) -> Any:
 
 
 def luminance(x_MCTHW: Tensor) -> Tensor:
-    """Gives the grey value [M, 1, T, H, W]."""
+    """Returns the grey value [M, 1, T, H, W]."""
     red, green, blue = x_MCTHW.unbind(1)
     weighted = GREY_WEIGHTS[0] * red + GREY_WEIGHTS[1] * green + GREY_WEIGHTS[2] * blue
     return weighted.unsqueeze(1)
@@ -164,7 +166,7 @@ def gaussian_blur(x_MCTHW: Tensor, sigma: Tensor | float, reach: int) -> Tensor:
 
 
 def box_radius(sigma: float) -> float:
-    """Gives the radius of the box filter that, applied three times, is PIL's Gaussian of `sigma`.
+    """Returns the radius of the box filter that, applied three times, is PIL's Gaussian of `sigma`.
 
     Its fraction is the weight of the two outermost pixels; three such boxes have the Gaussian's
     variance (Gwosdek et al. 2011, extended box filtering).
@@ -229,7 +231,7 @@ def filter_by_planes(x_MCTHW: Tensor, taps_MK: Tensor, border: str, passes: int)
 
 
 def replicate_channel(x_MCTHW: Tensor, channel: Tensor | int) -> Tensor:
-    """Gives all three channels the values of the clip's chosen one."""
+    """Returns all three channels the values of the clip's chosen one."""
     clips = torch.arange(len(x_MCTHW), device=x_MCTHW.device)
     return x_MCTHW.copy_(x_MCTHW[clips, channel].unsqueeze(1).expand_as(x_MCTHW))
 

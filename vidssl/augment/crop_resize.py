@@ -24,7 +24,7 @@ Frames = Sequence[np.ndarray]  # uint8 [H, W, C] each, or [T, H, W, C] in one
 def crop_resize(
     frames: Frames, box: Box, size: int, resize: str = "area", into: np.ndarray | None = None
 ) -> np.ndarray:
-    """Gives the box of every frame as a square: T of uint8 [H, W, C] → [T, size, size, C].
+    """Returns the box of every frame as a square: T of uint8 [H, W, C] → [T, size, size, C].
 
     Args:
         resize: "area" averages over area when shrinking, which does not alias, and is bilinear
@@ -39,13 +39,13 @@ def crop_resize(
 
 
 def cut(frames: Frames, box: Box) -> list[np.ndarray]:
-    """Gives the box of every frame: views of the frames."""
+    """Returns the box of every frame: views of the frames."""
     part = within(box, *frames[0].shape[:2])
     return [frame[part] for frame in frames]
 
 
 def within(box: Box, height: int, width: int) -> tuple[slice, slice]:
-    """Gives the rows and columns of a frame that a box covers: whole pixels, at least one."""
+    """Returns the rows and columns of a frame that a box covers: whole pixels, at least one."""
     rows, columns = (_pixels(box.top, box.height, height), _pixels(box.left, box.width, width))
     return slice(*rows), slice(*columns)
 
@@ -77,7 +77,7 @@ def _frame_by_frame(frames: Frames, into_TSSC: np.ndarray, method: int) -> None:
 
 
 def as_pil(mode: str) -> Resize:
-    """Gives a resizing that differs from PIL's by rounding alone."""
+    """Returns a resizing that differs from PIL's by rounding alone."""
 
     def resize(frames: Frames, into_TSSC: np.ndarray) -> None:
         in_pairs = frames[0].shape[2] == 2
@@ -94,7 +94,8 @@ def as_pil(mode: str) -> Resize:
 
 
 def _paired(frames: Frames) -> np.ndarray:
-    """Gives frames of two channels two at a time, as one of four: T of [H, W, 2] → [T/2, H, W, 4].
+    """Returns frames of two channels two at a time, as one of four: T of [H, W, 2] → [T/2, H, W,
+    4].
 
     torch is quick with three and four channels; with two it takes three times as long.
     """

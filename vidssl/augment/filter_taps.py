@@ -23,7 +23,8 @@ Taps = tuple[np.ndarray, np.ndarray]  # the first old pixel of each new one, and
 
 @lru_cache(maxsize=4096)
 def of_resizing(kind: str, old: int, new: int) -> Taps:
-    """Gives what each new pixel takes of old ones; as of :func:`vidssl.augment.resize_weights.weights`.
+    """Returns what each new pixel takes of old ones; as of
+    :func:`vidssl.augment.resize_weights.weights`.
 
     First is int32 [S], weights are float32 [K, S], and 0 behind the last old pixel.
     """
@@ -38,7 +39,7 @@ def of_resizing(kind: str, old: int, new: int) -> Taps:
 
 
 def of_leaving(old: int, new: int) -> Taps:
-    """Gives what leaves a side as it is, with zeros behind it."""
+    """Returns what leaves a side as it is, with zeros behind it."""
     x = np.arange(new)
     return np.minimum(x, old - 1).astype(np.int32), (x < old).astype(np.float32)[None]
 
@@ -46,7 +47,7 @@ def of_leaving(old: int, new: int) -> Taps:
 def of_blurs(
     sigmas: Sequence[float], spec: AugmentSpec, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gives what the blurs of a policy take: first int32 [G, S], weights float32 [G, K, S].
+    """Returns what the blurs of a policy take: first int32 [G, S], weights float32 [G, K, S].
 
     What a filter does beside a border it does to a small side as well, and in the middle it does
     the same everywhere: of a side of 2 reaches all else follows.
@@ -83,7 +84,7 @@ def _offsets(reach: int) -> Tensor:
 def _of_each_alone(
     small: int, kernel_GK: Tensor, reach: int, passes: int, border: str
 ) -> np.ndarray:
-    """Gives what each new pixel takes of each old one [G, n, n]."""
+    """Returns what each new pixel takes of each old one [G, n, n]."""
     filters = len(kernel_GK)
     x = torch.eye(small)[:, None].expand(-1, filters, -1)
     for _ in range(passes):

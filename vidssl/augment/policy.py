@@ -128,7 +128,7 @@ class AugmentSpec:
             raise UsageError("crop_candidates are of single views: give shared=false as well")
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives what identifies it.
+        """Returns what identifies it.
 
         Facts that are those of `truthful` are left out: they came later than the ranges, and runs
         from before keep their identity.
@@ -143,7 +143,7 @@ _RANGES = tuple(_NAMES[: _NAMES.index("policy")])
 
 
 def presentations() -> tuple[str, ...]:
-    """Gives all names of how a view may be shown."""
+    """Returns all names of how a view may be shown."""
     return (NATIVE, *dict.fromkeys(name for view in VIEWS.values() for name in view.published))
 
 
@@ -254,7 +254,7 @@ POLICIES["cocon-finetune"] = dataclasses.replace(
 
 
 def get_policy(name: str) -> AugmentSpec:
-    """Gives the policy called `name`.
+    """Returns the policy called `name`.
 
     Raises:
         UsageError: there is none; the sentence names the nearest and lists all.

@@ -58,7 +58,7 @@ class ClipDraw:
 
 
 @dataclass(frozen=True)
-class Moments:
+class ClipTimes:
     """Which clips of a video are taken.
 
     Attributes:
@@ -70,14 +70,14 @@ class Moments:
     strong: tuple[bool, ...]
 
 
-def draw_moments(spec: AugmentSpec, draw: np.random.Generator, clips: int) -> Moments:
+def draw_clip_times(spec: AugmentSpec, draw: np.random.Generator, clips: int) -> ClipTimes:
     """Draws whether clips are of one moment, and which of them are strongly changed."""
     if clips == 2 and spec.one_clip > 0 and draw.random() < spec.one_clip:
         first = bool(draw.random() < 0.5)
-        return Moments(True, (first, not first))
+        return ClipTimes(True, (first, not first))
     if spec.strong == 1:
-        return Moments(False, (True,) * clips)
-    return Moments(False, tuple(bool(draw.random() < spec.strong) for _ in range(clips)))
+        return ClipTimes(False, (True,) * clips)
+    return ClipTimes(False, tuple(bool(draw.random() < spec.strong) for _ in range(clips)))
 
 
 def draw_views(
@@ -168,7 +168,7 @@ def _somewhere(draw: np.random.Generator, width: float, height: float) -> Box:
 
 
 def centre_square(aspect: float, share: float = 1.0) -> Box:
-    """Gives the centred square whose side is `share` of the frame's short side."""
+    """Returns the centred square whose side is `share` of the frame's short side."""
     width, height = share * min(1.0, 1 / aspect), share * min(1.0, aspect)
     return Box((1 - width) / 2, (1 - height) / 2, width, height)
 
@@ -190,7 +190,7 @@ def draw_colours(
 
 
 def redraw_gray(spec: AugmentSpec, draw: np.random.Generator, clip: ClipDraw) -> ClipDraw:
-    """Gives what another view shares of a clip's draw: all, but for channels drawn per frame."""
+    """Returns what another view shares of a clip's draw: all, but for channels drawn per frame."""
     if spec.per_frame != "gray-channel":
         return clip
     return replace(clip, colour=_gray_anew(draw, clip.colour))

@@ -1,4 +1,5 @@
-"""Resizing regions of frames where tensors lie: what :mod:`vidssl.augment.crop_resize` does on a host.
+"""Resizing regions of frames where tensors lie: what :mod:`vidssl.augment.crop_resize` does on a
+host.
 
 Every way to resize is a weighted sum of rows and then of columns, with weights that depend on two
 sizes alone. As two matrix products it costs a GPU next to nothing, where it costs a host a third
@@ -42,7 +43,7 @@ def resize_on_device(pixels_CTHW: Tensor, size: int, resize: str = "area") -> Te
 
 
 def kind_of(resize: str, height: int, width: int, size: int) -> str:
-    """Gives which :func:`weights` make a square of a region."""
+    """Returns which :func:`weights` make a square of a region."""
     return "linear" if resize == "area" and min(height, width) < size else resize
 
 
@@ -52,7 +53,7 @@ def _rounded(x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=2048)
 def weights(kind: str, old: int, new: int, device: torch.device) -> Tensor:
-    """Gives what each new pixel of a side takes of each old one: float32 [new, old].
+    """Returns what each new pixel of a side takes of each old one: float32 [new, old].
 
     Args:
         kind: "area" (shrinking), "linear" (as OpenCV's, for growing), or a way of PIL's.

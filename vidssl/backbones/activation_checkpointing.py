@@ -22,7 +22,7 @@ def recompute_activations(backbone: nn.Module) -> None:
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """Gives a network's largest parts that are more than one layer, and no plain sequence."""
+    """Returns a network's largest parts that are more than one layer, and no plain sequence."""
     for part in network.children():
         if type(part) is nn.Sequential:
             yield from blocks(part)

@@ -25,7 +25,7 @@ class ConvGRUCell(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x_BDHW: Tensor, h_BDHW: Tensor) -> Tensor:
-        """Gives the next state [B, D, H, W]."""
+        """Returns the next state [B, D, H, W]."""
         both = torch.cat([x_BDHW, h_BDHW], dim=1)
         u, r = torch.sigmoid(self.update(both)), torch.sigmoid(self.reset(both))
         new = torch.tanh(self.out(torch.cat([x_BDHW, r * h_BDHW], dim=1)))

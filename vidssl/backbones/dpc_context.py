@@ -31,7 +31,7 @@ class Rollout(NamedTuple):
 
 
 def unit_channels(x: Tensor, dim: int) -> Tensor:
-    """Gives x / (‖x‖ + 1e-5) along the channels `dim`: unit length at every place."""
+    """Returns x / (‖x‖ + 1e-5) along the channels `dim`: unit length at every place."""
     return x / (x.norm(dim=dim, keepdim=True) + NORM_EPS)
 
 
@@ -53,7 +53,7 @@ class DenseContext(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def look(self, x_BKDHW: Tensor, drop: Callable[[Tensor], Tensor] = _as_is) -> Tensor:
-        """Gives the state after K blocks [B, D, H, W], from a state of zeros.
+        """Returns the state after K blocks [B, D, H, W], from a state of zeros.
 
         Args:
             drop: dropout of the state, which is carried on; by default none.

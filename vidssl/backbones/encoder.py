@@ -76,7 +76,7 @@ class EncoderSpec:
         return self.blocks * self.frames
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the spec as plain data.
+        """Returns the spec as plain data.
 
         Fields that came later are written only where they say something, so that an older
         encoder keeps its bytes and its digest.
@@ -110,7 +110,7 @@ class Encoder(nn.Module):
         self.spec = replace(self.spec, project=None)
 
     def features(self, x_BCTHW: Tensor) -> Tensor:
-        """Gives the backbone's feature map [B, D, t, h, w].
+        """Returns the backbone's feature map [B, D, t, h, w].
 
         With `half_precision` the backbone alone runs under bf16 autocast: heads, similarities and
         losses stay in float32.
@@ -119,23 +119,23 @@ class Encoder(nn.Module):
             return self.backbone(x_BCTHW)
 
     def pool(self, x_BCTHW: Tensor) -> Tensor:
-        """Gives the feature map's mean over time and space [B, D], in float32."""
+        """Returns the feature map's mean over time and space [B, D], in float32."""
         return self.features(x_BCTHW).float().mean(dim=(2, 3, 4))
 
     def block_maps(self, x_BNCTHW: Tensor) -> Tensor:
-        """Gives every block's feature map, averaged over time [B, N, D, h, w], in float32."""
+        """Returns every block's feature map, averaged over time [B, N, D, h, w], in float32."""
         clips, blocks = x_BNCTHW.shape[:2]
         maps = self.features(x_BNCTHW.flatten(0, 1)).float().mean(dim=2)
         return maps.unflatten(0, (clips, blocks))
 
     def project(self, x_BCTHW: Tensor) -> Tensor:
-        """Gives unit vectors [B, P]."""
+        """Returns unit vectors [B, P]."""
         if self.head is None:
             raise TypeError("this encoder has no projection head")
         return F.normalize(self.head(self.pool(x_BCTHW)).float(), dim=1)
 
     def embed(self, x_BNCTHW: Tensor) -> Tensor:
-        """Gives one window's embedding [B, D]: pooled features, averaged over its N blocks.
+        """Returns one window's embedding [B, D]: pooled features, averaged over its N blocks.
 
         The context has no part in it, so that encoders of all methods are compared alike.
         """

@@ -42,7 +42,7 @@ class PublishedMethod:
         head: whether there is a projection head, rather than a context.
         left_out: beginnings of keys that no encoder needs, and what they are.
         presentations: {view: how it was shown}, where that is not our own way.
-        bequest: {our name: key} of what the method leaves to later runs.
+        extra_state: {our name: key} of what the method leaves to later runs.
     """
 
     backbone: str
@@ -52,7 +52,7 @@ class PublishedMethod:
     head: bool
     left_out: Mapping[str, str]
     presentations: Mapping[str, str]
-    bequest: Mapping[str, str] = field(default_factory=dict)
+    extra_state: Mapping[str, str] = field(default_factory=dict)
 
 
 _MOCO = PublishedMethod(
@@ -84,14 +84,14 @@ _CLASSIFIER = {
     "final_fc.1.": "classifier",
     "agg.": "context of a classifier, which foretells nothing",
 }
-METHODS: dict[str, PublishedMethod] = {
+PUBLISHED_METHODS: dict[str, PublishedMethod] = {
     "infonce": _MOCO,
     "ubernce": _MOCO,
     "coclr": _MOCO,
     "vicc": replace(
         _MOCO,
         left_out={"second.": "frozen partner of the other stream"},
-        bequest={"prototypes": "prototypes.weight"},
+        extra_state={"prototypes": "prototypes.weight"},
     ),
     "dpc": _DENSE,
     "cocon": _DENSE,
@@ -115,17 +115,18 @@ class Imported:
 
 
 def get_method(name: str) -> PublishedMethod:
-    """Gives how a published method lays out its files, whatever the case of its name.
+    """Returns how a published method lays out its files, whatever the case of its name.
 
     Raises:
         UsageError: none of these files can be read.
     """
-    if name.lower() not in METHODS:
+    if name.lower() not in PUBLISHED_METHODS:
         raise UsageError(
-            f"there are no published files of {name}{nearest_name(name.lower(), METHODS)}; "
-            f"known are those of {', '.join(METHODS)}"
+            f"there are no published files of {name}"
+            f"{nearest_name(name.lower(), PUBLISHED_METHODS)}; "
+            f"known are those of {', '.join(PUBLISHED_METHODS)}"
         )
-    return METHODS[name.lower()]
+    return PUBLISHED_METHODS[name.lower()]
 
 
 def is_classifier(state: Mapping[str, Tensor]) -> bool:
@@ -190,7 +191,7 @@ def read_published(path: Path) -> dict[str, Any]:
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    """Gives the sentence for a file that torch.load refused."""
+    """Returns the sentence for a file that torch.load refused."""
     said = str(error).splitlines() or ["no reason given"]
     for line in said:
         if "GLOBAL" in line:
@@ -215,7 +216,7 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
         layout = replace(layout, head=False, left_out=_CLASSIFIER)
     bare = {key.removeprefix("module."): value for key, value in state.items()}
     notes: list[str] = []
-    tensors = {name: bare.pop(key) for name, key in layout.bequest.items() if key in bare}
+    tensors = {name: bare.pop(key) for name, key in layout.extra_state.items() if key in bare}
     for begin, what in layout.left_out.items():
         keys = [key for key in bare if key.startswith(begin)]
         for key in keys:
@@ -239,7 +240,7 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
 
 
 def projection_width(state: Mapping[str, Tensor], method: str) -> int | None:
-    """Gives the width of the file's projection head; None for methods and files without one.
+    """Returns the width of the file's projection head; None for methods and files without one.
 
     Raises:
         VidsslError: there should be one, and there is not.
@@ -265,7 +266,7 @@ _S3D_ALIASES = {
 
 
 def _first_name(key: str) -> str | None:
-    """Gives the first name of a tensor that `key` names a second time; None if it does not."""
+    """Returns the first name of a tensor that `key` names a second time; None if it does not."""
     if match := re.fullmatch(r"(encoder_q\.0\.|backbone\.)(block\d)\.(\d)\.(.*)", key):
         names = _S3D_ALIASES.get(match[2], ())
         at = int(match[3])
@@ -289,7 +290,7 @@ def _without_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], in
 
 
 def _renamed(state: Mapping[str, Tensor], rename: Rename) -> dict[str, tuple[str, Tensor]]:
-    """Gives {our name: (published name, tensor)}."""
+    """Returns {our name: (published name, tensor)}."""
     renamed: dict[str, tuple[str, Tensor]] = {}
     for key, value in state.items():
         name = rename(key)
@@ -359,7 +360,7 @@ _S3D_LAYERS = {
 
 
 def rename_s3d(key: str) -> str:
-    """Gives torchvision's name of a tensor of the published S3D."""
+    """Returns torchvision's name of a tensor of the published S3D."""
     layer, _, rest = key.partition(".")
     if layer not in _S3D_LAYERS:
         return key
@@ -370,7 +371,7 @@ def rename_s3d(key: str) -> str:
 
 
 def rename_r2plus1d(key: str) -> str:
-    """Gives our name of a tensor of ViCC's R(2+1)D."""
+    """Returns our name of a tensor of ViCC's R(2+1)D."""
     parts = {"spatial_conv": "spatial", "temporal_conv": "temporal", "bn": "norm"}
     parts |= {"bn1": "norm1", "bn2": "norm2"}
     parts |= {"downsampleconv": "shortcut.0", "downsamplebn": "shortcut.1"}

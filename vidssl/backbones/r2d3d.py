@@ -129,7 +129,7 @@ class R2D3D(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gives the feature map [B, dim, T/4, H/32, W/32] of clips [B, C, T, H, W], rounded up.
+        """Returns the feature map [B, dim, T/4, H/32, W/32] of clips [B, C, T, H, W], rounded up.
 
         With 50 layers time is halved once, by the stem.
         """

@@ -35,6 +35,6 @@ class S3D(nn.Module):
         self.features = features
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Gives the feature map [B, 1024, T/8, H/32, W/32] of clips [B, C, T, H, W]."""
+        """Returns the feature map [B, 1024, T/8, H/32, W/32] of clips [B, C, T, H, W]."""
         features: torch.Tensor = self.features(x_BCTHW)
         return features

@@ -9,7 +9,7 @@ from vidssl.base.errors import UsageError
 
 
 def choose_device(wanted: str | None) -> str:
-    """Gives "cuda" where there is one, else "cpu", unless the user wants one of them.
+    """Returns "cuda" where there is one, else "cpu", unless the user wants one of them.
 
     Raises:
         UsageError: CUDA is wanted and absent, or the name is unknown.

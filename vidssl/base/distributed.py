@@ -17,7 +17,9 @@ from torch import Tensor
 
 
 def launched() -> int:
-    """Gives how many processes torchrun started, this one included: W, before there is a group."""
+    """Returns how many processes torchrun started, this one included: W, before there is a
+    group.
+    """
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -55,17 +57,17 @@ def leave(code: int = 0) -> None:
 
 
 def world_size() -> int:
-    """Gives W, 1 without a process group."""
+    """Returns W, 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Gives this process's rank, 0 without a process group."""
+    """Returns this process's rank, 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def local_device(kind: str) -> torch.device:
-    """Gives this process's device: torchrun's local rank picks the CUDA device."""
+    """Returns this process's device: torchrun's local rank picks the CUDA device."""
     if kind == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(kind)
@@ -73,7 +75,7 @@ def local_device(kind: str) -> torch.device:
 
 @torch.no_grad()
 def gather(rows_B: Tensor) -> Tensor:
-    """Gives every rank's rows [W·B, …] in rank order, without gradient."""
+    """Returns every rank's rows [W·B, …] in rank order, without gradient."""
     if world_size() == 1:
         return rows_B.detach()
     parts = [torch.empty_like(rows_B) for _ in range(world_size())]
@@ -102,7 +104,7 @@ def gather_with_gradient(rows_B: Tensor) -> Tensor:
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """Gives the sum of `value` over all ranks, without gradient."""
+    """Returns the sum of `value` over all ranks, without gradient."""
     if world_size() > 1:
         value = value.detach().clone()
         dist.all_reduce(value)
@@ -110,7 +112,7 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def max_over_ranks(value: Tensor) -> Tensor:
-    """Gives the elementwise maximum of `value` over all ranks, without gradient."""
+    """Returns the elementwise maximum of `value` over all ranks, without gradient."""
     if world_size() > 1:
         value = value.detach().clone()
         dist.all_reduce(value, dist.ReduceOp.MAX)
@@ -127,7 +129,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def from_rank_zero(value: Any) -> Any:
-    """Gives rank 0's `value` (plain Python data) to every rank."""
+    """Returns rank 0's `value` (plain Python data) to every rank."""
     if world_size() == 1:
         return value
     box = [value]
@@ -136,7 +138,7 @@ def from_rank_zero(value: Any) -> Any:
 
 
 def all_ranks(value: Any) -> list[Any]:
-    """Gives every rank's `value` (plain data and CPU tensors), in rank order, to every rank."""
+    """Returns every rank's `value` (plain data and CPU tensors), in rank order, to every rank."""
     if world_size() == 1:
         return [value]
     box: list[Any] = [None] * world_size()
@@ -165,7 +167,7 @@ def with_shuffled_batch(
 
 
 def _rows_of_ranks(x_B: Tensor, wanted_WB: Tensor) -> Tensor:
-    """Gives the rows that this rank wants of all ranks' x, in its order.
+    """Returns the rows that this rank wants of all ranks' x, in its order.
 
     Each row goes to the one rank that wants it. (Gathering all rows everywhere, as MoCo does, would
     send W times as much; clips are large.)

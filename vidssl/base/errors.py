@@ -45,6 +45,6 @@ def require(name: str, value: object, holds: bool, what: str) -> None:
 
 
 def nearest_name(wrong: str, names: Iterable[str]) -> str:
-    """Gives ``" (did you mean X?)"`` for the closest of `names`, or an empty text."""
+    """Returns ``" (did you mean X?)"`` for the closest of `names`, or an empty text."""
     close = difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""

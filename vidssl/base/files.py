@@ -16,7 +16,7 @@ from vidssl.base.errors import VidsslError
 
 
 def file_digest(path: Path) -> str:
-    """Gives the SHA-256 (hex) of a file's bytes."""
+    """Returns the SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -49,7 +49,7 @@ def file_lock(
 
 
 def _flock(file: IO[str], path: Path, kind: int) -> bool:
-    """Gives whether it has the lock now."""
+    """Returns whether it has the lock now."""
     try:
         fcntl.flock(file, kind)
         return True
@@ -65,7 +65,7 @@ def _flock(file: IO[str], path: Path, kind: int) -> bool:
 
 
 def _flock_soon(file: IO[str], path: Path, kind: int) -> bool:
-    """Gives whether it has the lock before anyone who only looks would have let it go."""
+    """Returns whether it has the lock before anyone who only looks would have let it go."""
     end = time.monotonic() + LOOK_OF_OTHERS
     while not (has := _flock(file, path, kind | fcntl.LOCK_NB)) and time.monotonic() < end:
         time.sleep(LOOK_OF_OTHERS / 10)

@@ -97,12 +97,12 @@ def _one_after_the_other(jobs: Sequence[Job], progress: Progress) -> dict[str, D
 
 
 def _ready(waiting: Sequence[Job], done: Mapping[str, Done]) -> Job | None:
-    """Gives the first job that can begin."""
+    """Returns the first job that can begin."""
     return next((job for job in waiting if done.keys() >= set(job.after)), None)
 
 
 def _idle(pool: list[_Worker], most: int, progress: Progress) -> _Worker | None:
-    """Gives a process that has nothing to do, a new one while there may be more, or None."""
+    """Returns a process that has nothing to do, a new one while there may be more, or None."""
     found = next((worker for worker in pool if worker.job is None), None)
     if found is None and len(pool) < most:
         found = _Worker(progress)
@@ -118,7 +118,7 @@ def _interrupted(stop: StopRequest) -> Interrupted:
 
 @contextmanager
 def _pool(progress: Progress) -> Iterator[list[_Worker]]:
-    """Gives a list for workers. In the end they are asked to save, and waited for."""
+    """Returns a list for workers. In the end they are asked to save, and waited for."""
     pool: list[_Worker] = []
     try:
         yield pool

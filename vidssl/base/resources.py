@@ -13,7 +13,7 @@ OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """Gives the cores this process may use, shared among torchrun's ranks on this machine.
+    """Returns the cores this process may use, shared among torchrun's ranks on this machine.
 
     They are those it may run on, or fewer where a container's quota grants less time than that.
     """
@@ -24,7 +24,7 @@ def cores() -> int:
 
 
 def free_memory() -> int | None:
-    """Gives the bytes of memory that programs may still take; None where that is not told."""
+    """Returns the bytes of memory that programs may still take; None where that is not told."""
     try:
         lines = MEMORY.read_text().splitlines()
     except OSError:  # not Linux
@@ -51,7 +51,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _quota() -> float:
-    """Gives the cores' time that control groups (version 2) grant, infinite where they do not."""
+    """Returns the cores' time that control groups (version 2) grant, infinite where they do not."""
     try:
         lines = OWN_GROUP.read_text().splitlines()
     except OSError:  # not Linux

@@ -22,7 +22,7 @@ KINDS = {
 
 
 def configure(owner: str, config: _Config, settings: Iterable[tuple[str, Any]]) -> _Config:
-    """Gives `config` with some fields set; a value may be a text, read as TOML where it is any.
+    """Returns `config` with some fields set; a value may be a text, read as TOML where it is any.
 
     Args:
         owner: what the fields belong to, for the sentence of an error.
@@ -44,7 +44,7 @@ def configure(owner: str, config: _Config, settings: Iterable[tuple[str, Any]]) 
 
 
 def literal(value: Any) -> Any:
-    """Gives what a text says in TOML, or the text itself; other values are left alone."""
+    """Returns what a text says in TOML, or the text itself; other values are left alone."""
     if not isinstance(value, str):
         return value
     try:
@@ -54,7 +54,7 @@ def literal(value: Any) -> Any:
 
 
 def like(name: str, example: Any, value: Any) -> Any:
-    """Gives `value` in the type of `example`, the field's value so far; None: a whole number.
+    """Returns `value` in the type of `example`, the field's value so far; None: a whole number.
 
     Raises:
         UsageError: it is of another type.
@@ -87,7 +87,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Gives settings within settings one by one, their names joined by dots."""
+    """Returns settings within settings one by one, their names joined by dots."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{before}{name}.")

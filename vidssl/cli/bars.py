@@ -26,7 +26,7 @@ class Bars(Progress):
     _spinner, _count = SpinnerColumn(), MofNCompleteColumn()
 
     def make_tasks_table(self, tasks: Sequence[Task]) -> Table:  # type: ignore[override]
-        """Gives a line per task, in columns, as wide as the console at most."""
+        """Returns a line per task, in columns, as wide as the console at most."""
         if not tasks:  # as at the very beginning, when there is no console yet
             return Table.grid()
         names = [Text(task.description) for task in tasks]
@@ -51,12 +51,12 @@ class Bars(Progress):
 
 
 def _column(texts: Sequence[Text]) -> int:
-    """Gives the characters that a column takes, and the gap before it."""
+    """Returns the characters that a column takes, and the gap before it."""
     return GAP + max((text.cell_len for text in texts), default=0)
 
 
 def _those_that_fit(figures: Sequence[str], room: int) -> Text:
-    """Gives the first of the figures, whole ones, in so many characters."""
+    """Returns the first of the figures, whole ones, in so many characters."""
     shown = list(figures)
     while shown and cell_len(FIGURES_APART.join(shown)) > room:
         shown.pop()

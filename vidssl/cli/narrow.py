@@ -15,7 +15,7 @@ NO_LIMIT = 10_000  # characters
 
 
 def fitted(shown: RenderableType, console: Console) -> RenderableType:
-    """Gives what is shown, with lines instead of every table that the console has no room for."""
+    """Returns what is shown, with lines instead of every table that the console has no room for."""
     if isinstance(shown, Group):
         return Group(*(fitted(part, console) for part in shown.renderables))
     if isinstance(shown, Table) and _width(shown, console) > console.width:
@@ -24,7 +24,7 @@ def fitted(shown: RenderableType, console: Console) -> RenderableType:
 
 
 def _width(table: Table, console: Console) -> int:
-    """Gives the characters that a table needs at least to show all it has."""
+    """Returns the characters that a table needs at least to show all it has."""
     return 1 + sum(BORDERS + _column_width(column, table, console) for column in table.columns)
 
 
@@ -37,7 +37,7 @@ def _column_width(column: Column, table: Table, console: Console) -> int:
 
 
 def _lines(table: Table, console: Console) -> Iterator[Text]:
-    """Gives a table's title and rows as lines, each cell with the head of its column.
+    """Returns a table's title and rows as lines, each cell with the head of its column.
 
     The first of two cells is the other one's head.
     """

@@ -21,7 +21,7 @@ Step = tuple[str, Callable[[], object]]  # a command, and what fails where it wo
 
 
 def after_packing(workspace: Workspace) -> str:
-    """Gives the command that trains on the newest pack; empty without two videos to train on.
+    """Returns the command that trains on the newest pack; empty without two videos to train on.
 
     It looks by itself, so that packing need not wait until PyTorch is imported.
     """
@@ -36,7 +36,7 @@ def after_packing(workspace: Workspace) -> str:
 
 
 def after_training(workspace: Workspace, made: Artifact, **told: str | None) -> str:
-    """Gives the command that goes on from a checkpoint: train its pair, co-train, or evaluate.
+    """Returns the command that goes on from a checkpoint: train its pair, co-train, or evaluate.
 
     Args:
         told: options of the command that made it, such as split, which hold for the next as well.
@@ -64,7 +64,7 @@ def _steps(workspace: Workspace, made: Artifact, told: dict[str, str]) -> Iterat
 
 
 def _newest(workspace: Workspace, stream: str, made: Artifact) -> Artifact | None:
-    """Gives the newest checkpoint of a stream that comes of the same pack."""
+    """Returns the newest checkpoint of a stream that comes of the same pack."""
     from vidssl.workspace.checkpoints import checkpoint_views
 
     pack = made.parents.get("pack")
@@ -95,11 +95,11 @@ def _pretrain(workspace: Workspace, stream: str, told: dict[str, str]) -> Step:
 
 
 def _cotrain(workspace: Workspace, stream: str, newest: Artifact, told: dict[str, str]) -> Step:
-    from vidssl.methods import METHODS
+    from vidssl.methods import METHODS_BY_STAGE
     from vidssl.stages import cotrain
 
     method = newest.recipe.get("method_name")
-    same = method in METHODS["cotrain"]  # ViCC goes on across streams
+    same = method in METHODS_BY_STAGE["cotrain"]  # ViCC goes on across streams
     options = cotrain.CotrainOptions(
         stream=stream,
         method=method if same else None,

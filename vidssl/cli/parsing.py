@@ -9,12 +9,12 @@ from vidssl.base.errors import UsageError
 
 
 def settings_from(texts: list[str] | None, **named: Any) -> tuple[tuple[str, Any], ...]:
-    """Gives (field, value) pairs from `--set FIELD=VALUE` and from options of their own."""
+    """Returns (field, value) pairs from `--set FIELD=VALUE` and from options of their own."""
     return (*only_given(**named).items(), *pairs_from("--set", texts))
 
 
 def pairs_from(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
-    """Gives (name, value) of texts such as `lr=0.01`."""
+    """Returns (name, value) of texts such as `lr=0.01`."""
     pairs = []
     for text in texts or []:
         name, equals, value = text.partition("=")
@@ -26,7 +26,7 @@ def pairs_from(option: str, texts: list[str] | None) -> tuple[tuple[str, str], .
 
 
 def division(shard: str | None, workers: int | None, dask: str | None) -> dict[str, Any]:
-    """Gives the options that say who works on the videos: workers, part, dask."""
+    """Returns the options that say who works on the videos: workers, part, dask."""
     from vidssl.extraction.partition import choose_part
 
     if dask is None:
@@ -38,10 +38,10 @@ def division(shard: str | None, workers: int | None, dask: str | None) -> dict[s
 
 
 def names_in(text: str | None) -> tuple[str, ...]:
-    """Gives the names in a text such as `rgb,flow`."""
+    """Returns the names in a text such as `rgb,flow`."""
     return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def only_given(**values: Any) -> dict[str, Any]:
-    """Gives the values that are not None: what is not said is the stage's own default."""
+    """Returns the values that are not None: what is not said is the stage's own default."""
     return {name: value for name, value in values.items() if value is not None}

@@ -19,14 +19,14 @@ LOOK_EVERY = 1.0  # seconds between two looks at how far the work has come
 
 
 def make_progress(console: Console, quiet: bool) -> Progress:
-    """Gives what fits the console: bars on a terminal, lines elsewhere, nothing when quiet."""
+    """Returns what fits the console: bars on a terminal, lines elsewhere, nothing when quiet."""
     if quiet:
         return SILENT
     return RichProgress(console) if console.is_terminal else PlainProgress(console)
 
 
 def _number(value: float) -> str:
-    """Gives three digits of a number, and all before the point: 0.528, 12.3, 1,010."""
+    """Returns three digits of a number, and all before the point: 0.528, 12.3, 1,010."""
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 

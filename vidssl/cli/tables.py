@@ -29,14 +29,14 @@ if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing mo
 
 
 def percent(share: float | None, error: float | None = None) -> str:
-    """Gives a share as a percentage, with its standard error where there is one."""
+    """Returns a share as a percentage, with its standard error where there is one."""
     if share is None:
         return "–"
     return f"{100 * share:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def classification_tables(title: str, report: ClassificationReport) -> RenderableType:
-    """Gives the head line of a probe or of a finetuned network, and its table per class."""
+    """Returns the head line of a probe or of a finetuned network, and its table per class."""
     shown = Text(f"{title} of {report.checkpoint} ({report.stream}), split {report.split}")
     head = Table(title=shown, title_justify="left")
     if report.streams:
@@ -71,7 +71,7 @@ def _accuracies(row: StreamRow, report: ClassificationReport) -> list[str]:
 
 
 def forecast_table(plan: Mapping[str, Any], forecast: Forecast) -> Table:
-    """Gives what a training run would take."""
+    """Returns what a training run would take."""
     recipe = plan["recipe"]
     table = Table(title=f"plan of {plan['makes']} (nothing was kept)", title_justify="left")
     table.show_header = False
@@ -114,7 +114,7 @@ def _forecast_rows(
 
 
 def gigabytes(number: float) -> str:
-    """Gives bytes in the unit that suits them."""
+    """Returns bytes in the unit that suits them."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -122,7 +122,7 @@ def gigabytes(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Gives a time in the unit that suits it."""
+    """Returns a time in the unit that suits it."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
@@ -130,7 +130,7 @@ def duration(seconds: float) -> str:
 
 
 def flow_diff_tables(found: FlowDiff) -> RenderableType:
-    """Gives end-point errors between two artifacts' flow, and where they are largest."""
+    """Returns end-point errors between two artifacts' flow, and where they are largest."""
     title = f"end-point error, {found.first} against {found.second}"
     errors = Table("pixels of the working size")
     errors.add_column(f"of {found.first}", justify="right")
@@ -151,7 +151,7 @@ def flow_diff_tables(found: FlowDiff) -> RenderableType:
 def recall_table(
     reports: Sequence[RetrievalReport], probes: Sequence[ClassificationReport] = ()
 ) -> Table:
-    """Gives R@k of one or several features.
+    """Returns R@k of one or several features.
 
     Args:
         probes: of the same features, shown beside.
@@ -176,7 +176,7 @@ def recall_table(
 
 
 def baseline_table(results: Sequence[BaselineResult]) -> Table:
-    """Gives R@k and the linear probe of each baseline."""
+    """Returns R@k and the linear probe of each baseline."""
     return recall_table(
         [result.retrieval.report for result in results if result.retrieval.report is not None],
         [result.probe.report for result in results if result.probe.report is not None],
@@ -184,7 +184,7 @@ def baseline_table(results: Sequence[BaselineResult]) -> Table:
 
 
 def query_tables(result: QueryResult) -> RenderableType:
-    """Gives each query's nearest neighbours."""
+    """Returns each query's nearest neighbours."""
     return Group(*(_answer_table(answer, result) for answer in result.answers))
 
 
@@ -208,7 +208,7 @@ def _answer_table(answer: QueryAnswer, result: QueryResult) -> RenderableType:
 
 
 def status_tree(status: Status, nodes: Sequence[Node]) -> RenderableType:
-    """Gives the lineage of a workspace as a tree, stale artifacts marked."""
+    """Returns the lineage of a workspace as a tree, stale artifacts marked."""
     drawn = Tree(Text(status.workspace, style="bold"))
     if not status.artifacts and not status.unfinished:
         what = "empty" if Path(status.workspace).is_dir() else "there is no such folder yet"
@@ -248,7 +248,9 @@ def _grow(parent: Tree, node: Node) -> None:
 
 
 def verify_table(result: VerifyResult) -> RenderableType:
-    """Gives one row per artifact and, below, a line per problem; a sentence where there is none."""
+    """Returns one row per artifact and, below, a line per problem; a sentence where there is
+    none.
+    """
     if not result.findings:
         return Text("there is no artifact in this workspace yet: nothing was verified")
     table = Table("artifact", "files", "bytes", "found")
@@ -264,7 +266,7 @@ def verify_table(result: VerifyResult) -> RenderableType:
 
 
 def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
-    """Gives what the demo learned as one table, what it says, and what to type next."""
+    """Returns what the demo learned as one table, what it says, and what to type next."""
     first = result.rows[0].recall
     table = Table("features", title="what was learned", title_justify="left")
     table.add_column("nearest neighbour R@1 %", justify="right")
@@ -289,7 +291,7 @@ def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
 
 
 def typed(*words: object) -> Text:
-    """Gives a command in one line, however narrow the screen, as it is to be copied and typed."""
+    """Returns a command in one line, however narrow the screen, as it is to be copied and typed."""
     return Text(f"  {join(map(str, words))}", no_wrap=True, overflow="ignore")
 
 

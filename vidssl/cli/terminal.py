@@ -167,7 +167,7 @@ class Terminal:
             self.show(Text.assemble(("next: ", "dim"), command, self._elsewhere()))
 
     def _elsewhere(self) -> str:
-        """Gives the option that a command needs to work in this workspace, too."""
+        """Returns the option that a command needs to work in this workspace, too."""
         usual = os.environ.get("VIDSSL_WORKSPACE", "vidssl-workspace")
         return "" if str(self.workspace.root) == usual else f" -w {quote(str(self.workspace.root))}"
 
@@ -275,7 +275,7 @@ def terminal_command(
 
 
 def _say_what_it_takes(parameter: inspect.Parameter) -> None:
-    """Gives an argument its name and an option its type to be shown by, where nothing is said."""
+    """Returns an argument its name and an option its type to be shown by, where nothing is said."""
     kind, info = get_args(parameter.annotation)[:2]
     if plain_type(kind)[0] is Path:
         info.parser = path
@@ -285,7 +285,7 @@ def _say_what_it_takes(parameter: inspect.Parameter) -> None:
 
 
 def path(text: str | Path) -> Path:
-    """Gives the path that a word of the command line is.
+    """Returns the path that a word of the command line is.
 
     Raises:
         UsageError: the word is empty, which would else mean the current folder.
@@ -296,7 +296,7 @@ def path(text: str | Path) -> Path:
 
 
 def plain_type(kind: Any) -> tuple[type, bool]:
-    """Gives the type of one value of an option, and whether several may be given."""
+    """Returns the type of one value of an option, and whether several may be given."""
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(k for k in get_args(kind) if k is not types.NoneType)
     if get_origin(kind) is list:
@@ -305,7 +305,7 @@ def plain_type(kind: Any) -> tuple[type, bool]:
 
 
 def artifact_line(result: StageResult) -> Text:
-    """Gives one line: the artifact, whether it is new, its figures."""
+    """Returns one line: the artifact, whether it is new, its figures."""
     artifact = result.artifact
     assert artifact is not None
     what = " (finished before, nothing to do)" if result.reused else ""
@@ -314,14 +314,14 @@ def artifact_line(result: StageResult) -> Text:
 
 
 def part_line(part: PartReport, reused: bool) -> Text:
-    """Gives one line: the part, how much it did, what the others still have to do."""
+    """Returns one line: the part, how much it did, what the others still have to do."""
     what = "was finished before" if reused else counted(part.videos, "video")
     left = f"{counted(part.unfinished, 'part')} to go; the last one publishes {part.run}"
     return Text.assemble(("✓ ", "green"), (f"part {part.part}", "bold"), f"  {what}, ", left)
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
-    """Gives a dry run's plan as a table, nested fields with dots."""
+    """Returns a dry run's plan as a table, nested fields with dots."""
     table = Table("setting", title="plan (nothing was done)", title_justify="left")
     table.add_column("value", overflow="fold")
     for name, value in flat(plan):
@@ -330,7 +330,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
 
 
 def _short(value: Any) -> str:
-    """Gives a value as a few characters."""
+    """Returns a value as a few characters."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):

@@ -228,7 +228,7 @@ def import_checkpoint(
 
 
 def _after(terminal: Terminal, result: Any, **told: str | None) -> Callable[[], str]:
-    """Gives what tells the command that goes on from a checkpoint."""
+    """Returns what tells the command that goes on from a checkpoint."""
     from vidssl.cli import next_step
 
     return lambda: next_step.after_training(terminal.workspace, result.artifact, **told)

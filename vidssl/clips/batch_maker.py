@@ -60,7 +60,9 @@ class BatchMaker(ABC, Generic[Work]):
         """Waits for the threads, and gives the batch on the device."""
 
     def numbers(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Gives source, label and index of some videos, in memory that copies may be made from."""
+        """Returns source, label and index of some videos, in memory that copies may be made
+        from.
+        """
         videos, pinned = self.sampler.videos, self.device.type == "cuda"
         made = [torch.from_numpy(of[rows]) for of in (videos.source, videos.label, videos.index)]
         source, label, index = (x.pin_memory() if pinned else x for x in made)

@@ -39,7 +39,7 @@ class OnHost(BatchMaker[None]):
         return ClipBatch(pending.clips, pending.source, pending.label, pending.index)
 
     def _memory(self, view: str, samples: int) -> Tensor:
-        """Gives memory for network input, float32 [B, N, C, T, H, W].
+        """Returns memory for network input, float32 [B, N, C, T, H, W].
 
         Channels come last in it, and where clips are compared, so do samples before clips: then
         one clip of all samples lies as networks on a CPU want it, and nothing is copied again.

@@ -24,7 +24,7 @@ DECODERS = ("host", "gpu")
 
 
 def batch_maker(device: torch.device, decode: str = "host") -> type[BatchMaker]:
-    """Gives what makes batches for a device.
+    """Returns what makes batches for a device.
 
     Args:
         decode: who decodes JPEG, one of :data:`DECODERS`.

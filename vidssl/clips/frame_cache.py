@@ -15,13 +15,13 @@ from threading import Lock
 import numpy as np
 
 from vidssl.base.resources import free_memory
-from vidssl.clips.sampler import FrameReader, ReaderAround, TrainingVideos
+from vidssl.clips.sampler import FrameReader, FrameReaderWrapper, TrainingVideos
 
 MOST_BYTES = 1 << 30
 SHARE_OF_FREE = 4  # a fourth of the memory that is free, at most: others want some as well
 
 
-class DecodedFrames(ReaderAround):
+class DecodedFrames(FrameReaderWrapper):
     """A reader of frames that asks another one for each frame once, and then keeps it.
 
     Frames are as the other reader gives them, but cannot be written to. Safe for threads.
@@ -43,7 +43,7 @@ class DecodedFrames(ReaderAround):
     def pictures(
         self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
     ) -> Iterator[np.ndarray]:
-        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
+        """Returns decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
 
         Args:
             for_copying: is no matter here; memory is in order.
@@ -71,7 +71,7 @@ class DecodedFrames(ReaderAround):
 def decoded_once(
     videos: TrainingVideos, views: Sequence[str], most: int | None = None
 ) -> TrainingVideos:
-    """Gives the videos with a reader that keeps their decoded frames, if all of them fit.
+    """Returns the videos with a reader that keeps their decoded frames, if all of them fit.
 
     Args:
         views: those that will be read.
@@ -89,7 +89,9 @@ def decoded_once(
 
 
 def expected_bytes(videos: TrainingVideos, views: Sequence[str]) -> int:
-    """Gives the bytes of all frames decoded, as if all were as large as the first video's first."""
+    """Returns the bytes of all frames decoded, as if all were as large as the first video's
+    first.
+    """
     first, total = int(videos.index[0]), 0
     for view in views:
         frames = int(videos.reader.frame_count(view)[videos.index].sum())

@@ -111,7 +111,7 @@ class ClipLoader:
         return self.maker.sampler
 
     def steps(self, begin: int, end: int) -> Iterator[list[ClipBatch]]:
-        """Gives this rank's micro-batches for every optimiser step from `begin` up to `end`.
+        """Returns this rank's micro-batches for every optimiser step from `begin` up to `end`.
 
         Steps are counted from the first one of training; an epoch ends without a pause.
         """
@@ -124,7 +124,7 @@ class ClipLoader:
                     yield [self.maker.finish(batch) for batch in micro_batches]
 
     def _decoded_ahead(self) -> int:
-        """Gives how many steps beside the next one threads are at.
+        """Returns how many steps beside the next one threads are at.
 
         A network that computes on every core takes turns with them: at the same time, each of its
         operations would wait for the thread whose core is shared, and the others spin meanwhile.
@@ -145,14 +145,14 @@ class ClipLoader:
             yield [self.maker.begin(pool, epoch, part, order[part]) for part in parts]
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Gives the training videos in the order of an epoch."""
+        """Returns the training videos in the order of an epoch."""
         generator = np.random.default_rng([self.sampler.seed, epoch])
         return generator.permutation(len(self.sampler.videos))
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Gives threads that compute alone: torch's own threads would take turns with the network's.
+    """Returns threads that compute alone: torch's own threads would take turns with the network's.
 
     The number of torch's threads is each thread's own, and threads that begin later start with
     the number that was set last; hence it is set again for this one.
@@ -167,7 +167,7 @@ def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def ahead(items: Iterable[_Item], count: int) -> Iterator[_Item]:
-    """Gives the items, having fetched `count` more than were asked for."""
+    """Returns the items, having fetched `count` more than were asked for."""
     rest = iter(items)
     fetched = deque(islice(rest, count))
     for item in rest:

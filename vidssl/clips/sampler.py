@@ -23,7 +23,7 @@ from vidssl.augment import (
     ColourDraw,
     crop_resize,
     cut,
-    draw_moments,
+    draw_clip_times,
     draw_views,
 )
 from vidssl.base.errors import require
@@ -81,25 +81,25 @@ class FrameReader(Protocol):
     def views(self) -> Mapping[str, Mapping[str, Any]]: ...
 
     def frame_count(self, view: str) -> np.ndarray:
-        """Gives the number of frames of every video."""
+        """Returns the number of frames of every video."""
 
     def frame_bytes(self, view: str) -> float:
-        """Gives the bytes of a view's stored frame, on average."""
+        """Returns the bytes of a view's stored frame, on average."""
 
     def pictures(
         self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
     ) -> Iterable[np.ndarray]:
-        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
+        """Returns decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
 
         Args:
             for_copying: memory may be in any order.
         """
 
     def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
-        """Gives frames as they are stored, in the order asked for."""
+        """Returns frames as they are stored, in the order asked for."""
 
 
-class ReaderAround:
+class FrameReaderWrapper:
     """A reader of frames that hands everything on to another one; for those that change a part."""
 
     def __init__(self, reader: FrameReader) -> None:
@@ -111,21 +111,21 @@ class ReaderAround:
         return self._reader.views
 
     def frame_count(self, view: str) -> np.ndarray:
-        """Gives the number of frames of every video."""
+        """Returns the number of frames of every video."""
         return self._reader.frame_count(view)
 
     def frame_bytes(self, view: str) -> float:
-        """Gives the bytes of a view's stored frame, on average."""
+        """Returns the bytes of a view's stored frame, on average."""
         return self._reader.frame_bytes(view)
 
     def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
-        """Gives frames as they are stored, in the order asked for."""
+        """Returns frames as they are stored, in the order asked for."""
         return self._reader.read(view, video, indices)
 
     def pictures(
         self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
     ) -> Iterable[np.ndarray]:
-        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
+        """Returns decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
 
         Args:
             for_copying: memory may be in any order.
@@ -160,7 +160,7 @@ class HostSample:
 
 
 @dataclass(frozen=True)
-class HeldFrames:
+class FrameIndex:
     """The frames that some clips hold.
 
     Attributes:
@@ -175,7 +175,7 @@ class HeldFrames:
     repeated: np.ndarray
 
     @classmethod
-    def of(cls, times: Sequence[np.ndarray]) -> HeldFrames:
+    def of(cls, times: Sequence[np.ndarray]) -> FrameIndex:
         """Takes the frame indices of every clip [T]."""
         needed, where = np.unique(np.concatenate(times), return_inverse=True)
         where = where.reshape(len(times), -1)
@@ -193,12 +193,12 @@ class DrawnView:
     """
 
     view: str
-    held: HeldFrames
+    held: FrameIndex
     frames: Iterable[np.ndarray]
     draws: list[ClipDraw]
 
     def boxed(self) -> tuple[Iterable[np.ndarray], list[Box]]:
-        """Gives the frames, and the box of each clip."""
+        """Returns the frames, and the box of each clip."""
         if all(len(draw.boxes) == 1 for draw in self.draws):
             return self.frames, [draw.boxes[0] for draw in self.draws]
         kept, (where, repeated) = list(self.frames), (self.held.where, self.held.repeated)
@@ -243,11 +243,11 @@ class ClipSampler:
     last_only: Sequence[str] = ()
 
     def clips_of(self, view: str) -> int:
-        """Gives how many clips of a video are made in a view."""
+        """Returns how many clips of a video are made in a view."""
         return 1 if view in self.last_only else self.clips_per_video
 
     def shape(self, view: str) -> tuple[int, int, int, int, int]:
-        """Gives [N, T, H, W, C] of a sample's clips in memory."""
+        """Returns [N, T, H, W, C] of a sample's clips in memory."""
         size, channels = self.clip.size, get_view(view).channels
         clips = self.clips_of(view) * self.clip.blocks
         return clips, self.clip.frames, size, size, channels
@@ -281,9 +281,9 @@ class ClipSampler:
         """
         draw = np.random.default_rng([self.seed, epoch, int(position), 1])
         video = int(self.videos.index[row])
-        moments = draw_moments(self.augment, draw, self.clips_per_video)
+        moments = draw_clip_times(self.augment, draw, self.clips_per_video)
         times = self._times(draw, self._length(video), one=moments.one)
-        every, last = HeldFrames.of(times), HeldFrames.of(times[-1:])
+        every, last = FrameIndex.of(times), FrameIndex.of(times[-1:])
         held = {view: last if view in self.last_only else every for view in self.views}
         pictures = self.videos.reader.pictures
         rest = {
@@ -308,7 +308,7 @@ class ClipSampler:
         )
 
     def colours(self, drawn: DrawnClips) -> dict[str, list[ColourDraw]]:
-        """Gives by view the draws of each clip, block and, where they are per frame, frame."""
+        """Returns by view the draws of each clip, block and, where they are per frame, frame."""
         blocks = self.clip.blocks
         # What holds for a clip holds for all of its blocks.
         return {
@@ -367,7 +367,7 @@ class ClipSampler:
 
 
 def runs(frames: Iterable[np.ndarray], most: int) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Gives frames in runs of at most so many, each with the number of its first."""
+    """Returns frames in runs of at most so many, each with the number of its first."""
     rest, begin = iter(frames), 0
     while run := list(islice(rest, most)):
         yield begin, run
@@ -376,7 +376,7 @@ def runs(frames: Iterable[np.ndarray], most: int) -> Iterator[tuple[int, list[np
 
 
 def _busiest(view: str, frames: Sequence[np.ndarray], boxes: tuple[Box, ...]) -> Box:
-    """Gives the box in which most happens."""
+    """Returns the box in which most happens."""
     if len(boxes) == 1:
         return boxes[0]
     return max(boxes, key=lambda box: get_view(view).activity(np.stack(cut(frames, box))))

@@ -10,12 +10,13 @@ import numpy as np
 
 
 def span(frames: int, stride: int) -> int:
-    """Gives how many consecutive frames of video a clip covers."""
+    """Returns how many consecutive frames of video a clip covers."""
     return (frames - 1) * stride + 1
 
 
 def clip_indices(start: int, frames: int, stride: int, length: int) -> np.ndarray:
-    """Gives the frame indices [T] of the clip that begins at `start` in a video of `length` frames.
+    """Returns the frame indices [T] of the clip that begins at `start` in a video of `length`
+    frames.
 
     Where the clip is longer than the video, it ends at the last frame, and what would lie before
     the first frame repeats the first frame.
@@ -31,11 +32,11 @@ def random_start(draw: np.random.Generator, frames: int, stride: int, length: in
 
 
 def window_starts(frames: int, stride: int, length: int, hop: int) -> list[int]:
-    """Gives the first frames of test windows from 0, `hop` apart, that fit; at least one."""
+    """Returns the first frames of test windows from 0, `hop` apart, that fit; at least one."""
     last = length - span(frames, stride)
     return list(range(0, max(last, 0) + 1, hop))
 
 
 def published_hop(frames: int, stride: int) -> int:
-    """Gives the hop of the published test protocol: 16·stride − 1 for clips of 32 frames."""
+    """Returns the hop of the published test protocol: 16·stride − 1 for clips of 32 frames."""
     return max(1, frames // 2 * stride - 1)

@@ -76,7 +76,7 @@ class Annotations:
 
     @classmethod
     def unlabelled(cls, ids: Sequence[str]) -> Annotations:
-        """Gives annotations that say nothing: no label, each video its own group."""
+        """Returns annotations that say nothing: no label, each video its own group."""
         return cls.from_rows([{"id": video} for video in ids], [])
 
     @classmethod
@@ -93,7 +93,7 @@ class Annotations:
         return len(self.labels)
 
     def select(self, split: str | None, seed: int) -> Selection:
-        """Gives the train and test part of a split: a column, "80/20" or "all".
+        """Returns the train and test part of a split: a column, "80/20" or "all".
 
         With no split named it is the first column there is; without a column but with labels
         a seeded 80/20 split by group, stratified by label; and without labels all for training.

@@ -70,7 +70,7 @@ def check_labelling(labels: str | Path, group_pattern: str | None) -> None:
 def label_videos(
     sources: Sequence[Source], labels: str | Path = "folders", group_pattern: str | None = None
 ) -> Labelling:
-    """Gives labels, groups and splits of videos.
+    """Returns labels, groups and splits of videos.
 
     Args:
         labels: "folders" (each video's own folder names its class, unless that is the root),
@@ -165,7 +165,7 @@ def _is_split(table: Sequence[Row], column: str) -> bool:
 
 
 def _why_no_split(table: Sequence[Row], column: str) -> str:
-    """Gives what keeps a column that was perhaps meant as a split from being one."""
+    """Returns what keeps a column that was perhaps meant as a split from being one."""
     words = {line[column].lower() for line in table}
     if not words & {"train", "test"}:
         return ""

@@ -57,7 +57,7 @@ class Source:
 
 
 def find_videos(path: Path | str) -> list[Source]:
-    """Gives the videos of a folder (at any depth), of one file, or of a text file of paths.
+    """Returns the videos of a folder (at any depth), of one file, or of a text file of paths.
 
     Files that are no video are skipped without a word. A list has one path per line, relative to
     the list's folder or to the current one; empty lines and lines that begin with # are skipped.
@@ -72,7 +72,7 @@ def find_videos(path: Path | str) -> list[Source]:
 
 
 def locate_videos(path: Path | str) -> tuple[Path, list[Path]]:
-    """Gives the root and the files of :func:`find_videos`, without reading them.
+    """Returns the root and the files of :func:`find_videos`, without reading them.
 
     Raises:
         As :func:`find_videos`.
@@ -98,7 +98,7 @@ def locate_videos(path: Path | str) -> tuple[Path, list[Path]]:
 
 
 def name_videos(root: Path, files: Sequence[Path], fingerprints: Sequence[str]) -> list[Source]:
-    """Gives the sources of located files, sorted by name."""
+    """Returns the sources of located files, sorted by name."""
     names = [_name(file, root) for file in files]
     sources = [
         Source(f"{name}#{mark}", file, name, mark)
@@ -108,13 +108,15 @@ def name_videos(root: Path, files: Sequence[Path], fingerprints: Sequence[str]) 
 
 
 def map_files(read: Callable[[Path], T], files: Sequence[Path]) -> Iterator[T]:
-    """Gives `read` of every file, several at once: on a network disk the time goes into waiting."""
+    """Returns `read` of every file, several at once: on a network disk the time goes into
+    waiting.
+    """
     with ThreadPoolExecutor(8) as pool:
         yield from pool.map(read, files)
 
 
 def fingerprint(path: Path) -> str:
-    """Gives 12 hex digits that tell a file from another of the same name.
+    """Returns 12 hex digits that tell a file from another of the same name.
 
     It covers the file's size and its first, middle and last 64 KiB, not all of it: reading the
     whole of Kinetics only to name it would take as long as decoding it.
@@ -215,7 +217,7 @@ def _name(file: Path, root: Path) -> str:
 
 
 def frame_rate(path: Path) -> float:
-    """Gives a video's frames per second, 0.0 where the file does not say.
+    """Returns a video's frames per second, 0.0 where the file does not say.
 
     Raises:
         UnreadableVideo: no video stream can be opened.
@@ -226,7 +228,7 @@ def frame_rate(path: Path) -> float:
 
 
 def duration(path: Path) -> float:
-    """Gives a video's seconds as its header announces them, 0.0 where it says nothing of use."""
+    """Returns a video's seconds as its header announces them, 0.0 where it says nothing of use."""
     try:
         with _open(path) as container:
             return max(0.0, (container.duration or 0) / av.time_base)
@@ -235,7 +237,7 @@ def duration(path: Path) -> float:
 
 
 def decode(path: Path | str, notes: list[str] | None = None) -> Iterator[np.ndarray]:
-    """Gives a video's frames, RGB uint8 [H, W, 3], upright, all of the first one's size.
+    """Returns a video's frames, RGB uint8 [H, W, 3], upright, all of the first one's size.
 
     Frames come in decode order: AVI files with packed B-frames have timestamps that jump back,
     and headers announce frames that do not exist, so neither is asked. Damage ends the video:
@@ -329,5 +331,5 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 
 
 def manifest(sources: Iterable[Source]) -> list[str]:
-    """Gives the sorted ids: what a recipe says of its videos, whatever machine they lie on."""
+    """Returns the sorted ids: what a recipe says of its videos, whatever machine they lie on."""
     return sorted(source.id for source in sources)

@@ -19,7 +19,7 @@ FEW_CLIPS = 8  # of fewer, rank and usage tell nothing
 def signs_of_collapse(
     row: Mapping[str, float | int | None], clips: int, supervised: bool = False
 ) -> list[str]:
-    """Gives what in a row of the log says that training has collapsed; empty for a healthy one.
+    """Returns what in a row of the log says that training has collapsed; empty for a healthy one.
 
     Args:
         clips: how many clips `feature_rank` and `prototype_usage` were taken over.
@@ -59,7 +59,7 @@ def signs_of_collapse(
 
 
 def sentence(signs: list[str]) -> str:
-    """Gives the signs as one sentence, empty without any."""
+    """Returns the signs as one sentence, empty without any."""
     if not signs:
         return ""
     said = " and ".join(signs)

@@ -67,7 +67,7 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[Row]:
-    """Gives the rows of a checkpoint's log; a half-written last line is left out."""
+    """Returns the rows of a checkpoint's log; a half-written last line is left out."""
     path = folder / "log.jsonl"
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:

@@ -31,7 +31,7 @@ from vidssl.engine.optimizers import (
     set_learning_rate,
 )
 from vidssl.engine.resume import load_resume, save_resume
-from vidssl.methods import Clock, Objective, StepOutput
+from vidssl.methods import Method, StepOutput, StepState
 from vidssl.methods.modules.metrics import health_of_views
 
 ASK_RANKS_EVERY = 10  # steps between two times that ranks agree on saving and stopping
@@ -43,14 +43,15 @@ class Batches(Protocol):
     steps_per_epoch: int
 
     def steps(self, begin: int, end: int) -> Iterator[Sequence[ClipBatch]]:
-        """Gives this rank's micro-batches for the optimiser steps `begin` to `end`, on the device.
+        """Returns this rank's micro-batches for the optimiser steps `begin` to `end`, on the
+        device.
 
         Steps are counted from the first one of training.
         """
 
 
 @dataclass(frozen=True)
-class Place:
+class RuntimeConfig:
     """Where and how the steps are computed; no part of a run's identity.
 
     Attributes:
@@ -70,10 +71,10 @@ class Place:
 
 
 def fit(
-    objective: Objective,
+    method: Method,
     batches: Batches,
     spec: TrainSpec,
-    place: Place,
+    runtime: RuntimeConfig,
     folder: Path,
     *,
     seed: int = 0,
@@ -93,16 +94,16 @@ def fit(
     Raises:
         Interrupted: a signal came; everything was saved first.
     """
-    optimizer = prepare(objective, spec, place)
-    resumed = load_resume(folder, objective, optimizer) or {}
+    optimizer = prepare(method, spec, runtime)
+    resumed = load_resume(folder, method, optimizer) or {}
     per_epoch = batches.steps_per_epoch
     begin = resumed.get("epoch", 0) * per_epoch + resumed.get("step_in_epoch", 0)
     end = spec.epochs * per_epoch
     if 0 < begin < end:
         epoch = begin // per_epoch + 1
         progress.say(f"{description}: going on from epoch {epoch} of {spec.epochs}")
-    model = over_ranks(objective)
-    meter, watch = Meter(place.device), _CollapseWatch()
+    model = over_ranks(method)
+    meter, watch = Meter(runtime.device), _CollapseWatch()
     saved_at = time.monotonic()
     with (
         stop_requests() as stop,
@@ -111,37 +112,37 @@ def fit(
         contextlib.closing(_steps(batches, seed, begin, end, meter)) as steps,
         fastest_kernels(),
     ):
-        for clock, micro_batches in steps:
-            rate = learning_rate(spec, clock.step / per_epoch)
+        for step_state, micro_batches in steps:
+            rate = learning_rate(spec, step_state.step / per_epoch)
             set_learning_rate(optimizer, rate)
-            outputs = train_step(objective, model, optimizer, micro_batches, clock)
+            outputs = train_step(method, model, optimizer, micro_batches, step_state)
             meter.add(outputs, samples=spec.batch_size)
             task.advance()
 
-            done = clock.step + 1
+            done = step_state.step + 1
             epoch_ends = done % per_epoch == 0
             # once in a while: fetch the figures (waits for the device) and write them down
-            if epoch_ends or done % place.log_every == 0:
-                row: Row = {"epoch": clock.epoch + 1, "step": done, "lr": rate} | meter.fetch()
+            if epoch_ends or done % runtime.log_every == 0:
+                row: Row = {"epoch": step_state.epoch + 1, "step": done, "lr": rate} | meter.fetch()
                 log.append(row)
                 _show(task, row)
-                watch.look(task, row, collapse(row, spec, objective))
+                watch.look(task, row, collapse(row, spec, method))
             # once in a while: an epoch ends. Before saving, so that a kill cannot skip it.
             if epoch_ends and distributed.rank() == 0:
-                epoch_done(clock.epoch + 1)
+                epoch_done(step_state.epoch + 1)
             # once in a while: save. Ranks must agree, so they ask at the same steps.
             if distributed.world_size() == 1 or epoch_ends or done % ASK_RANKS_EVERY == 0:
                 stopping = distributed.any_rank(bool(stop))
-                due = distributed.any_rank(time.monotonic() - saved_at >= place.save_every)
+                due = distributed.any_rank(time.monotonic() - saved_at >= runtime.save_every)
                 if stopping or due or done == end:
                     epoch, step = divmod(done, per_epoch)
                     position = {"epoch": epoch, "step_in_epoch": step, "log_rows": log.count}
-                    save_resume(folder, objective, optimizer, **position)
+                    save_resume(folder, method, optimizer, **position)
                     saved_at = time.monotonic()
                 if stopping and done < end:
                     raise Interrupted(
-                        f"interrupted in epoch {clock.epoch + 1} of {spec.epochs}; all is saved, "
-                        "the same command goes on from here",
+                        f"interrupted in epoch {step_state.epoch + 1} of {spec.epochs}; "
+                        "all is saved, the same command goes on from here",
                         stop.signal_number or 15,
                     )
         return log.last
@@ -158,53 +159,53 @@ def fastest_kernels() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def prepare(objective: Objective, spec: TrainSpec, place: Place) -> torch.optim.Optimizer:
+def prepare(method: Method, spec: TrainSpec, runtime: RuntimeConfig) -> torch.optim.Optimizer:
     """Takes a method to where it is trained, in train mode; gives its optimiser."""
-    objective.to(place.device).train()
-    if place.device.type == "cuda":
-        objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    _prepare_backbones(objective, place)
-    return make_optimizer(spec, objective.parameter_groups())
+    method.to(runtime.device).train()
+    if runtime.device.type == "cuda":
+        method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    _prepare_backbones(method, runtime)
+    return make_optimizer(spec, method.parameter_groups())
 
 
 def _steps(
     batches: Batches, seed: int, begin: int, end: int, meter: Meter
-) -> Generator[tuple[Clock, Sequence[ClipBatch]], None, None]:
-    """Gives the clock and the micro-batches of every optimiser step from `begin` to `end`."""
+) -> Generator[tuple[StepState, Sequence[ClipBatch]], None, None]:
+    """Returns the clock and the micro-batches of every optimiser step from `begin` to `end`."""
     per_epoch = batches.steps_per_epoch
     ready = batches.steps(begin, end)
     for step in range(begin, end):
         with meter.waiting():
             micro_batches = next(ready)
-        yield Clock(seed, step // per_epoch, step, end, per_epoch), micro_batches
+        yield StepState(seed, step // per_epoch, step, end, per_epoch), micro_batches
 
 
 def train_step(
-    objective: Objective,
+    method: Method,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     micro_batches: Sequence[ClipBatch],
-    clock: Clock,
+    step_state: StepState,
 ) -> list[StepOutput]:
     """Does one optimiser step by the contract of :mod:`vidssl.methods.method`.
 
     Args:
         model: the objective itself, or the objective under DDP.
     """
-    objective.before_forward(clock)
+    method.before_forward(step_state)
     outputs = []
     for i, batch in enumerate(micro_batches):
         last = i + 1 == len(micro_batches)
         with contextlib.nullcontext() if last else _without_sync(model):
-            output: StepOutput = model(batch, clock)
+            output: StepOutput = model(batch, step_state)
             if output.loss is not None:
                 (output.loss / len(micro_batches)).backward()
         outputs.append(output.detached())
     if any(output.loss is not None for output in outputs):
-        objective.after_backward(clock)
+        method.after_backward(step_state)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    objective.after_step(clock, outputs)
+    method.after_step(step_state, outputs)
     return outputs
 
 
@@ -214,10 +215,10 @@ def _without_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-def over_ranks(objective: Objective) -> nn.Module:
-    """Gives what a step calls: the objective itself, under DDP where there are several ranks."""
+def over_ranks(method: Method) -> nn.Module:
+    """Returns what a step calls: the objective itself, under DDP where there are several ranks."""
     if distributed.world_size() == 1:
-        return objective
+        return method
     # Queues and BatchNorm statistics are each rank's own, hence no broadcast of buffers. Gradients
     # lie in the buckets that are sent, not beside them. No static graph: it gains nothing here
     # (docs/benchmarks.md), and a step without a loss breaks it.
@@ -225,17 +226,17 @@ def over_ranks(objective: Objective) -> nn.Module:
         # What torch 2.15 names instead would still send buffers once, at the beginning.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return DistributedDataParallel(
-            objective, broadcast_buffers=False, gradient_as_bucket_view=True
+            method, broadcast_buffers=False, gradient_as_bucket_view=True
         )
 
 
-def _prepare_backbones(objective: Objective, place: Place) -> None:
-    for module in objective.modules():
+def _prepare_backbones(method: Method, runtime: RuntimeConfig) -> None:
+    for module in method.modules():
         if isinstance(module, Encoder):
-            module.half_precision = place.half_precision
-            if place.recompute:
+            module.half_precision = runtime.half_precision
+            if runtime.recompute:
                 recompute_activations(module.backbone)
-            if place.compile:
+            if runtime.compile:
                 module.backbone.compile(dynamic=False)  # clips are all of one shape
 
 
@@ -278,7 +279,7 @@ class Meter:
             self._features = output.features
 
     def fetch(self) -> Row:
-        """Gives the means since the last call, health of features, and speed.
+        """Returns the means since the last call, health of features, and speed.
 
         Raises:
             VidsslError: a loss was not a finite number.
@@ -311,7 +312,7 @@ Moment = float | torch.cuda.Event
 
 
 def now(device: torch.device) -> Moment:
-    """Gives the time, on CUDA as the device will know it when it comes to this place.
+    """Returns the time, on CUDA as the device will know it when it comes to this place.
 
     The host queues work far ahead: where it waits, the device may have enough to do.
     """
@@ -323,7 +324,7 @@ def now(device: torch.device) -> Moment:
 
 
 def seconds_between(begin: Moment, end: Moment) -> float:
-    """Gives how much later `end` was; on CUDA the device must have come to it."""
+    """Returns how much later `end` was; on CUDA the device must have come to it."""
     if isinstance(begin, float) and isinstance(end, float):
         return end - begin
     assert isinstance(begin, torch.cuda.Event)
@@ -339,10 +340,10 @@ def _show(task: Task, row: Row) -> None:
     task.advance(0, epoch=f"{row['epoch']}", **shown)  # type: ignore[arg-type]
 
 
-def collapse(row: Row, spec: TrainSpec, objective: Objective) -> str:
-    """Gives a sentence where a row of the log shows that training has collapsed, else nothing."""
+def collapse(row: Row, spec: TrainSpec, method: Method) -> str:
+    """Returns a sentence where a row of the log shows that training has collapsed, else nothing."""
     clips = spec.batch_size // (spec.accumulate * distributed.world_size())
-    return sentence(signs_of_collapse(row, clips, objective.supervised))
+    return sentence(signs_of_collapse(row, clips, method.supervised))
 
 
 class _CollapseWatch:

@@ -62,7 +62,7 @@ class TrainSpec:
 
 
 def learning_rate(spec: TrainSpec, epoch: float) -> float:
-    """Gives the rate after `epoch` epochs (fractions count steps within one)."""
+    """Returns the rate after `epoch` epochs (fractions count steps within one)."""
     if epoch < spec.warmup_epochs:
         return spec.lr * epoch / spec.warmup_epochs
     if spec.schedule == "step":
@@ -76,10 +76,10 @@ def learning_rate(spec: TrainSpec, epoch: float) -> float:
 def make_optimizer(
     spec: TrainSpec, parameters: Iterable[nn.Parameter] | Sequence[Mapping[str, Any]]
 ) -> torch.optim.Optimizer:
-    """Gives the optimiser over the trainable ones of `parameters`.
+    """Returns the optimiser over the trainable ones of `parameters`.
 
     Args:
-        parameters: all of them, or groups as :meth:`vidssl.methods.Objective.parameter_groups`
+        parameters: all of them, or groups as :meth:`vidssl.methods.Method.parameter_groups`
             gives them, each with its `share` of the learning rate.
     """
     groups = _groups(list(parameters))

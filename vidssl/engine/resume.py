@@ -26,7 +26,7 @@ RESUME_FILE = "resume.pt"
 
 def save_resume(
     folder: Path,
-    objective: nn.Module,
+    method: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
     epoch: int,
@@ -41,9 +41,9 @@ def save_resume(
     """
     ranks = distributed.all_ranks(
         {
-            "buffers": {name: b.detach().cpu() for name, b in objective.named_buffers()},
+            "buffers": {name: b.detach().cpu() for name, b in method.named_buffers()},
             "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if _on_cuda(objective) else None,
+            "cuda_rng": torch.cuda.get_rng_state() if _on_cuda(method) else None,
         }
     )
     if distributed.rank() != 0:
@@ -54,7 +54,7 @@ def save_resume(
         "epoch": epoch,
         "step_in_epoch": step_in_epoch,
         "log_rows": log_rows,
-        "parameters": {name: p.detach().cpu() for name, p in objective.named_parameters()},
+        "parameters": {name: p.detach().cpu() for name, p in method.named_parameters()},
         "optimizer": optimizer.state_dict(),
         "ranks": ranks,
     }
@@ -64,7 +64,7 @@ def save_resume(
 
 
 def load_resume(
-    folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, int] | None:
     """Restores what :func:`save_resume` saved; gives epoch, step_in_epoch and log_rows, or None.
 
@@ -82,10 +82,10 @@ def load_resume(
             "so resume with as many"
         )
     mine = state["ranks"][distributed.rank()]
-    objective.load_state_dict(state["parameters"] | mine["buffers"], strict=True)
+    method.load_state_dict(state["parameters"] | mine["buffers"], strict=True)
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(mine["torch_rng"])
-    if mine["cuda_rng"] is not None and _on_cuda(objective):
+    if mine["cuda_rng"] is not None and _on_cuda(method):
         torch.cuda.set_rng_state(mine["cuda_rng"])
     return {name: state[name] for name in ("epoch", "step_in_epoch", "log_rows")}
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
 from vidssl.evaluation.neighbours import standard_error
-from vidssl.evaluation.subjects import Labelled, Subject, checkpoints_of
+from vidssl.evaluation.subjects import EncoderOnPack, LabelledSplit, checkpoints_of
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
 
@@ -70,8 +70,8 @@ class Classified:
     pack: str
 
     @classmethod
-    def by(cls, subjects: Sequence[Subject]) -> Classified:
-        """Gives what is classified by the encoders of these streams."""
+    def by(cls, subjects: Sequence[EncoderOnPack]) -> Classified:
+        """Returns what is classified by the encoders of these streams."""
         streams = " + ".join(subject.stream for subject in subjects)
         return cls(" + ".join(checkpoints_of(subjects)), streams, subjects[0].pack.label)
 
@@ -116,7 +116,7 @@ class ClassificationReport:
         return cls(**{**data, "classes": classes, "streams": streams})
 
     def as_stream(self) -> StreamRow:
-        """Gives the row that stands for this report beside other streams'."""
+        """Returns the row that stands for this report beside other streams'."""
         return StreamRow(
             self.checkpoint, self.stream, self.top1, self.error, self.top5, self.top5_error,
             self.train_top1,
@@ -131,7 +131,7 @@ class ClassificationResult:
     report: ClassificationReport | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
+        """Returns the result as plain data, for --json."""
         found = {"results": asdict(self.report)} if self.report else {}
         return self.stage.as_dict() | found
 
@@ -141,7 +141,7 @@ class ClassificationResult:
 
 def measure(
     share_NK: np.ndarray,
-    labelled: Labelled,
+    labelled: LabelledSplit,
     of: Classified,
     train_top1: float | None = None,
     streams: Sequence[ClassificationReport] = (),
@@ -180,12 +180,12 @@ def measure(
 
 
 def ranked(share_NK: np.ndarray) -> np.ndarray:
-    """Gives the classes of each row, likeliest first."""
+    """Returns the classes of each row, likeliest first."""
     return np.argsort(-share_NK, axis=1, kind="stable")
 
 
 def class_row(confusion_KK: np.ndarray, k: int, names: Sequence[str]) -> ClassRow:
-    """Gives the row of class k from the confusion matrix."""
+    """Returns the row of class k from the confusion matrix."""
     row = confusion_KK[k].copy()
     count, right = int(row.sum()), int(row[k])
     row[k] = 0
@@ -203,7 +203,7 @@ def class_row(confusion_KK: np.ndarray, k: int, names: Sequence[str]) -> ClassRo
 
 
 def write_report(
-    folder: Path, report: ClassificationReport, share_NK: np.ndarray, labelled: Labelled
+    folder: Path, report: ClassificationReport, share_NK: np.ndarray, labelled: LabelledSplit
 ) -> None:
     """Writes results.json and predictions.csv."""
     write_json(folder / RESULTS_FILE, asdict(report))
@@ -217,7 +217,7 @@ def read_report(artifact: Artifact) -> ClassificationReport:
 
 
 def summary_of(report: ClassificationReport) -> dict[str, Any]:
-    """Gives the figures for the artifact's summary."""
+    """Returns the figures for the artifact's summary."""
     return {
         "top1": report.top1,
         "top5": report.top5,
@@ -227,8 +227,8 @@ def summary_of(report: ClassificationReport) -> dict[str, Any]:
     }
 
 
-def _predictions(share_NK: np.ndarray, labelled: Labelled) -> bytes:
-    """Gives one row per test video: the truth, then the likeliest classes with probabilities."""
+def _predictions(share_NK: np.ndarray, labelled: LabelledSplit) -> bytes:
+    """Returns one row per test video: the truth, then the likeliest classes with probabilities."""
     shown = min(TOP, len(labelled.classes))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -18,8 +18,8 @@ from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation import features
-from vidssl.evaluation.features import Features, Protocol, WindowNetwork
-from vidssl.evaluation.subjects import Subject, find_subject
+from vidssl.evaluation.features import Features, WindowNetwork, WindowProtocol
+from vidssl.evaluation.subjects import EncoderOnPack, find_subject
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact, Workspace, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
@@ -43,7 +43,7 @@ class EmbedOptions:
     checkpoint: str | None = None
     stream: str | None = None
     pack: str | None = None
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: WindowProtocol = field(default_factory=WindowProtocol)
     name: str | None = None
     new: bool = False
     device: str | None = None
@@ -70,12 +70,12 @@ def run(workspace: Workspace, options: EmbedOptions, progress: Progress = SILENT
 
 def features_of(
     workspace: Workspace,
-    subject: Subject,
-    protocol: Protocol,
+    subject: EncoderOnPack,
+    protocol: WindowProtocol,
     device: str | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Artifact, Features]:
-    """Gives a checkpoint's features over a pack, from the workspace or computed now."""
+    """Returns a checkpoint's features over a pack, from the workspace or computed now."""
     result = _embed(workspace, subject, EmbedOptions(protocol=protocol, device=device), progress)
     artifact = result.artifact
     assert artifact is not None
@@ -97,14 +97,14 @@ def load_features(artifact: Artifact) -> Features:
     return features.load(path)
 
 
-def recipe_of(subject: Subject, protocol: Protocol) -> dict[str, object]:
-    """Gives the recipe of a features artifact."""
+def recipe_of(subject: EncoderOnPack, protocol: WindowProtocol) -> dict[str, object]:
+    """Returns the recipe of a features artifact."""
     spec = checkpoint_spec(subject.checkpoint, subject.stream)
     return {"stage": "embed", "stream": subject.stream, "protocol": protocol.as_dict(spec)}
 
 
 def _embed(
-    workspace: Workspace, subject: Subject, options: EmbedOptions, progress: Progress
+    workspace: Workspace, subject: EncoderOnPack, options: EmbedOptions, progress: Progress
 ) -> StageResult:
     parents = {"checkpoint": subject.checkpoint, "pack": subject.pack}
     recipe = recipe_of(subject, options.protocol)
@@ -132,8 +132,8 @@ def _embed(
         return StageResult(run.publish(_digest(recipe, parents, run.folder), summary))
 
 
-def name_of(subject: Subject) -> str:
-    """Gives the checkpoint's name, and the stream's where the checkpoint has several.
+def name_of(subject: EncoderOnPack) -> str:
+    """Returns the checkpoint's name, and the stream's where the checkpoint has several.
 
     What is made of one stream must not pass for a newer version of what is made of another.
     """
@@ -156,7 +156,7 @@ def in_parts(
     network: WindowNetwork,
     reader: ShardReader,
     videos: Sequence[int] | np.ndarray,
-    protocol: Protocol,
+    protocol: WindowProtocol,
     device: str,
     progress: Progress = SILENT,
     description: str = "embed",

@@ -46,11 +46,11 @@ class FrameSource(Interface):
     """Where frames come from: a ShardReader, or one decoded query."""
 
     def frame_count(self, view: str) -> np.ndarray:
-        """Gives the frames of every video: int [V]."""
+        """Returns the frames of every video: int [V]."""
         ...
 
     def frames(self, view: str, video: int, frames: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Gives frames of one video: uint8 [T, H, W, C]."""
+        """Returns frames of one video: uint8 [T, H, W, C]."""
         ...
 
 
@@ -68,7 +68,7 @@ class WindowNetwork(Interface):
         ...
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """Gives a row for each window: [B, N, C, T, S, S] → [B, D]."""
+        """Returns a row for each window: [B, N, C, T, S, S] → [B, D]."""
         ...
 
     def to(self, device: torch.device) -> WindowNetwork:
@@ -81,7 +81,7 @@ class WindowNetwork(Interface):
 
 
 @dataclass(frozen=True)
-class Protocol:
+class WindowProtocol:
     """How test windows are cut and shown. The defaults are the published ones of features.
 
     Attributes:
@@ -112,21 +112,23 @@ class Protocol:
             raise UsageError(f"hop must be at least 1, not {self.hop}")
 
     def hop_for(self, spec: EncoderSpec) -> int:
-        """Gives the hop between windows of this encoder."""
+        """Returns the hop between windows of this encoder."""
         return self.hop or published_hop(spec.window, spec.stride)
 
     def as_dict(self, spec: EncoderSpec) -> dict[str, Any]:
-        """Gives all that decides the features beside encoder and shards.
+        """Returns all that decides the features beside encoder and shards.
 
         Fields that came later are told only where they say something, so that features from before
         keep their identity.
         """
-        later = {name: getattr(Protocol, name) for name in ("crops", "resize", "turned")}
+        later = {name: getattr(WindowProtocol, name) for name in ("crops", "resize", "turned")}
         whole = asdict(self) | {"hop": self.hop_for(spec)}
         return {k: v for k, v in whole.items() if k not in later or v != later[k]}
 
     def boxes(self, aspect: float) -> list[tuple[Box, bool]]:
-        """Gives the crops of frames whose width over height is `aspect`, and which are mirrored."""
+        """Returns the crops of frames whose width over height is `aspect`, and which are
+        mirrored.
+        """
         centre = centre_square(aspect, self.crop_share)
         if self.crops == "centre":
             return [(centre, False)]
@@ -156,13 +158,13 @@ class Features:
     offsets: np.ndarray
 
     def unit_windows(self, video: int | None = None) -> np.ndarray:
-        """Gives windows at unit length, of one video or of all [W, D]."""
+        """Returns windows at unit length, of one video or of all [W, D]."""
         windows = self.windows if video is None else self.windows[self.of_video(video)]
         norm = np.linalg.norm(windows, axis=1, keepdims=True)
         return windows / np.maximum(norm, 1e-12)
 
     def video_means(self, unit: bool = True) -> np.ndarray:
-        """Gives one row per video [V, D]: the mean of its windows.
+        """Returns one row per video [V, D]: the mean of its windows.
 
         Args:
             unit: windows at unit length before; false: as they are, such as probabilities.
@@ -174,7 +176,7 @@ class Features:
         return (sums / counts).astype(np.float32)
 
     def of_video(self, video: int) -> slice:
-        """Gives the rows of one video's windows."""
+        """Returns the rows of one video's windows."""
         return slice(int(self.offsets[video]), int(self.offsets[video + 1]))
 
 
@@ -197,7 +199,7 @@ def extract(
     source: FrameSource,
     videos: Sequence[int] | np.ndarray,
     ids: Sequence[str],
-    protocol: Protocol | None = None,
+    protocol: WindowProtocol | None = None,
     device: torch.device | str = "cpu",
     batch: int | None = None,
     embedded: Callable[[int], None] = lambda windows: None,
@@ -214,7 +216,7 @@ def extract(
     Raises:
         VidsslError: the source lacks the encoder's view, or its frames are damaged.
     """
-    spec, protocol = network.spec, protocol or Protocol()
+    spec, protocol = network.spec, protocol or WindowProtocol()
     device = torch.device(device)
     plan = _plan(spec, protocol, source.frame_count(spec.view)[np.asarray(videos)])
     crops = len(protocol.boxes(1.0))
@@ -230,8 +232,8 @@ def extract(
     return Features(tuple(ids), windows, plan.starts, plan.offsets)
 
 
-def count_windows(spec: EncoderSpec, protocol: Protocol, lengths: np.ndarray) -> int:
-    """Gives how many windows videos of so many frames [V] have together."""
+def count_windows(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> int:
+    """Returns how many windows videos of so many frames [V] have together."""
     return len(_plan(spec, protocol, lengths).starts)
 
 
@@ -244,7 +246,7 @@ class _Plan:
     offsets: np.ndarray
 
 
-def _plan(spec: EncoderSpec, protocol: Protocol, lengths: np.ndarray) -> _Plan:
+def _plan(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> _Plan:
     hop = protocol.hop_for(spec)
     starts = [window_starts(spec.window, spec.stride, int(n), hop) for n in lengths]
     counts = np.array([len(s) for s in starts], dtype=np.int64)
@@ -267,10 +269,10 @@ def _decoded_ahead(
     jobs: Iterable[_Job],
     source: FrameSource,
     spec: EncoderSpec,
-    protocol: Protocol,
+    protocol: WindowProtocol,
     videos: Sequence[int] | np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """Gives each job's windows in order, while threads prepare the next ones."""
+    """Returns each job's windows in order, while threads prepare the next ones."""
     threads = min(16, cores())
     waiting: deque[Future[np.ndarray]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
@@ -290,10 +292,10 @@ def _cut(
     job: _Job,
     source: FrameSource,
     spec: EncoderSpec,
-    protocol: Protocol,
+    protocol: WindowProtocol,
     videos: Sequence[int] | np.ndarray,
 ) -> np.ndarray:
-    """Gives one job's windows: uint8 [B, R, T, S, S, C]."""
+    """Returns one job's windows: uint8 [B, R, T, S, S, C]."""
     lengths = source.frame_count(spec.view)
     clips = []
     for row in np.unique(job.rows):  # a batch's windows are sorted by video
@@ -311,8 +313,10 @@ def _cut(
     return np.concatenate(clips)
 
 
-def present(frames_THWC: np.ndarray, spec: EncoderSpec, protocol: Protocol) -> list[np.ndarray]:
-    """Gives frames as a test shows them: each of the R crops, resized: uint8 [T, S, S, C]."""
+def present(
+    frames_THWC: np.ndarray, spec: EncoderSpec, protocol: WindowProtocol
+) -> list[np.ndarray]:
+    """Returns frames as a test shows them: each of the R crops, resized: uint8 [T, S, S, C]."""
     height, width = frames_THWC.shape[1:3]
     flip = get_view(spec.view).flip if protocol.turned else _mirror
     shown = []
@@ -328,7 +332,7 @@ def _mirror(frames_TSSC: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def _embed(
-    network: WindowNetwork, x_BRTSSC: np.ndarray, protocol: Protocol, device: torch.device
+    network: WindowNetwork, x_BRTSSC: np.ndarray, protocol: WindowProtocol, device: torch.device
 ) -> np.ndarray:
     crops = x_BRTSSC.shape[1]
     frames = torch.from_numpy(x_BRTSSC.reshape(-1, *x_BRTSSC.shape[2:])).to(device)

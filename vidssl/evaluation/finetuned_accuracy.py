@@ -32,9 +32,9 @@ from vidssl.evaluation.classification import (
     write_report,
 )
 from vidssl.evaluation.feature_cache import drop_parts, in_parts
-from vidssl.evaluation.features import Protocol
-from vidssl.evaluation.subjects import Labelled, Subject
-from vidssl.methods import OBJECTIVES, Classifier
+from vidssl.evaluation.features import WindowProtocol
+from vidssl.evaluation.subjects import EncoderOnPack, LabelledSplit
+from vidssl.methods import METHODS, Classifier
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, Workspace, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
@@ -53,8 +53,8 @@ class Finetuned:
         weight: of its probabilities where those of several streams are averaged.
     """
 
-    subject: Subject
-    protocol: Protocol
+    subject: EncoderOnPack
+    protocol: WindowProtocol
     weight: float = 1.0
 
 
@@ -66,7 +66,7 @@ def load_classifier(checkpoint: Artifact, stream: str) -> Classifier:
     """
     if checkpoint.recipe.get("stage") != "finetune":
         raise VidsslError(f"{checkpoint.label} has no classifier: it was not finetuned")
-    method = OBJECTIVES[checkpoint.recipe["method_name"]]
+    method = METHODS[checkpoint.recipe["method_name"]]
     config = method.Config(**checkpoint.recipe["method"])
     encoder = checkpoint_encoder(checkpoint, stream)
     classifier: Classifier = method.build(config, {stream: encoder}, 0).classifier  # type: ignore[assignment]
@@ -80,7 +80,7 @@ def load_classifier(checkpoint: Artifact, stream: str) -> Classifier:
 def classify(
     workspace: Workspace,
     network: Finetuned,
-    labelled: Labelled,
+    labelled: LabelledSplit,
     name: str,
     *,
     anywhere: bool = False,
@@ -126,8 +126,8 @@ def classify(
     return ClassificationResult(stage, report)
 
 
-def classify_recipe(network: Finetuned, labelled: Labelled) -> dict[str, Any]:
-    """Gives the recipe of one network's test."""
+def classify_recipe(network: Finetuned, labelled: LabelledSplit) -> dict[str, Any]:
+    """Returns the recipe of one network's test."""
     subject = network.subject
     spec = checkpoint_spec(subject.checkpoint, subject.stream)
     return {
@@ -139,8 +139,8 @@ def classify_recipe(network: Finetuned, labelled: Labelled) -> dict[str, Any]:
     }
 
 
-def classify_parents(network: Finetuned, labelled: Labelled) -> dict[str, Artifact]:
-    """Gives what one network's test is made from."""
+def classify_parents(network: Finetuned, labelled: LabelledSplit) -> dict[str, Artifact]:
+    """Returns what one network's test is made from."""
     subject = network.subject
     return {
         "checkpoint": subject.checkpoint,
@@ -149,7 +149,7 @@ def classify_parents(network: Finetuned, labelled: Labelled) -> dict[str, Artifa
     }
 
 
-def _found(artifact: Artifact, labelled: Labelled) -> ClassificationResult:
+def _found(artifact: Artifact, labelled: LabelledSplit) -> ClassificationResult:
     stage = StageResult(artifact, reused=True, notes=labelled.notes)
     return ClassificationResult(stage, read_report(artifact))
 
@@ -161,7 +161,7 @@ def average(
     workspace: Workspace,
     networks: Sequence[Finetuned],
     singles: Sequence[ClassificationResult],
-    labelled: Labelled,
+    labelled: LabelledSplit,
     name: str,
     *,
     new: bool = False,
@@ -203,7 +203,7 @@ def average(
 # ── all probabilities ────────────────────────────────────────────────────────────────────────
 
 
-def save_probabilities(folder: Path, share_NK: np.ndarray, labelled: Labelled) -> None:
+def save_probabilities(folder: Path, share_NK: np.ndarray, labelled: LabelledSplit) -> None:
     """Writes probabilities.safetensors: a row for each of predictions.csv, a column per class."""
     about = {
         "format": PROBABILITIES_FORMAT,

@@ -53,7 +53,7 @@ class ProbeConfig:
         require("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives what identifies it; `lr_batch` came later and is left out where it is 1024."""
+        """Returns what identifies it; `lr_batch` came later and is left out where it is 1024."""
         fields = asdict(self) | {"decay_at": list(self.decay_at)}
         if self.lr_batch == PUBLISHED_BATCH:
             del fields["lr_batch"]
@@ -61,7 +61,7 @@ class ProbeConfig:
 
 
 def batch_for(videos: int, config: ProbeConfig) -> int:
-    """Gives the batch: the published 1024, less where that would make too few steps.
+    """Returns the batch: the published 1024, less where that would make too few steps.
 
     The published sets have 9 steps an epoch or more. With fewer videos the batch is the largest
     power of two, 16 at least, that still leaves 8 steps an epoch.
@@ -75,7 +75,7 @@ def batch_for(videos: int, config: ProbeConfig) -> int:
 
 
 def rate_for(batch: int, config: ProbeConfig) -> float:
-    """Gives the first learning rate: `lr`, in proportion for batches below `lr_batch`."""
+    """Returns the first learning rate: `lr`, in proportion for batches below `lr_batch`."""
     return config.lr * min(1.0, batch / config.lr_batch)
 
 
@@ -90,7 +90,7 @@ class LinearProbe(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Gives scores [N, K]."""
+        """Returns scores [N, K]."""
         scores: Tensor = self.fc(self.norm(x_ND))
         return scores
 
@@ -168,7 +168,7 @@ def _epoch(
 def probabilities(
     probe: LinearProbe, features_ND: np.ndarray, device: torch.device | str = "cpu"
 ) -> np.ndarray:
-    """Gives class probabilities, float32 [N, K]."""
+    """Returns class probabilities, float32 [N, K]."""
     with one_thread():
         scores = probe.to(device).eval()(torch.from_numpy(features_ND).to(device))
     return scores.softmax(1).cpu().numpy()

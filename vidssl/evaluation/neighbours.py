@@ -70,7 +70,7 @@ def top_k(
 def _best_of_blocks(
     queries: Tensor, gallery: Tensor, k: int, columns: int
 ) -> tuple[Tensor, Tensor]:
-    """Gives similarity and index [q, k] by merging the gallery's blocks one after another."""
+    """Returns similarity and index [q, k] by merging the gallery's blocks one after another."""
     best_value = torch.empty(len(queries), 0, device=queries.device)
     best_index = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for first in range(0, len(gallery), columns):
@@ -85,7 +85,7 @@ def _best_of_blocks(
 
 
 def _largest_first(value_QG: Tensor, k: int) -> Tensor:
-    """Gives the columns [Q, k] of each row's largest values; equal ones by column."""
+    """Returns the columns [Q, k] of each row's largest values; equal ones by column."""
     # topk is many times faster than a stable sort, but takes any of several equal values; so the
     # few rows where the cut falls between equals are sorted.
     columns = value_QG.topk(k, dim=1).indices.sort(dim=1).values
@@ -135,7 +135,7 @@ def recall_at(
     gallery_label_G: np.ndarray,
     ks: Sequence[int] = PUBLISHED_KS,
 ) -> list[Recall]:
-    """Gives R@k for every k; a k beyond the gallery's size means all of it."""
+    """Returns R@k for every k; a k beyond the gallery's size means all of it."""
     table = []
     for k in ks:
         hits = hits_at(neighbour_QK, query_label_Q, gallery_label_G, k)
@@ -146,7 +146,7 @@ def recall_at(
 
 
 def chance_at(query_label_Q: np.ndarray, gallery_label_G: np.ndarray, k: int) -> float:
-    """Gives the expected R@k of a gallery in random order.
+    """Returns the expected R@k of a gallery in random order.
 
     A query whose label m of G have misses with probability C(G − m, k) / C(G, k).
     """
@@ -160,7 +160,7 @@ def chance_at(query_label_Q: np.ndarray, gallery_label_G: np.ndarray, k: int) ->
 
 
 def standard_error(share: float, n: int) -> float:
-    """Gives one standard error of a share of n independent trials, sqrt(p(1 − p) / n).
+    """Returns one standard error of a share of n independent trials, sqrt(p(1 − p) / n).
 
     For a share of 0 or 1 that would be none, as though nothing else could have come out. There it
     is 1 / (n + 1), which is how far the interval of Wilson (1927) for one standard error reaches

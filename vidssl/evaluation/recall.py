@@ -24,7 +24,7 @@ from vidssl.evaluation.neighbours import (
     recall_at,
     top_k,
 )
-from vidssl.evaluation.subjects import Labelled
+from vidssl.evaluation.subjects import LabelledSplit
 from vidssl.workspace.artifacts import Artifact, Run, canonical_digest
 from vidssl.workspace.results import StageResult
 
@@ -56,7 +56,7 @@ class RetrievalReport:
         return cls(**{**data, "recall": [Recall(**row) for row in data["recall"]]})
 
     def at(self, k: int) -> Recall:
-        """Gives the row of one k."""
+        """Returns the row of one k."""
         return next(row for row in self.recall if row.k == k)
 
 
@@ -68,14 +68,14 @@ class RetrievalResult:
     report: RetrievalReport | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
+        """Returns the result as plain data, for --json."""
         found = {"results": asdict(self.report)} if self.report else {}
         return self.stage.as_dict() | found
 
 
 def measure(
     streams_VD: Sequence[np.ndarray],
-    labelled: Labelled,
+    labelled: LabelledSplit,
     features: str,
     pack: Artifact,
     device: str = "cpu",
@@ -99,7 +99,9 @@ def measure(
     return report, found
 
 
-def publish(run: Run, report: RetrievalReport, found: Neighbours, labelled: Labelled) -> Artifact:
+def publish(
+    run: Run, report: RetrievalReport, found: Neighbours, labelled: LabelledSplit
+) -> Artifact:
     """Writes results.json and neighbours.csv and publishes the retrieval artifact."""
     table = _neighbour_table(found, labelled)
     write_json(run.folder / RESULTS_FILE, asdict(report))
@@ -117,7 +119,7 @@ def read_report(artifact: Artifact) -> RetrievalReport:
     return RetrievalReport.from_dict(json.loads((artifact.path / RESULTS_FILE).read_text()))
 
 
-def _neighbour_table(found: Neighbours, labelled: Labelled) -> bytes:
+def _neighbour_table(found: Neighbours, labelled: LabelledSplit) -> bytes:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["query", "label", "rank", "neighbour", "neighbour_label", "similarity"])

@@ -18,7 +18,7 @@ from vidssl.dataset.annotations import (
     Annotations,
     Selection,
 )
-from vidssl.methods import OBJECTIVES
+from vidssl.methods import METHODS
 from vidssl.shards import ShardReader
 from vidssl.training.data import find_annotations, find_checkpoint, find_pack
 from vidssl.views import get_view
@@ -30,7 +30,7 @@ FEWEST_TESTS = 30  # videos; of fewer, a standard error may be 9 points and more
 
 
 @dataclass(frozen=True)
-class Subject:
+class EncoderOnPack:
     """A checkpoint's encoder of one stream, and the pack it is tried on."""
 
     checkpoint: Artifact
@@ -38,12 +38,14 @@ class Subject:
     pack: Artifact
 
 
-def checkpoints_of(subjects: Sequence[Subject]) -> list[str]:
-    """Gives the labels of the checkpoints, once each: one may hold the encoders of all streams."""
+def checkpoints_of(subjects: Sequence[EncoderOnPack]) -> list[str]:
+    """Returns the labels of the checkpoints, once each: one may hold the encoders of all
+    streams.
+    """
     return list(dict.fromkeys(subject.checkpoint.label for subject in subjects))
 
 
-def in_words(subjects: Sequence[Subject]) -> str:
+def in_words(subjects: Sequence[EncoderOnPack]) -> str:
     """Names the checkpoints, once each, and of one with several encoders those that are meant."""
     streams: dict[str, list[str]] = {label: [] for label in checkpoints_of(subjects)}
     for subject in subjects:
@@ -55,7 +57,7 @@ def in_words(subjects: Sequence[Subject]) -> str:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledSplit:
     """A pack's videos with what is known of them, and the split that is evaluated.
 
     Attributes:
@@ -116,7 +118,7 @@ def find_subject(
     checkpoint: str | None = None,
     stream: str | None = None,
     pack: str | None = None,
-) -> Subject:
+) -> EncoderOnPack:
     """Finds the encoder to evaluate: the one named, or the newest of the stream (rgb).
 
     Its pack is the one it was trained on, unless another is named; that of imported weights is the
@@ -126,7 +128,7 @@ def find_subject(
         VidsslError: there is none; the sentence names the command that makes it.
     """
     found, stream = find_encoder(workspace, checkpoint, stream)
-    return Subject(found, stream, _pack_for(workspace, found, stream, pack))
+    return EncoderOnPack(found, stream, _pack_for(workspace, found, stream, pack))
 
 
 def find_subjects(
@@ -134,7 +136,7 @@ def find_subjects(
     checkpoints: Sequence[str] = (),
     streams: Sequence[str] = (),
     pack: str | None = None,
-) -> list[Subject]:
+) -> list[EncoderOnPack]:
     """Finds the encoders of one stream or of several, all to be tried on the first one's pack.
 
     Args:
@@ -158,7 +160,7 @@ def find_subjects(
 def find_encoder(
     workspace: Workspace, checkpoint: str | None, stream: str | None
 ) -> tuple[Artifact, str]:
-    """Gives the checkpoint that is meant, and its stream: the named one's, or the newest of rgb.
+    """Returns the checkpoint that is meant, and its stream: the named one's, or the newest of rgb.
 
     Raises:
         VidsslError: there is none; the sentence names the command that makes it.
@@ -201,7 +203,7 @@ def find_labels(
     checkpoints: Sequence[Artifact],
     split: str | None,
     seed: int = 0,
-) -> Labelled:
+) -> LabelledSplit:
     """Opens a pack with its newest annotations and selects a split.
 
     Without a split named it is that of the (first) checkpoint's training.
@@ -236,11 +238,11 @@ def find_labels(
     for checkpoint in {c.digest: c for c in checkpoints}.values():  # one may hold several streams
         notes += leakage(workspace, checkpoint, [ids[v] for v in test])
     notes += too_few(len(test))
-    return Labelled(reader, ids, annotations, artifact, selection, seed, train, test, notes)
+    return LabelledSplit(reader, ids, annotations, artifact, selection, seed, train, test, notes)
 
 
 def split_seed(checkpoint: Artifact, seed: int = 0) -> int:
-    """Gives the seed of the split that a checkpoint was trained with, were it a drawn one.
+    """Returns the seed of the split that a checkpoint was trained with, were it a drawn one.
 
     Args:
         seed: of a checkpoint that does not say.
@@ -274,7 +276,7 @@ def _without_label(selection: Selection, train: np.ndarray, test: np.ndarray) ->
 
 
 def too_few(tests: int) -> list[str]:
-    """Gives a sentence if a test part is so small that its figures say little.
+    """Returns a sentence if a test part is so small that its figures say little.
 
     A share of n videos is known to sqrt(p(1 − p) / n), at most 0.5 / √n.
     """
@@ -287,7 +289,7 @@ def too_few(tests: int) -> list[str]:
     ]
 
 
-def check_trainable(labelled: Labelled, what: str = "probe") -> None:
+def check_trainable(labelled: LabelledSplit, what: str = "probe") -> None:
     """Refuses a split whose train part has one class only.
 
     Raises:
@@ -305,7 +307,7 @@ def check_trainable(labelled: Labelled, what: str = "probe") -> None:
 
 
 def leakage(workspace: Workspace, checkpoint: Artifact, test_ids: Sequence[str]) -> list[str]:
-    """Gives a sentence if an encoder was trained on videos that it is now tested on."""
+    """Returns a sentence if an encoder was trained on videos that it is now tested on."""
     seen = trained_ids(workspace, checkpoint)
     if seen is None:
         return [f"what {checkpoint.label} was trained on is not known here any more, so it "
@@ -320,12 +322,12 @@ def leakage(workspace: Workspace, checkpoint: Artifact, test_ids: Sequence[str])
 
 
 def _unlabelled(checkpoint: Artifact) -> str:
-    method = OBJECTIVES.get(checkpoint.recipe.get("method_name", ""))
+    method = METHODS.get(checkpoint.recipe.get("method_name", ""))
     return "" if method is not None and method.supervised else " (without labels)"
 
 
 def trained_ids(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
-    """Gives the ids of the videos a checkpoint and its ancestors were trained on, or None.
+    """Returns the ids of the videos a checkpoint and its ancestors were trained on, or None.
 
     None when an artifact that would tell is not in the workspace any more.
     """
@@ -339,7 +341,7 @@ def trained_ids(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
 
 
 def _ancestors(workspace: Workspace, checkpoint: Artifact) -> Iterator[Artifact | None]:
-    """Gives a checkpoint and every checkpoint before it; None for one that is gone."""
+    """Returns a checkpoint and every checkpoint before it; None for one that is gone."""
     known = {a.digest: a for a in workspace.scan()[0]}
     frontier: list[Artifact | None] = [checkpoint]
     while frontier:

@@ -1,8 +1,8 @@
 """Work on many videos on a dask.distributed cluster: for clouds and sites without Slurm.
 
-The workers make products, as the processes of :mod:`vidssl.extraction.process_pool` do; this process
-alone writes. They need vidssl of this version, the videos at the same place as here, and for
-packing the workspace too. Dask balances the work, gives what was on a worker that died to
+The workers make products, as the processes of :mod:`vidssl.extraction.process_pool` do; this
+process alone writes. They need vidssl of this version, the videos at the same place as here, and to pack
+they need the workspace too. Dask balances the work, gives what was on a worker that died to
 another, and shows it all on its dashboard. One thread per worker is best: one video, one core.
 """
 
@@ -51,7 +51,7 @@ def require_dask() -> None:
 def work_on_cluster(
     sources: Sequence[Source], work: Work, address: str
 ) -> Iterator[tuple[Source, Product]]:
-    """Gives each video with what became of it, in the order in which they get done.
+    """Returns each video with what became of it, in the order in which they get done.
 
     Args:
         work: a function that can be pickled, which workers import from vidssl.
@@ -78,7 +78,7 @@ def work_on_cluster(
 
 @contextmanager
 def _connect(address: str) -> Iterator[Client]:
-    """Gives the way to the cluster; errors of the network on it become one sentence."""
+    """Returns the way to the cluster; errors of the network on it become one sentence."""
     from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it is told below, in a sentence
@@ -134,7 +134,7 @@ def _in_turn(
 
 
 def _understand(source: Source, future: Future, result: Any, address: str) -> Product | None:
-    """Gives a task's product, None where its workers died.
+    """Returns a task's product, None where its workers died.
 
     Raises:
         VidsslError: something else went wrong on the way, which is no fault of the video.

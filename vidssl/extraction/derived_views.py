@@ -88,7 +88,7 @@ def choose_derived(
 
 
 def _views_there(workspace: Workspace, progress: Progress) -> list[str]:
-    """Gives the derived views that a workspace has, of those that are known here."""
+    """Returns the derived views that a workspace has, of those that are known here."""
     newest = {view: a.label for a in workspace.artifacts("view") for view in a.summary["views"]}
     for view in sorted(newest.keys() - all_views().keys()):
         progress.say(
@@ -99,7 +99,7 @@ def _views_there(workspace: Workspace, progress: Progress) -> list[str]:
 
 
 def _named(workspace: Workspace, labels: Sequence[str]) -> dict[str, Artifact]:
-    """Gives the artifacts that the user named, by the views they hold."""
+    """Returns the artifacts that the user named, by the views they hold."""
     found = {}
     for label in labels:
         kinds = [k for k in DERIVED_KINDS if label.startswith(f"{k}/")] or DERIVED_KINDS
@@ -130,6 +130,6 @@ def _best(workspace: Workspace, view: str, ids: set[str]) -> Artifact | None:
 
 
 def _known_ids(derived: Artifact) -> set[str]:
-    """Gives the videos that an artifact holds or says why not."""
+    """Returns the videos that an artifact holds or says why not."""
     stored = {video.decode() for video in ShardReader(derived.path).videos.id}
     return stored | {video for video, _, _ in read_quarantine(derived.path)}

@@ -25,7 +25,8 @@ def plan_run(
     earlier: Artifact | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> StageResult:
-    """Gives a dry run's plan: videos and minutes, what is done already, who works, all parameters.
+    """Returns a dry run's plan: videos and minutes, what is done already, who works, all
+    parameters.
 
     Args:
         run: that would go on; nothing is written.

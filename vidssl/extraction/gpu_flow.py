@@ -43,7 +43,7 @@ Encode = Callable[[np.ndarray], bytes]
 
 
 def in_chunks(frames: Iterator[np.ndarray]) -> Iterator[Frames]:
-    """Gives frames of one size in :class:`Frames` of at most :data:`CHUNK`."""
+    """Returns frames of one size in :class:`Frames` of at most :data:`CHUNK`."""
     chunk: list[np.ndarray] = []
     for frame in frames:
         chunk.append(frame)
@@ -80,7 +80,7 @@ class _Video:
         )
 
     def finished(self, view: str) -> Product:
-        """Gives the worker's word with the blobs in order; waits for the encoders."""
+        """Returns the worker's word with the blobs in order; waits for the encoders."""
         assert self.product is not None
         if self.product.record is None:
             return self.product
@@ -124,7 +124,7 @@ class _Desk:
         video.blobs[index] = blob
 
     def finished(self, wait: bool = False) -> Iterator[tuple[Source, Product]]:
-        """Gives the videos whose blobs are all there; with `wait` all that have ended."""
+        """Returns the videos whose blobs are all there; with `wait` all that have ended."""
         done = [video for video in self._ended if wait or video.done()]
         for video in done:
             self._ended.remove(video)
@@ -140,7 +140,7 @@ def extract_in_batches(
     view: str,
     workers: int | None = None,
 ) -> Iterator[tuple[Source, Product]]:
-    """Gives each video with its encoded flow, in the order in which they get done.
+    """Returns each video with its encoded flow, in the order in which they get done.
 
     Args:
         decode: gives a video's frames in chunks and then a :class:`Product` with its record but

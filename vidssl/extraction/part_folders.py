@@ -85,7 +85,7 @@ class PartFolder:
         )
 
     def manifest(self) -> Mapping[str, Any]:
-        """Gives what :meth:`finish` wrote.
+        """Returns what :meth:`finish` wrote.
 
         Raises:
             VidsslError: it cannot be read, or is of an unknown version.
@@ -103,14 +103,14 @@ class PartFolder:
         return dict(found)
 
     def quarantine(self) -> list[Row]:
-        """Gives the videos that a finished part left out; an unfinished one will try again."""
+        """Returns the videos that a finished part left out; an unfinished one will try again."""
         if not self.finished:
             return []
         return [(video, name, reason) for video, name, reason in self.manifest()["quarantine"]]
 
 
 def part_folders(run_folder: Path) -> list[PartFolder]:
-    """Gives the parts of a run that were ever begun, in the order of their names."""
+    """Returns the parts of a run that were ever begun, in the order of their names."""
     found = []
     for path in sorted((run_folder / PARTS).glob("*-of-*")):
         match = re.fullmatch(r"(\d{4,})-of-(\d{4,})", path.name)
@@ -141,7 +141,7 @@ def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
 
 
 def accounted_for(run_folder: Path, views: Views, part: Part | None = None) -> set[str]:
-    """Gives the ids of all videos of a run that are done, and those that finished parts left out.
+    """Returns the ids of all videos of a run that are done, and those that finished parts left out.
 
     Args:
         part: the part that asks; unfinished parts beside it are being worked on, and have other
@@ -156,13 +156,15 @@ def accounted_for(run_folder: Path, views: Views, part: Part | None = None) -> s
 
 
 def unfinished_parts(run_folder: Path, part: Part) -> int:
-    """Gives how many parts of a division are not finished yet, begun or not."""
+    """Returns how many parts of a division are not finished yet, begun or not."""
     folders = part_folders(run_folder)
     return part.count - sum(f.finished for f in folders if f.part.count == part.count)
 
 
 def parts_in_words(run_folder: Path) -> str:
-    """Gives how far a divided run is: "5 of 8 parts finished, 2 at work"; empty for another run."""
+    """Returns how far a divided run is: "5 of 8 parts finished, 2 at work"; empty for another
+    run.
+    """
     finished: dict[int, int] = {}
     at_work = 0
     for folder in part_folders(run_folder):
@@ -246,7 +248,7 @@ def _finish(folder: Path, views: Views) -> None:
 
 
 def _owners(folders: Sequence[Path], views: Views) -> dict[str, Path]:
-    """Gives the folder in which each video lies.
+    """Returns the folder in which each video lies.
 
     Raises:
         VidsslError: one lies in two, which happens only where locks do not hold.

@@ -34,7 +34,7 @@ class Part:
 
 
 def choose_part(text: str | None, variables: Mapping[str, str]) -> Part | None:
-    """Gives the part that `--shard` names, else the one of Slurm's or torchrun's variables.
+    """Returns the part that `--shard` names, else the one of Slurm's or torchrun's variables.
 
     Args:
         text: `I/N`, or None.
@@ -61,7 +61,7 @@ def _parse(text: str) -> Part:
 
 
 def _of_launcher(variables: Mapping[str, str]) -> Part | None:
-    """Gives the part by a Slurm array, by the processes of one job, or by both together."""
+    """Returns the part by a Slurm array, by the processes of one job, or by both together."""
     jobs, processes = _slurm_array(variables), _torchrun(variables) or _slurm_step(variables)
     if jobs is None or processes is None:
         return jobs or processes
@@ -87,7 +87,7 @@ def _slurm_array(variables: Mapping[str, str]) -> Part | None:
 
 
 def _slurm_step(variables: Mapping[str, str]) -> Part | None:
-    """Gives the task's place among those of its srun.
+    """Returns the task's place among those of its srun.
 
     A batch script itself has SLURM_PROCID and SLURM_NTASKS as well, and yet is one process.
     """
@@ -111,7 +111,7 @@ def _number(variables: Mapping[str, str], name: str, instead: int | None = None)
 
 
 def divide(seconds: Sequence[float], count: int) -> list[int]:
-    """Gives the part of each video, so that all parts take about equally long.
+    """Returns the part of each video, so that all parts take about equally long.
 
     The longest goes first, each to the part that has the least so far (Graham 1969, "Bounds on
     multiprocessing timing anomalies": at most 4/3 of the best possible). The result depends on

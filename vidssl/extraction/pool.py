@@ -18,7 +18,7 @@ def check_pool(dask: str | None) -> None:
 
 
 def choose_pool(work: Work, workers: int | None, dask: str | None) -> Pool:
-    """Gives the pool that the options of a stage ask for.
+    """Returns the pool that the options of a stage ask for.
 
     Args:
         work: as for :func:`vidssl.extraction.process_pool.work_on_videos`.

@@ -63,7 +63,7 @@ class UnusableVideo(VidsslError):
 def work_on_videos(
     sources: Sequence[Source], work: Work, workers: int | None = None
 ) -> Iterator[tuple[Source, Product]]:
-    """Gives each video with what became of it, in the order in which they get done.
+    """Returns each video with what became of it, in the order in which they get done.
 
     Args:
         work: a function that can be pickled; runs in a worker with OpenCV's threads off.
@@ -83,7 +83,7 @@ def work_on_videos(
 def stream_videos(
     sources: Sequence[Source], stream: Stream, workers: int | None, patience: float
 ) -> Iterator[tuple[Source, Any] | None]:
-    """Gives each video with the parts that a worker makes of it, as they come.
+    """Returns each video with the parts that a worker makes of it, as they come.
 
     A worker that is ahead of its reader waits, so little is ever on its way.
 
@@ -217,7 +217,7 @@ def _parts(stream: Stream, source: Source) -> Iterator[Any]:
 
 
 def attempt(work: Work, source: Source, but: tuple[type[Exception], ...] = ()) -> Product:
-    """Gives what becomes of one video: whatever is wrong with it becomes the reason.
+    """Returns what becomes of one video: whatever is wrong with it becomes the reason.
 
     Args:
         but: errors to raise instead, which are not the video's.

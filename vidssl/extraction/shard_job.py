@@ -56,12 +56,12 @@ class ShardJob:
 
 
 def videos_digest(sources: Sequence[Source]) -> str:
-    """Gives the digest of which videos there are, the same on every machine."""
+    """Returns the digest of which videos there are, the same on every machine."""
     return canonical_digest(manifest(sources))
 
 
 def reused(artifact: Artifact) -> StageResult:
-    """Gives the result of a run that was finished before."""
+    """Returns the result of a run that was finished before."""
     left_out, notes = _names(read_quarantine(artifact.path)), _notes(ShardReader(artifact.path))
     return StageResult(artifact, reused=True, quarantined=left_out, notes=notes)
 
@@ -206,7 +206,9 @@ def _publish(run: Run, known: Mapping[str, Mapping[str, Any]]) -> StageResult:
 
 
 def _end_of_others(run: Run, job: ShardJob, sources: Sequence[Source]) -> StageResult | None:
-    """Gives the artifact where other parts came to the end meanwhile, or were killed on the way."""
+    """Returns the artifact where other parts came to the end meanwhile, or were killed on the
+    way.
+    """
     if run.overtaken():
         artifact = run.find_finished()
         if artifact is None:

@@ -72,7 +72,7 @@ def find_share(
     progress: Progress = SILENT,
     dry_run: bool = False,
 ) -> tuple[list[Source], Share | None]:
-    """Gives all the videos, sorted by name, and which of them fall to a part.
+    """Returns all the videos, sorted by name, and which of them fall to a part.
 
     Args:
         videos: a folder, a file, or a list (see :func:`vidssl.dataset.video.find_videos`).
@@ -98,7 +98,7 @@ def find_share(
 
 
 def share_plan(share: Share | None) -> dict[str, Any]:
-    """Gives what a dry run says of a part; nothing where there is none."""
+    """Returns what a dry run says of a part; nothing where there is none."""
     if share is None:
         return {}
     return {"part": str(share.part), "videos_of_part": len(share.ids)}
@@ -137,7 +137,7 @@ def _shared_rows(
 
 
 def _look(files: Sequence[Path], known: Rows, progress: Progress) -> Rows:
-    """Gives the rows of all files; only those that are not known as they are now are read."""
+    """Returns the rows of all files; only those that are not known as they are now are read."""
     rows: dict[str, _Row | None] = {}
     for file, now in zip(files, map_files(_size_and_time, files), strict=True):
         row = known.get(_place(file))
@@ -166,7 +166,7 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> Rows:
-    """Gives the rows of a manifest, none where there is none or it cannot be read as one."""
+    """Returns the rows of a manifest, none where there is none or it cannot be read as one."""
     try:
         lines = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"))))
         if tuple(lines[0]) != COLUMNS:

@@ -174,7 +174,7 @@ def _divergence(
 
 @triton.jit
 def _moved(across, down, dx, dy, dual_step):
-    """Gives p after a step along the gradient (dx, dy) of u."""
+    """Returns p after a step along the gradient (dx, dy) of u."""
     length = 1.0 + dual_step * tl.sqrt(dx * dx + dy * dy)
     inverse = tl.rsqrt(length * length)  # two instructions, where a division takes eight
     return (across + dual_step * dx) * inverse, (down + dual_step * dy) * inverse
@@ -308,7 +308,7 @@ def enter(
 
 @triton.jit
 def _between(place, size, coarse):
-    """Gives the coarse pixels on both sides of a fine one, and the second one's share."""
+    """Returns the coarse pixels on both sides of a fine one, and the second one's share."""
     spot = (place.to(tl.float32) + 0.5) * (coarse.to(tl.float32) / size.to(tl.float32)) - 0.5
     spot = tl.minimum(tl.maximum(spot, 0.0), (coarse - 1).to(tl.float32))
     first = spot.to(tl.int32)
@@ -320,7 +320,7 @@ def linearise(
     u, data, slope, pictures, state,
     plane: tl.constexpr, S: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """Gives the data term at the flow: bicubic, zeros beyond the border. Grid (most, N)."""
+    """Returns the data term at the flow: bicubic, zeros beyond the border. Grid (most, N)."""
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
     if tl.load(row + WARPS) == 1:
@@ -369,7 +369,7 @@ def linearise(
 
 @triton.jit
 def _cubic_weight(n: tl.constexpr, t):
-    """Gives Keys' weight of the n-th of four pixels, t being the place after the second one."""
+    """Returns Keys' weight of the n-th of four pixels, t being the place after the second one."""
     if n == 0:
         t += 1
     elif n == 2:
@@ -451,7 +451,7 @@ def smooth(
 
 @triton.jit
 def _sorted_column(u, y, x, mask, height, width, pitch):
-    """Gives the five pixels around (y, x) in its column, sorted; borders repeat."""
+    """Returns the five pixels around (y, x) in its column, sorted; borders repeat."""
     u += tl.minimum(tl.maximum(x, 0), width - 1)
     a = tl.load(u + tl.maximum(y - 2, 0) * pitch, mask=mask, other=0.0)
     b = tl.load(u + tl.maximum(y - 1, 0) * pitch, mask=mask, other=0.0)

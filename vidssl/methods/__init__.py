@@ -8,10 +8,10 @@ from vidssl.methods.finetune import Classifier, Finetune, FinetuneConfig
 from vidssl.methods.infonce import InfoNCE, InfoNCEConfig
 from vidssl.methods.linear_classifier import Linear, LinearConfig
 from vidssl.methods.method import (
-    Clock,
-    Needs,
-    Objective,
+    BatchSpec,
+    Method,
     StepOutput,
+    StepState,
 )
 from vidssl.methods.ubernce import UberNCE, UberNCEConfig
 from vidssl.methods.vicc import ViCC, ViCCConfig
@@ -19,24 +19,24 @@ from vidssl.methods.vicc_cross import ViCCCross, ViCCCrossConfig
 
 # By the stage that trains with them and the name they have there; the first is its default. One
 # word may mean two methods: ViCC on one stream, and ViCC across streams.
-METHODS: dict[str, dict[str, type[Objective]]] = {
+METHODS_BY_STAGE: dict[str, dict[str, type[Method]]] = {
     "pretrain": {"infonce": InfoNCE, "ubernce": UberNCE, "vicc": ViCC, "cpc": CPC},
     "cotrain": {"coclr": CoCLR, "vicc": ViCCCross, "cmc": CMC, "cocon": CoCon},
     "finetune": {"finetune": Finetune, "linear": Linear},
 }
-OBJECTIVES: dict[str, type[Objective]] = {
-    objective.name: objective for methods in METHODS.values() for objective in methods.values()
+METHODS: dict[str, type[Method]] = {
+    method.name: method for methods in METHODS_BY_STAGE.values() for method in methods.values()
 }
 
 __all__ = [
     "CMC",
     "CPC",
     "METHODS",
-    "OBJECTIVES",
+    "METHODS_BY_STAGE",
+    "BatchSpec",
     "CMCConfig",
     "CPCConfig",
     "Classifier",
-    "Clock",
     "CoCLR",
     "CoCLRConfig",
     "CoCon",
@@ -47,9 +47,9 @@ __all__ = [
     "InfoNCEConfig",
     "Linear",
     "LinearConfig",
-    "Needs",
-    "Objective",
+    "Method",
     "StepOutput",
+    "StepState",
     "UberNCE",
     "UberNCEConfig",
     "ViCC",

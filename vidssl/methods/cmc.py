@@ -18,15 +18,15 @@ from vidssl.base.errors import UsageError
 from vidssl.clips.sampler import ClipBatch
 from vidssl.methods.infonce import InfoNCEConfig
 from vidssl.methods.method import (
-    Clock,
-    Needs,
-    Objective,
+    BatchSpec,
+    Method,
     StepOutput,
+    StepState,
     projection_width,
 )
 from vidssl.methods.modules.metrics import nearest_has_same_label
-from vidssl.methods.modules.momentum_encoder import frozen_copy, move_towards
-from vidssl.methods.modules.nce_loss import contrast_scores, log_of_share, own_key_alone
+from vidssl.methods.modules.momentum_encoder import frozen_copy, update_momentum
+from vidssl.methods.modules.nce_loss import contrast_scores, mil_nce, own_key_alone
 from vidssl.methods.modules.queue import Queue, no_numbers, random_unit_rows
 
 
@@ -42,7 +42,7 @@ class CMCConfig(InfoNCEConfig):
     same_moment: bool = True
 
 
-class CMC(Objective):
+class CMC(Method):
     """Each stream's query is to find the other stream's key of the same clip among queued keys.
 
     Args:
@@ -74,19 +74,19 @@ class CMC(Objective):
         return cls(config, encoders, seed)
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=self.views, clips=1 if self.config.same_moment else 2)
+    def batch_spec(self) -> BatchSpec:
+        return BatchSpec(views=self.views, clips=1 if self.config.same_moment else 2)
 
     @property
     def encoders(self) -> dict[str, Encoder]:
         return dict(self.query.items())  # type: ignore[arg-type]
 
-    def before_forward(self, clock: Clock) -> None:
-        move_towards(self.key, self.query, self.config.momentum)
+    def before_forward(self, step_state: StepState) -> None:
+        update_momentum(self.key, self.query, self.config.momentum)
 
-    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+    def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
         q = {view: self.query[view].project(batch.clips[view][:, 0]) for view in self.views}
-        k = self.encode_keys(batch, clock)
+        k = self.encode_keys(batch, step_state)
         score = {
             v: contrast_scores(q[v], k[w], getattr(self.queue, w), self.config.temperature)
             for v, w in (self.views, self.views[::-1])
@@ -99,21 +99,21 @@ class CMC(Objective):
         )
 
     @torch.no_grad()
-    def encode_keys(self, batch: ClipBatch, clock: Clock) -> dict[str, Tensor]:
-        """Gives each stream's keys [B, P], from a batch shuffled over ranks."""
+    def encode_keys(self, batch: ClipBatch, step_state: StepState) -> dict[str, Tensor]:
+        """Returns each stream's keys [B, P], from a batch shuffled over ranks."""
         moment = 0 if self.config.same_moment else 1
         return {
             view: with_shuffled_batch(
-                self.key[view].project, batch.clips[view][:, moment], clock.generator()
+                self.key[view].project, batch.clips[view][:, moment], step_state.generator()
             )
             for view in self.views
         }
 
     def loss(self, score_BM: Tensor) -> Tensor:
         """InfoNCE of one stream's queries against the other one's keys."""
-        return log_of_share(score_BM, own_key_alone(*score_BM.shape, device=score_BM.device))
+        return mil_nce(score_BM, own_key_alone(*score_BM.shape, device=score_BM.device))
 
-    def after_step(self, clock: Clock, outputs: Sequence[StepOutput]) -> None:
+    def after_step(self, step_state: StepState, outputs: Sequence[StepOutput]) -> None:
         for output in outputs:
             self.queue.enqueue(**{name: gather(rows) for name, rows in output.state.items()})
 

@@ -15,7 +15,7 @@ from vidssl.backbones import Encoder
 from vidssl.base.errors import require
 from vidssl.clips.sampler import ClipBatch
 from vidssl.methods.infonce import InfoNCE, InfoNCEConfig
-from vidssl.methods.method import Clock, Needs, projection_width
+from vidssl.methods.method import BatchSpec, StepState, projection_width
 from vidssl.methods.modules.metrics import mean_where
 from vidssl.methods.modules.queue import random_unit_rows
 
@@ -75,8 +75,8 @@ class CoCLR(InfoNCE):
         return columns | {"other": other}
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=(self.view, self.partner_view), last_only=(self.partner_view,))
+    def batch_spec(self) -> BatchSpec:
+        return BatchSpec(views=(self.view, self.partner_view), last_only=(self.partner_view,))
 
     def train(self, mode: bool = True) -> CoCLR:
         super().train(mode)
@@ -91,27 +91,27 @@ class CoCLR(InfoNCE):
             other_BP = self.partner.project(batch.clips[self.partner_view][:, -1])
         return super().rows(batch, k_BP) | {"other": other_BP}
 
-    def positives(self, rows: dict[str, Tensor], clock: Clock) -> Tensor:
+    def positives(self, rows: dict[str, Tensor], step_state: StepState) -> Tensor:
         """Own key ∪ same source ∪ mined, bool [B, 1+K] (Han et al. 2020, eq. 3)."""
         same_BK = self.same_source(rows)
         mined_BK = self.mined(rows["other"], same_BK)
         own_B1 = torch.ones_like(same_BK[:, :1])
-        return self.drop_self(torch.cat([own_B1, same_BK | mined_BK], dim=1), clock)
+        return self.drop_self(torch.cat([own_B1, same_BK | mined_BK], dim=1), step_state)
 
     def same_source(self, rows: dict[str, Tensor]) -> Tensor:
-        """Gives which queued keys are of the clip's own source video, bool [B, K]."""
+        """Returns which queued keys are of the clip's own source video, bool [B, K]."""
         return self.queue.valid() & (rows["source"][:, None] == self.queue.source)
 
     def mined(self, other_BP: Tensor, same_BK: Tensor) -> Tensor:
-        """Gives the top k queued clips of other sources in the other stream; none until full."""
+        """Returns the top k queued clips of other sources in the other stream; none until full."""
         similarity_BK = (other_BP @ self.queue.other.T).masked_fill(same_BK, float("-inf"))
         top_Bk = similarity_BK.topk(self.config.k, dim=1).indices
         mined_BK = torch.zeros_like(same_BK).scatter_(1, top_Bk, True)
         return mined_BK & self.queue.full() & ~same_BK
 
-    def drop_self(self, positive_BM: Tensor, clock: Clock) -> Tensor:
+    def drop_self(self, positive_BM: Tensor, step_state: StepState) -> Tensor:
         """Takes the own key out of the positives where others remain, by one coin per step."""
-        if torch.rand((), generator=clock.generator()) < self.config.drop_self_prob:
+        if torch.rand((), generator=step_state.generator()) < self.config.drop_self_prob:
             positive_BM[:, 0] = positive_BM.sum(1) == 1
         return positive_BM
 

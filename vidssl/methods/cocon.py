@@ -27,14 +27,14 @@ from vidssl.methods.cpc import (
     clip_features,
     dense_nce,
     dense_scores,
-    foretell,
+    predict,
     top_shares,
 )
 from vidssl.methods.method import (
-    Clock,
-    Needs,
-    Objective,
+    BatchSpec,
+    Method,
     StepOutput,
+    StepState,
 )
 from vidssl.methods.modules.seeded_dropout import seeded_dropout
 
@@ -62,7 +62,7 @@ class CoConConfig(CPCConfig):
         require("sync_norm", self.sync_norm, self.sync_norm in SYNC_NORMS, "l1 or l2")
 
 
-class CoCon(Objective):
+class CoCon(Method):
     """L = Σ_v L_cpc + sim_weight·Σ_pairs L_sim + sync_weight·Σ_pairs L_sync.
 
     With a single view there are no pairs, and it is CPC.
@@ -95,15 +95,15 @@ class CoCon(Objective):
         check_blocks(cls.name, config, blocks)
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=tuple(self.views), clips=1)
+    def batch_spec(self) -> BatchSpec:
+        return BatchSpec(views=tuple(self.views), clips=1)
 
     @property
     def encoders(self) -> dict[str, Encoder]:
         return dict(self.views.items())  # type: ignore[arg-type]
 
-    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
-        found = {view: self._foretell(view, batch, clock) for view in self.views}
+    def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
+        found = {view: self._foretell(view, batch, step_state) for view in self.views}
         score = {
             view: dense_scores(f.pred, f.target, self.config.temperature)
             for view, f in found.items()
@@ -126,13 +126,13 @@ class CoCon(Objective):
             )
         return StepOutput(loss=loss, metrics=metrics, features=features)
 
-    def _foretell(self, view: str, batch: ClipBatch, clock: Clock) -> Foretold:
+    def _foretell(self, view: str, batch: ClipBatch, step_state: StepState) -> Foretold:
         number = list(self.views).index(view)
-        drop = seeded_dropout(self.config.dropout if self.training else 0.0, clock, number)
-        return foretell(self.views[view], batch.clips[view], self.config, drop)  # type: ignore[arg-type]
+        drop = seeded_dropout(self.config.dropout if self.training else 0.0, step_state, number)
+        return predict(self.views[view], batch.clips[view], self.config, drop)  # type: ignore[arg-type]
 
     def _between(self, h: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Gives L_sim and L_sync, summed over unordered pairs of views; nothing for one view.
+        """Returns L_sim and L_sync, summed over unordered pairs of views; nothing for one view.
 
         Also the mean cosine of the same and of different blocks in two views.
         """
@@ -153,7 +153,7 @@ class CoCon(Objective):
 
 
 def block_vectors(z_BNDHW: Tensor) -> Tensor:
-    """Gives one vector per block [B·N, D]: the largest value in each quarter, then their mean.
+    """Returns one vector per block [B·N, D]: the largest value in each quarter, then their mean.
 
     That is the published chain of poolings at 2, 4 and 7 places a side (which leaves other sizes
     unpooled), and is defined at any.
@@ -194,7 +194,7 @@ def similarity_loss(h0_KD: Tensor, h1_KD: Tensor) -> Tensor:
 
 
 def _others(x_KK: Tensor) -> Tensor:
-    """Gives all entries but the diagonal [K·(K − 1)]."""
+    """Returns all entries but the diagonal [K·(K − 1)]."""
     count = len(x_KK)
     # Cut after each diagonal entry, a K×K matrix is K − 1 rows of K + 1 that each end with one.
     return x_KK.flatten()[1:].view(count - 1, count + 1)[:, :-1].flatten()

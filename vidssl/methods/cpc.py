@@ -23,10 +23,10 @@ from vidssl.base.errors import UsageError, require
 from vidssl.base.text import counted
 from vidssl.clips.sampler import ClipBatch
 from vidssl.methods.method import (
-    Clock,
-    Needs,
-    Objective,
+    BatchSpec,
+    Method,
     StepOutput,
+    StepState,
 )
 from vidssl.methods.modules.metrics import nearest_has_same_label, paired_cosines
 from vidssl.methods.modules.seeded_dropout import seeded_dropout
@@ -68,7 +68,7 @@ class Foretold(NamedTuple):
         return self.z[:, -self.pred.shape[1] :]
 
 
-class CPC(Objective):
+class CPC(Method):
     """Every predicted place must find its own feature among all places, steps and clips."""
 
     name = "cpc"
@@ -92,16 +92,16 @@ class CPC(Objective):
         check_blocks(cls.name, config, blocks)
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=(self.view,), clips=1)
+    def batch_spec(self) -> BatchSpec:
+        return BatchSpec(views=(self.view,), clips=1)
 
     @property
     def encoders(self) -> dict[str, Encoder]:
         return {self.view: self.encoder}
 
-    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
-        drop = seeded_dropout(self.config.dropout if self.training else 0.0, clock)
-        found = foretell(self.encoder, batch.clips[self.view], self.config, drop)
+    def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
+        drop = seeded_dropout(self.config.dropout if self.training else 0.0, step_state)
+        found = predict(self.encoder, batch.clips[self.view], self.config, drop)
         score_MM = dense_scores(found.pred, found.target, self.config.temperature)
         features_BD = clip_features(found.z)
         return StepOutput(
@@ -132,7 +132,7 @@ def check_blocks(name: str, config: CPCConfig, blocks: int) -> None:
         )
 
 
-def foretell(
+def predict(
     encoder: Encoder,
     x_BNCTHW: Tensor,
     config: CPCConfig,
@@ -161,7 +161,7 @@ def _places(x_BPDHW: Tensor) -> Tensor:
 
 
 def own_column(score_MM: Tensor) -> Tensor:
-    """Gives each prediction's own target [M]: arange, after the rows of the ranks before."""
+    """Returns each prediction's own target [M]: arange, after the rows of the ranks before."""
     rows = len(score_MM)
     return distributed.rank() * rows + torch.arange(rows, device=score_MM.device)
 
@@ -172,7 +172,7 @@ def dense_nce(score_MM: Tensor) -> Tensor:
 
 
 def clip_features(z_BNDHW: Tensor) -> Tensor:
-    """Gives one unit vector per clip [B, D], detached: the mean over blocks and places."""
+    """Returns one unit vector per clip [B, D], detached: the mean over blocks and places."""
     return F.normalize(z_BNDHW.detach().mean(dim=(1, 3, 4)), dim=1)
 
 
@@ -181,7 +181,7 @@ def clip_features(z_BNDHW: Tensor) -> Tensor:
 
 @torch.no_grad()
 def top_shares(score_MM: Tensor) -> dict[str, Tensor]:
-    """Gives how often the own target is the best, or among the best three, of all."""
+    """Returns how often the own target is the best, or among the best three, of all."""
     own_M1 = own_column(score_MM)[:, None]
     better_M = (score_MM > score_MM.gather(1, own_M1)).sum(1)
     return {"top1": (better_M < 1).float().mean(), "top3": (better_M < 3).float().mean()}
@@ -189,12 +189,12 @@ def top_shares(score_MM: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def foretold_cosines(found: Foretold) -> dict[str, Tensor]:
-    """Gives the mean cosine of predictions with their own targets, and with all other targets."""
+    """Returns the mean cosine of predictions with their own targets, and with all other targets."""
     return paired_cosines(_places(found.pred), _places(found.target))
 
 
 @torch.no_grad()
 def batch_neighbour(features_BD: Tensor, batch: ClipBatch) -> Tensor:
-    """Gives how often the nearest clip of another source in the batch has the label, or NaN."""
+    """Returns how often the nearest clip of another source in the batch has the label, or NaN."""
     other_BB = batch.source[:, None] != batch.source
     return nearest_has_same_label(features_BD, batch.label, features_BD, batch.label, other_BB)

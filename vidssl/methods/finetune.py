@@ -21,10 +21,10 @@ from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError, require
 from vidssl.clips.sampler import ClipBatch
 from vidssl.methods.method import (
-    Clock,
-    Needs,
-    Objective,
+    BatchSpec,
+    Method,
     StepOutput,
+    StepState,
 )
 from vidssl.methods.modules.seeded_dropout import seeded_dropout
 
@@ -59,7 +59,7 @@ class FinetuneConfig:
 
 
 def no_dropout(x: Tensor) -> Tensor:
-    """Gives what it is given."""
+    """Returns what it is given."""
     return x
 
 
@@ -105,7 +105,7 @@ class Classifier(nn.Module):
         return self.config.classes
 
     def embed(self, x_BNCTHW: Tensor) -> Tensor:
-        """Gives each window's class probabilities [B, K]."""
+        """Returns each window's class probabilities [B, K]."""
         return self(x_BNCTHW).softmax(1)
 
     def forward(
@@ -114,7 +114,7 @@ class Classifier(nn.Module):
         drop: Callable[[Tensor], Tensor] = no_dropout,
         drop_state: Callable[[Tensor], Tensor] = no_dropout,
     ) -> Tensor:
-        """Gives scores [B, K].
+        """Returns scores [B, K].
 
         Args:
             drop: dropout of what enters the linear layer.
@@ -123,14 +123,14 @@ class Classifier(nn.Module):
         return self.score(self.summary(x_BNCTHW, drop_state), drop)
 
     def score(self, h_BD: Tensor, drop: Callable[[Tensor], Tensor] = no_dropout) -> Tensor:
-        """Gives scores [B, K] of what :meth:`summary` gave."""
+        """Returns scores [B, K] of what :meth:`summary` gave."""
         scores: Tensor = self.fc(drop(self.norm(h_BD)))
         return scores
 
     def summary(
         self, x_BNCTHW: Tensor, drop_state: Callable[[Tensor], Tensor] = no_dropout
     ) -> Tensor:
-        """Gives what stands for a clip [B, D]: pooled features, or the context's last state."""
+        """Returns what stands for a clip [B, D]: pooled features, or the context's last state."""
         if self.encoder.context is None:
             return self.encoder.embed(x_BNCTHW)
         z_BNDHW = self.encoder.block_maps(x_BNCTHW)
@@ -140,7 +140,7 @@ class Classifier(nn.Module):
         return h_BDHW.mean(dim=(2, 3))
 
     def head(self) -> dict[str, Tensor]:
-        """Gives the tensors of all that is not the encoder."""
+        """Returns the tensors of all that is not the encoder."""
         state = self.state_dict()
         return {name: value for name, value in state.items() if not name.startswith(ENCODER)}
 
@@ -159,7 +159,7 @@ class Classifier(nn.Module):
         self.load_state_dict(dict(tensors), strict=False)
 
 
-class Finetune(Objective):
+class Finetune(Method):
     """Cross-entropy of a classifier's scores; the encoder learns at a rate of its own."""
 
     name = "finetune"
@@ -173,7 +173,7 @@ class Finetune(Objective):
         self.classifier = self.make_classifier(encoder, torch.Generator().manual_seed(seed))
 
     def make_classifier(self, encoder: Encoder, generator: torch.Generator) -> Classifier:
-        """Gives the network, its linear layer drawn by the generator."""
+        """Returns the network, its linear layer drawn by the generator."""
         return Classifier(encoder, self.config, generator)
 
     @classmethod
@@ -186,15 +186,15 @@ class Finetune(Objective):
         """Any number will do: a classifier sees all blocks."""
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=(self.view,), clips=1)
+    def batch_spec(self) -> BatchSpec:
+        return BatchSpec(views=(self.view,), clips=1)
 
     @property
     def encoders(self) -> dict[str, Encoder]:
         return {self.view: self.classifier.encoder}
 
     @property
-    def bequest(self) -> dict[str, Tensor]:
+    def extra_state(self) -> dict[str, Tensor]:
         """The classifier without its encoder."""
         return self.classifier.head()
 
@@ -204,16 +204,16 @@ class Finetune(Objective):
         head = [p for name, p in named if not name.startswith(ENCODER)]
         return [{"params": head}, {"params": encoder, "share": self.config.backbone_rate}]
 
-    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+    def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
         config, training = self.config, self.training
-        drop = seeded_dropout(config.dropout if training else 0.0, clock)
-        drop_state = seeded_dropout(config.state_dropout if training else 0.0, clock, number=1)
+        drop = seeded_dropout(config.dropout if training else 0.0, step_state)
+        drop_state = seeded_dropout(config.state_dropout if training else 0.0, step_state, number=1)
         h_BD = self.classifier.summary(batch.clips[self.view], drop_state)
         output = self.output(self.classifier.score(h_BD, drop), batch.label)
         return replace(output, features=F.normalize(h_BD.detach(), dim=1))
 
     def output(self, score_BK: Tensor, label_B: Tensor) -> StepOutput:
-        """Gives the loss of scores, and how many are right."""
+        """Returns the loss of scores, and how many are right."""
         right_B = score_BK.detach().argmax(1) == label_B
         return StepOutput(
             loss=F.cross_entropy(score_BK, label_B), metrics={"top1": right_B.float().mean()}

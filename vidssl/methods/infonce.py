@@ -17,15 +17,15 @@ from vidssl.base.distributed import gather, with_shuffled_batch
 from vidssl.base.errors import require
 from vidssl.clips.sampler import ClipBatch
 from vidssl.methods.method import (
-    Clock,
-    Needs,
-    Objective,
+    BatchSpec,
+    Method,
     StepOutput,
+    StepState,
     projection_width,
 )
 from vidssl.methods.modules.metrics import nearest_has_same_label
-from vidssl.methods.modules.momentum_encoder import frozen_copy, move_towards
-from vidssl.methods.modules.nce_loss import contrast_scores, log_of_share, own_key_alone
+from vidssl.methods.modules.momentum_encoder import frozen_copy, update_momentum
+from vidssl.methods.modules.nce_loss import contrast_scores, mil_nce, own_key_alone
 from vidssl.methods.modules.queue import Queue, no_numbers, random_unit_rows
 
 
@@ -49,7 +49,7 @@ class InfoNCEConfig:
         require("temperature", self.temperature, self.temperature > 0, "above 0")
 
 
-class InfoNCE(Objective):
+class InfoNCE(Method):
     """Two clips of one video attract each other; the keys of other clips, queued, repel.
 
     Subclasses say which candidates are positives, and how several positives make one loss.
@@ -74,7 +74,7 @@ class InfoNCE(Objective):
         return cls(config, encoder, seed)
 
     def queue_columns(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Gives the queue's columns as they start: random keys, used from the first step on."""
+        """Returns the queue's columns as they start: random keys, used from the first step on."""
         rows = self.config.queue
         return {
             "feature": random_unit_rows(rows, width, generator),
@@ -83,25 +83,25 @@ class InfoNCE(Objective):
         }
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=(self.view,))
+    def batch_spec(self) -> BatchSpec:
+        return BatchSpec(views=(self.view,))
 
     @property
     def encoders(self) -> dict[str, Encoder]:
         return {self.view: self.query}
 
-    def fill(self) -> None:
+    def assume_queue_full(self) -> None:
         self.queue.filled.fill_(self.queue.length)
 
-    def before_forward(self, clock: Clock) -> None:
-        move_towards(self.key, self.query, self.config.momentum)
+    def before_forward(self, step_state: StepState) -> None:
+        update_momentum(self.key, self.query, self.config.momentum)
 
-    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+    def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
         x1, x2 = batch.clips[self.view].unbind(1)
         q_BP = self.query.project(x1)
-        rows = self.rows(batch, self.encode_keys(x2, clock))
+        rows = self.rows(batch, self.encode_keys(x2, step_state))
         score_BM = self.scores(q_BP, rows["feature"])
-        positive_BM = self.positives(rows, clock)
+        positive_BM = self.positives(rows, step_state)
         return StepOutput(
             loss=self.loss(score_BM, positive_BM) if self.trains() else None,
             metrics=self.metrics(rows, score_BM, positive_BM),
@@ -114,29 +114,29 @@ class InfoNCE(Objective):
         return True
 
     @torch.no_grad()
-    def encode_keys(self, x2: Tensor, clock: Clock) -> Tensor:
+    def encode_keys(self, x2: Tensor, step_state: StepState) -> Tensor:
         """k = f_k(x2), with the batch shuffled over ranks so that BatchNorm gives nothing away."""
-        return with_shuffled_batch(self.key.project, x2, clock.generator())
+        return with_shuffled_batch(self.key.project, x2, step_state.generator())
 
     def scores(self, q_BP: Tensor, k_BP: Tensor) -> Tensor:
         """[q·k, q·queue] / τ."""
         return contrast_scores(q_BP, k_BP, self.queue.feature, self.config.temperature)
 
     def rows(self, batch: ClipBatch, k_BP: Tensor) -> dict[str, Tensor]:
-        """Gives what the batch adds to the queue after the step, by column."""
+        """Returns what the batch adds to the queue after the step, by column."""
         return {"feature": k_BP, "source": batch.source, "label": batch.label}
 
-    def positives(self, rows: dict[str, Tensor], clock: Clock) -> Tensor:
-        """Gives which candidates are positives, bool [B, 1+K]: here the clip's own key alone."""
+    def positives(self, rows: dict[str, Tensor], step_state: StepState) -> Tensor:
+        """Returns which candidates are positives, bool [B, 1+K]: here the clip's own key alone."""
         return own_key_alone(
             len(rows["source"]), 1 + self.config.queue, device=rows["source"].device
         )
 
     def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
         """−log of the positives' share, mean over the batch (Han et al. 2020, eq. 2)."""
-        return log_of_share(score_BM, positive_BM)
+        return mil_nce(score_BM, positive_BM)
 
-    def after_step(self, clock: Clock, outputs: Sequence[StepOutput]) -> None:
+    def after_step(self, step_state: StepState, outputs: Sequence[StepOutput]) -> None:
         for output in outputs:
             self.queue.enqueue(**{name: gather(rows) for name, rows in output.state.items()})
 
@@ -154,7 +154,7 @@ class InfoNCE(Objective):
         }
 
     def online_neighbour(self, rows: dict[str, Tensor]) -> Tensor:
-        """Gives how often the nearest queued key of another source has the clip's label.
+        """Returns how often the nearest queued key of another source has the clip's label.
 
         NaN where no clip and no queued key has a label.
         """

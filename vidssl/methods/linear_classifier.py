@@ -27,7 +27,7 @@ from vidssl.methods.finetune import (
     FinetuneConfig,
     no_dropout,
 )
-from vidssl.methods.method import Clock, StepOutput
+from vidssl.methods.method import StepOutput, StepState
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class LinearClassifier(Classifier):
     def summary(
         self, x_BNCTHW: Tensor, drop_state: Callable[[Tensor], Tensor] = no_dropout
     ) -> Tensor:
-        """Gives what stands for a clip [B, D]; pooled features at unit length."""
+        """Returns what stands for a clip [B, D]; pooled features at unit length."""
         h_BD = super().summary(x_BNCTHW, no_dropout)
         return F.normalize(h_BD, dim=1) if self.encoder.context is None else h_BD
 
@@ -84,7 +84,7 @@ class Linear(Finetune):
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [p for p in self.classifier.parameters() if p.requires_grad]}]
 
-    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+    def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
         score_BK = self.classifier(batch.clips[self.view])
         # No features for the log: nothing below the layer learns, so nothing can collapse.
         return self.output(score_BK, batch.label)

@@ -2,10 +2,10 @@
 
 In one optimiser step the engine calls, in this order:
 
-    before_forward(clock)           key encoder moves, prototype rows renormalise
-    forward(batch, clock)           once per micro-batch → StepOutput
-    after_backward(clock)           frozen prototypes drop their gradient   (only with a loss)
-    after_step(clock, outputs)      queues take up what the step saw
+    before_forward(step_state)           key encoder moves, prototype rows renormalise
+    forward(batch, step_state)           once per micro-batch → StepOutput
+    after_backward(step_state)           frozen prototypes drop their gradient   (only with a loss)
+    after_step(step_state, outputs)      queues take up what the step saw
 
 Rules, each held by a test over every method: state changes only in train mode; `forward` changes
 nothing but BatchNorm statistics; `loss=None` means "still filling" and the engine skips the
@@ -30,7 +30,7 @@ from vidssl.clips.sampler import ClipBatch
 
 
 def projection_width(method: str, encoder: Encoder) -> int:
-    """Gives P of an encoder.
+    """Returns P of an encoder.
 
     Raises:
         UsageError: it has no projection head.
@@ -42,7 +42,7 @@ def projection_width(method: str, encoder: Encoder) -> int:
 
 
 @dataclass(frozen=True)
-class Clock:
+class StepState:
     """Where training stands. `step` counts optimiser steps from the start of the run."""
 
     seed: int
@@ -57,7 +57,7 @@ class Clock:
         return self.step / self.steps_per_epoch
 
     def generator(self) -> torch.Generator:
-        """Gives a CPU generator seeded by (seed, step): the same on every rank."""
+        """Returns a CPU generator seeded by (seed, step): the same on every rank."""
         # Any odd multiplier spreads consecutive steps; the modulus is what manual_seed takes.
         return torch.Generator().manual_seed((self.seed * 1_000_003 + self.step) % 2**63)
 
@@ -80,13 +80,13 @@ class StepOutput:
     features: Tensor | Mapping[str, Tensor] | None = None
 
     def detached(self) -> StepOutput:
-        """Gives the same without the graph, so that its memory can go."""
+        """Returns the same without the graph, so that its memory can go."""
         loss = None if self.loss is None else self.loss.detach()
         return StepOutput(loss, self.metrics, self.state, self.features)
 
 
 @dataclass(frozen=True)
-class Needs:
+class BatchSpec:
     """What a method wants in its batches.
 
     Attributes:
@@ -99,7 +99,7 @@ class Needs:
     last_only: tuple[str, ...] = ()
 
 
-class Objective(nn.Module, ABC):
+class Method(nn.Module, ABC):
     """A method: the networks it trains, its state, its loss.
 
     Attributes:
@@ -123,7 +123,7 @@ class Objective(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, config: Any, encoders: Mapping[str, Encoder], seed: int) -> Objective:
+    def build(cls, config: Any, encoders: Mapping[str, Encoder], seed: int) -> Method:
         """Makes the method with its networks.
 
         Args:
@@ -143,7 +143,7 @@ class Objective(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def needs(self) -> Needs:
+    def batch_spec(self) -> BatchSpec:
         """What a batch must hold."""
 
     @property
@@ -152,7 +152,7 @@ class Objective(nn.Module, ABC):
         """The trained encoder of each view: what is worth keeping when training ends."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Gives the parameters as an optimiser takes them, each group once.
+        """Returns the parameters as an optimiser takes them, each group once.
 
         A group may have a `share` of the learning rate; without one it has the whole. Parameters
         that are not trainable may be among them.
@@ -160,25 +160,25 @@ class Objective(nn.Module, ABC):
         return [{"params": list(self.parameters())}]
 
     @property
-    def bequest(self) -> dict[str, Tensor]:
+    def extra_state(self) -> dict[str, Tensor]:
         """What a later run may start from beside the encoders; empty for most methods."""
         return {}
 
-    def inherit(self, bequest: Mapping[str, Tensor]) -> None:
-        """Takes up what it can use of an earlier run's :attr:`bequest`, of whatever method."""
+    def load_extra_state(self, extra_state: Mapping[str, Tensor]) -> None:
+        """Takes up what it can use of an earlier run's :attr:`extra_state`, of whatever method."""
 
-    def fill(self) -> None:
+    def assume_queue_full(self) -> None:
         """Takes queues for full, whatever they hold, so that a trial is of steps that train."""
 
     @abstractmethod
-    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
+    def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
         """Computes the loss of one micro-batch."""
 
-    def before_forward(self, clock: Clock) -> None:
+    def before_forward(self, step_state: StepState) -> None:
         """Runs once per optimiser step, before its first forward."""
 
-    def after_backward(self, clock: Clock) -> None:
+    def after_backward(self, step_state: StepState) -> None:
         """Runs between the last backward and the optimiser, when there was a loss."""
 
-    def after_step(self, clock: Clock, outputs: Sequence[StepOutput]) -> None:
+    def after_step(self, step_state: StepState, outputs: Sequence[StepOutput]) -> None:
         """Runs once per optimiser step (also a skipped one), after it."""

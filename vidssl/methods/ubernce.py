@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vidssl.methods.infonce import InfoNCE, InfoNCEConfig
-from vidssl.methods.method import Clock
-from vidssl.methods.modules.nce_loss import log_of_share, mean_of_logs
+from vidssl.methods.method import StepState
+from vidssl.methods.modules.nce_loss import mil_nce, supcon_out
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class UberNCE(InfoNCE):
     Config = UberNCEConfig
     config: UberNCEConfig
 
-    def positives(self, rows: dict[str, Tensor], clock: Clock) -> Tensor:
+    def positives(self, rows: dict[str, Tensor], step_state: StepState) -> Tensor:
         """Own key ∪ same label, bool [B, 1+K]."""
         label_B1 = rows["label"][:, None]
         same_BK = self.queue.valid() & (label_B1 >= 0) & (label_B1 == self.queue.label)
@@ -43,7 +43,7 @@ class UberNCE(InfoNCE):
 
     def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
         """The average outside the log as in the published code, or inside as in the paper."""
-        loss = log_of_share if self.config.log_of_sum else mean_of_logs
+        loss = mil_nce if self.config.log_of_sum else supcon_out
         return loss(score_BM, positive_BM)
 
     @torch.no_grad()

@@ -19,10 +19,10 @@ from vidssl.base.distributed import with_shuffled_batch, world_size
 from vidssl.base.errors import UsageError, require
 from vidssl.clips.sampler import ClipBatch
 from vidssl.methods.method import (
-    Clock,
-    Needs,
-    Objective,
+    BatchSpec,
+    Method,
     StepOutput,
+    StepState,
     projection_width,
 )
 from vidssl.methods.modules.feature_bank import RecentFeatures
@@ -66,7 +66,7 @@ class ViCCConfig:
         require("queue", self.queue, self.queue >= 0, "at least 0")
 
 
-class ViCC(Objective):
+class ViCC(Method):
     """Clips of one video get codes from common prototypes, and each predicts the other's code."""
 
     name = "vicc"
@@ -90,21 +90,21 @@ class ViCC(Objective):
         return cls(config, encoder, seed)
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=(self.view,))
+    def batch_spec(self) -> BatchSpec:
+        return BatchSpec(views=(self.view,))
 
     @property
     def encoders(self) -> dict[str, Encoder]:
         return {self.view: self.encoder}
 
     @property
-    def bequest(self) -> dict[str, Tensor]:
+    def extra_state(self) -> dict[str, Tensor]:
         """The prototypes: across streams the student goes on with its own."""
         return {"prototypes": self.prototypes.weight.detach()}
 
     @torch.no_grad()
-    def inherit(self, bequest: Mapping[str, Tensor]) -> None:
-        prototypes_CP = bequest.get("prototypes")
+    def load_extra_state(self, extra_state: Mapping[str, Tensor]) -> None:
+        prototypes_CP = extra_state.get("prototypes")
         if prototypes_CP is None:
             return
         if prototypes_CP.shape != self.prototypes.weight.shape:
@@ -116,13 +116,13 @@ class ViCC(Objective):
         self.prototypes.weight.copy_(prototypes_CP)
 
     @torch.no_grad()
-    def before_forward(self, clock: Clock) -> None:
+    def before_forward(self, step_state: StepState) -> None:
         """Rows of C to unit length, so that scores are cosines."""
         weight_CP = self.prototypes.weight
         weight_CP.copy_(F.normalize(weight_CP, dim=1))
 
-    def forward(self, batch: ClipBatch, clock: Clock) -> StepOutput:
-        views = self.embeddings(batch, clock)
+    def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
+        views = self.embeddings(batch, step_state)
         score_VBC = torch.stack([self.prototypes(z_BP) for z_BP in views])
         code_VBC = self.codes(score_VBC)
         # Not log_softmax: rounding as in the published code keeps agreement with it longer.
@@ -135,17 +135,17 @@ class ViCC(Objective):
             features=z_VBP[0],
         )
 
-    def embeddings(self, batch: ClipBatch, clock: Clock) -> list[Tensor]:
+    def embeddings(self, batch: ClipBatch, step_state: StepState) -> list[Tensor]:
         """z_0 = f(x_1), z_1 = f(x_2), each [B, P]."""
         x1, x2 = batch.clips[self.view].unbind(1)
-        return [self.encoder.project(x1), self.second_clip(x2, clock)]
+        return [self.encoder.project(x1), self.second_clip(x2, step_state)]
 
-    def second_clip(self, x2: Tensor, clock: Clock) -> Tensor:
+    def second_clip(self, x2: Tensor, step_state: StepState) -> Tensor:
         """f(x_2); the published code takes no gradient, and shuffles the batch as for MoCo."""
         if not self.config.published_gradient:
             return self.encoder.project(x2)
         with torch.no_grad():
-            return with_shuffled_batch(self.encoder.project, x2, clock.generator())
+            return with_shuffled_batch(self.encoder.project, x2, step_state.generator())
 
     @torch.no_grad()
     def codes(self, score_VBC: Tensor) -> Tensor:
@@ -156,13 +156,13 @@ class ViCC(Objective):
             score_VBC = torch.cat([self.prototypes(self.recent.rows), score_VBC], dim=1)
         return sinkhorn(score_VBC, config.epsilon, config.sinkhorn_iterations)[:, -clips:]
 
-    def after_backward(self, clock: Clock) -> None:
+    def after_backward(self, step_state: StepState) -> None:
         """Frozen prototypes have a gradient, which DDP wants, and lose it here."""
-        if clock.epochs < self.config.freeze_prototypes_epochs:
+        if step_state.epochs < self.config.freeze_prototypes_epochs:
             self.prototypes.weight.grad = None
 
-    def after_step(self, clock: Clock, outputs: Sequence[StepOutput]) -> None:
-        if clock.epochs >= self.config.queue_from_epoch:
+    def after_step(self, step_state: StepState, outputs: Sequence[StepOutput]) -> None:
+        if step_state.epochs >= self.config.queue_from_epoch:
             for output in outputs:
                 self.recent.push(output.state["views"])
 
@@ -198,7 +198,7 @@ def swapped_prediction(code_VBC: Tensor, log_p_VBC: Tensor) -> Tensor:
 
 
 def _prototypes(width: int, count: int, seed: int) -> nn.Linear:
-    """Gives C, without bias, from nn.Linear's own distribution but a seed of its own."""
+    """Returns C, without bias, from nn.Linear's own distribution but a seed of its own."""
     prototypes = nn.Linear(width, count, bias=False)
     generator = torch.Generator().manual_seed(seed)
     nn.init.kaiming_uniform_(prototypes.weight, a=5**0.5, generator=generator)

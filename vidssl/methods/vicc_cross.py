@@ -14,7 +14,7 @@ from torch import Tensor
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError
 from vidssl.clips.sampler import ClipBatch
-from vidssl.methods.method import Clock, Needs, projection_width
+from vidssl.methods.method import BatchSpec, StepState, projection_width
 from vidssl.methods.vicc import ViCC, ViCCConfig
 
 
@@ -60,16 +60,16 @@ class ViCCCross(ViCC):
         return cls(config, student, partner, seed)
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=(self.view, self.partner_view))
+    def batch_spec(self) -> BatchSpec:
+        return BatchSpec(views=(self.view, self.partner_view))
 
     def train(self, mode: bool = True) -> ViCCCross:
         super().train(mode)
         self.partner.eval()
         return self
 
-    def embeddings(self, batch: ClipBatch, clock: Clock) -> list[Tensor]:
+    def embeddings(self, batch: ClipBatch, step_state: StepState) -> list[Tensor]:
         y1, y2 = batch.clips[self.partner_view].unbind(1)
         with torch.no_grad():
             others = [self.partner.project(y2), self.partner.project(y1)]
-        return super().embeddings(batch, clock) + others
+        return super().embeddings(batch, step_state) + others

@@ -72,7 +72,7 @@ class FlowMethod:
 
 
 def get_flow_method(name: str, preset: str | None = None, weights: str = "") -> FlowMethod:
-    """Gives the flow algorithm called `name` with the parameters of a preset, or of its first.
+    """Returns the flow algorithm called `name` with the parameters of a preset, or of its first.
 
     Args:
         weights: file of a network's weights; empty: torch's cache.
@@ -103,7 +103,7 @@ def get_flow_method(name: str, preset: str | None = None, weights: str = "") -> 
 
 
 def flow_method(name: str, params: Params, weights: str = "") -> FlowMethod:
-    """Gives a method with the parameters recorded with some flow.
+    """Returns a method with the parameters recorded with some flow.
 
     Args:
         weights: as of :func:`get_flow_method`.
@@ -127,7 +127,7 @@ def flow_method(name: str, params: Params, weights: str = "") -> FlowMethod:
 
 
 def working_frame(frame: np.ndarray, size: int | None, colour: bool = False) -> np.ndarray:
-    """Gives an RGB frame [H, W, 3] as a method takes it: grey or RGB, at the working size.
+    """Returns an RGB frame [H, W, 3] as a method takes it: grey or RGB, at the working size.
 
     Grey is OpenCV's 0.299 R + 0.587 G + 0.114 B. The short side is scaled down to `size` (None:
     as it is); frames that are smaller still are not enlarged.
@@ -142,7 +142,7 @@ def working_frame(frame: np.ndarray, size: int | None, colour: bool = False) -> 
 
 
 def in_pixels_of(flow: np.ndarray, size: int | None) -> np.ndarray:
-    """Gives flow [H, W, 2] of frames smaller than `size` in pixels of that size all the same.
+    """Returns flow [H, W, 2] of frames smaller than `size` in pixels of that size all the same.
 
     So motion means the same in small and large videos.
     """
@@ -153,7 +153,7 @@ def in_pixels_of(flow: np.ndarray, size: int | None) -> np.ndarray:
 def derive_flow(
     frames: Iterable[np.ndarray], estimate: Estimate, size: int | None, colour: bool = False
 ) -> Iterator[np.ndarray]:
-    """Gives the flow between each RGB frame [H, W, 3] and the next: float32 [h, w, 2].
+    """Returns the flow between each RGB frame [H, W, 3] and the next: float32 [h, w, 2].
 
     It is computed at the working size (:func:`working_frame`) and given in its pixels
     (:func:`in_pixels_of`).
@@ -165,7 +165,7 @@ def derive_flow(
 def derive_together(
     frames: Iterable[np.ndarray], method: BatchedFlow, size: int | None, colour: bool = False
 ) -> Iterator[np.ndarray]:
-    """Gives what :func:`derive_flow` gives, by a method that works on many pairs at once."""
+    """Returns what :func:`derive_flow` gives, by a method that works on many pairs at once."""
     ready: dict[Hashable, np.ndarray] = {}
     given = 0
     for index, flow in method.flows(_pairs(frames, size, colour)):

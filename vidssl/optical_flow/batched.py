@@ -37,7 +37,7 @@ class BatchedFlow(ABC):
 
     @abstractmethod
     def flows(self, pairs: Iterable[FramePair | None]) -> Iterator[TaggedFlow]:
-        """Gives (tag, flow) of each pair, float32 [H, W, 2] in pixels, as they get done.
+        """Returns (tag, flow) of each pair, float32 [H, W, 2] in pixels, as they get done.
 
         Pairs are drawn only as there is room for them, so a source that decodes is held back by
         the flow and not the other way round. A flow depends on its own pair alone, never on what
@@ -50,7 +50,7 @@ class BatchedFlow(ABC):
 
 
 def batches_of_one_size(pairs: Iterable[FramePair | None], most: int) -> Iterator[list[FramePair]]:
-    """Gives up to `most` pairs at a time, all of one frame size.
+    """Returns up to `most` pairs at a time, all of one frame size.
 
     A batch is given when it is full; when no pair is ready, or none is left, what there is of
     each size is given as it is.

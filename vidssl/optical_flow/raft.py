@@ -34,13 +34,13 @@ MOST_PAIRS = 32
 def start(
     params: Mapping[str, Any], weights: str
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Gives an estimator of one pair after another, on the CPU; arguments as of :class:`Raft`."""
+    """Returns an estimator of one pair after another, on the CPU; arguments as of :class:`Raft`."""
     raft = _raft(tuple(params.items()), weights, "cpu")
     return lambda before, after: raft.flow(before[None], after[None])[0]
 
 
 def start_batched(params: Mapping[str, Any], device: str, weights: str) -> BatchedFlow:
-    """Gives an estimator of many pairs at once; arguments as of :class:`Raft`."""
+    """Returns an estimator of many pairs at once; arguments as of :class:`Raft`."""
     return RaftFlow(_raft(tuple(params.items()), weights, device))
 
 
@@ -69,7 +69,7 @@ class RaftFlow(BatchedFlow):
 
 
 def with_weights(params: Mapping[str, Any], weights: str = "") -> dict[str, Any]:
-    """Gives a preset with the digest of its weights, as it is recorded.
+    """Returns a preset with the digest of its weights, as it is recorded.
 
     Args:
         weights: a file; empty: torchvision's, in torch's cache.
@@ -101,7 +101,7 @@ class Raft:
 
     @torch.inference_mode()
     def flow(self, before_BHW3: np.ndarray, after_BHW3: np.ndarray) -> np.ndarray:
-        """Gives the flow between RGB frames, uint8: float32 [B, H, W, 2] in pixels."""
+        """Returns the flow between RGB frames, uint8: float32 [B, H, W, 2] in pixels."""
         height, width = before_BHW3.shape[1:3]
         before, after = (
             _padded(_between_ones(frames, self.device)) for frames in (before_BHW3, after_BHW3)
@@ -114,7 +114,7 @@ class Raft:
 
 
 def pairs_at_once(height: int, width: int, device: str) -> int:
-    """Gives how many pairs of that size go together well: one on a CPU."""
+    """Returns how many pairs of that size go together well: one on a CPU."""
     if device != "cuda":
         return 1
     return min(MOST_PAIRS, max(1, BATCH_PIXELS // (height * width)))
@@ -129,7 +129,7 @@ def _check_same(params: Mapping[str, Any], found: Weights) -> None:
 
 
 def _between_ones(frames_BHW3: np.ndarray, device: str) -> Tensor:
-    """Gives frames as the network was trained on them: [B, 3, H, W] from −1 to 1."""
+    """Returns frames as the network was trained on them: [B, 3, H, W] from −1 to 1."""
     frames = torch.from_numpy(frames_BHW3).to(device).permute(0, 3, 1, 2)
     return frames.float().div_(127.5).sub_(1)
 
@@ -140,6 +140,6 @@ def _padded(x_B3HW: Tensor) -> Tensor:
 
 
 def _margins(size: int) -> tuple[int, int]:
-    """Gives how much is added before and behind."""
+    """Returns how much is added before and behind."""
     missing = max(LEAST, size + -size % MULTIPLE) - size
     return missing // 2, missing - missing // 2

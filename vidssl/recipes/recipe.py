@@ -32,7 +32,7 @@ from vidssl.base.settings import configure, like, literal
 from vidssl.clips.sampler import ClipSpec
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.evaluation.linear_probe import ProbeConfig
-from vidssl.methods import OBJECTIVES
+from vidssl.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Recipe:
     explicit: frozenset[str] = frozenset()
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives what identifies a run: every number, as plain JSON data."""
+        """Returns what identifies a run: every number, as plain JSON data."""
         tables = {name: dataclasses.asdict(getattr(self, part)) for name, part in PARTS.items()}
         tables["train"]["milestones"] = list(self.train.milestones)
         tables["augment"] = self.augment.as_dict()
@@ -70,7 +70,7 @@ class Recipe:
         return {"recipe": self.name, "method_name": self.method, **tables}
 
     def override(self, part: str, **values: Any) -> Recipe:
-        """Gives the recipe with some fields of one part changed."""
+        """Returns the recipe with some fields of one part changed."""
         return replace(self, **{part: replace(getattr(self, part), **values)})
 
 
@@ -93,7 +93,7 @@ class EvaluationSpec:
     """How a network with a classifier is tested. Defaults: CoCLR's and ViCC's published code.
 
     Attributes:
-        crops: "ten" or "centre" (:class:`vidssl.evaluation.features.Protocol`).
+        crops: "ten" or "centre" (:class:`vidssl.evaluation.features.WindowProtocol`).
         hop: frames between the starts of two windows; None: 16·stride − 1 for 32 frames.
         weight: of the stream's probabilities where those of several are averaged.
     """
@@ -113,7 +113,7 @@ PARTS = {
 
 
 def recipe_names() -> list[str]:
-    """Gives the names of the shipped recipes."""
+    """Returns the names of the shipped recipes."""
     files = resources.files(__package__).iterdir()
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
@@ -130,14 +130,14 @@ def load_recipe(
     Raises:
         UsageError: an unknown recipe, method or field, or a value of the wrong type.
     """
-    if method not in OBJECTIVES:
+    if method not in METHODS:
         raise UsageError(
-            f"there is no method {method}{nearest_name(method, OBJECTIVES)}; "
-            f"there are {', '.join(OBJECTIVES)}"
+            f"there is no method {method}{nearest_name(method, METHODS)}; "
+            f"there are {', '.join(METHODS)}"
         )
     recipe = Recipe(
         name, method, NetworkSpec(), ClipSpec(), AugmentSpec(), TrainSpec(),
-        OBJECTIVES[method].Config(),
+        METHODS[method].Config(),
     )  # fmt: skip
     for text in _with_bases(name):
         own = text.get(method, {})
@@ -152,7 +152,7 @@ def load_recipe(
 
 
 def probe_config(name: str | None, overrides: Iterable[tuple[str, Any]] = ()) -> ProbeConfig:
-    """Gives how a probe is trained: the [probe] of a shipped recipe, and what the user set.
+    """Returns how a probe is trained: the [probe] of a shipped recipe, and what the user set.
 
     Args:
         name: None: the defaults.
@@ -167,7 +167,7 @@ def probe_config(name: str | None, overrides: Iterable[tuple[str, Any]] = ()) ->
 
 
 def own_table(name: str, method: str, stream: str, table: str) -> dict[str, Any]:
-    """Gives what a recipe says in a table for one method (and stream) alone, bases included."""
+    """Returns what a recipe says in a table for one method (and stream) alone, bases included."""
     found: dict[str, Any] = {}
     for text in _with_bases(name):
         own = text.get(method, {})
@@ -177,19 +177,19 @@ def own_table(name: str, method: str, stream: str, table: str) -> dict[str, Any]
 
 
 def evaluation_of(name: str, method: str, stream: str) -> EvaluationSpec:
-    """Gives how a recipe tests what one of the methods of finetuning made of a stream."""
+    """Returns how a recipe tests what one of the methods of finetuning made of a stream."""
     told = own_table(name, method, stream, "evaluation")
     return configure("an evaluation", EvaluationSpec(), told.items())
 
 
 def recipe_card(name: str) -> RecipeCard:
-    """Gives what a recipe says of itself."""
+    """Returns what a recipe says of itself."""
     text = _read(name)
     return RecipeCard(text["title"], text.get("of"), text.get("reports", ""))
 
 
 def _with_bases(name: str) -> list[dict[str, Any]]:
-    """Gives a recipe's text after the texts of those it is based on, the deepest first."""
+    """Returns a recipe's text after the texts of those it is based on, the deepest first."""
     text = _read(name)
     return [*(_with_bases(text["base"]) if "base" in text else []), text]
 

@@ -76,7 +76,7 @@ def _neighbour_card(neighbour: Neighbour, video: int, gallery: Gallery) -> Card:
 def _as_compared(
     source: FrameSource, video: int, shown: np.ndarray, gallery: Gallery
 ) -> list[np.ndarray]:
-    """Gives frames as filmed, with the views by which videos were compared laid over them."""
+    """Returns frames as filmed, with the views by which videos were compared laid over them."""
     views = [subject.stream for subject in gallery.subjects]
     laid = [_pictures(view, source, video, shown) for view in views if view != "rgb"]
     frames = source.frames("rgb", video, shown)
@@ -89,7 +89,7 @@ def _pictures(view: str, source: FrameSource, video: int, shown: np.ndarray) -> 
 
 
 def _spread(first: int, last: int, count: int) -> np.ndarray:
-    """Gives `count` frame numbers from first to last, evenly."""
+    """Returns `count` frame numbers from first to last, evenly."""
     return np.linspace(first, last, count).round().astype(int)
 
 

@@ -67,7 +67,7 @@ class QueryResult:
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
+        """Returns the result as plain data, for --json."""
         data = asdict(self)
         for answer in data["answers"]:
             answer["sheet"] = str(answer["sheet"]) if answer["sheet"] else None

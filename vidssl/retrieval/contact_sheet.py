@@ -89,7 +89,7 @@ def draw_sheet(path: Path, query: Card, neighbours: Sequence[Card], footer: str 
 
 
 def render(query: Card, neighbours: Sequence[Card], footer: str = "") -> np.ndarray:
-    """Gives the sheet as a picture."""
+    """Returns the sheet as a picture."""
     head = _head(query)
     columns = 1 if len(neighbours) <= 3 else 2
     strips = [_strip(card.frames) for card in neighbours]

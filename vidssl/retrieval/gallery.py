@@ -15,9 +15,9 @@ from vidssl.backbones import Encoder
 from vidssl.base.progress import SILENT, Progress
 from vidssl.dataset.annotations import Annotations
 from vidssl.evaluation.feature_cache import features_of
-from vidssl.evaluation.features import Features, Protocol
+from vidssl.evaluation.features import Features, WindowProtocol
 from vidssl.evaluation.neighbours import centred_unit
-from vidssl.evaluation.subjects import Subject, in_words
+from vidssl.evaluation.subjects import EncoderOnPack, in_words
 from vidssl.shards import ShardReader
 from vidssl.training.data import find_annotations
 from vidssl.workspace.artifacts import Artifact, Workspace
@@ -33,7 +33,7 @@ class Stream:
         videos: centred unit features of the gallery's videos [V, D].
     """
 
-    subject: Subject
+    subject: EncoderOnPack
     encoder: Encoder
     features: Features
     mean: np.ndarray
@@ -54,15 +54,15 @@ class Gallery:
     pack: Artifact
     reader: ShardReader
     labels: list[str | None]
-    subjects: Sequence[Subject]
-    embed: Callable[[Subject], Features]
+    subjects: Sequence[EncoderOnPack]
+    embed: Callable[[EncoderOnPack], Features]
 
     @cached_property
     def streams(self) -> list[Stream]:
         """The encoders with their features of all videos, train and test alike."""
         return [self._stream(subject) for subject in self.subjects]
 
-    def _stream(self, subject: Subject) -> Stream:
+    def _stream(self, subject: EncoderOnPack) -> Stream:
         features = self.embed(subject)
         encoder = checkpoint_encoder(subject.checkpoint, subject.stream)
         means = features.video_means()
@@ -75,14 +75,14 @@ class Gallery:
         return np.hstack([stream.videos for stream in self.streams])
 
     def name(self, video: int) -> str:
-        """Gives the path of a video relative to the packed folder."""
+        """Returns the path of a video relative to the packed folder."""
         return self.reader.video_id(video).rpartition("#")[0]
 
 
 def open_gallery(
     workspace: Workspace,
-    subjects: Sequence[Subject],
-    protocol: Protocol,
+    subjects: Sequence[EncoderOnPack],
+    protocol: WindowProtocol,
     device: str | None = None,
     progress: Progress = SILENT,
 ) -> Gallery:
@@ -90,7 +90,7 @@ def open_gallery(
     pack = subjects[0].pack
     progress.say(f"retrieve: {in_words(subjects)}, gallery {pack.label}")
 
-    def embed(subject: Subject) -> Features:
+    def embed(subject: EncoderOnPack) -> Features:
         return features_of(workspace, subject, protocol, device, progress)[1]
 
     reader = ShardReader(pack.path)

@@ -13,7 +13,8 @@ DIMMED = 0.45  # of the frame's brightness, where something is laid over it
 
 
 def laid_over(frame: np.ndarray, pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Gives RGB uint8 [H, W, 3]: the frame dimmed, and wherever a picture is brighter, the picture.
+    """Returns RGB uint8 [H, W, 3]: the frame dimmed, and wherever a picture is brighter, the
+    picture.
 
     Args:
         frame: RGB uint8 [H, W, 3].

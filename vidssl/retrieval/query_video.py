@@ -36,11 +36,11 @@ class QueryFrames:
     fps: float
 
     def frame_count(self, view: str) -> np.ndarray:
-        """Gives the frames of the one video: int [1]."""
+        """Returns the frames of the one video: int [1]."""
         return np.array([len(self.blobs[view])])
 
     def frames(self, view: str, video: int, frames: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Gives decoded frames: uint8 [T, H, W, C]; the one video is number 0."""
+        """Returns decoded frames: uint8 [T, H, W, C]; the one video is number 0."""
         stride = self.params[view].get("stride", 1)
         return read_strided(
             np.asarray(frames), stride, len(self.blobs[view]), partial(self._decoded, view)

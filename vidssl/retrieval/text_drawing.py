@@ -27,7 +27,7 @@ _HERSHEY_HEIGHT = 30.0  # pixels of a line at scale 1
 
 
 def text_width(text: str, size: int, weight: int = REGULAR) -> int:
-    """Gives the pixels that a line takes."""
+    """Returns the pixels that a line takes."""
     face = _unicode_face()
     if face is None:
         return int(cv2.getTextSize(to_ascii(text), _HERSHEY, size / _HERSHEY_HEIGHT, 1)[0][0])
@@ -85,7 +85,7 @@ def fit_apart(paths: Sequence[str], width: int, size: int) -> list[str]:
 
 
 def to_ascii(text: str) -> str:
-    """Gives the nearest ASCII: marks dropped, dashes plain, the rest an underscore."""
+    """Returns the nearest ASCII: marks dropped, dashes plain, the rest an underscore."""
     text = "".join(PLAIN.get(letter, letter) for letter in text)
     letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return "".join(c if " " <= c <= "~" else "_" for c in letters)

@@ -53,23 +53,23 @@ class VideoRecord:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Gives a folder's shards in their order."""
+    """Returns a folder's shards in their order."""
     return sorted(folder.glob("shard-*.h5"), key=shard_number)
 
 
 def shard_name(number: int) -> str:
-    """Gives the name of a shard."""
+    """Returns the name of a shard."""
     return f"shard-{number:04d}.h5"
 
 
 def shard_number(path: Path) -> int:
-    """Gives the number in a shard's name, -1 when it has none."""
+    """Returns the number in a shard's name, -1 when it has none."""
     match = re.fullmatch(r"shard-(\d{4,})\.h5", path.name)
     return int(match[1]) if match else -1
 
 
 def video_digest(blobs: Mapping[str, Sequence[bytes]], params: Mapping[str, Params]) -> str:
-    """Gives the SHA-256 (hex) of a video's views: names, parameters and bytes.
+    """Returns the SHA-256 (hex) of a video's views: names, parameters and bytes.
 
     It does not depend on the video's name, on how videos are spread over shards, or on time.
     """
@@ -84,7 +84,7 @@ def video_digest(blobs: Mapping[str, Sequence[bytes]], params: Mapping[str, Para
 
 
 def data_digest(videos: Iterable[tuple[str, str]]) -> str:
-    """Gives the SHA-256 (hex) of a whole set: (id, digest) of every video, sorted by id."""
+    """Returns the SHA-256 (hex) of a whole set: (id, digest) of every video, sorted by id."""
     digest = hashlib.sha256()
     for video_id, mark in sorted(videos):
         digest.update(f"{video_id}\0{mark}\n".encode())

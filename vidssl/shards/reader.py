@@ -68,18 +68,18 @@ class ShardReader:
         return len(self.videos)
 
     def video_id(self, video: int) -> str:
-        """Gives the id of one video."""
+        """Returns the id of one video."""
         return str(self.videos.id[video].decode())
 
     def find(self, video_id: str) -> int | None:
-        """Gives the number of a video, None when it is not here."""
+        """Returns the number of a video, None when it is not here."""
         wanted = video_id.encode()
         number = int(np.searchsorted(self.videos.id, wanted))
         found = number < len(self) and self.videos.id[number] == wanted
         return number if found else None
 
     def record(self, video: int) -> VideoRecord:
-        """Gives the row of one video, without its note."""
+        """Returns the row of one video, without its note."""
         table = self.videos
         return VideoRecord(
             id=self.video_id(video),
@@ -91,7 +91,7 @@ class ShardReader:
         )
 
     def notes(self) -> dict[str, str]:
-        """Gives what the user should know of some videos: {id: sentence}."""
+        """Returns what the user should know of some videos: {id: sentence}."""
         found = {}
         for shard in self._shards:
             with h5py.File(shard.path, "r", locking=False) as file:
@@ -107,7 +107,7 @@ class ShardReader:
         return data_digest((video.decode(), mark.decode()) for video, mark in rows)
 
     def frame_count(self, view: str) -> np.ndarray:
-        """Gives the stored frames of every video: int [V].
+        """Returns the stored frames of every video: int [V].
 
         Raises:
             VidsslError: the shards lack the view.
@@ -120,7 +120,7 @@ class ShardReader:
         return self.videos.length[view]
 
     def frame_bytes(self, view: str) -> float:
-        """Gives the bytes of a view's frame, mean over all of them.
+        """Returns the bytes of a view's frame, mean over all of them.
 
         Raises:
             As :meth:`frame_count`.
@@ -131,7 +131,7 @@ class ShardReader:
     # ── frames
 
     def read(self, view: str, video: int, frames: Frames) -> list[bytes]:
-        """Gives the blobs of some frames of one video, in the order asked for.
+        """Returns the blobs of some frames of one video, in the order asked for.
 
         Frames near each other are one read, and a frame asked for twice is read once. Every
         checksum is checked every time.
@@ -146,7 +146,7 @@ class ShardReader:
         return [blobs[i] for i in back]
 
     def frames(self, view: str, video: int, frames: Frames) -> np.ndarray:
-        """Gives decoded frames: uint8 [T, H, W, C], in the order asked for, T at least 1.
+        """Returns decoded frames: uint8 [T, H, W, C], in the order asked for, T at least 1.
 
         Frames that a view stored at a stride lacks are interpolated.
 
@@ -160,7 +160,7 @@ class ShardReader:
     def pictures(
         self, view: str, video: int, frames: Frames, *, for_copying: bool = False
     ) -> Iterator[np.ndarray]:
-        """Gives decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
+        """Returns decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
 
         A frame is decoded when its turn comes: who lets go of one before the next needs the
         memory of one, which is then still in the core's cache.
@@ -182,7 +182,7 @@ class ShardReader:
         return iter(read_strided(unique, stride, count, partial(self._decoded, view, video)))
 
     def flow(self, video: int, frames: Frames) -> np.ndarray:
-        """Gives flow in pixels of the recorded working size, however it is stored.
+        """Returns flow in pixels of the recorded working size, however it is stored.
 
         Returns:
             float32 [T, H, W, 2], u to the right and v downward, in the order asked for.
@@ -203,7 +203,9 @@ class ShardReader:
         frames: np.ndarray,
         decode: Callable[[bytes], np.ndarray] | None = None,
     ) -> Iterator[np.ndarray]:
-        """Gives stored frames, sorted and each once: uint8 [H, W, C] each, or as `decode` does."""
+        """Returns stored frames, sorted and each once: uint8 [H, W, C] each, or as `decode`
+        does.
+        """
         decode = decode or partial(get_view(view).decode, codec=self.views[view]["codec"])
         for frame, blob in zip(frames, self._read_sorted(view, video, frames), strict=True):
             try:
@@ -214,7 +216,7 @@ class ShardReader:
             yield picture
 
     def _sort(self, view: str, video: int, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
-        """Gives the frames sorted, each once, and where each one asked for stands among them."""
+        """Returns the frames sorted, each once, and where each one asked for stands among them."""
         count = int(self.frame_count(view)[video])
         unique, back = np.unique(np.asarray(frames, dtype=np.int64), return_inverse=True)
         if len(unique) and not 0 <= unique[0] <= unique[-1] < count:
@@ -340,5 +342,7 @@ def _allow_open_files(count: int) -> None:
 
 
 def gaps_above(most: int, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Gives which blobs, the first left aside, begin more than so many bytes after the last end."""
+    """Returns which blobs, the first left aside, begin more than so many bytes after the last
+    end.
+    """
     return np.flatnonzero(begins[1:] - ends[:-1] > most) + 1

@@ -99,7 +99,7 @@ class Spool:
 
 
 def read_journal(folder: Path, number: int, views: Mapping[str, Params]) -> tuple[list[Entry], int]:
-    """Gives the entries of a spool whose blobs are there, and where the last one's line ends.
+    """Returns the entries of a spool whose blobs are there, and where the last one's line ends.
 
     Raises:
         VidsslError: it was begun with other parameters.
@@ -132,13 +132,13 @@ def _head(views: Mapping[str, Params]) -> bytes:
 
 
 def spool_files(folder: Path, number: int) -> tuple[Path, Path]:
-    """Gives the paths of a spool's blobs and journal."""
+    """Returns the paths of a spool's blobs and journal."""
     stem = f"spool-{number:04d}"
     return folder / f"{stem}.bin", folder / f"{stem}.journal"
 
 
 def view_bytes(entry: Entry, view: str) -> int:
-    """Gives the size of one view of a spooled video."""
+    """Returns the size of one view of a spooled video."""
     return sum(entry["lengths"][view])
 
 

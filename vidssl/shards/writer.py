@@ -139,7 +139,7 @@ class ShardWriter:
 
 
 def finished_videos(folder: Path, views: Mapping[str, Params]) -> dict[str, str]:
-    """Gives {id: digest} of the videos that a writer finished in `folder`, and changes nothing.
+    """Returns {id: digest} of the videos that a writer finished in `folder`, and changes nothing.
 
     Raises:
         VidsslError: the folder holds work with other parameters.
@@ -205,7 +205,7 @@ def _empty_file() -> bytes:
 
 
 def _most_bytes_of_tables(spool: Spool) -> int:
-    """Gives more than HDF5 needs beside the blobs; what is left over is cut off at the end."""
+    """Returns more than HDF5 needs beside the blobs; what is left over is cut off at the end."""
     videos = [entry["video"] for entry in spool.entries]
     texts = [max(len(v[column].encode()) for v in videos) for column in ("id", "path", "note")]
     per_video = sum(texts) + 1 + 64 + 4 * 8 + 8 * len(spool.views)
@@ -248,7 +248,7 @@ def _write_view(group: h5py.Group, view: str, params: Params, entries: list[Entr
 
 
 def _places_in_spool(spool: Spool, view: str) -> list[tuple[int, int]]:
-    """Gives (start, size) of one view of each video; a video's views lie end to end."""
+    """Returns (start, size) of one view of each video; a video's views lie end to end."""
     order = list(spool.views)
     earlier = order[: order.index(view)]
     return [

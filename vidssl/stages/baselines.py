@@ -26,7 +26,7 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.evaluation.classification import ClassificationResult, Classified
 from vidssl.evaluation.classification import read_report as read_probe_report
-from vidssl.evaluation.features import Protocol, count_windows, extract
+from vidssl.evaluation.features import WindowProtocol, count_windows, extract
 from vidssl.evaluation.linear_probe import ProbeConfig
 from vidssl.evaluation.recall import (
     RetrievalResult,
@@ -34,7 +34,7 @@ from vidssl.evaluation.recall import (
     publish,
     read_report,
 )
-from vidssl.evaluation.subjects import Labelled, check_trainable, find_labels
+from vidssl.evaluation.subjects import LabelledSplit, check_trainable, find_labels
 from vidssl.recipes.recipe import load_recipe
 from vidssl.shards import ShardReader
 from vidssl.stages.probe import probe_features, settings_of
@@ -55,21 +55,21 @@ DIRECTIONS, SLOW, CELLS = 8, 0.5, 3
 
 
 def colour_histogram(frames_THWC: np.ndarray) -> np.ndarray:
-    """Gives the joint RGB histogram, 8 bins a channel, as shares: float32 [512]."""
+    """Returns the joint RGB histogram, 8 bins a channel, as shares: float32 [512]."""
     level = frames_THWC.reshape(-1, 3).astype(np.int64) * COLOUR_BINS // 256
     code = (level[:, 0] * COLOUR_BINS + level[:, 1]) * COLOUR_BINS + level[:, 2]
     return (np.bincount(code, minlength=COLOUR_BINS**3) / len(code)).astype(np.float32)
 
 
 def mean_frame(frames_THWC: np.ndarray) -> np.ndarray:
-    """Gives the mean over time, shrunk to 16×16 pixels: float32 [768]."""
+    """Returns the mean over time, shrunk to 16×16 pixels: float32 [768]."""
     mean = frames_THWC.astype(np.float32).mean(0)
     side = (MEAN_FRAME_SIDE, MEAN_FRAME_SIDE)
     return cv2.resize(mean, side, interpolation=cv2.INTER_AREA).reshape(-1)
 
 
 def flow_histogram(flow_THW2: np.ndarray) -> np.ndarray:
-    """Gives how much motion goes where: 8 directions and "slow" in 3×3 cells: float32 [81].
+    """Returns how much motion goes where: 8 directions and "slow" in 3×3 cells: float32 [81].
 
     Each pixel counts by its speed, as in histograms of optical flow (Laptev et al. 2008), and all
     bins together make 1.
@@ -135,7 +135,7 @@ class BaselineOptions:
     split: str | None = None
     split_seed: int = 0
     seeds: tuple[int, ...] = (0,)
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: WindowProtocol = field(default_factory=WindowProtocol)
     device: str | None = None
     new: bool = False
 
@@ -148,7 +148,7 @@ class BaselineResult:
     probe: ClassificationResult
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json: the retrieval's, and the probe's in it."""
+        """Returns the result as plain data, for --json: the retrieval's, and the probe's in it."""
         return self.retrieval.as_dict() | {"probe": self.probe.as_dict()}
 
 
@@ -200,7 +200,7 @@ class Baseline:
 
 
 def _hand_made(
-    name: str, labelled: Labelled, options: BaselineOptions, progress: Progress
+    name: str, labelled: LabelledSplit, options: BaselineOptions, progress: Progress
 ) -> Baseline:
     def features() -> np.ndarray:
         # As learned features are: unit length per window, of which a video has one here.
@@ -212,7 +212,7 @@ def _hand_made(
 
 
 def hand_made_features(reader: ShardReader, name: str, progress: Progress = SILENT) -> np.ndarray:
-    """Gives a hand-made feature of every video of a pack, from 16 frames each: [V, F]."""
+    """Returns a hand-made feature of every video of a pack, from 16 frames each: [V, F]."""
     made = HAND_MADE[name]
     lengths = reader.frame_count(made.view)
     bound = float(reader.views[made.view].get("bound", 1.0))
@@ -237,7 +237,7 @@ def hand_made_features(reader: ShardReader, name: str, progress: Progress = SILE
 def _untrained(
     spec: EncoderSpec,
     seed: int,
-    labelled: Labelled,
+    labelled: LabelledSplit,
     options: BaselineOptions,
     progress: Progress,
 ) -> Baseline:
@@ -266,21 +266,21 @@ def _untrained(
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> Encoder:
-    """Gives an encoder with the weights that training with this seed would start from."""
+    """Returns an encoder with the weights that training with this seed would start from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(spec).eval()
 
 
 def untrained_spec(view: str, backbone: str, frames: int, stride: int, size: int) -> EncoderSpec:
-    """Gives the spec of an untrained encoder without a projection head."""
+    """Returns the spec of an untrained encoder without a projection head."""
     check_backbone(backbone)
     channels = get_view(view).channels
     return EncoderSpec(view, backbone, channels, frames, stride, size, project=None)
 
 
 def untrained_specs(backbone: str, device: str | None = None) -> tuple[EncoderSpec, ...]:
-    """Gives untrained encoders of RGB and flow that eat the clips of the machine's recipe."""
+    """Returns untrained encoders of RGB and flow that eat the clips of the machine's recipe."""
     clip = load_recipe(default_recipe(device), "infonce", "rgb").clip
     return tuple(
         untrained_spec(view, backbone, clip.frames, clip.stride, clip.size)
@@ -292,7 +292,7 @@ def _measure(
     workspace: Workspace,
     baseline: Baseline,
     pack: Artifact,
-    labelled: Labelled,
+    labelled: LabelledSplit,
     options: BaselineOptions,
     progress: Progress,
 ) -> BaselineResult:
@@ -314,7 +314,7 @@ def _measure(
 
 
 def _retrieve(
-    opened: Run, baseline: Baseline, pack: Artifact, labelled: Labelled
+    opened: Run, baseline: Baseline, pack: Artifact, labelled: LabelledSplit
 ) -> RetrievalResult:
     if opened.finished is not None:
         stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
@@ -328,7 +328,7 @@ def _probe(
     opened: Run,
     baseline: Baseline,
     pack: Artifact,
-    labelled: Labelled,
+    labelled: LabelledSplit,
     device: str | None,
     progress: Progress,
 ) -> ClassificationResult:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.methods import OBJECTIVES, Objective
+from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.training import joint
 from vidssl.training.data import (
@@ -31,12 +31,12 @@ from vidssl.training.training_run import (
     choose_method,
     choose_recipe,
     default_recipe,
-    fed_with,
     fit_to_data,
     for_stream,
-    inherit,
     like_encoder,
+    load_extra_state,
     require_labels,
+    with_clip_spec,
     without_steps,
 )
 from vidssl.views import get_view
@@ -67,7 +67,7 @@ class CotrainOptions(TrainingOptions):
 
 
 def plan_cycles(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
-    """Gives (student, partner) for every run of `cycles` cycles over two views."""
+    """Returns (student, partner) for every run of `cycles` cycles over two views."""
     first, second = views
     return [(first, second), (second, first)] * cycles
 
@@ -93,7 +93,7 @@ def run_cycles(
         raise UsageError("--cycles chooses students and partners itself: leave --student and "
                          "--partner away")  # fmt: skip
     if check(options).joint:
-        raise UsageError(f"{objective_of(options).name} trains all streams at once: "
+        raise UsageError(f"{method_of(options).name} trains all streams at once: "
                          "leave --cycles away")  # fmt: skip
     streams = (options.stream, partner_stream(options))
     for stream in streams:
@@ -116,14 +116,14 @@ def run_cycles(
         newest[student] = result.artifact
 
 
-def check(options: CotrainOptions) -> type[Objective]:
+def check(options: CotrainOptions) -> type[Method]:
     """Checks what options say by themselves, and gives the method they mean.
 
     Raises:
         UsageError: the first that makes no sense.
     """
     get_view(options.stream)
-    method = objective_of(options)
+    method = method_of(options)
     if method.joint:
         if options.student or options.partner:
             raise UsageError(
@@ -144,8 +144,8 @@ def check(options: CotrainOptions) -> type[Objective]:
     return method
 
 
-def objective_of(options: CotrainOptions) -> type[Objective]:
-    """Gives the method that the options mean."""
+def method_of(options: CotrainOptions) -> type[Method]:
+    """Returns the method that the options mean."""
     recipe = options.recipe or default_recipe(options.device)
     return choose_method("cotrain", options.method, recipe)
 
@@ -164,10 +164,10 @@ def plan_together(
 def newest_starts(
     workspace: Workspace, options: CotrainOptions, streams: Sequence[str]
 ) -> dict[str, Artifact]:
-    """Gives the newest pretrained checkpoint of each stream, all from one pack."""
+    """Returns the newest pretrained checkpoint of each stream, all from one pack."""
     pack = find_pack(workspace, options.pack, list(streams)) if options.pack else None
     first, *others = streams
-    method = objective_of(options)
+    method = method_of(options)
 
     def newest(stream: str, pack: Artifact | None) -> Artifact:
         return find_checkpoint(workspace, stream, pack=pack, pretrained_only=True, method=method)
@@ -180,8 +180,8 @@ def newest_starts(
 
 
 def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, Artifact]:
-    """Gives the student and its partner: the newest of each stream, from one pack."""
-    other, method = partner_stream(options), objective_of(options)
+    """Returns the student and its partner: the newest of each stream, from one pack."""
+    other, method = partner_stream(options), method_of(options)
     pack = find_pack(workspace, options.pack, [options.stream, other]) if options.pack else None
     student = find_checkpoint(workspace, options.stream, options.student, pack=pack, method=method)
     pack = pack_of(workspace, student, options.pack, options.streams)
@@ -195,7 +195,7 @@ def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, 
 
 
 def partner_stream(options: CotrainOptions) -> str:
-    """Gives the stream that is not the student's."""
+    """Returns the stream that is not the student's."""
     if options.stream not in options.streams:
         raise UsageError(
             f"cotrain has streams {' and '.join(options.streams)}, not {options.stream}"
@@ -217,7 +217,7 @@ def _as_typed_before(
     repeated = (
         options.student is None
         and student.recipe.get("stage") == "cotrain"
-        and student.recipe.get("method_name") == objective_of(options).name
+        and student.recipe.get("method_name") == method_of(options).name
         and student.parents.get("partner") == partner.digest
         and before is not None
     )
@@ -259,20 +259,20 @@ def plan(
         recipe=recipe,
         data=data,
         parents=parents,
-        make_objective=lambda: _objective(recipe, student, encoder, partner, options),
+        make_method=lambda: _method(recipe, student, encoder, partner, options),
         notes=notes,
     )
 
 
-def _objective(
+def _method(
     recipe: Recipe,
     student: Artifact,
     encoder: Encoder,
     partner: Artifact,
     options: CotrainOptions,
-) -> Objective:
-    fed_with(encoder, recipe.clip)
+) -> Method:
+    with_clip_spec(encoder, recipe.clip)
     other = partner_stream(options)
     encoders = {options.stream: encoder, other: checkpoint_encoder(partner, other)}
-    objective = OBJECTIVES[recipe.method].build(recipe.config, encoders, options.seed)
-    return inherit(objective, student)
+    method = METHODS[recipe.method].build(recipe.config, encoders, options.seed)
+    return load_extra_state(method, student)

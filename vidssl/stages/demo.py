@@ -103,15 +103,15 @@ class DemoResult:
     gone_on: bool = False
 
     def row(self, features: str) -> DemoRow:
-        """Gives the row of one kind of feature."""
+        """Returns the row of one kind of feature."""
         return next(row for row in self.rows if row.features == features)
 
     def trained(self, training: str) -> DemoRow:
-        """Gives the row of one training's checkpoint."""
+        """Returns the row of one training's checkpoint."""
         return next(row for row in self.rows if row.training == training)
 
     def findings(self) -> list[str]:
-        """Gives, in sentences, what the figures show and what they do not."""
+        """Returns, in sentences, what the figures show and what they do not."""
         blind = all(self.row(_named(name)).within_chance for name in APPEARANCE)
         before, after = (self.trained(n).recall.at(1) for n in (CONTROL, COCLR))
         gain = after.recall - before.recall
@@ -130,7 +130,7 @@ class DemoResult:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
+        """Returns the result as plain data, for --json."""
         return {
             "videos": str(self.videos),
             "classes": self.classes,
@@ -170,7 +170,7 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
 
 
 def processes(options: DemoOptions) -> int:
-    """Gives how many trainings and evaluations run at a time; one device takes them in turn."""
+    """Returns how many trainings and evaluations run at a time; one device takes them in turn."""
     return (options.workers or cores()) if choose_device(options.device) == "cpu" else 1
 
 
@@ -190,7 +190,7 @@ def _named(baseline: str) -> str:
 
 
 def clips_folder(workspace: Workspace) -> Path:
-    """Gives where the made-up clips lie: the first that a demo makes in a workspace."""
+    """Returns where the made-up clips lie: the first that a demo makes in a workspace."""
     return workspace.root / "demo-videos"
 
 
@@ -205,7 +205,7 @@ def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -
 
 
 def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
-    """Gives the demo's trainings, and then their evaluations in the order of the table.
+    """Returns the demo's trainings, and then their evaluations in the order of the table.
 
     The control, InfoNCE for as long as InfoNCE and CoCLR together, comes first. One after the other
     it is then the oldest, and the newest checkpoints are those the user would go on with. Side by
@@ -236,7 +236,7 @@ def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
 
 
 def titles(options: DemoOptions) -> dict[str, str]:
-    """Gives {training: what the table calls its features}, in the order of the table."""
+    """Returns {training: what the table calls its features}, in the order of the table."""
     infonce, coclr = _epochs("infonce", options), _epochs("coclr", options)
     return {
         FLOW: "InfoNCE flow",

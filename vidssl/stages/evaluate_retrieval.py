@@ -8,7 +8,7 @@ from typing import Any
 from vidssl.base.device import choose_device
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.feature_cache import features_of, recipe_of
-from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.recall import (
     RetrievalResult,
     measure,
@@ -42,7 +42,7 @@ class RetrieveOptions:
     streams: tuple[str, ...] = ()
     pack: str | None = None
     split: str | None = None
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: WindowProtocol = field(default_factory=WindowProtocol)
     name: str | None = None
     new: bool = False
     device: str | None = None

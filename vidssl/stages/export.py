@@ -52,7 +52,7 @@ class ExportResult:
     card: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
+        """Returns the result as plain data, for --json."""
         return {"files": [str(path) for path in self.files], "card": self.card}
 
 
@@ -99,7 +99,7 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
 
 
 def find(workspace: Workspace, options: ExportOptions) -> tuple[Artifact, str, Path]:
-    """Gives the checkpoint, its stream, and the folder that is to be made.
+    """Returns the checkpoint, its stream, and the folder that is to be made.
 
     Raises:
         VidsslError: no such checkpoint, the folder is there already, or an extra is missing.
@@ -122,7 +122,7 @@ def find(workspace: Workspace, options: ExportOptions) -> tuple[Artifact, str, P
 
 
 def card_of(checkpoint: Artifact, spec: EncoderSpec, width: int) -> dict[str, Any]:
-    """Gives all that is needed to feed an exported encoder and to know where it comes from."""
+    """Returns all that is needed to feed an exported encoder and to know where it comes from."""
     shape: list[int | str] = ["batch", spec.channels, spec.frames, spec.size, spec.size]
     if spec.blocks > 1:
         shape.insert(1, spec.blocks)

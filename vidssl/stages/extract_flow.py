@@ -132,7 +132,7 @@ def _earlier(workspace: Workspace, params: Mapping[str, Any]) -> Artifact | None
 
 
 def choose_method(config: ExtractFlow) -> tuple[FlowMethod, str]:
-    """Gives the method and the device it runs on, as asked for or as the machine suggests.
+    """Returns the method and the device it runs on, as asked for or as the machine suggests.
 
     Raises:
         UsageError: an unknown method, preset or device, or a method that cannot use the device.
@@ -151,7 +151,7 @@ def choose_method(config: ExtractFlow) -> tuple[FlowMethod, str]:
 
 
 def flow_params(config: ExtractFlow, method: FlowMethod) -> dict[str, Any]:
-    """Gives all that determines the stored flow of a video; recorded with it.
+    """Returns all that determines the stored flow of a video; recorded with it.
 
     Raises:
         VidsslError: an unknown codec, or a size or bound that makes no sense.
@@ -231,7 +231,7 @@ def encode_working_flow(flow: np.ndarray, params: Mapping[str, Any]) -> bytes:
 def _choose_pool(
     config: ExtractFlow, params: Mapping[str, Any], method: FlowMethod, device: str
 ) -> Pool:
-    """Gives what makes flow: processes with a video each, or one device for all of them."""
+    """Returns what makes flow: processes with a video each, or one device for all of them."""
     if device == "cpu" or config.dask is not None:
         work = partial(extract_video, params=params, device=device, weights=config.weights)
         return choose_pool(work, config.workers, config.dask)
@@ -255,7 +255,7 @@ class _Decoded:
         self.count = self.width = self.height = 0
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Gives the frames, RGB uint8 [H, W, 3]."""
+        """Returns the frames, RGB uint8 [H, W, 3]."""
         for frame in decode(self.source.path, self.notes):
             if not self.count:
                 self.height, self.width = frame.shape[:2]
@@ -268,7 +268,7 @@ class _Decoded:
         return UnusableVideo(f"{self.method.name} cannot do frames of {self.width}x{self.height}")
 
     def record(self) -> VideoRecord:
-        """Gives the video's record once all frames were given.
+        """Returns the video's record once all frames were given.
 
         Raises:
             UnusableVideo: there was one frame only.

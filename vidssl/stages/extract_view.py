@@ -139,7 +139,7 @@ def _earlier(workspace: Workspace, view: str, params: Mapping[str, Any]) -> Arti
 def view_params(
     config: ExtractView, deriver: type[Deriver], settings: Any, device: str
 ) -> dict[str, Any]:
-    """Gives all that determines the stored frames of a video; recorded with them.
+    """Returns all that determines the stored frames of a video; recorded with them.
 
     Raises:
         VidsslError: an unknown codec, a stride or size that makes no sense, or missing weights.

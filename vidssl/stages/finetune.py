@@ -21,7 +21,7 @@ from vidssl.clips.sampler import TrainingVideos
 from vidssl.clips.temporal_sampling import published_hop
 from vidssl.evaluation.classification import ClassificationResult
 from vidssl.evaluation.feature_cache import name_of
-from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.finetuned_accuracy import (
     Finetuned,
     average,
@@ -31,14 +31,14 @@ from vidssl.evaluation.finetuned_accuracy import (
 )
 from vidssl.evaluation.subjects import (
     DEFAULT_STREAM,
-    Labelled,
-    Subject,
+    EncoderOnPack,
+    LabelledSplit,
     check_trainable,
     check_words,
     find_labels,
     find_subjects,
 )
-from vidssl.methods import OBJECTIVES, Objective
+from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import (
     EvaluationSpec,
     Recipe,
@@ -52,10 +52,10 @@ from vidssl.training.training_run import (
     TrainingPlan,
     carry_out,
     default_recipe,
-    fed_with,
     fit_to_data,
     like_encoder,
     new_encoder,
+    with_clip_spec,
 )
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, Run, Workspace
@@ -88,8 +88,8 @@ class FinetuneOptions(TrainingOptions):
     hop: int | None = None
 
     @property
-    def objective(self) -> str:
-        """What is trained, of :data:`vidssl.methods.METHODS`."""
+    def method(self) -> str:
+        """What is trained, of :data:`vidssl.methods.METHODS_BY_STAGE`."""
         return "linear" if self.freeze else "finetune"
 
 
@@ -129,7 +129,7 @@ class FinetuneResult:
     test: ClassificationResult | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
+        """Returns the result as plain data, for --json."""
         trained = {"trainings": [training.as_dict() for training in self.trainings]}
         return (self.test.as_dict() if self.test is not None else {}) | trained
 
@@ -182,7 +182,7 @@ def check(options: FinetuneOptions) -> None:
     if options.scratch and options.checkpoints:
         raise UsageError("--scratch begins with fresh weights: leave --checkpoint away")
     if options.crops is not None:
-        Protocol(crops=options.crops)
+        WindowProtocol(crops=options.crops)
     for stream in options.streams or (DEFAULT_STREAM,):
         recipe_for(stream, options)
 
@@ -211,7 +211,7 @@ def find_starts(workspace: Workspace, options: FinetuneOptions) -> list[Start]:
 def _names(
     name: str, checkpoint: Artifact | None, options: FinetuneOptions, alone: bool
 ) -> tuple[str, str]:
-    """Gives the names of the figures and of the trained network.
+    """Returns the names of the figures and of the trained network.
 
     Args:
         name: of what is begun with.
@@ -226,7 +226,7 @@ def _names(
 
 
 def plan(
-    workspace: Workspace, start: Start, labelled: Labelled, options: FinetuneOptions
+    workspace: Workspace, start: Start, labelled: LabelledSplit, options: FinetuneOptions
 ) -> TrainingPlan:
     """Resolves one stream's training without doing any work."""
     own = replace(options, stream=start.stream, resume=False)
@@ -241,7 +241,7 @@ def plan(
         recipe=recipe,
         data=training_data(start.pack, labelled),
         parents=parents,
-        make_objective=lambda: make_objective(recipe, start, options.seed),
+        make_method=lambda: make_method(recipe, start, options.seed),
         notes=notes,
         more={"classes": list(labelled.classes), "split_seed": labelled.split_seed},
     )
@@ -250,27 +250,27 @@ def plan(
 
 
 def _as_it_was_called(workspace: Workspace, made: TrainingPlan) -> TrainingPlan:
-    """Gives a plan the name under which its training is finished already, if it is."""
+    """Returns a plan the name under which its training is finished already, if it is."""
     identity = _training(workspace, made).identity
     found = workspace.newest("checkpoint", lambda a: a.run == identity)
     return made if found is None else replace(made, name=found.name)
 
 
 def recipe_for(stream: str, options: FinetuneOptions) -> Recipe:
-    """Gives a recipe's numbers for finetuning a stream, with the user's settings.
+    """Returns a recipe's numbers for finetuning a stream, with the user's settings.
 
     Raises:
         UsageError: a recipe or a setting that does not exist or does not fit.
     """
     name = options.recipe or default_recipe(options.device)
-    recipe = load_recipe(name, options.objective, stream, options.settings)
+    recipe = load_recipe(name, options.method, stream, options.settings)
     if "classes" in recipe.explicit:
         raise UsageError("the classes are those of the labels: leave --set classes away")
     return recipe
 
 
-def choose_recipe(start: Start, labelled: Labelled, options: FinetuneOptions) -> Recipe:
-    """Gives the recipe's numbers; network, and clip unless told, are the encoder's.
+def choose_recipe(start: Start, labelled: LabelledSplit, options: FinetuneOptions) -> Recipe:
+    """Returns the recipe's numbers; network, and clip unless told, are the encoder's.
 
     Raises:
         UsageError: a setting that does not fit the encoder.
@@ -278,7 +278,7 @@ def choose_recipe(start: Start, labelled: Labelled, options: FinetuneOptions) ->
     recipe = recipe_for(options.stream, options)
     if start.checkpoint is not None:
         spec = checkpoint_spec(start.checkpoint, start.stream)
-        told = own_table(recipe.name, options.objective, options.stream, "clip").keys()
+        told = own_table(recipe.name, options.method, options.stream, "clip").keys()
         explicit = recipe.explicit
         recipe = like_encoder(replace(recipe, explicit=explicit | told), spec)
         recipe = replace(recipe, explicit=explicit)
@@ -286,8 +286,8 @@ def choose_recipe(start: Start, labelled: Labelled, options: FinetuneOptions) ->
     return recipe.override("config", classes=len(labelled.classes))
 
 
-def training_data(pack: Artifact, labelled: Labelled) -> TrainingData:
-    """Gives the labelled videos of the train part."""
+def training_data(pack: Artifact, labelled: LabelledSplit) -> TrainingData:
+    """Returns the labelled videos of the train part."""
     train = labelled.train
     videos = TrainingVideos(
         reader=labelled.reader,
@@ -301,14 +301,14 @@ def training_data(pack: Artifact, labelled: Labelled) -> TrainingData:
     )
 
 
-def make_objective(recipe: Recipe, start: Start, seed: int) -> Objective:
-    """Gives the classifier above the start's encoder, or above a fresh one."""
+def make_method(recipe: Recipe, start: Start, seed: int) -> Method:
+    """Returns the classifier above the start's encoder, or above a fresh one."""
     clip = recipe.clip
     if start.checkpoint is None:
         encoder = new_encoder(recipe, start.stream, context="gru" if clip.blocks > 1 else None)
     else:
-        encoder = fed_with(checkpoint_encoder(start.checkpoint, start.stream), clip)
-    method = OBJECTIVES[recipe.method].build(recipe.config, {start.stream: encoder}, seed)
+        encoder = with_clip_spec(checkpoint_encoder(start.checkpoint, start.stream), clip)
+    method = METHODS[recipe.method].build(recipe.config, {start.stream: encoder}, seed)
     clips = recipe.train.batch_size // (recipe.train.accumulate * distributed.world_size())
     if clips < 2 and any(isinstance(part, BatchNorm1d) for part in method.modules()):
         raise UsageError(
@@ -322,20 +322,20 @@ def make_objective(recipe: Recipe, start: Start, seed: int) -> Objective:
 
 
 def evaluation_for(made: TrainingPlan) -> EvaluationSpec:
-    """Gives how a plan's network is tested: as the recipe says, unless the user does."""
+    """Returns how a plan's network is tested: as the recipe says, unless the user does."""
     options = made.options
     assert isinstance(options, FinetuneOptions)
     given = {"crops": options.crops, "hop": options.hop}
     told = {name: value for name, value in given.items() if value is not None}
-    return replace(evaluation_of(made.recipe.name, options.objective, options.stream), **told)
+    return replace(evaluation_of(made.recipe.name, options.method, options.stream), **told)
 
 
-def protocol_for(made: TrainingPlan, presentation: str) -> Protocol:
-    """Gives the test's protocol, frames resized and mirrored as in the plan's training."""
+def protocol_for(made: TrainingPlan, presentation: str) -> WindowProtocol:
+    """Returns the test's protocol, frames resized and mirrored as in the plan's training."""
     evaluation, augment = evaluation_for(made), made.recipe.augment
     view = get_view(made.options.stream)
     taken_for_film = augment.motion_as_picture and view.is_picture(presentation)
-    return Protocol(
+    return WindowProtocol(
         hop=evaluation.hop,
         crops=evaluation.crops,
         resize=augment.resize,
@@ -347,7 +347,7 @@ def _network(made: TrainingPlan, checkpoint: Artifact | None) -> Finetuned:
     assert checkpoint is not None
     stream = made.options.stream
     presentation = checkpoint_spec(checkpoint, stream).presentation
-    subject = Subject(checkpoint, stream, made.data.pack)
+    subject = EncoderOnPack(checkpoint, stream, made.data.pack)
     return Finetuned(subject, protocol_for(made, presentation), evaluation_for(made).weight)
 
 
@@ -355,7 +355,7 @@ def _test(
     workspace: Workspace,
     networks: Sequence[Finetuned],
     starts: Sequence[Start],
-    labelled: Labelled,
+    labelled: LabelledSplit,
     options: FinetuneOptions,
     progress: Progress,
 ) -> ClassificationResult:
@@ -384,7 +384,7 @@ def _joined_name(starts: Sequence[Start], options: FinetuneOptions) -> str:
     return options.name or "_".join(dict.fromkeys(start.name for start in starts))
 
 
-def _begun(workspace: Workspace, made: TrainingPlan, labelled: Labelled) -> bool:
+def _begun(workspace: Workspace, made: TrainingPlan, labelled: LabelledSplit) -> bool:
     """Whether a plan's training, or the test after it, was begun and not finished."""
     training = _training(workspace, made)
     if training.finished is None:
@@ -402,10 +402,10 @@ def _training(workspace: Workspace, made: TrainingPlan) -> Run:
 def _dry_run(
     plans: Sequence[TrainingPlan],
     starts: Sequence[Start],
-    labelled: Labelled,
+    labelled: LabelledSplit,
     options: FinetuneOptions,
 ) -> ClassificationResult:
-    """Gives what would be done: every stream's training and how it is tested."""
+    """Returns what would be done: every stream's training and how it is tested."""
     whole: dict[str, Any] = {"makes": f"finetune/{_joined_name(starts, options)}"}
     for made in plans:
         clip, evaluation = made.recipe.clip, asdict(evaluation_for(made))

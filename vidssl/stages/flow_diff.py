@@ -70,7 +70,7 @@ class FlowDiff:
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the figures as plain data, for --json."""
+        """Returns the figures as plain data, for --json."""
         return asdict(self)
 
 
@@ -141,7 +141,7 @@ class _Pair:
         self.resized = False
 
     def flows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Gives some frames of both at a time, [T, H, W, 2] in pixels of the first's unit."""
+        """Returns some frames of both at a time, [T, H, W, 2] in pixels of the first's unit."""
         scale = np.float32(_unit(self.a, self.va) / _unit(self.b, self.vb))
         for start in range(0, len(self.frames), CHUNK):
             chunk = self.frames[start : start + CHUNK]
@@ -153,7 +153,7 @@ class _Pair:
 
 
 def _unit(reader: ShardReader, video: int) -> float:
-    """Gives the short side of the picture whose pixels the flow is in."""
+    """Returns the short side of the picture whose pixels the flow is in."""
     working = reader.views["flow"].get("working_size")
     own = min(reader.videos.width[video], reader.videos.height[video])
     return float(working or own)

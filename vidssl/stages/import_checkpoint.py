@@ -39,7 +39,7 @@ class ImportOptions:
 
     Attributes:
         file: what `torch.save` wrote, such as a published `.pth.tar`.
-        method: a published method (:data:`vidssl.backbones.published_weights.METHODS`).
+        method: a published method (:data:`vidssl.backbones.published_weights.PUBLISHED_METHODS`).
         view: what the network saw.
         backbone, frames, stride, size, blocks: None: those of the method's published runs.
         pack: only where BatchNorm statistics must be measured; None: the newest with the view.
@@ -125,7 +125,7 @@ def check(options: ImportOptions) -> None:
 
 
 def encoder_spec(options: ImportOptions, state: dict[str, Tensor]) -> EncoderSpec:
-    """Gives the spec of the encoder that a file holds, as far as options do not say otherwise."""
+    """Returns the spec of the encoder that a file holds, as far as options do not say otherwise."""
     published = get_method(options.method)
     view = get_view(options.view)
     presentation = published.presentations.get(view.name, NATIVE)
@@ -160,7 +160,7 @@ def _data_to_measure_on(workspace: Workspace, options: ImportOptions) -> Trainin
 def measure_statistics(
     encoder: Encoder, data: TrainingData, seed: int, progress: Progress = SILENT
 ) -> None:
-    """Gives every BatchNorm the mean and variance of up to 1024 training clips, in place."""
+    """Returns every BatchNorm the mean and variance of up to 1024 training clips, in place."""
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm3d)]
     kept = [norm.momentum for norm in norms]
     for norm in norms:

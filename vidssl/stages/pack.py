@@ -93,7 +93,7 @@ class PackResult(StageResult):
     annotations: Artifact | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
+        """Returns the result as plain data, for --json."""
         found = super().as_dict()
         if self.annotations is not None:
             found["annotations"] = self.annotations.label

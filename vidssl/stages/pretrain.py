@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.methods import OBJECTIVES, Objective
+from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.training.data import find_pack, training_data
 from vidssl.training.training_run import (
@@ -15,7 +15,7 @@ from vidssl.training.training_run import (
     carry_out,
     check_options,
     fit_to_data,
-    inherit,
+    load_extra_state,
     new_encoder,
     require_labels,
 )
@@ -69,12 +69,12 @@ def plan(
         recipe=recipe,
         data=data,
         parents=parents,
-        make_objective=lambda: _objective(recipe, view.name, start, options.seed),
+        make_method=lambda: _method(recipe, view.name, start, options.seed),
         notes=notes,
     )
 
 
-def _objective(recipe: Recipe, stream: str, start: Artifact | None, seed: int) -> Objective:
+def _method(recipe: Recipe, stream: str, start: Artifact | None, seed: int) -> Method:
     if start is None:
         encoder = new_encoder(recipe, stream)
     else:
@@ -87,5 +87,5 @@ def _objective(recipe: Recipe, stream: str, start: Artifact | None, seed: int) -
                 f"{start.label} does not fit a {recipe.network.backbone} encoder of {stream}: "
                 f"{str(error).splitlines()[-1].strip()}"
             ) from error
-    objective = OBJECTIVES[recipe.method].build(recipe.config, {stream: encoder}, seed)
-    return objective if start is None else inherit(objective, start)
+    method = METHODS[recipe.method].build(recipe.config, {stream: encoder}, seed)
+    return method if start is None else load_extra_state(method, start)

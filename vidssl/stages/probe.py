@@ -31,7 +31,7 @@ from vidssl.evaluation.classification import (
     write_report,
 )
 from vidssl.evaluation.feature_cache import features_of, name_of
-from vidssl.evaluation.features import Protocol
+from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.linear_probe import (
     LinearProbe,
     ProbeConfig,
@@ -41,8 +41,8 @@ from vidssl.evaluation.linear_probe import (
     train_probe,
 )
 from vidssl.evaluation.subjects import (
-    Labelled,
-    Subject,
+    EncoderOnPack,
+    LabelledSplit,
     check_trainable,
     check_words,
     find_labels,
@@ -80,7 +80,7 @@ class ProbeOptions:
     streams: tuple[str, ...] = ()
     pack: str | None = None
     split: str | None = None
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: WindowProtocol = field(default_factory=WindowProtocol)
     recipe: str | None = None
     settings: tuple[tuple[str, Any], ...] = ()
     name: str | None = None
@@ -119,9 +119,12 @@ def run(
 
 
 def _plan(
-    subjects: Sequence[Subject], labelled: Labelled, config: ProbeConfig, options: ProbeOptions
+    subjects: Sequence[EncoderOnPack],
+    labelled: LabelledSplit,
+    config: ProbeConfig,
+    options: ProbeOptions,
 ) -> ClassificationResult:
-    """Gives what would be done: the recipe of every stream, and of their average."""
+    """Returns what would be done: the recipe of every stream, and of their average."""
     each = [_recipe(options, config, subject, labelled) for subject in subjects]
     several = len(subjects) > 1
     plan: dict[str, Any] = {
@@ -142,8 +145,8 @@ def _plan(
 
 def _one(
     workspace: Workspace,
-    subject: Subject,
-    labelled: Labelled,
+    subject: EncoderOnPack,
+    labelled: LabelledSplit,
     config: ProbeConfig,
     options: ProbeOptions,
     progress: Progress,
@@ -181,7 +184,7 @@ def _one(
 def probe_features(
     run: Run,
     means_VD: np.ndarray,
-    labelled: Labelled,
+    labelled: LabelledSplit,
     of: Classified,
     config: ProbeConfig,
     seed: int,
@@ -219,7 +222,7 @@ def probe_features(
 
 
 def _recipe(
-    options: ProbeOptions, config: ProbeConfig, subject: Subject, labelled: Labelled
+    options: ProbeOptions, config: ProbeConfig, subject: EncoderOnPack, labelled: LabelledSplit
 ) -> dict[str, Any]:
     return {
         "stage": "probe",
@@ -230,14 +233,14 @@ def _recipe(
     } | settings_of(config, labelled)
 
 
-def settings_of(config: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
-    """Gives every number of a probe's training, for its recipe."""
+def settings_of(config: ProbeConfig, labelled: LabelledSplit) -> dict[str, Any]:
+    """Returns every number of a probe's training, for its recipe."""
     batch = batch_for(len(labelled.train), config)
     settings = config.as_dict() | {"batch": batch}
     return {"settings": settings, "first_rate": rate_for(batch, config)}
 
 
-def _train_top1(share_VK: np.ndarray, labelled: Labelled) -> float:
+def _train_top1(share_VK: np.ndarray, labelled: LabelledSplit) -> float:
     answers = share_VK[labelled.train].argmax(1)
     return float((answers == labelled.labels[labelled.train]).mean())
 
@@ -247,8 +250,8 @@ def _train_top1(share_VK: np.ndarray, labelled: Labelled) -> float:
 
 def _average(
     workspace: Workspace,
-    subjects: Sequence[Subject],
-    labelled: Labelled,
+    subjects: Sequence[EncoderOnPack],
+    labelled: LabelledSplit,
     config: ProbeConfig,
     options: ProbeOptions,
     progress: Progress,
@@ -287,7 +290,7 @@ def _average(
     return ClassificationResult(stage, report)
 
 
-def _average_recipe(subjects: Sequence[Subject], labelled: Labelled) -> dict[str, Any]:
+def _average_recipe(subjects: Sequence[EncoderOnPack], labelled: LabelledSplit) -> dict[str, Any]:
     return {
         "stage": "probe",
         "streams": [subject.stream for subject in subjects],
@@ -297,14 +300,14 @@ def _average_recipe(subjects: Sequence[Subject], labelled: Labelled) -> dict[str
     }
 
 
-def _joined_name(subjects: Sequence[Subject]) -> str:
+def _joined_name(subjects: Sequence[EncoderOnPack]) -> str:
     if len(subjects) == 1:
         return name_of(subjects[0])
     return "_".join(dict.fromkeys(subject.checkpoint.name for subject in subjects))
 
 
 def _mark(number: int) -> str:
-    """Gives what the roles of the second, third, … stream end with."""
+    """Returns what the roles of the second, third, … stream end with."""
     return str(number + 1) if number else ""
 
 
@@ -317,7 +320,7 @@ def _artifact(result: ClassificationResult) -> Artifact:
 
 
 def _save_probe(
-    folder: Path, probe: LinearProbe, stream: str, encoder: str | None, labelled: Labelled
+    folder: Path, probe: LinearProbe, stream: str, encoder: str | None, labelled: LabelledSplit
 ) -> dict[str, Any]:
     """Writes probe.safetensors and gives its tensors as lists."""
     # One entry only: safetensors writes several in an order of its own, new each time.

@@ -16,7 +16,7 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.temporal_sampling import span
 from vidssl.dataset.video import Source, find_videos
-from vidssl.evaluation.features import Features, Protocol, extract
+from vidssl.evaluation.features import Features, WindowProtocol, extract
 from vidssl.evaluation.neighbours import centred_unit, top_k
 from vidssl.evaluation.subjects import (
     check_words,
@@ -59,7 +59,7 @@ class QueryOptions:
     keep_self: bool = False
     sheet: Path | None = None
     weights: tuple[tuple[str, str], ...] = ()
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: WindowProtocol = field(default_factory=WindowProtocol)
     device: str | None = None
 
 
@@ -167,7 +167,7 @@ def _embed_query(
 
 
 def _itself(source: Source, reader: ShardReader) -> list[int]:
-    """Gives the gallery's videos with the query's fingerprint, whatever their names."""
+    """Returns the gallery's videos with the query's fingerprint, whatever their names."""
     return [v for v in range(len(reader)) if reader.video_id(v).endswith(f"#{source.fingerprint}")]
 
 

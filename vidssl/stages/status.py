@@ -101,7 +101,7 @@ class Status:
     unreadable: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the status as plain data, for --json."""
+        """Returns the status as plain data, for --json."""
         return asdict(self)
 
 
@@ -187,7 +187,7 @@ def _status(artifact: Artifact, known: Mapping[str, Artifact], stale: list[str])
 
 
 def _newest_by_shelf(artifacts: Sequence[Artifact]) -> dict[tuple[str, str], Artifact]:
-    """Gives the newest version of each KIND/NAME."""
+    """Returns the newest version of each KIND/NAME."""
     return {(a.kind, a.name): a for a in artifacts}
 
 
@@ -197,7 +197,7 @@ def _why_stale(
     newest: Mapping[tuple[str, str], Artifact],
     reasons: Mapping[str, list[str]],
 ) -> list[str]:
-    """Gives the reasons why an artifact has been overtaken.
+    """Returns the reasons why an artifact has been overtaken.
 
     A parent is gone, or has a newer version of other content that the artifact is not itself a
     step towards (a co-trained checkpoint overtakes its own student, and is not stale for that), or
@@ -234,7 +234,7 @@ def _descends(artifact: Artifact, ancestor: Artifact, known: Mapping[str, Artifa
 
 
 def tree(status: Status) -> list[Node]:
-    """Gives the lineage as nested nodes, oldest first: each artifact below its main parent."""
+    """Returns the lineage as nested nodes, oldest first: each artifact below its main parent."""
     nodes = {a.label: Node(a, _remarks(a)) for a in status.artifacts}
     roots = []
     for artifact in status.artifacts:

@@ -56,7 +56,7 @@ class VerifyResult:
         return all(finding.ok for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
+        """Returns the result as plain data, for --json."""
         return {"ok": self.ok, "artifacts": [vars(f) | {"ok": f.ok} for f in self.findings]}
 
 
@@ -96,7 +96,7 @@ def run(
 
 
 def find(workspace: Workspace, text: str) -> Artifact:
-    """Gives the artifact a user means: KIND/NAME/vNNN, KIND/NAME, NAME, or a folder.
+    """Returns the artifact a user means: KIND/NAME/vNNN, KIND/NAME, NAME, or a folder.
 
     Raises:
         VidsslError: there is none, or several kinds have one of that name.
@@ -138,7 +138,7 @@ def verify_artifact(artifact: Artifact, task: Task) -> Finding:
 
 
 def _where(sentence: str) -> str:
-    """Gives the folder that a sentence about an unreadable artifact begins with."""
+    """Returns the folder that a sentence about an unreadable artifact begins with."""
     return sentence.split(" ")[0].removesuffix(f"/{MANIFEST}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.clips.sampler import TrainingVideos
 from vidssl.dataset.annotations import Annotations
-from vidssl.methods import Objective
+from vidssl.methods import Method
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, Workspace
@@ -35,7 +35,7 @@ class TrainingData:
 
 
 def find_pack(workspace: Workspace, text: str | None, views: list[str]) -> Artifact:
-    """Gives the pack the user named, or the newest that holds all of `views`.
+    """Returns the pack the user named, or the newest that holds all of `views`.
 
     Raises:
         VidsslError: there is none; the sentence names the command that makes it.
@@ -63,7 +63,7 @@ def _how_to_pack(view: str) -> str:
 
 
 def find_annotations(workspace: Workspace, pack: Artifact) -> Artifact | None:
-    """Gives the newest annotations made for a pack, or None."""
+    """Returns the newest annotations made for a pack, or None."""
     return workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
 
 
@@ -97,9 +97,9 @@ def find_checkpoint(
     *,
     pack: Artifact | None = None,
     pretrained_only: bool = False,
-    method: type[Objective] | None = None,
+    method: type[Method] | None = None,
 ) -> Artifact:
-    """Gives the checkpoint the user named, or the newest of a stream.
+    """Returns the checkpoint the user named, or the newest of a stream.
 
     Finetuned ones must be named: they are measured, and are no start for what learns unlabelled.
 
@@ -140,7 +140,7 @@ def find_checkpoint(
 def pack_of(
     workspace: Workspace, checkpoint: Artifact, text: str | None, views: Sequence[str]
 ) -> Artifact:
-    """Gives the pack a checkpoint was trained on.
+    """Returns the pack a checkpoint was trained on.
 
     Args:
         text, views: of :func:`find_pack`, for imported weights, which descend from no pack.

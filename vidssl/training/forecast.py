@@ -45,5 +45,5 @@ class Forecast:
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives it as plain data."""
+        """Returns it as plain data."""
         return asdict(self)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.methods import OBJECTIVES, Objective
+from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.training.data import find_pack, pack_of, training_data
 from vidssl.training.training_run import (
@@ -15,12 +15,12 @@ from vidssl.training.training_run import (
     TrainingPlan,
     check_context,
     check_options,
-    fed_with,
     fit_to_data,
     for_stream,
     like_encoder,
     new_encoder,
     require_labels,
+    with_clip_spec,
 )
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, Workspace
@@ -69,7 +69,7 @@ def plan(
         recipe=recipe,
         data=data,
         parents=parents,
-        make_objective=lambda: _objective(recipe, streams, starts, options.seed),
+        make_method=lambda: _method(recipe, streams, starts, options.seed),
         notes=notes,
         streams=tuple(streams),
     )
@@ -84,7 +84,7 @@ def check(options: TrainingOptions, streams: Sequence[str]) -> Recipe:
     if len({get_view(stream).name for stream in streams}) != len(streams):
         raise UsageError("each of the views is given once, such as --views rgb,flow")
     recipe = check_options(for_stream(options, streams[0]), "cotrain")
-    wanted = OBJECTIVES[recipe.method].streams
+    wanted = METHODS[recipe.method].streams
     if wanted is not None and len(streams) != wanted:
         raise UsageError(f"{recipe.method} compares {wanted} streams, not {len(streams)}")
     return recipe
@@ -93,7 +93,7 @@ def check(options: TrainingOptions, streams: Sequence[str]) -> Recipe:
 def find_starts(
     workspace: Workspace, streams: Sequence[str], init_from: Sequence[str]
 ) -> dict[str, Artifact]:
-    """Gives the checkpoint each stream starts from, of those named; the first that has it.
+    """Returns the checkpoint each stream starts from, of those named; the first that has it.
 
     Raises:
         VidsslError: there is no such checkpoint, or it has an encoder of none of the streams.
@@ -126,19 +126,19 @@ def _pack_of(workspace: Workspace, start: Artifact, newest: Artifact) -> Artifac
 
 
 def _roles(starts: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """Gives the checkpoints as parents, each once: init, init2 and so on."""
+    """Returns the checkpoints as parents, each once: init, init2 and so on."""
     once = list({start.digest: start for start in starts.values()}.values())
     return {f"init{n}" if n > 1 else "init": start for n, start in enumerate(once, 1)}
 
 
-def _objective(
+def _method(
     recipe: Recipe, streams: Sequence[str], starts: Mapping[str, Artifact], seed: int
-) -> Objective:
+) -> Method:
     encoders: dict[str, Encoder] = {}
     for stream in streams:
         if stream in starts:
-            encoder = fed_with(checkpoint_encoder(starts[stream], stream), recipe.clip)
+            encoder = with_clip_spec(checkpoint_encoder(starts[stream], stream), recipe.clip)
         else:
             encoder = new_encoder(recipe, stream)
         encoders[stream] = encoder
-    return OBJECTIVES[recipe.method].build(recipe.config, encoders, seed)
+    return METHODS[recipe.method].build(recipe.config, encoders, seed)

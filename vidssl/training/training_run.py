@@ -28,8 +28,8 @@ from vidssl.clips.frame_cache import decoded_once
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.engine.log import Row
-from vidssl.engine.loop import Place, collapse, fit
-from vidssl.methods import METHODS, OBJECTIVES, Objective
+from vidssl.engine.loop import RuntimeConfig, collapse, fit
+from vidssl.methods import METHODS, METHODS_BY_STAGE, Method
 from vidssl.recipes.recipe import (
     NetworkSpec,
     Recipe,
@@ -131,7 +131,7 @@ def check_options(options: TrainingOptions, stage: str) -> Recipe:
     if options.name is not None:
         check_name(options.name)
     recipe = choose_recipe(options, stage)
-    OBJECTIVES[recipe.method].check_blocks(recipe.config, recipe.clip.blocks)
+    METHODS[recipe.method].check_blocks(recipe.config, recipe.clip.blocks)
     last = recipe.train.epochs
     for epoch in options.snapshot_epochs:
         require("--snapshot-epochs", epoch, 1 <= epoch <= last, f"from 1 to {last}, the last one")
@@ -139,7 +139,7 @@ def check_options(options: TrainingOptions, stage: str) -> Recipe:
 
 
 def choose_precision(options: TrainingOptions) -> str:
-    """Gives what backbones compute in: bf16 with CUDA, else float32, unless the user says.
+    """Returns what backbones compute in: bf16 with CUDA, else float32, unless the user says.
 
     Raises:
         UsageError: the name is unknown.
@@ -159,24 +159,24 @@ def choose_recipe(options: TrainingOptions, stage: str) -> Recipe:
     return load_recipe(name, method.name, options.stream, options.settings)
 
 
-def choose_method(stage: str, wanted: str | None, recipe: str) -> type[Objective]:
-    """Gives the method a stage trains with: the one named, the recipe's, or the stage's first.
+def choose_method(stage: str, wanted: str | None, recipe: str) -> type[Method]:
+    """Returns the method a stage trains with: the one named, the recipe's, or the stage's first.
 
     Raises:
         UsageError: the stage has no such method, or the recipe is of another one.
     """
-    methods = METHODS[stage]
+    methods = METHODS_BY_STAGE[stage]
     # Also by the name that checkpoints and recipes bear, where that is another word.
     by_name = {method.name: method for method in methods.values()} | methods
     own = recipe_card(recipe).method
-    if own is not None and OBJECTIVES[own] not in methods.values():
+    if own is not None and METHODS[own] not in methods.values():
         raise UsageError(
             f"recipe {recipe} is of {own}; try: vidssl {_stage_of(own)} --recipe {recipe}"
         )
     if wanted is None:
-        return OBJECTIVES[own] if own is not None else next(iter(methods.values()))
+        return METHODS[own] if own is not None else next(iter(methods.values()))
     if wanted not in by_name:
-        elsewhere = f"; {wanted} is of vidssl {_stage_of(wanted)}" if wanted in OBJECTIVES else ""
+        elsewhere = f"; {wanted} is of vidssl {_stage_of(wanted)}" if wanted in METHODS else ""
         raise UsageError(
             f"{stage} has no method {wanted}{nearest_name(wanted, methods)}; "
             f"it has {', '.join(methods)}{elsewhere}"
@@ -187,7 +187,7 @@ def choose_method(stage: str, wanted: str | None, recipe: str) -> type[Objective
 
 
 def _stage_of(method: str) -> str:
-    return next(s for s, methods in METHODS.items() if OBJECTIVES[method] in methods.values())
+    return next(s for s, methods in METHODS_BY_STAGE.items() if METHODS[method] in methods.values())
 
 
 def require_labels(recipe: Recipe, data: TrainingData) -> None:
@@ -197,7 +197,7 @@ def require_labels(recipe: Recipe, data: TrainingData) -> None:
         MissingInput: the sentence says how labels are given.
     """
     lacking = int((data.videos.label < 0).sum())
-    if OBJECTIVES[recipe.method].supervised and lacking:
+    if METHODS[recipe.method].supervised and lacking:
         raise MissingInput(
             f"{recipe.method} learns from labels, and {lacking} of the {len(data.videos)} training "
             f"videos of {data.pack.label} {agree(lacking, 'has', 'have')} none: give each class a "
@@ -225,19 +225,19 @@ def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
     }
     kept = {name: value for name, value in clip.items() if name not in recipe.explicit}
     whole = ClipSpec(**{**vars(recipe.clip), **kept})
-    OBJECTIVES[recipe.method].check_blocks(recipe.config, whole.blocks)
+    METHODS[recipe.method].check_blocks(recipe.config, whole.blocks)
     return replace(recipe, network=NetworkSpec(spec.backbone, spec.project or 0), clip=whole)
 
 
 def check_context(method: str, spec: EncoderSpec) -> None:
     """Raises a :class:`UsageError` if a method needs another top on the backbone than there is."""
-    wanted = OBJECTIVES[method].context
+    wanted = METHODS[method].context
     if wanted != spec.context:
         top = "a projection head" if wanted is None else "a context over blocks"
         raise UsageError(f"{method} needs {top}, and the {spec.view} encoder it is given has none")
 
 
-def fed_with(encoder: Encoder, clip: ClipSpec) -> Encoder:
+def with_clip_spec(encoder: Encoder, clip: ClipSpec) -> Encoder:
     """Notes in an encoder to start from what clips it is trained on from now; gives it back."""
     encoder.spec = replace(encoder.spec, **vars(clip))
     return encoder
@@ -252,7 +252,7 @@ def new_encoder(
         presentation: how the stream is shown to it; None: as the recipe's augmentation says.
         context: above its backbone; None: what the method needs.
     """
-    context = context or OBJECTIVES[recipe.method].context
+    context = context or METHODS[recipe.method].context
     if presentation is None:
         presentation = get_view(stream).shown_as(recipe.augment.presentation)
     return Encoder(
@@ -271,14 +271,14 @@ def new_encoder(
     )
 
 
-def inherit(objective: Objective, start: Artifact) -> Objective:
+def load_extra_state(method: Method, start: Artifact) -> Method:
     """Lets a method take up what a run before it left beside its encoder, such as prototypes."""
-    objective.inherit(checkpoint_tensors(start))
-    return objective
+    method.load_extra_state(checkpoint_tensors(start))
+    return method
 
 
 def default_recipe(device: str | None) -> str:
-    """Gives `paper` with CUDA and `cpu` without."""
+    """Returns `paper` with CUDA and `cpu` without."""
     return "paper" if choose_device(device) == "cuda" else "cpu"
 
 
@@ -312,7 +312,7 @@ def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
         notes.append(f"queue {queue} → {most}: a longer one would hold videos twice")
         recipe, more = _with_queue(recipe, most)
         notes += more
-    elif queue and queue < batch <= videos and OBJECTIVES[recipe.method].queues_batches:
+    elif queue and queue < batch <= videos and METHODS[recipe.method].queues_batches:
         if "queue" in recipe.explicit:
             raise UsageError(
                 f"a queue of {queue} has no room for a batch of {batch}: give --set queue={batch} "
@@ -324,7 +324,7 @@ def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
 
 
 def _with_queue(recipe: Recipe, queue: int) -> tuple[Recipe, list[str]]:
-    """Gives the recipe with a shorter queue, of which at most half may be positives.
+    """Returns the recipe with a shorter queue, of which at most half may be positives.
 
     Raises:
         UsageError: the user asked for as many positives as there would be keys.
@@ -343,7 +343,7 @@ def _with_queue(recipe: Recipe, queue: int) -> tuple[Recipe, list[str]]:
 
 
 def without_steps(recipe: Recipe, videos: int) -> list[str]:
-    """Gives a sentence if all steps would go into filling the queue, and none into training."""
+    """Returns a sentence if all steps would go into filling the queue, and none into training."""
     batch, queue = recipe.train.batch_size, getattr(recipe.config, "queue", 0)
     steps = videos // batch * recipe.train.epochs
     waits = getattr(recipe.config, "wait_for_full_queue", False)
@@ -372,13 +372,13 @@ class TrainingPlan:
     recipe: Recipe
     data: TrainingData
     parents: Mapping[str, Artifact]
-    make_objective: Callable[[], Objective]
+    make_method: Callable[[], Method]
     notes: list[str]
     streams: tuple[str, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
-        """Gives the recipe part of the run's identity."""
+        """Returns the recipe part of the run's identity."""
         together: dict[str, Any] = {"streams": list(self.streams)} if self.streams else {}
         if self.options.decode != "host":  # it changes levels
             together["decode"] = self.options.decode
@@ -400,7 +400,7 @@ class TrainingPlan:
         return choose_precision(self.options) == "bf16"
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the plan as plain data, for --dry-run."""
+        """Returns the plan as plain data, for --dry-run."""
         batch = self.recipe.train.batch_size
         steps = len(self.data.videos) // batch * self.recipe.train.epochs
         return {
@@ -450,22 +450,22 @@ def _follow(workspace: Workspace, plan: TrainingPlan) -> StageResult:
     """Trains as one of the ranks that publish nothing; waits for what rank 0 publishes."""
     folder = distributed.from_rank_zero(None)
     if folder is not None:
-        _train(Path(folder), plan, SILENT, lambda objective, epoch: None)
+        _train(Path(folder), plan, SILENT, lambda method, epoch: None)
     label = distributed.from_rank_zero(None)
     return StageResult(artifact=workspace.resolve("checkpoint", label), reused=folder is None)
 
 
 def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Artifact:
-    def snapshot(objective: Objective, epoch: int) -> None:
+    def snapshot(method: Method, epoch: int) -> None:
         if epoch in plan.options.snapshot_epochs and epoch < plan.recipe.train.epochs:
-            files, digest = _save_weights(objective, run.folder), _digest(objective)
+            files, digest = _save_weights(method, run.folder), _digest(method)
             # A run killed between a snapshot and the next save comes by here twice.
             if all(a.digest != digest for a in run.workspace.artifacts(run.kind, run.name)):
                 run.publish(digest, {"epochs": epoch}, only=files)
 
-    objective, last = _train(run.folder, plan, progress, snapshot)
-    _save_weights(objective, run.folder)
-    digest = _digest(objective)
+    method, last = _train(run.folder, plan, progress, snapshot)
+    _save_weights(method, run.folder)
+    digest = _digest(method)
     known = {name: last[name] for name in FIGURES if last.get(name) is not None}
     figures = {name: value for name, value in known.items() if math.isfinite(value)}  # type: ignore[arg-type]
     summary = {
@@ -474,46 +474,46 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
         "epochs": plan.recipe.train.epochs,
         "training_videos": len(plan.data.videos),
     }
-    if said := collapse(last, plan.recipe.train, objective):
+    if said := collapse(last, plan.recipe.train, method):
         summary[COLLAPSED] = said
     return run.publish(digest, summary | figures)
 
 
-def _save_weights(objective: Objective, folder: Path) -> list[str]:
-    files = [save_encoder(encoder, folder) for encoder in objective.encoders.values()]
-    if objective.bequest:
-        files.append(save_tensors(objective.bequest, folder))
+def _save_weights(method: Method, folder: Path) -> list[str]:
+    files = [save_encoder(encoder, folder) for encoder in method.encoders.values()]
+    if method.extra_state:
+        files.append(save_tensors(method.extra_state, folder))
     return [file.name for file in files]
 
 
-def _digest(objective: Objective) -> str:
-    return weights_digest(objective.encoders, objective.bequest)
+def _digest(method: Method) -> str:
+    return weights_digest(method.encoders, method.extra_state)
 
 
 def _train(
     folder: Path,
     plan: TrainingPlan,
     progress: Progress,
-    epoch_done: Callable[[Objective, int], None],
-) -> tuple[Objective, Row]:
-    objective, loader, place = _make(plan, plan.data.videos, progress, keep_decoded=True)
+    epoch_done: Callable[[Method, int], None],
+) -> tuple[Method, Row]:
+    method, loader, runtime = _make(plan, plan.data.videos, progress, keep_decoded=True)
     last = fit(
-        objective,
+        method,
         loader,
         plan.recipe.train,
-        place,
+        runtime,
         folder,
         seed=plan.options.seed,
         progress=progress,
         description=plan.name,
-        epoch_done=lambda epoch: epoch_done(objective, epoch),
+        epoch_done=lambda epoch: epoch_done(method, epoch),
     )
-    return objective, last
+    return method, last
 
 
 def _make(
     plan: TrainingPlan, videos: TrainingVideos, progress: Progress, keep_decoded: bool = False
-) -> tuple[Objective, ClipLoader, Place]:
+) -> tuple[Method, ClipLoader, RuntimeConfig]:
     """Builds what the engine takes, all of it as the seed says.
 
     Args:
@@ -522,23 +522,23 @@ def _make(
     options, recipe = plan.options, plan.recipe
     device = distributed.local_device(choose_device(options.device))
     torch.manual_seed(options.seed)
-    objective = plan.make_objective()
+    method = plan.make_method()
     presentations = {
         part.spec.view: part.spec.presentation
-        for part in objective.modules()
+        for part in method.modules()
         if isinstance(part, Encoder)
     }
     for sentence in _not_as_the_policy_says(recipe, presentations):
         progress.say(sentence)
     if keep_decoded and device.type == "cpu":
-        videos = decoded_once(videos, objective.needs.views)
+        videos = decoded_once(videos, method.batch_spec.views)
     loader = ClipLoader(
         videos,
-        objective.needs.views,
+        method.batch_spec.views,
         recipe.clip,
         recipe.augment,
         recipe.train.batch_size,
-        clips_per_video=objective.needs.clips,
+        clips_per_video=method.batch_spec.clips,
         seed=options.seed,
         accumulate=recipe.train.accumulate,
         rank=distributed.rank(),
@@ -547,27 +547,27 @@ def _make(
         device=device,
         presentations=presentations,
         decode=options.decode,
-        last_only=objective.needs.last_only,
+        last_only=method.batch_spec.last_only,
     )
-    place = Place(
+    runtime = RuntimeConfig(
         device,
         plan.half_precision,
         compile=options.compile,
         recompute=options.recompute,
         save_every=options.save_every,
     )
-    return objective, loader, place
+    return method, loader, runtime
 
 
 def _forecast(plan: TrainingPlan, progress: Progress) -> Forecast:
     """Tells what the run would take, by trying a few of its steps."""
     frames = CountedFrames(plan.data.videos.reader)
-    objective, loader, place = _make(plan, replace(plan.data.videos, reader=frames), progress)
-    return try_out(objective, loader, plan.recipe.train, place, plan.options.seed, frames, progress)
+    method, loader, runtime = _make(plan, replace(plan.data.videos, reader=frames), progress)
+    return try_out(method, loader, plan.recipe.train, runtime, plan.options.seed, frames, progress)
 
 
 def _not_as_the_policy_says(recipe: Recipe, presentations: Mapping[str, str]) -> list[str]:
-    """Gives a sentence for each view that its encoder sees otherwise than the recipe's policy."""
+    """Returns a sentence for each view that its encoder sees otherwise than the recipe's policy."""
     policy, alone = recipe.augment, ""
     if policy.motion_as_picture:
         alone = ", and its colour is left alone"
@@ -581,5 +581,5 @@ def _not_as_the_policy_says(recipe: Recipe, presentations: Mapping[str, str]) ->
 
 
 def for_stream(options: TrainingOptions, stream: str) -> TrainingOptions:
-    """Gives the same options for another stream."""
+    """Returns the same options for another stream."""
     return replace(options, stream=stream)

@@ -19,17 +19,17 @@ from vidssl.base import distributed
 from vidssl.base.progress import Progress
 from vidssl.base.resources import free_memory
 from vidssl.clips.loader import DECODED_AHEAD, ClipLoader
-from vidssl.clips.sampler import ClipBatch, FrameReader, ReaderAround
+from vidssl.clips.sampler import ClipBatch, FrameReader, FrameReaderWrapper
 from vidssl.engine.loop import (
     Meter,
-    Place,
+    RuntimeConfig,
     fastest_kernels,
     over_ranks,
     prepare,
     train_step,
 )
 from vidssl.engine.optimizers import TrainSpec, learning_rate, set_learning_rate
-from vidssl.methods import Clock, Objective
+from vidssl.methods import Method, StepState
 from vidssl.training.forecast import Forecast
 
 WARM = 3  # steps before those that are timed: they find batches ready, and compile
@@ -38,7 +38,7 @@ SECONDS = 20.0  # after which no other step is begun
 FEW = (2, 4)  # samples whose activations are counted, to tell those of a batch
 
 
-class CountedFrames(ReaderAround):
+class CountedFrames(FrameReaderWrapper):
     """Counts the frames that are asked for.
 
     Attributes:
@@ -54,26 +54,26 @@ class CountedFrames(ReaderAround):
     def pictures(
         self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
     ) -> Iterable[np.ndarray]:
-        """Gives decoded frames."""
+        """Returns decoded frames."""
         self.frames[view] += len(indices)
         self.samples[view] += 1
         return super().pictures(view, video, indices, for_copying=for_copying)
 
     def read(self, view: str, video: int, indices: np.ndarray) -> list[bytes]:
-        """Gives frames as they are stored."""
+        """Returns frames as they are stored."""
         self.frames[view] += len(indices)
         return super().read(view, video, indices)
 
     def per_sample(self, view: str) -> float:
-        """Gives how many frames of a view one sample took on average."""
+        """Returns how many frames of a view one sample took on average."""
         return self.frames[view] / max(self.samples[view], 1)
 
 
 def try_out(
-    objective: Objective,
+    method: Method,
     loader: ClipLoader,
     spec: TrainSpec,
-    place: Place,
+    runtime: RuntimeConfig,
     seed: int,
     counted: CountedFrames,
     progress: Progress,
@@ -81,16 +81,16 @@ def try_out(
     """Tries a few steps, and gives what follows. All ranks must call it; rank 0's answer counts.
 
     Args:
-        objective: as it would begin to train; it is changed.
+        method: as it would begin to train; it is changed.
         loader: reads through `counted`.
     """
-    objective.fill()
-    optimizer = prepare(objective, spec, place)
+    method.assume_queue_full()
+    optimizer = prepare(method, spec, runtime)
     share = spec.batch_size // distributed.world_size()
-    parameters = list(objective.parameters())
-    cuda = place.device.type == "cuda"
-    memory = None if cuda else _estimate(objective, optimizer, loader, spec)
-    there = torch.cuda.mem_get_info(place.device)[1] if cuda else free_memory()
+    parameters = list(method.parameters())
+    cuda = runtime.device.type == "cuda"
+    memory = None if cuda else _estimate(method, optimizer, loader, spec)
+    there = torch.cuda.mem_get_info(runtime.device)[1] if cuda else free_memory()
     said = Forecast(
         parameters=sum(p.numel() for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
@@ -111,7 +111,7 @@ def try_out(
     if memory is not None and there is not None and memory > there:
         said = replace(said, note="no step was tried: there is too little free memory for one")
     else:
-        said = _with_trial(said, objective, optimizer, loader, spec, place, seed, progress)
+        said = _with_trial(said, method, optimizer, loader, spec, runtime, seed, progress)
     samples = loader.steps_per_epoch * spec.batch_size
     views = loader.sampler.views
     to_read = sum(counted.frame_bytes(view) * counted.per_sample(view) for view in views)
@@ -120,26 +120,26 @@ def try_out(
 
 def _with_trial(
     said: Forecast,
-    objective: Objective,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     loader: ClipLoader,
     spec: TrainSpec,
-    place: Place,
+    runtime: RuntimeConfig,
     seed: int,
     progress: Progress,
 ) -> Forecast:
     cuda = said.measured
     if cuda:
-        torch.cuda.reset_peak_memory_stats(place.device)
+        torch.cuda.reset_peak_memory_stats(runtime.device)
     try:
-        tried, figures = _try_steps(objective, optimizer, loader, spec, place, seed, progress)
+        tried, figures = _try_steps(method, optimizer, loader, spec, runtime, seed, progress)
     except torch.OutOfMemoryError:
         if distributed.world_size() > 1:
             raise  # the other ranks wait for this one
         note = "a step does not fit: take --recompute, or more micro-batches (--set accumulate=2)"
         return replace(said, note=note)
     if cuda:
-        said = replace(said, memory=torch.cuda.max_memory_allocated(place.device))
+        said = replace(said, memory=torch.cuda.max_memory_allocated(runtime.device))
     speed = float(figures["samples_per_second"] or 0)
     seconds = said.steps_per_epoch * spec.batch_size / speed
     return replace(
@@ -152,16 +152,16 @@ def _with_trial(
 
 
 def _try_steps(
-    objective: Objective,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     loader: ClipLoader,
     spec: TrainSpec,
-    place: Place,
+    runtime: RuntimeConfig,
     seed: int,
     progress: Progress,
 ) -> tuple[int, Mapping[str, float | int | None]]:
-    """Gives how many steps were timed, and their figures as a row of the log has them."""
-    model, meter = over_ranks(objective), Meter(place.device)
+    """Returns how many steps were timed, and their figures as a row of the log has them."""
+    model, meter = over_ranks(method), Meter(runtime.device)
     begin, per_epoch, tried = time.monotonic(), loader.steps_per_epoch, 0
     last = spec.epochs * per_epoch
     ready = loader.steps(0, WARM + TIMED)
@@ -169,9 +169,9 @@ def _try_steps(
         for step in range(WARM + TIMED):
             with meter.waiting():
                 micro_batches = next(ready)
-            clock = Clock(seed, step // per_epoch, step, last, per_epoch)
+            step_state = StepState(seed, step // per_epoch, step, last, per_epoch)
             set_learning_rate(optimizer, learning_rate(spec, step / per_epoch))
-            outputs = train_step(objective, model, optimizer, micro_batches, clock)
+            outputs = train_step(method, model, optimizer, micro_batches, step_state)
             meter.add(outputs, spec.batch_size)
             tried += 1
             task.advance()
@@ -190,28 +190,28 @@ def _try_steps(
 
 
 def _estimate(
-    objective: Objective, optimizer: torch.optim.Optimizer, loader: ClipLoader, spec: TrainSpec
+    method: Method, optimizer: torch.optim.Optimizer, loader: ClipLoader, spec: TrainSpec
 ) -> int:
-    """Gives the bytes a step would take, from steps of few samples."""
+    """Returns the bytes a step would take, from steps of few samples."""
     (first, *_) = next(loader.steps(0, 1))
     samples = len(first.index)
-    clock = Clock(0, 0, 0, 1)
+    step_state = StepState(0, 0, 0, 1)
     few = [min(count, samples) for count in FEW]
-    kept = [_kept_for_backward(objective, _part(first, count), clock) for count in few]
+    kept = [_kept_for_backward(method, _part(first, count), step_state) for count in few]
     optimizer.step()  # makes its state
     optimizer.zero_grad(set_to_none=True)
     each = (kept[1] - kept[0]) / max(few[1] - few[0], 1)
     activations = kept[1] + each * (samples - few[1])
-    trained = [p for p in objective.parameters() if p.requires_grad]
+    trained = [p for p in method.parameters() if p.requires_grad]
     state = [x for of in optimizer.state.values() for x in of.values() if isinstance(x, Tensor)]
-    networks = _bytes([*objective.parameters(), *objective.buffers(), *trained, *state])
+    networks = _bytes([*method.parameters(), *method.buffers(), *trained, *state])
     batches = _bytes(first.clips.values()) * spec.accumulate * (DECODED_AHEAD + 2)
     return round(networks + activations + batches)
 
 
-def _kept_for_backward(objective: nn.Module, batch: ClipBatch, clock: Clock) -> int:
-    """Gives the bytes that autograd keeps between forward and backward, but for parameters."""
-    here = (*objective.parameters(), *batch.clips.values())
+def _kept_for_backward(method: nn.Module, batch: ClipBatch, step_state: StepState) -> int:
+    """Returns the bytes that autograd keeps between forward and backward, but for parameters."""
+    here = (*method.parameters(), *batch.clips.values())
     known = {tensor.untyped_storage().data_ptr() for tensor in here}
     kept: dict[int, int] = {}
 
@@ -222,7 +222,7 @@ def _kept_for_backward(objective: nn.Module, batch: ClipBatch, clock: Clock) -> 
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = objective(batch, clock)
+        output = method(batch, step_state)
     if output.loss is not None:
         output.loss.backward()
     return sum(kept.values())

@@ -3,8 +3,8 @@
 A view is one file here and one row of :data:`VIEWS`, or a file of a user's own
 (:mod:`vidssl.views.plugins`). Nothing here needs a flow algorithm or a detector but what derives
 views (:mod:`vidssl.optical_flow.algorithms`, :mod:`vidssl.views.keypoint_rcnn`,
-:mod:`vidssl.views.person_segmentation`), and nothing decodes video, so a machine that only trains needs
-none of it.
+:mod:`vidssl.views.person_segmentation`), and nothing decodes video, so a machine that only trains
+needs none of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VIEWS: dict[str, View] = {
 
 
 def all_views() -> dict[str, View]:
-    """Gives the views of vidssl and the user's own, by name.
+    """Returns the views of vidssl and the user's own, by name.
 
     Raises:
         UsageError: one of the user's own cannot be loaded, or bears the name of one of ours.
@@ -39,7 +39,7 @@ def all_views() -> dict[str, View]:
 
 
 def get_view(name: str) -> View:
-    """Gives the view called `name`.
+    """Returns the view called `name`.
 
     Raises:
         UsageError: there is none; the sentence names the nearest and lists all.

@@ -37,7 +37,8 @@ class Codec:
 
 @lru_cache(maxsize=32)
 def get_codec(name: str) -> Codec:
-    """Gives the codec called ``png``, ``webp`` (both lossless) or ``jpegQ``, with Q from 1 to 100.
+    """Returns the codec called ``png``, ``webp`` (both lossless) or ``jpegQ``, with Q from 1 to
+    100.
 
     Raises:
         UsageError: there is no such codec.
@@ -93,7 +94,7 @@ def _encode(suffix: str, image: np.ndarray, options: list[int]) -> bytes:
 
 
 def decode_colour(blob: bytes) -> np.ndarray:
-    """Gives any picture, grey ones as well, as RGB uint8 [H, W, 3].
+    """Returns any picture, grey ones as well, as RGB uint8 [H, W, 3].
 
     Raises:
         ValueError: the blob is no picture.

@@ -44,7 +44,7 @@ class Deriver(ABC):
     def derive(
         self, frames: Iterable[np.ndarray], stride: int, size: int | None
     ) -> Iterator[np.ndarray]:
-        """Gives frames 0, stride, 2·stride, … of the view, uint8 [h, w, C].
+        """Returns frames 0, stride, 2·stride, … of the view, uint8 [h, w, C].
 
         Args:
             frames: of the whole video, RGB uint8 [H, W, 3], all of one size; each may be asked
@@ -55,7 +55,7 @@ class Deriver(ABC):
 
     @classmethod
     def describe(cls, config: Any, device: str) -> dict[str, Any]:
-        """Gives as plain data all that decides what is derived; recorded with the frames.
+        """Returns as plain data all that decides what is derived; recorded with the frames.
 
         Raises:
             VidsslError: what it needs is missing, such as weights.
@@ -64,7 +64,7 @@ class Deriver(ABC):
 
     @classmethod
     def recall(cls, recorded: Mapping[str, Any], weights: str = "") -> Any:
-        """Gives the `Config` of what `describe` recorded.
+        """Returns the `Config` of what `describe` recorded.
 
         Args:
             weights: file of a network's weights; empty: where they usually are.

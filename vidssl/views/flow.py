@@ -44,7 +44,7 @@ def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
 
 
 def to_pixels(stored: _Array, bound: float) -> _Array:
-    """Gives flow in pixels of the working size, float32, from its 8-bit form of any shape.
+    """Returns flow in pixels of the working size, float32, from its 8-bit form of any shape.
 
     A lossy codec can leave a 0, which decodes to a little beyond -bound.
     """
@@ -54,7 +54,7 @@ def to_pixels(stored: _Array, bound: float) -> _Array:
 
 
 def map_name(codec: str) -> str:
-    """Gives the map from pixels to stored levels, as recorded with flow."""
+    """Returns the map from pixels to stored levels, as recorded with flow."""
     return COCLR_MAP_NAME if codec == COCLR else MAP_NAME
 
 
@@ -71,7 +71,7 @@ def store_pixels(flow: np.ndarray, codec: str, bound: float) -> bytes:
 
 
 def read_pixels(blob: bytes, codec: str, bound: float) -> np.ndarray:
-    """Gives what :func:`store_pixels` stored: float32 [H, W, 2] in pixels.
+    """Returns what :func:`store_pixels` stored: float32 [H, W, 2] in pixels.
 
     Raises:
         ValueError: the blob is no flow.
@@ -99,7 +99,8 @@ def _decode_coclr(blob: bytes) -> np.ndarray:
 
 
 def to_published(x: torch.Tensor) -> torch.Tensor:
-    """Gives the 8-bit values of CoCLR's, ViCC's and CoCon's flow: round((f + bound)·255/(2·bound)).
+    """Returns the 8-bit values of CoCLR's, ViCC's and CoCon's flow: round((f +
+    bound)·255/(2·bound)).
 
     Their bound stands for 20 pixels of the video as it was; so does ours, scaled to the working
     size, unless `extract-flow` was told another one.
@@ -111,7 +112,7 @@ def to_published(x: torch.Tensor) -> torch.Tensor:
 
 
 def colour_picture(x: torch.Tensor) -> torch.Tensor:
-    """Gives CoCLR's and ViCC's picture of flow [..., 3, T, H, W]: 8-bit (128, v, u).
+    """Returns CoCLR's and ViCC's picture of flow [..., 3, T, H, W]: 8-bit (128, v, u).
 
     They write (u, v, 128) as blue, green, red, and read red, green, blue.
     """
@@ -122,7 +123,7 @@ def colour_picture(x: torch.Tensor) -> torch.Tensor:
 
 
 def centred(levels: torch.Tensor) -> torch.Tensor:
-    """Gives CoCon's input: 8-bit u and v as value/255 − 0.5."""
+    """Returns CoCon's input: 8-bit u and v as value/255 − 0.5."""
     return levels.div(255).sub_(0.5)
 
 
@@ -173,7 +174,7 @@ class FlowView(StackedView):
         return (self.decode if codec == COCLR else super().decode_for_copying)(blob, codec)
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
-        """Gives [..., 2, T, H, W] in units of the bound: (x - 128) / 127, so -1 to 1."""
+        """Returns [..., 2, T, H, W] in units of the bound: (x - 128) / 127, so -1 to 1."""
         return standardise(x, [ZERO, ZERO], [STEPS, STEPS])
 
     def flip(self, frames: np.ndarray) -> np.ndarray:
@@ -206,5 +207,5 @@ class FlowView(StackedView):
         return cv2.cvtColor(hue.astype(np.uint8), cv2.COLOR_HSV2RGB)
 
     def activity(self, frames: np.ndarray) -> float:
-        """Gives how much moves in frames uint8 [T, H, W, 2]: the mean of |u| and |v|."""
+        """Returns how much moves in frames uint8 [T, H, W, 2]: the mean of |u| and |v|."""
         return float(np.abs(frames.astype(np.int16) - ZERO).mean())

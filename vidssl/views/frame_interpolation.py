@@ -23,7 +23,7 @@ def read_strided(
     count: int,
     read: Callable[[np.ndarray], Iterable[np.ndarray]],
 ) -> np.ndarray:
-    """Gives frames of a view, stored or between stored ones: uint8 [T, H, W, C].
+    """Returns frames of a view, stored or between stored ones: uint8 [T, H, W, C].
 
     A frame between two that are stored is their mean, weighted by how near it is; those after the
     last stored one repeat it. At a stride of 2 this is CoCon's rule.

@@ -87,7 +87,8 @@ class KeypointDeriver(NetworkDeriver):
 def heatmaps(
     logits_PJSS: Tensor, boxes_P4: Tensor, scores_P: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Gives one frame's map of every joint: float [J, h, w], 1 where all of one person's share is.
+    """Returns one frame's map of every joint: float [J, h, w], 1 where all of one person's share
+    is.
 
     Nobody gives zeros of the true size.
 

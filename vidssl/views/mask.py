@@ -27,7 +27,7 @@ class MaskView(StackedView):
     native: ClassVar[str] = "one channel; x/255 with x in 0..255"
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
-        """Gives [..., 1, T, H, W] in 0..1."""
+        """Returns [..., 1, T, H, W] in 0..1."""
         return x.float() / 255
 
     def flip(self, frames: np.ndarray) -> np.ndarray:

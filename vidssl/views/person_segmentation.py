@@ -83,7 +83,7 @@ class MaskDeriver(NetworkDeriver):
 def masks_of_boxes(
     rcnn: Any, most: int, label: int | None, x_B3HW: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Gives Mask R-CNN's masks: [B, 1, h, w] in 0..1.
+    """Returns Mask R-CNN's masks: [B, 1, h, w] in 0..1.
 
     Args:
         most: detections in a frame, at most.
@@ -105,7 +105,7 @@ def masks_of_boxes(
 
 
 def paste(mask_PSS: Tensor, boxes_P4: Tensor, size: tuple[int, int]) -> Tensor:
-    """Gives one frame's mask [1, h, w]: the largest of all boxes' masks; nobody gives zeros.
+    """Returns one frame's mask [1, h, w]: the largest of all boxes' masks; nobody gives zeros.
 
     Args:
         mask_PSS: probabilities over each box.
@@ -118,7 +118,7 @@ def paste(mask_PSS: Tensor, boxes_P4: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def masks_of_pixels(network: Any, things: bool, x_B3HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Gives a segmentation network's masks: [B, 1, h, w] in 0..1."""
+    """Returns a segmentation network's masks: [B, 1, h, w] in 0..1."""
     with half_precision(x_B3HW.device.type):
         logits_BKHW = network(x_B3HW)["out"]
     share_BKHW = logits_BKHW.float().softmax(1)

@@ -25,7 +25,7 @@ VARIABLE = "VIDSSL_VIEWS"
 
 
 def plugin_views() -> dict[str, View]:
-    """Gives the user's own views by name; empty where the variable names none.
+    """Returns the user's own views by name; empty where the variable names none.
 
     Raises:
         UsageError: an entry that cannot be loaded or holds no view.

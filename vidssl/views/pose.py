@@ -58,7 +58,7 @@ class PoseView(StackedView):
     native: ClassVar[str] = f"channels {', '.join(JOINTS)}; x/255 with x in 0..255"
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
-        """Gives [..., 17, T, H, W] in 0..1."""
+        """Returns [..., 17, T, H, W] in 0..1."""
         return x.float() / 255
 
     def flip(self, frames: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def detect(rcnn: nn.Module, x_B3HW: Tensor) -> Detections:
 
 
 def surest(found: Detections, most: int, label: int | None = None) -> Detections:
-    """Gives at most `most` detections of each frame, the surest ones, of one class or of any."""
+    """Returns at most `most` detections of each frame, the surest ones, of one class or of any."""
 
     def chosen(values: list[Tensor]) -> list[Tensor]:
         if label is None:
@@ -76,7 +76,7 @@ def surest(found: Detections, most: int, label: int | None = None) -> Detections
 
 
 def ask_heads(pool: nn.Module, head: nn.Module, predictor: nn.Module, found: Detections) -> Tensor:
-    """Gives what a head says of every box, frame by frame: float32 [ΣP, …]."""
+    """Returns what a head says of every box, frame by frame: float32 [ΣP, …]."""
     shapes = [found.padded] * len(found.boxes)
     pooled = pool(found.features, found.boxes, shapes)
     with half_precision(pooled.device.type):
@@ -90,7 +90,7 @@ def ask_heads(pool: nn.Module, head: nn.Module, predictor: nn.Module, found: Det
 def sample_boxes(
     maps_PCSS: Tensor, boxes_P4: Tensor, size: tuple[int, int], mode: str, padding: str
 ) -> Tensor:
-    """Gives each box's square map as it lies in a frame: [P, C, h, w].
+    """Returns each box's square map as it lies in a frame: [P, C, h, w].
 
     Pixel centres are looked up in the box, which may begin and end within a pixel, so there is no
     rounding to whole ones.
@@ -113,7 +113,7 @@ def sample_boxes(
 
 
 def box_coordinates(boxes_P4: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Gives where pixel centres lie in each box, -1 and 1 being its edges: x [P, w] and y [P, h].
+    """Returns where pixel centres lie in each box, -1 and 1 being its edges: x [P, w] and y [P, h].
 
     A box narrower than a pixel counts as one pixel wide.
     """
@@ -127,6 +127,6 @@ def box_coordinates(boxes_P4: Tensor, size: tuple[int, int]) -> tuple[Tensor, Te
 
 
 def scale_boxes(boxes_P4: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
-    """Gives boxes in pixels of a frame of another size; sizes are (height, width)."""
+    """Returns boxes in pixels of a frame of another size; sizes are (height, width)."""
     y, x = after[0] / before[0], after[1] / before[1]
     return boxes_P4 * boxes_P4.new_tensor([x, y, x, y])

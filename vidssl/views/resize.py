@@ -9,7 +9,8 @@ MOST_CHANNELS = 4  # that OpenCV resizes together
 
 
 def short_side(width: int, height: int, size: int | None) -> tuple[int, int]:
-    """Gives (width, height) with the short side at most `size`, aspect kept; None changes nothing.
+    """Returns (width, height) with the short side at most `size`, aspect kept; None changes
+    nothing.
 
     Nothing is enlarged.
     """
@@ -25,7 +26,7 @@ def resize(
     method: int = cv2.INTER_AREA,
     into: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Gives a frame of any number of channels at (width, height): [H, W, C] → [h, w, C].
+    """Returns a frame of any number of channels at (width, height): [H, W, C] → [h, w, C].
 
     Args:
         method: OpenCV's interpolation; area does not alias when it shrinks.

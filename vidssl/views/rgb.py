@@ -46,7 +46,7 @@ class RgbView(View):
         return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
     def decode(self, blob: bytes, codec: str | None = None) -> np.ndarray:
-        """Gives a stored frame back, of whatever codec: its header tells."""
+        """Returns a stored frame back, of whatever codec: its header tells."""
         return decode_colour(blob)
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:

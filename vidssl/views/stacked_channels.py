@@ -36,7 +36,7 @@ class StackedView(View):
         return cv2.merge(list(channels)).reshape(*channels.shape[1:], self.channels)
 
     def decode_for_copying(self, blob: bytes, codec: str | None = None) -> np.ndarray:
-        """Gives [H, W, C] of which each channel lies by itself, as it was decoded."""
+        """Returns [H, W, C] of which each channel lies by itself, as it was decoded."""
         image = get_codec(codec or self.default_codec).decode(blob)
         return self._channels(image).transpose(1, 2, 0)
 

@@ -118,12 +118,12 @@ def _be_a_worker(device: str) -> None:
 
 
 def half_precision(device: str) -> AbstractContextManager[Any]:
-    """Gives a context in which convolutions run in float16 on CUDA, and as they are elsewhere."""
+    """Returns a context in which convolutions run in float16 on CUDA, and as they are elsewhere."""
     return torch.autocast("cuda", torch.float16) if device == "cuda" else nullcontext()
 
 
 def precision(device: str) -> str:
-    """Gives what :func:`half_precision` computes in, as it is recorded."""
+    """Returns what :func:`half_precision` computes in, as it is recorded."""
     return "float16" if device == "cuda" else "float32"
 
 
@@ -153,7 +153,7 @@ class NetworkDeriver(Deriver):
 
     @abstractmethod
     def see(self, x_B3HW: Tensor, size: tuple[int, int]) -> Tensor:
-        """Gives frames of the view at (height, width) `size`: float in 0..1 [B, C, h, w].
+        """Returns frames of the view at (height, width) `size`: float in 0..1 [B, C, h, w].
 
         Args:
             x_B3HW: frames as :func:`imagenet_input` makes them.
@@ -205,12 +205,12 @@ class NetworkDeriver(Deriver):
 
 
 def own_size(models: Mapping[str, int], config: Any) -> int:
-    """Gives the short side at which a network sees frames."""
+    """Returns the short side at which a network sees frames."""
     return int(config.detector_size or models[config.model])
 
 
 def _scaled(width: int, height: int, short: int) -> tuple[int, int]:
-    """Gives (width, height) with that short side, aspect kept."""
+    """Returns (width, height) with that short side, aspect kept."""
     scale = short / min(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -219,7 +219,7 @@ def _scaled(width: int, height: int, short: int) -> tuple[int, int]:
 
 
 def in_batches(frames: Iterable[np.ndarray], device: str) -> Iterator[np.ndarray]:
-    """Gives frames [H, W, C] in batches [B, H, W, C]: on CUDA as many as fit well, else one."""
+    """Returns frames [H, W, C] in batches [B, H, W, C]: on CUDA as many as fit well, else one."""
     batch: list[np.ndarray] = []
     for frame in frames:
         batch.append(frame)
@@ -233,7 +233,7 @@ def in_batches(frames: Iterable[np.ndarray], device: str) -> Iterator[np.ndarray
 
 
 def imagenet_input(frames_BHWC: np.ndarray, device: str) -> Tensor:
-    """Gives RGB uint8 frames as torchvision's networks want them: float32 [B, 3, H, W]."""
+    """Returns RGB uint8 frames as torchvision's networks want them: float32 [B, 3, H, W]."""
     frames = torch.from_numpy(frames_BHWC).to(device).permute(0, 3, 1, 2)
     mean, std = (
         torch.tensor(values, device=device).view(3, 1, 1)

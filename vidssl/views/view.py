@@ -74,7 +74,7 @@ class View(ABC):
         return "motion" if self.lag else "still"
 
     def deriver(self) -> type[Deriver]:
-        """Gives what extract-view makes the view with.
+        """Returns what extract-view makes the view with.
 
         Raises:
             UsageError: the view is not made by extract-view.
@@ -83,7 +83,7 @@ class View(ABC):
         raise UsageError(f"extract-view does not make {self.name}; it is made by: {how}")
 
     def how_to_make(self, videos: str) -> str:
-        """Gives the command line that makes the view before pack, empty where pack does so."""
+        """Returns the command line that makes the view before pack, empty where pack does so."""
         option = f" --view {self.name}" if self.command == "extract-view" else ""
         return f"vidssl {self.command} {videos}{option}" if self.command else ""
 
@@ -100,7 +100,7 @@ class View(ABC):
         return get_codec(codec or self.default_codec).encode(self.to_image(frame))
 
     def decode(self, blob: bytes, codec: str | None = None) -> np.ndarray:
-        """Gives a stored frame back: uint8 [H, W, C].
+        """Returns a stored frame back: uint8 [H, W, C].
 
         Raises:
             ValueError: the blob is no frame of this view.
@@ -108,7 +108,7 @@ class View(ABC):
         return self.from_image(get_codec(codec or self.default_codec).decode(blob))
 
     def decode_for_copying(self, blob: bytes, codec: str | None = None) -> np.ndarray:
-        """Gives what :meth:`decode` does, in memory of whatever order comes cheapest.
+        """Returns what :meth:`decode` does, in memory of whatever order comes cheapest.
 
         For who copies parts of it; most of what works on frames wants channels side by side.
         """
@@ -124,14 +124,14 @@ class View(ABC):
 
     @abstractmethod
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
-        """Gives the network's input, float32 of the shape of `x`.
+        """Returns the network's input, float32 of the shape of `x`.
 
         Args:
             x: [..., C, T, H, W] in stored units 0..255, uint8 or float (after augmentation).
         """
 
     def present(self, x: torch.Tensor, presentation: str = NATIVE) -> torch.Tensor:
-        """Gives the network's input as an :class:`~vidssl.backbones.EncoderSpec` asks for it.
+        """Returns the network's input as an :class:`~vidssl.backbones.EncoderSpec` asks for it.
 
         Args:
             x: as of :meth:`to_float`.
@@ -140,7 +140,7 @@ class View(ABC):
         return self.normalise(self.levels(x, presentation), presentation)
 
     def levels(self, x: torch.Tensor, presentation: str = NATIVE) -> torch.Tensor:
-        """Gives what colour augmentation may work on: as stored, or as published code stored it.
+        """Returns what colour augmentation may work on: as stored, or as published code stored it.
 
         Args:
             x: as of :meth:`to_float`.
@@ -148,7 +148,7 @@ class View(ABC):
         return x if presentation == NATIVE else self._published(presentation).levels(x)
 
     def normalise(self, levels: torch.Tensor, presentation: str = NATIVE) -> torch.Tensor:
-        """Gives the network's input from what :meth:`levels` gave."""
+        """Returns the network's input from what :meth:`levels` gave."""
         if presentation == NATIVE:
             return self.to_float(levels)
         return self._published(presentation).normalise(levels)
@@ -158,11 +158,11 @@ class View(ABC):
         return self.colour if presentation == NATIVE else self._published(presentation).picture
 
     def shown_as(self, presentation: str) -> str:
-        """Gives `presentation` where the view has it, else "native"."""
+        """Returns `presentation` where the view has it, else "native"."""
         return presentation if presentation in self.published else NATIVE
 
     def input_channels(self, presentation: str = NATIVE) -> int:
-        """Gives the channels of what :meth:`present` gives.
+        """Returns the channels of what :meth:`present` gives.
 
         Raises:
             UsageError: the view knows no such presentation.
@@ -170,7 +170,7 @@ class View(ABC):
         return self.channels if presentation == NATIVE else self._published(presentation).channels
 
     def normalisation(self, presentation: str = NATIVE) -> str:
-        """Gives in words how stored values become the network's input."""
+        """Returns in words how stored values become the network's input."""
         if presentation == NATIVE:
             return self.native
         return self._published(presentation).normalisation
@@ -212,7 +212,7 @@ class View(ABC):
         return torch.from_numpy(frames).to(pictures.device)
 
     def picture(self, frame: np.ndarray) -> np.ndarray:
-        """Gives a stored frame uint8 [H, W, C] as people may look at it: RGB uint8 [H, W, 3].
+        """Returns a stored frame uint8 [H, W, C] as people may look at it: RGB uint8 [H, W, 3].
 
         Black is where nothing is. Here: the largest of all channels, in green, which leaves to be
         seen what it is laid over.
@@ -222,12 +222,12 @@ class View(ABC):
         return picture
 
     def activity(self, frames: np.ndarray) -> float:
-        """Gives how much there is to see in frames uint8 [T, H, W, C]: the mean value."""
+        """Returns how much there is to see in frames uint8 [T, H, W, C]: the mean value."""
         return float(frames.mean())
 
 
 def mirrored(frames: np.ndarray) -> np.ndarray:
-    """Gives frames uint8 [T, H, W, C] with left and right exchanged, as new memory."""
+    """Returns frames uint8 [T, H, W, C] with left and right exchanged, as new memory."""
     turned = np.empty(frames.shape, frames.dtype)
     for frame, out in zip(frames, turned, strict=True):
         cv2.flip(frame, 1, dst=out)
@@ -235,7 +235,7 @@ def mirrored(frames: np.ndarray) -> np.ndarray:
 
 
 def standardise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Gives (x - mean) / std per channel of [..., C, T, H, W] as float32, `x` untouched."""
+    """Returns (x - mean) / std per channel of [..., C, T, H, W] as float32, `x` untouched."""
     import torch  # here: extraction workers use views and never need it
 
     y = x.to(torch.float32, copy=True)

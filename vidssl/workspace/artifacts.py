@@ -70,7 +70,7 @@ def check_name(name: str) -> None:
 
 
 def canonical_digest(value: Any) -> str:
-    """Gives the SHA-256 (hex) of a JSON value written in its one canonical form."""
+    """Returns the SHA-256 (hex) of a JSON value written in its one canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -190,7 +190,7 @@ class Run:
         self._begun = False  # by this process, in a folder that was not there before
 
     def find_finished(self) -> Artifact | None:
-        """Gives the newest artifact that this run has become, or None."""
+        """Returns the newest artifact that this run has become, or None."""
         same = [a for a in self.workspace.artifacts(self.kind, self.name) if a.run == self.identity]
         return same[-1] if same else None
 
@@ -324,7 +324,7 @@ def is_at_work(run_folder: Path) -> bool | None:
 
 
 def why_it_failed(run_folder: Path) -> str | None:
-    """Gives the error that last ended an unfinished run; None: it was stopped, or goes on."""
+    """Returns the error that last ended an unfinished run; None: it was stopped, or goes on."""
     try:
         return _beside(run_folder, FAILED).read_text().splitlines()[0]
     except (OSError, IndexError):
@@ -341,7 +341,7 @@ def _is_refusal(error: object) -> bool:
 
 
 def file_record(path: Path) -> FileRecord:
-    """Gives what artifact.json says of a file."""
+    """Returns what artifact.json says of a file."""
     return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
@@ -383,7 +383,7 @@ class Workspace:
     def scan(
         self, kind: str | None = None, name: str | None = None
     ) -> tuple[list[Artifact], list[str]]:
-        """Gives the finished artifacts, oldest first, and a sentence for each unreadable one."""
+        """Returns the finished artifacts, oldest first, and a sentence for each unreadable one."""
         artifacts, problems = [], []
         for path in sorted(self.root.glob(f"{kind or '*'}/{name or '*'}/v[0-9]*")):
             if path.parent.parent.name not in FORMAT_VERSIONS:
@@ -395,7 +395,7 @@ class Workspace:
         return sorted(artifacts, key=lambda a: a.sequence), problems
 
     def artifacts(self, kind: str | None = None, name: str | None = None) -> list[Artifact]:
-        """Gives the finished artifacts, oldest first.
+        """Returns the finished artifacts, oldest first.
 
         Raises:
             VidsslError: one of those asked for is unreadable or of an unknown version.
@@ -408,7 +408,7 @@ class Workspace:
     def newest(
         self, kind: str, fits: Callable[[Artifact], bool] = lambda a: True
     ) -> Artifact | None:
-        """Gives the newest finished artifact of `kind` that `fits`, or None."""
+        """Returns the newest finished artifact of `kind` that `fits`, or None."""
         return next((a for a in reversed(self.artifacts(kind)) if fits(a)), None)
 
     def require(
@@ -421,11 +421,11 @@ class Workspace:
         return found
 
     def by_digest(self, digest: str) -> Artifact | None:
-        """Gives the newest artifact of that digest, or None."""
+        """Returns the newest artifact of that digest, or None."""
         return next((a for a in reversed(self.scan()[0]) if a.digest == digest), None)
 
     def resolve(self, kind: str, text: str) -> Artifact:
-        """Gives the artifact a user named: NAME, NAME/vNNN, KIND/NAME/vNNN or a folder.
+        """Returns the artifact a user named: NAME, NAME/vNNN, KIND/NAME/vNNN or a folder.
 
         Raises:
             VidsslError: there is none; the sentence names the nearest.
@@ -450,7 +450,7 @@ class Workspace:
     def unfinished(
         self, kind: str | None = None, name: str | None = None
     ) -> list[Mapping[str, Any]]:
-        """Gives the manifests of runs that were begun and not finished, with their folder."""
+        """Returns the manifests of runs that were begun and not finished, with their folder."""
         found = []
         for path in sorted(self.root.glob(f"{kind or '*'}/{name or '*'}/.run-*/{RUN_MANIFEST}")):
             try:

@@ -29,7 +29,7 @@ TENSORS_FILE = "method.safetensors"
 
 
 def encoder_file(view: str) -> str:
-    """Gives the file name of a view's encoder within a checkpoint."""
+    """Returns the file name of a view's encoder within a checkpoint."""
     return f"encoder.{view}.safetensors"
 
 
@@ -77,7 +77,7 @@ def load_encoder(path: Path) -> Encoder:
 
 
 def read_spec(path: Path) -> EncoderSpec:
-    """Gives an encoder file's spec without reading its weights.
+    """Returns an encoder file's spec without reading its weights.
 
     Raises:
         VidsslError: as :func:`load_encoder`.
@@ -96,7 +96,7 @@ def read_spec(path: Path) -> EncoderSpec:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """Gives what a safetensors file says of itself, empty where it says nothing of ours."""
+    """Returns what a safetensors file says of itself, empty where it says nothing of ours."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return _json_object((file.metadata() or {}).get("vidssl", ""))
@@ -105,7 +105,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    """Gives a JSON object, empty where the text is none."""
+    """Returns a JSON object, empty where the text is none."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -142,13 +142,13 @@ def checkpoint_tensors(checkpoint: Artifact) -> dict[str, torch.Tensor]:
 
 
 def checkpoint_views(checkpoint: Artifact) -> list[str]:
-    """Gives the views a checkpoint holds an encoder for."""
+    """Returns the views a checkpoint holds an encoder for."""
     names = [p for p in checkpoint.payload if p.startswith("encoder.")]
     return sorted(name.split(".")[1] for name in names)
 
 
 def checkpoint_spec(checkpoint: Artifact, view: str) -> EncoderSpec:
-    """Gives the spec of a checkpoint's encoder of a view without reading its weights.
+    """Returns the spec of a checkpoint's encoder of a view without reading its weights.
 
     Raises:
         VidsslError: as :func:`load_encoder`.
@@ -179,7 +179,7 @@ def _check_bytes(path: Path, checkpoint: Artifact) -> None:
 def weights_digest(
     encoders: Mapping[str, Encoder], tensors: Mapping[str, torch.Tensor] | None = None
 ) -> str:
-    """Gives one digest of the encoders' specs and tensors, whatever file they lie in.
+    """Returns one digest of the encoders' specs and tensors, whatever file they lie in.
 
     Args:
         tensors: what the method leaves beside them.

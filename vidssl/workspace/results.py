@@ -50,7 +50,7 @@ class StageResult:
     forecast: Forecast | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the result as plain data, for --json."""
+        """Returns the result as plain data, for --json."""
         quarantined = [{"video": v, "reason": r} for v, r in self.quarantined]
         if self.artifact is None and self.part is not None:
             part = {"part": self.part.part, "of": self.part.run, "videos": self.part.videos}

@@ -30,12 +30,12 @@ class Difference:
     values: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Gives such as "epochs 2 → 3"."""
+        """Returns such as "epochs 2 → 3"."""
         return f"{self.field} {' → '.join(self.values)}"
 
 
 def differences(runs: Sequence[Manifest], known: Iterable[Artifact]) -> list[Difference]:
-    """Gives the fields in which runs differ, what they are made from first.
+    """Returns the fields in which runs differ, what they are made from first.
 
     Args:
         known: artifacts that are called by their labels, where runs are made from them.
@@ -53,7 +53,7 @@ def differences(runs: Sequence[Manifest], known: Iterable[Artifact]) -> list[Dif
 
 
 def listed(differences: Sequence[object]) -> str:
-    """Gives the first few differences in one phrase."""
+    """Returns the first few differences in one phrase."""
     more = len(differences) - MOST_SHOWN
     shown = [str(each) for each in differences[:MOST_SHOWN]]
     return ", ".join([*shown, f"and {more} more"] if more > 0 else shown)
@@ -63,7 +63,7 @@ def listed(differences: Sequence[object]) -> str:
 
 
 def unlike_unfinished(run: Run) -> str:
-    """Gives in what a run differs from the unfinished one of its name that is most like it.
+    """Returns in what a run differs from the unfinished one of its name that is most like it.
 
     Returns:
         Such as "epochs 2 → 3", the unfinished one's value first; empty if there is none.
@@ -75,7 +75,7 @@ def unlike_unfinished(run: Run) -> str:
 
 
 def nothing_to_resume(runs: Sequence[Run]) -> str:
-    """Gives why none of these runs can be resumed, in one sentence.
+    """Returns why none of these runs can be resumed, in one sentence.
 
     Args:
         runs: neither of them is begun and unfinished.
@@ -120,7 +120,7 @@ def _manifest(run: Run) -> Manifest:
 
 
 def _fields(run: Manifest, labels: Mapping[str, str]) -> dict[str, str]:
-    """Gives a run's parents and the numbers of its recipe, as people read them."""
+    """Returns a run's parents and the numbers of its recipe, as people read them."""
     parents = {
         role: labels.get(digest, _value(digest)) for role, digest in run.get("parents", {}).items()
     }

@@ -13,18 +13,18 @@ COLLAPSED = "collapsed"  # in a checkpoint's summary: a sentence on how its trai
 
 
 def headline(artifact: Artifact) -> str:
-    """Gives what is most worth knowing of an artifact, empty where its summary says nothing."""
+    """Returns what is most worth knowing of an artifact, empty where its summary says nothing."""
     phrase = PHRASES.get(artifact.kind)
     return phrase(artifact.summary) if phrase is not None else ""
 
 
 def percent(share: float, error: float | None = None) -> str:
-    """Gives a share in per cent, with its standard error."""
+    """Returns a share in per cent, with its standard error."""
     return f"{100 * share:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"
 
 
 def size(count: float) -> str:
-    """Gives a number of bytes in the unit that fits."""
+    """Returns a number of bytes in the unit that fits."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"

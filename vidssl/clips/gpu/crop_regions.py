@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vidssl.augment import resize_on_device, within
-from vidssl.clips.sampler import ClipSampler, DrawnView, HeldFrames
+from vidssl.clips.sampler import ClipSampler, DrawnView, FrameIndex
 from vidssl.views import get_view
 
 
@@ -61,7 +61,9 @@ def cut_regions(drawn: DrawnView, memory: Callable[..., Tensor] = torch.empty) -
 
 
 def _memory_for(part_HWC: np.ndarray, count: int, memory: Callable[..., Tensor]) -> Tensor:
-    """Gives memory [T', H, W, C] for so many parts, with channels where they are in the part's."""
+    """Returns memory [T', H, W, C] for so many parts, with channels where they are in the
+    part's.
+    """
     height, width, channels = part_HWC.shape
     if part_HWC.strides[2] > part_HWC.strides[0]:  # each channel by itself
         planes: Tensor = memory((count, channels, height, width), dtype=torch.uint8)
@@ -69,8 +71,8 @@ def _memory_for(part_HWC: np.ndarray, count: int, memory: Callable[..., Tensor])
     return memory((count, height, width, channels), dtype=torch.uint8)
 
 
-def _takers(held: HeldFrames) -> list[list[tuple[int, int]]]:
-    """Gives for each of the sample's frames the clips that take it, and as which of theirs."""
+def _takers(held: FrameIndex) -> list[list[tuple[int, int]]]:
+    """Returns for each of the sample's frames the clips that take it, and as which of theirs."""
     takers: list[list[tuple[int, int]]] = [[] for _ in held.needed]
     for clip, (where_T, first) in enumerate(zip(held.where, held.repeated, strict=True)):
         for time, frame in enumerate(where_T[first:].tolist()):

@@ -22,7 +22,7 @@ from vidssl.clips.batch_maker import (
     by_view,
 )
 from vidssl.clips.gpu.crop_regions import Region, cut_regions
-from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.gpu.transform_choice import fastest
 from vidssl.clips.sampler import ClipBatch
 
@@ -33,7 +33,7 @@ class OnDevice(BatchMaker[Work]):
     """What makers have in common that make clips of regions on the device."""
 
     @cached_property
-    def way(self) -> ByOperations:
+    def way(self) -> TorchTransforms:
         """How network input is made of regions; found when the first batch is."""
         return fastest(self.sampler, self.device)
 
@@ -48,12 +48,14 @@ class OnDevice(BatchMaker[Work]):
 
     @abstractmethod
     def _sample(self, epoch: int, position: int, row: int) -> Work:
-        """Does a thread's part of one sample; as for :meth:`vidssl.clips.sampler.ClipSampler.draw`."""
+        """Does a thread's part of one sample; as for
+        :meth:`vidssl.clips.sampler.ClipSampler.draw`.
+        """
 
     def put_together(
         self, pending: Pending[Work], regions: Mapping[str, Sequence[Region]], colours: Colours
     ) -> ClipBatch:
-        """Gives the batch.
+        """Returns the batch.
 
         Args:
             regions: per view those of all samples, on the device.

@@ -18,7 +18,9 @@ LEVELS = 256
 
 @lru_cache
 def line_of(view: str, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Gives what `normalise` does to levels as scale and shift per channel; None: another thing."""
+    """Returns what `normalise` does to levels as scale and shift per channel; None: another
+    thing.
+    """
     x = torch.arange(0, 256.0).expand(3, 1, 1, -1)[None]
     made = get_view(view).normalise(x.clone(), shown)[0, :, 0, 0]
     if made.shape != (3, LEVELS):
@@ -32,7 +34,8 @@ def line_of(view: str, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 @lru_cache
 def picture_of(view: str, shown: str) -> np.ndarray | None:
-    """Gives what `levels` makes a picture of, as kernels read it [3, 1 + 256]; None: another thing.
+    """Returns what `levels` makes a picture of, as kernels read it [3, 1 + 256]; None: another
+    thing.
 
     Of each channel: which stored one it comes from, and what it makes of every level.
     """
@@ -43,7 +46,7 @@ def picture_of(view: str, shown: str) -> np.ndarray | None:
 
 @lru_cache
 def table_of(view: str, shown: str) -> np.ndarray | None:
-    """Gives what levels of each channel become, float32 [C, 256]; None: not each by itself."""
+    """Returns what levels of each channel become, float32 [C, 256]; None: not each by itself."""
     one = get_view(view)
     found = _by_channel(lambda x: one.present(x, shown), one.channels)
     if found is None or found[:, 0].tolist() != list(range(one.channels)):
@@ -52,7 +55,7 @@ def table_of(view: str, shown: str) -> np.ndarray | None:
 
 
 def _by_channel(makes: Callable[[torch.Tensor], torch.Tensor], channels: int) -> np.ndarray | None:
-    """Gives where each channel made comes from, and by what table; None: from several.
+    """Returns where each channel made comes from, and by what table; None: from several.
 
     Asked of one stored channel after the other, at every level, and then of all together.
     """

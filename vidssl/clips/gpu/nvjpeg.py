@@ -42,7 +42,7 @@ def decode_jpegs(blobs: Sequence[Tensor], grey: bool, device: torch.device) -> l
 
 @lru_cache(maxsize=1)
 def _decoder() -> Callable[..., Any]:
-    """Gives torchcodec's function where there is one, else torchvision's of the same form."""
+    """Returns torchcodec's function where there is one, else torchvision's of the same form."""
     try:
         from torchcodec.decoders import decode_jpeg
     except (ImportError, RuntimeError, OSError):  # not there, or not for this torch

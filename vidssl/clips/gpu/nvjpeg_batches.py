@@ -22,7 +22,7 @@ from vidssl.clips.sampler import (
     ClipBatch,
     ClipSampler,
     DrawnView,
-    ReaderAround,
+    FrameReaderWrapper,
 )
 from vidssl.views import get_view
 
@@ -67,13 +67,13 @@ class EncodedSample:
     colours: Colours
 
 
-class FirstFrames(ReaderAround):
+class FirstFrames(FrameReaderWrapper):
     """Decodes of all the frames that a sample wants the first alone, which tells their size."""
 
     def pictures(
         self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
     ) -> Iterable[np.ndarray]:
-        """Gives the first of the frames."""
+        """Returns the first of the frames."""
         return super().pictures(view, video, indices[:1], for_copying=for_copying)
 
 
@@ -133,7 +133,7 @@ class FromEncoded(OnDevice[EncodedSample]):
 
 
 def encoded_clips(drawn: DrawnView) -> list[EncodedClip]:
-    """Gives what each of a sample's clips takes of a view's frames."""
+    """Returns what each of a sample's clips takes of a view's frames."""
     frames, boxes = drawn.boxed()
     height, width = next(iter(frames)).shape[:2]
     return [

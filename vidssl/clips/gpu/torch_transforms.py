@@ -18,7 +18,7 @@ from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 
 
-class ByOperations:
+class TorchTransforms:
     """Makes network input of regions, a batch's clips of a view at a time.
 
     Args:
@@ -32,7 +32,7 @@ class ByOperations:
     def __call__(
         self, view: str, regions: Sequence[Region], draws: Sequence[ColourDraw] | None
     ) -> Tensor:
-        """Gives a view's clips, float32 [B, N, C, T, S, S].
+        """Returns a view's clips, float32 [B, N, C, T, S, S].
 
         Args:
             regions: of all clips, those of the first sample first.
@@ -41,7 +41,7 @@ class ByOperations:
         return self.present(view, self.resize(view, regions), draws)
 
     def resize(self, view: str, regions: Sequence[Region]) -> Tensor:
-        """Gives clips, resized and mirrored: uint8 [M, C, T, S, S].
+        """Returns clips, resized and mirrored: uint8 [M, C, T, S, S].
 
         A block is a clip of its own: what is one clip here are consecutive ones to the network.
         """
@@ -56,7 +56,7 @@ class ByOperations:
     def present(
         self, view: str, pixels_MCTSS: Tensor, draws: Sequence[ColourDraw] | None
     ) -> Tensor:
-        """Gives network input [B, N, C, T, S, S] of clips, changed in colour."""
+        """Returns network input [B, N, C, T, S, S] of clips, changed in colour."""
         shown = self.sampler.presentations.get(view, NATIVE)
         made = network_input(pixels_MCTSS, view, shown, draws, self.sampler.augment)
         return made.unflatten(0, (-1, self.sampler.shape(view)[0]))

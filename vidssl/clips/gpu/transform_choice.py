@@ -12,7 +12,7 @@ import torch
 from vidssl.augment import ColourDraw
 from vidssl.base.errors import SlowerWay
 from vidssl.clips.gpu.crop_regions import Region
-from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.sampler import ClipSampler
 from vidssl.views import get_view
 
@@ -26,14 +26,14 @@ DRAWS = (
 LEVELS_APART, CLOSE = 0.03, 0.01  # share of levels that may differ by 1; of standardised values
 
 
-def fastest(sampler: ClipSampler, device: torch.device) -> ByOperations:
-    """Gives kernels where a GPU has them and they give what operations give, else operations."""
-    plain = ByOperations(sampler, device)
+def fastest(sampler: ClipSampler, device: torch.device) -> TorchTransforms:
+    """Returns kernels where a GPU has them and they give what operations give, else operations."""
+    plain = TorchTransforms(sampler, device)
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return plain
-    from vidssl.clips.gpu.triton_transforms import ByKernels
+    from vidssl.clips.gpu.triton_transforms import TritonTransforms
 
-    kernels = ByKernels(sampler, device)
+    kernels = TritonTransforms(sampler, device)
     try:
         with all_bits():
             wrong = disagreement(plain, kernels)
@@ -59,8 +59,8 @@ def all_bits() -> Iterator[None]:
         matmul.allow_tf32 = before
 
 
-def disagreement(one: ByOperations, other: ByOperations) -> str | None:
-    """Gives where two ways differ on two samples of noise, for every view; None: nowhere."""
+def disagreement(one: TorchTransforms, other: TorchTransforms) -> str | None:
+    """Returns where two ways differ on two samples of noise, for every view; None: nowhere."""
     sampler = one.sampler
     for view in sampler.views:
         regions, draws = _samples(sampler, view, one.device)
@@ -79,7 +79,7 @@ def disagreement(one: ByOperations, other: ByOperations) -> str | None:
 def _samples(
     sampler: ClipSampler, view: str, device: torch.device
 ) -> tuple[list[Region], list[ColourDraw] | None]:
-    """Gives regions, of which one is mirrored and repeats a frame, and colour changes."""
+    """Returns regions, of which one is mirrored and repeats a frame, and colour changes."""
     clip, channels = sampler.clip, get_view(view).channels
     count = SAMPLES * sampler.clips_of(view)
     draw = torch.Generator().manual_seed(0)

@@ -34,7 +34,7 @@ from vidssl.clips.gpu.lookup_tables import (
     picture_of,
     table_of,
 )
-from vidssl.clips.gpu.torch_transforms import ByOperations
+from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.sampler import ClipSampler
 from vidssl.kernels import clip_transforms
 from vidssl.views import get_view
@@ -53,7 +53,7 @@ class Part(NamedTuple):
     mirrored: bool = False
 
 
-class ByKernels(ByOperations):
+class TritonTransforms(TorchTransforms):
     """Makes network input of regions; in its memory channels come last.
 
     Args:
@@ -74,7 +74,7 @@ class ByKernels(ByOperations):
     # ── geometry
 
     def resize(self, view: str, regions: Sequence[Region]) -> Tensor:
-        """As of :class:`ByOperations`."""
+        """As of :class:`TorchTransforms`."""
         clip, augment = self.sampler.clip, self.sampler.augment
         channels = get_view(view).channels
         mirror = self.sampler.is_picture_of_motion(view) or only_mirrors(view)
@@ -146,7 +146,7 @@ class ByKernels(ByOperations):
     def present(
         self, view: str, pixels_MCTSS: Tensor, draws: Sequence[ColourDraw] | None
     ) -> Tensor:
-        """As of :class:`ByOperations`."""
+        """As of :class:`TorchTransforms`."""
         shown = self.sampler.presentations.get(view, NATIVE)
         with self._on_device():
             if not draws:
@@ -213,7 +213,7 @@ class ByKernels(ByOperations):
     def _memory(
         self, view: str, clips: int, channels: int
     ) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Gives memory for network input, the same as it is shown, and where kernels put a clip.
+        """Returns memory for network input, the same as it is shown, and where kernels put a clip.
 
         Where clips are compared, one clip of all samples lies together, and nothing is copied
         again to be a network's input.
@@ -240,7 +240,7 @@ class ByKernels(ByOperations):
 
 
 def rows_of(draws: Sequence[ColourDraw]) -> np.ndarray:
-    """Gives the table of colour changes, as kernels read it; what changes nothing is left out."""
+    """Returns the table of colour changes, as kernels read it; what changes nothing is left out."""
     told = [
         (d.brightness, d.contrast, d.saturation, d.hue, *d.order, *d.channels, d.gray_channel)
         for d in draws

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def feature_health(features_BP: Tensor) -> dict[str, float]:
-    """Gives two signs of collapse for unit vectors [B, P].
+    """Returns two signs of collapse for unit vectors [B, P].
 
     `feature_std` is the standard deviation per dimension times √P: 1 for vectors spread over the
     whole sphere, 0 when all are one. `feature_rank` is the effective rank, the exponential of the
@@ -30,7 +30,7 @@ def feature_health(features_BP: Tensor) -> dict[str, float]:
 
 
 def health_of_views(features: Tensor | Mapping[str, Tensor]) -> dict[str, float]:
-    """Gives :func:`feature_health`; of several views that of each, and the least of them."""
+    """Returns :func:`feature_health`; of several views that of each, and the least of them."""
     if isinstance(features, Tensor):
         return feature_health(features)
     found = {view: feature_health(features_BP) for view, features_BP in features.items()}
@@ -47,7 +47,7 @@ def health_of_views(features: Tensor | Mapping[str, Tensor]) -> dict[str, float]
 
 
 def mean_where(value: Tensor, mask: Tensor) -> Tensor:
-    """Gives the mean of `value` where `mask` holds, NaN where it holds nowhere."""
+    """Returns the mean of `value` where `mask` holds, NaN where it holds nowhere."""
     return (value.float() * mask).sum() / mask.sum()
 
 
@@ -55,7 +55,7 @@ def mean_where(value: Tensor, mask: Tensor) -> Tensor:
 def nearest_has_same_label(
     feature_BP: Tensor, label_B: Tensor, memory_KP: Tensor, memory_label_K: Tensor, other_BK: Tensor
 ) -> Tensor:
-    """Gives how often the nearest remembered clip has the clip's label.
+    """Returns how often the nearest remembered clip has the clip's label.
 
     Args:
         other_BK: which remembered clips may be looked at: those of other source videos.
@@ -72,7 +72,7 @@ def nearest_has_same_label(
 
 @torch.no_grad()
 def paired_cosines(one_MP: Tensor, other_MP: Tensor) -> dict[str, Tensor]:
-    """Gives the mean cosine of aligned rows (m, m), and of unaligned rows (m, n).
+    """Returns the mean cosine of aligned rows (m, m), and of unaligned rows (m, n).
 
     Args:
         one_MP, other_MP: vectors of any length, M at least 2.
@@ -87,7 +87,7 @@ def paired_cosines(one_MP: Tensor, other_MP: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def prototype_usage(score_BC: Tensor) -> Tensor:
-    """Gives how evenly clips fall on prototypes: 1 as evenly as can be, 0 all on the same one.
+    """Returns how evenly clips fall on prototypes: 1 as evenly as can be, 0 all on the same one.
 
     It is exp(H) − 1 over its largest value, H the entropy of how often each prototype is a clip's
     best. (The entropy of the mean prediction hardly shows a collapse: at τ = 0.1 one prediction

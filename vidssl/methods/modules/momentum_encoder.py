@@ -9,12 +9,12 @@ from torch import nn
 
 
 def frozen_copy(encoder: nn.Module) -> nn.Module:
-    """Gives a copy whose parameters take no gradient."""
+    """Returns a copy whose parameters take no gradient."""
     return copy.deepcopy(encoder).requires_grad_(False)
 
 
 @torch.no_grad()
-def move_towards(key: nn.Module, query: nn.Module, momentum: float) -> None:
+def update_momentum(key: nn.Module, query: nn.Module, momentum: float) -> None:
     """θ_k ← m·θ_k + (1−m)·θ_q. Parameters only: the key keeps BatchNorm statistics of its own."""
     keys, queries = list(key.parameters()), list(query.parameters())
     # Not a lerp: the published order of multiplications keeps agreement to the last bits.

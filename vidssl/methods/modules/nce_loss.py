@@ -18,19 +18,19 @@ def contrast_scores(q_BP: Tensor, k_BP: Tensor, queue_KP: Tensor, temperature: f
 
 
 def own_key_alone(rows: int, candidates: int, device: torch.device) -> Tensor:
-    """Gives the mask whose one positive is the clip's own key, bool [rows, candidates]."""
+    """Returns the mask whose one positive is the clip's own key, bool [rows, candidates]."""
     positive_BM = torch.zeros(rows, candidates, dtype=torch.bool, device=device)
     positive_BM[:, 0] = True
     return positive_BM
 
 
-def log_of_share(score_BM: Tensor, positive_BM: Tensor) -> Tensor:
+def mil_nce(score_BM: Tensor, positive_BM: Tensor) -> Tensor:
     """−log( Σ_{p∈P} exp s_p / Σ_j exp s_j ), mean over the batch (Han et al. 2020, eq. 2)."""
     numerator = score_BM.masked_fill(~positive_BM, float("-inf")).logsumexp(1)
     return (score_BM.logsumexp(1) - numerator).mean()
 
 
-def mean_of_logs(score_BM: Tensor, positive_BM: Tensor) -> Tensor:
+def supcon_out(score_BM: Tensor, positive_BM: Tensor) -> Tensor:
     """−1/|P| Σ_{p∈P} log( exp s_p / Σ_j exp s_j ), mean over the batch."""
     log_share_BM = score_BM - score_BM.logsumexp(1, keepdim=True)
     return -(log_share_BM.masked_fill(~positive_BM, 0.0).sum(1) / positive_BM.sum(1)).mean()

@@ -52,28 +52,28 @@ class Queue(nn.Module):
         self.filled.add_(count).clamp_(max=self.length)
 
     def valid(self) -> Tensor:
-        """Gives which rows have been written [K]."""
+        """Returns which rows have been written [K]."""
         return torch.arange(self.length, device=self.filled.device) < self.filled
 
     def full(self) -> Tensor:
-        """Gives whether all rows have been written, as a scalar on the device."""
+        """Returns whether all rows have been written, as a scalar on the device."""
         return self.filled >= self.length
 
     def is_full(self) -> bool:
-        """Gives the same to the host. The device is waited for only until the queue is full."""
+        """Returns the same to the host. The device is waited for only until the queue is full."""
         self._was_full = self._was_full or bool(self.full())
         return self._was_full
 
     def share_filled(self) -> Tensor:
-        """Gives the share of rows written."""
+        """Returns the share of rows written."""
         return self.filled.float() / self.length
 
 
 def random_unit_rows(rows: int, width: int, generator: torch.Generator) -> Tensor:
-    """Gives random unit vectors [rows, width], as MoCo starts its queue."""
+    """Returns random unit vectors [rows, width], as MoCo starts its queue."""
     return F.normalize(torch.randn(rows, width, generator=generator), dim=1)
 
 
 def no_numbers(rows: int) -> Tensor:
-    """Gives a column [rows] of −1: nothing known."""
+    """Returns a column [rows] of −1: nothing known."""
     return torch.full((rows,), -1, dtype=torch.long)

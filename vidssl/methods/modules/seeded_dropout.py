@@ -8,18 +8,20 @@ import torch
 from torch import Tensor
 
 from vidssl.base import distributed
-from vidssl.methods.method import Clock
+from vidssl.methods.method import StepState
 
 
-def seeded_dropout(share: float, clock: Clock, number: int = 0) -> Callable[[Tensor], Tensor]:
-    """Gives dropout seeded by the step and the rank.
+def seeded_dropout(
+    share: float, step_state: StepState, number: int = 0
+) -> Callable[[Tensor], Tensor]:
+    """Returns dropout seeded by the step and the rank.
 
     Args:
         number: of the network or layer, where several drop in one step.
     """
     if share == 0:
         return lambda h: h
-    drawn = torch.randint(2**62, (), generator=clock.generator())
+    drawn = torch.randint(2**62, (), generator=step_state.generator())
     seed = int(drawn) + 1009 * distributed.rank() + number
     generators: dict[torch.device, torch.Generator] = {}
 

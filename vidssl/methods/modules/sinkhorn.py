@@ -13,7 +13,7 @@ from vidssl.base.distributed import max_over_ranks, sum_over_ranks, world_size
 
 @torch.no_grad()
 def sinkhorn(score_VBC: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Gives every clip's code, a distribution over prototypes, without gradient.
+    """Returns every clip's code, a distribution over prototypes, without gradient.
 
     Q = exp(S/ε) is scaled in turn, until after the last iteration every clip has a mass of
     exactly 1, and every prototype has got nearly W·B/C of it from the clips of all ranks. Views

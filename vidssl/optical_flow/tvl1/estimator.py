@@ -23,7 +23,7 @@ BATCH = 32  # pairs that plain PyTorch takes at a time
 
 
 def start(params: Mapping[str, Any]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Gives an estimator of one pair after another, on the CPU."""
+    """Returns an estimator of one pair after another, on the CPU."""
     parameters = Parameters.of(params)
 
     def estimate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -39,7 +39,7 @@ def check_triton() -> None:
 
 
 def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
-    """Gives batched TV-L1 on a device: on "cuda" by Triton kernels, where they prove
+    """Returns batched TV-L1 on a device: on "cuda" by Triton kernels, where they prove
     themselves, else in plain PyTorch. The flow is the same.
 
     Raises:

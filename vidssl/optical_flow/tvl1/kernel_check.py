@@ -27,7 +27,7 @@ APART = 0.01  # pixels of mean end-point error, at most
 def quickest(
     parameters: Parameters, device: torch.device, plain: Callable[[], BatchedFlow]
 ) -> BatchedFlow:
-    """Gives flow by the kernels where they prove themselves, else what `plain` gives."""
+    """Returns flow by the kernels where they prove themselves, else what `plain` gives."""
     wrong = fault(parameters, device)
     if wrong is None:
         return PairsInFlight(parameters, device)
@@ -37,7 +37,7 @@ def quickest(
 
 
 def fault(parameters: Parameters, device: torch.device) -> str | None:
-    """Gives what is wrong with the kernels' flow of a small pair; None: nothing."""
+    """Returns what is wrong with the kernels' flow of a small pair; None: nothing."""
     before, after = small_pair()
     try:
         tried = PairsInFlight(parameters, device, 1)
@@ -51,7 +51,7 @@ def fault(parameters: Parameters, device: torch.device) -> str | None:
 
 
 def small_pair() -> tuple[np.ndarray, np.ndarray]:
-    """Gives a smooth texture, and the same moved: uint8 [H, W] each."""
+    """Returns a smooth texture, and the same moved: uint8 [H, W] each."""
     draw, (down, right) = torch.Generator().manual_seed(0), MOTION
     coarse = torch.rand(1, 1, HEIGHT // 4, WIDTH // 4, generator=draw)
     whole = F.interpolate(coarse, (HEIGHT + down, WIDTH + right), mode="bicubic").clamp(0, 1)

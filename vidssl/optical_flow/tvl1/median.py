@@ -31,7 +31,7 @@ MEDIAN = (0, 3)
 
 
 def median_5x5(x_BHW: Tensor) -> Tensor:
-    """Gives the median around each pixel; beyond the border its pixels are repeated."""
+    """Returns the median around each pixel; beyond the border its pixels are repeated."""
     height, width = x_BHW.shape[1:]
     x = F.pad(x_BHW[:, None], (2, 2, 2, 2), mode="replicate")[:, 0]
     columns = _sorted_five([x[:, row : row + height] for row in range(5)])

@@ -73,11 +73,11 @@ class Parameters:
         return float(np.float32(self.theta))
 
     def tolerance(self, height: int, width: int) -> float:
-        """Gives the sum over pixels of the squared change at which iteration stops."""
+        """Returns the sum over pixels of the squared change at which iteration stops."""
         return float(np.float32(self.epsilon * self.epsilon * (height * width)))
 
     def scales(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Gives (height, width) of each scale, the finest first; halves are rounded to even."""
+        """Returns (height, width) of each scale, the finest first; halves are rounded to even."""
         sizes = [(height, width)]
         while len(sizes) < self.nscales:
             height, width = (round(side * self.scale_step) for side in sizes[-1])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def resize(x_BHW: Tensor, size: tuple[int, int], step: tuple[float, float]) -> Tensor:
-    """Gives [B, *size]: pixel centres lie on pixel centres, nothing is smoothed first.
+    """Returns [B, *size]: pixel centres lie on pixel centres, nothing is smoothed first.
 
     Args:
         step: pixels of the source from one pixel of the result to the next, down and across.
@@ -25,7 +25,7 @@ def resize(x_BHW: Tensor, size: tuple[int, int], step: tuple[float, float]) -> T
 
 
 def _neighbours(x: Tensor, axis: int, count: int, step: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives, for each of `count` places, the two source pixels and the second one's share."""
+    """Returns, for each of `count` places, the two source pixels and the second one's share."""
     last = x.shape[axis] - 1
     place = (torch.arange(count, dtype=torch.float64, device=x.device) + 0.5) * step - 0.5
     place = place.clamp_(0, last)
@@ -36,7 +36,7 @@ def _neighbours(x: Tensor, axis: int, count: int, step: float) -> tuple[Tensor, 
 
 
 def pyramid(image_BHW: Tensor, sizes: Sequence[tuple[int, int]], scale_step: float) -> list[Tensor]:
-    """Gives the image at each of :meth:`Parameters.scales`, the finest first."""
+    """Returns the image at each of :meth:`Parameters.scales`, the finest first."""
     levels = [image_BHW]
     step = 1 / scale_step  # exactly, whatever the sizes were rounded to
     for size in sizes[1:]:
@@ -45,6 +45,6 @@ def pyramid(image_BHW: Tensor, sizes: Sequence[tuple[int, int]], scale_step: flo
 
 
 def enlarge_flow(u_BHW: Tensor, size: tuple[int, int], scale_step: float) -> Tensor:
-    """Gives a flow component at the next finer scale's size, in its pixels."""
+    """Returns a flow component at the next finer scale's size, in its pixels."""
     step = (u_BHW.shape[1] / size[0], u_BHW.shape[2] / size[1])
     return resize(u_BHW, size, step).mul_(1 / scale_step)

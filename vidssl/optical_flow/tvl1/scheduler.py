@@ -65,7 +65,7 @@ class PairsInFlight(BatchedFlow):
                     yield from group.take(self.work)
 
     def _fill(self, queue: _Queue) -> None:
-        """Gives free slots to pairs that are there; stops at the first that finds no slot."""
+        """Returns free slots to pairs that are there; stops at the first that finds no slot."""
         touched = set()
         while (pair := queue.first()) is not None:
             group = self._group_of(pair)
@@ -87,7 +87,7 @@ class PairsInFlight(BatchedFlow):
         return self._groups[size]
 
     def _room(self, tiles: int) -> int:
-        """Gives how many pairs of so many tiles are kept in flight.
+        """Returns how many pairs of so many tiles are kept in flight.
 
         Raises:
             VidsslError: the device has no memory for a single one.
@@ -116,7 +116,7 @@ class _Queue:
         self.ended = False
 
     def first(self) -> FramePair | None:
-        """Gives the next pair, or None when none is ready or none is left."""
+        """Returns the next pair, or None when none is ready or none is left."""
         if self._first is None and not self.ended:
             try:
                 self._first = next(self._pairs)
@@ -155,7 +155,7 @@ class _Group:
         return bool(self.tags or self.arriving)
 
     def add(self, pair: FramePair) -> bool:
-        """Gives a pair a slot, if one is free."""
+        """Returns a pair a slot, if one is free."""
         if not self.free:
             return False
         slot = self.free.pop()
@@ -179,7 +179,7 @@ class _Group:
         self.launches += 1
 
     def take(self, work: Work) -> Iterator[TaggedFlow]:
-        """Gives flows that have come home; sends others on their way.
+        """Returns flows that have come home; sends others on their way.
 
         It looks at the launch before the latest, so that the device has work meanwhile; only when
         there is nothing else left, at the latest.

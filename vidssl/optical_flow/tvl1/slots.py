@@ -55,12 +55,12 @@ class Snapshot:
         return np.flatnonzero(self._state[:, Field.PHASE].numpy() == Phase.DONE)
 
     def side(self, slots: np.ndarray) -> np.ndarray:
-        """Gives the side on which each slot's flow lies."""
+        """Returns the side on which each slot's flow lies."""
         sides: np.ndarray = self._state[:, Field.U_SIDE].numpy()[slots]
         return sides
 
     def work(self, slots: np.ndarray) -> np.ndarray:
-        """Gives the pixels times iterations that each slot took."""
+        """Returns the pixels times iterations that each slot took."""
         work: np.ndarray = self._work.numpy()[slots]
         return work
 
@@ -243,17 +243,17 @@ class Slots:
 
 
 def pitch_of(width: int) -> int:
-    """Gives the places from one row of a plane to the next."""
+    """Returns the places from one row of a plane to the next."""
     return -(-width // TILE_W) * TILE_W
 
 
 def tiles_of(height: int, width: int) -> int:
-    """Gives the tiles that a picture of this size needs."""
+    """Returns the tiles that a picture of this size needs."""
     return -(-height // TILE_H) * -(-width // TILE_W)
 
 
 def bytes_per_tile(scales: int) -> int:
-    """Gives the device memory that one tile of a slot takes."""
+    """Returns the device memory that one tile of a slot takes."""
     return 4 * (TILE_H * TILE_W * (2 * scales + 17) + 1)
 
 

@@ -55,7 +55,7 @@ class Work:
 
 @torch.no_grad()
 def solve(before_BHW: Tensor, after_BHW: Tensor, parameters: Parameters) -> Solution:
-    """Gives the flow of B pairs of grey pictures of one size.
+    """Returns the flow of B pairs of grey pictures of one size.
 
     Each pair stops by itself, and its flow does not depend on the others.
 
@@ -81,7 +81,7 @@ def solve(before_BHW: Tensor, after_BHW: Tensor, parameters: Parameters) -> Solu
 def _solve_scale(
     before_BHW: Tensor, after_BHW: Tensor, u_B2HW: Tensor, parameters: Parameters
 ) -> tuple[Tensor, Tensor]:
-    """Gives the flow at one scale from that of the coarser one, and iterations int64 [B]."""
+    """Returns the flow at one scale from that of the coarser one, and iterations int64 [B]."""
     moving_B3HW = torch.stack([after_BHW, *centred_gradient(after_BHW)], dim=1)
     p_B22HW = torch.zeros_like(u_B2HW).unsqueeze(2).repeat(1, 1, 2, 1, 1)
     iterations_B = torch.zeros(len(u_B2HW), dtype=torch.int64, device=u_B2HW.device)
@@ -116,7 +116,7 @@ def _relax(u_B2HW: Tensor, p_B22HW: Tensor, data_B3HW: Tensor, parameters: Param
 
 
 def linearise(before_BHW: Tensor, moving_B3HW: Tensor, u_B2HW: Tensor) -> Tensor:
-    """Gives [B, 3, H, W]: ∇I₁ (x, then y) at x + u, and the part of ρ that u does not change.
+    """Returns [B, 3, H, W]: ∇I₁ (x, then y) at x + u, and the part of ρ that u does not change.
 
     Args:
         moving_B3HW: the second picture and its gradient.
@@ -130,7 +130,7 @@ def linearise(before_BHW: Tensor, moving_B3HW: Tensor, u_B2HW: Tensor) -> Tensor
 def step(
     u_B2HW: Tensor, p_B22HW: Tensor, data_B3HW: Tensor, parameters: Parameters
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives u and p after one iteration, and Σ |change of u|² of each pair, float64 [B]."""
+    """Returns u and p after one iteration, and Σ |change of u|² of each pair, float64 [B]."""
     gradient_B2HW, constant_BHW = data_B3HW[:, :2], data_B3HW[:, 2]
     square_BHW = gradient_B2HW.square().sum(1).clamp_(min=FLAT)
     rho_BHW = constant_BHW + (gradient_B2HW * u_B2HW).sum(1)
@@ -149,7 +149,7 @@ def step(
 
 
 def divergence(p_B22HW: Tensor) -> Tensor:
-    """Gives [B, 2, H, W] by backward differences; what lies before the first pixel is zero."""
+    """Returns [B, 2, H, W] by backward differences; what lies before the first pixel is zero."""
     across, down = p_B22HW.unbind(2)
     total = across + down
     total[..., 1:] -= across[..., :-1]
@@ -158,7 +158,7 @@ def divergence(p_B22HW: Tensor) -> Tensor:
 
 
 def forward_gradient(u_B2HW: Tensor) -> Tensor:
-    """Gives [B, 2, 2, H, W]: differences to the next pixel across and down, zero at the last."""
+    """Returns [B, 2, 2, H, W]: differences to the next pixel across and down, zero at the last."""
     gradient = torch.zeros_like(u_B2HW).unsqueeze(2).repeat(1, 1, 2, 1, 1)
     torch.sub(u_B2HW[..., 1:], u_B2HW[..., :-1], out=gradient[:, :, 0, :, :-1])
     torch.sub(u_B2HW[..., 1:, :], u_B2HW[..., :-1, :], out=gradient[:, :, 1, :-1])
@@ -166,7 +166,7 @@ def forward_gradient(u_B2HW: Tensor) -> Tensor:
 
 
 def centred_gradient(x_BHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives half the difference between the neighbours, across and down; borders repeat."""
+    """Returns half the difference between the neighbours, across and down; borders repeat."""
     x = F.pad(x_BHW[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     across = (x[:, 1:-1, 2:] - x[:, 1:-1, :-2]).mul_(0.5)
     down = (x[:, 2:, 1:-1] - x[:, :-2, 1:-1]).mul_(0.5)
@@ -174,7 +174,7 @@ def centred_gradient(x_BHW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def warp(x_BCHW: Tensor, u_B2HW: Tensor) -> Tensor:
-    """Gives x at each pixel's place plus its flow: bicubic with a = −0.75, zeros beyond."""
+    """Returns x at each pixel's place plus its flow: bicubic with a = −0.75, zeros beyond."""
     height, width = x_BCHW.shape[2:]
     x = torch.arange(width, device=x_BCHW.device) + u_B2HW[:, 0]
     y = torch.arange(height, device=x_BCHW.device)[:, None] + u_B2HW[:, 1]
