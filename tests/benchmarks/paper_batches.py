@@ -5,9 +5,9 @@
 Two clips of 32×128×128 a sample, out of frames of 171×128 and 340×256, both ways: operation by
 operation, and by the kernels of vidssl/kernels/clip_transforms.py. Nothing is computed: operations
 get tensors without values, and kernels are noted instead of started. *Bytes*: what is read and
-written, once for each tensor and pass, as if caches held nothing between two kernels and everything within
-one; of frames that are sent to the device, not the sending. *Launches*: of kernels and copies, that
-of the frames left out. *Waits*: uploads from memory that copies may not be made from, for which the
+written, once for each tensor and pass, as if caches held nothing between two kernels and everything
+within one; of frames that are sent to the device, not the sending. *Launches*: of kernels and
+copies, that of the frames left out. *Waits*: uploads from memory that copies may not be made from, for which the
 host waits until the stream has done all before. Prints the Markdown table of docs/benchmarks.md.
 """
 

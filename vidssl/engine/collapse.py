@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Bounds that a healthy run stays well clear of; untrained networks too (tests/test_collapse.py).
+# Bounds that a healthy run stays well clear of; untrained networks too
+# (tests/engine/test_collapse.py).
 LEAST_STD = 0.05  # of unit vectors, 1 is the whole sphere
 LEAST_RANK = 1.1  # 1 is a line
 LEAST_USAGE = 0.02  # of prototypes, 1 is all alike

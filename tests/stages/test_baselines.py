@@ -1,0 +1,154 @@
+"""Baselines without learning: each feature by hand, and the stage around them."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from paths import ROOT
+from rich.console import Console
+from small_workspace import annotate, make_checkpoint, make_pack
+
+from vidssl.backbones import EncoderSpec
+from vidssl.base.errors import UsageError, VidsslError
+from vidssl.cli.tables import baseline_table
+from vidssl.evaluation.classification import PREDICTIONS_FILE
+from vidssl.stages import baselines, probe
+from vidssl.stages.baselines import (
+    BaselineOptions,
+    colour_histogram,
+    flow_histogram,
+    mean_frame,
+    untrained_encoder,
+    untrained_spec,
+)
+from vidssl.stages.probe import ProbeOptions
+from vidssl.workspace.artifacts import Workspace
+
+
+def test_colour_histogram_by_hand() -> None:
+    frames = np.zeros((2, 2, 2, 3), np.uint8)
+    frames[0] = (255, 0, 64)  # bins 7, 0, 2
+    found = colour_histogram(frames)
+    assert found[7 * 64 + 2] == 0.5 and found[0] == 0.5 and found.sum() == 1
+
+
+def test_mean_frame_by_hand() -> None:
+    frames = np.zeros((2, 32, 48, 3), np.uint8)
+    frames[1, :, :24] = (200, 100, 0)
+    found = mean_frame(frames).reshape(16, 16, 3)
+    assert np.allclose(found[:, :8], (100, 50, 0)) and np.allclose(found[:, 8:], 0)
+
+
+def test_flow_histogram_by_hand() -> None:
+    flow = np.zeros((1, 3, 3, 2), np.float32)
+    flow[0, 0, 0] = (3, 0.1)  # top left cell, to the right: bin 4 of −π..π
+    flow[0, 2, 2] = (-0.1, -1)  # bottom right cell, up
+    flow[0, 1, 1] = (0.2, 0.0)  # slow
+    found = flow_histogram(flow).reshape(9, 9)
+    total = np.hypot(3, 0.1) + np.hypot(0.1, 1) + 0.2
+    assert found[0, 4] == pytest.approx(np.hypot(3, 0.1) / total)
+    assert found[8, 1] == pytest.approx(np.hypot(0.1, 1) / total)
+    assert found[4, 8] == pytest.approx(0.2 / total)
+    assert found.sum() == pytest.approx(1)
+    assert flow_histogram(np.zeros((2, 6, 6, 2), np.float32)).sum() == 0
+
+
+def test_an_untrained_encoder_is_its_seed_and_leaves_the_generator_alone() -> None:
+    spec = untrained_spec("rgb", "tiny", 8, 1, 32)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, same, other = (untrained_encoder(spec, seed) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    states = [torch.cat([p.flatten() for p in e.parameters()]) for e in (one, same, other)]
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path / "ws")
+    pack = make_pack(made, [n % 3 for n in range(30)], ("rgb", "flow"), length=9)
+    annotate(made, pack, splits={"s": ["train" if n % 3 else "test" for n in range(30)]})
+    return made
+
+
+def test_the_stage_measures_what_the_pack_has(workspace: Workspace) -> None:
+    spec = untrained_spec("rgb", "tiny", 8, 1, 32)
+    options = BaselineOptions(encoders=(spec,), seeds=(0, 1))
+    results = baselines.run(workspace, options)
+    names = [
+        "baseline-colour-histogram/v001",
+        "baseline-mean-frame/v001",
+        "baseline-flow-histogram/v001",
+        "baseline-random-rgb-tiny/v001",
+        "baseline-random-rgb-tiny/v002",
+    ]
+    assert [r.retrieval.stage.artifact.label for r in results] == [f"retrieval/{n}" for n in names]
+    assert [r.probe.stage.artifact.label for r in results] == [f"probe/{n}" for n in names]
+    # The shade is the class.
+    assert [r.retrieval.report.at(1).recall for r in results[:2]] == [1.0, 1.0]
+    assert [r.probe.report.top1 for r in results[:2]] == [1.0, 1.0]
+    assert all(r.retrieval.report.queries == r.probe.report.test_clips == 10 for r in results)
+    again = baselines.run(workspace, options)
+    assert all(r.retrieval.stage.reused and r.probe.stage.reused for r in again)
+    assert [r.probe.report for r in again] == [r.probe.report for r in results]
+
+
+def test_an_untrained_encoder_is_probed_as_a_trained_one(workspace: Workspace) -> None:
+    """The same weights as a checkpoint give the same predictions, byte for byte."""
+    spec = EncoderSpec("rgb", "tiny", 3, 8, 1, 32, 16)  # of make_checkpoint
+    options = BaselineOptions(baselines=(), encoders=(spec,))
+    (untrained,) = baselines.run(workspace, options)
+    pack, table = workspace.newest("pack"), workspace.newest("annotations")
+    checkpoint = make_checkpoint(workspace, pack, table, split="s")
+    probed = probe.run(workspace, ProbeOptions((checkpoint.label,)))
+    files = [
+        (result.stage.artifact.path / PREDICTIONS_FILE).read_bytes()
+        for result in (untrained.probe, probed)
+    ]
+    assert files[0] == files[1]
+    _, classes = probe.load_probe(untrained.probe.stage.artifact.path / probe.PROBE_FILE)
+    assert classes == ["class0", "class1", "class2"]
+
+
+def test_the_probe_of_a_baseline_is_found_by_the_results_tables(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    tables = importlib.import_module("results_tables")
+    (found,) = baselines.run(workspace, BaselineOptions(baselines=("mean-frame",)))
+    tables.collect(workspace.root, tmp_path / "kept.tar.xz")
+    score = tables.score(tables.read(tmp_path / "kept.tar.xz"), "baseline-mean-frame")
+    assert score.probe == found.probe.report.top1
+
+
+def test_baselines_are_shown_with_their_probes(workspace: Workspace) -> None:
+    results = baselines.run(workspace, BaselineOptions(baselines=("mean-frame",)))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(baseline_table(results))
+    shown = console.export_text()
+    assert "linear probe top-1 %" in shown and "mean-frame" in shown
+    assert results[0].as_dict()["probe"]["results"]["top1"] == 1.0
+
+
+def test_a_single_class_cannot_be_measured(tmp_path: Path) -> None:
+    made = Workspace(tmp_path / "ws")
+    annotate(made, make_pack(made, [0] * 10))
+    with pytest.raises(VidsslError, match="has only class0"):
+        baselines.run(made, BaselineOptions())
+
+
+def test_bad_requests(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean mean-frame"):
+        baselines.run(workspace, BaselineOptions(baselines=("mean-frames",)))
+    with pytest.raises(VidsslError, match="vidssl pack"):
+        baselines.run(Workspace(tmp_path / "none"), BaselineOptions())
+    other = Workspace(tmp_path / "rgb")
+    annotate(other, make_pack(other, [0, 1] * 5))
+    with pytest.raises(VidsslError, match="extract-flow"):
+        baselines.run(other, BaselineOptions(baselines=("flow-histogram",)))
