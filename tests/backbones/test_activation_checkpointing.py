@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from methods import METHODS_BY_STAGE, batch
+from methods import BUILDERS, batch
 from stubs import FixedBatches
 
 from vidssl.backbones import BACKBONES, Encoder
@@ -71,7 +71,7 @@ def test_kept_statistics_stay_to_the_bit():
 def test_a_run_ends_with_the_same_bytes(tmp_path):
     ends = []
     for recompute in (False, True):
-        method = METHODS_BY_STAGE["infonce"]()
+        method = BUILDERS["infonce"]()
         assert any(isinstance(part, Encoder) for part in method.modules())
         folder = tmp_path / str(recompute)
         folder.mkdir()

@@ -6,9 +6,7 @@ networks give for weights filled in by rule (CPU, float32, eval mode).
 
 from __future__ import annotations
 
-import json
 import zipfile
-import zlib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,47 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from paths import DATA
+from published_states import GOLDEN, META, state_of
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.backbones.dpc_context import unit_channels
 from vidssl.backbones.published_weights import import_state, projection_width, read_published
 from vidssl.base.errors import UsageError, VidsslError
 
-GOLDEN = np.load(DATA / "published.npz")
-META = json.loads(bytes(GOLDEN["meta"]).decode())
 TOLERANCE = 1e-5
 CLIP = EncoderSpec("rgb", "s3d", 3, frames=32, stride=1, size=128)
 BLOCKS = EncoderSpec(
     "rgb", "r2d3d_18", 3, frames=5, stride=3, size=64, project=None, blocks=8, context="gru"
 )
-
-
-def fill(key: str, shape: list[int]) -> torch.Tensor:
-    """Returns the tensor that the rule of the reference numbers puts under a name."""
-    draw = np.random.default_rng(zlib.crc32(key.encode()))
-    a = np.asarray(draw.standard_normal(shape))
-    last = key.rpartition(".")[2]
-    if last == "num_batches_tracked":
-        return torch.tensor(100)
-    if last == "running_var":
-        a = 1 + 0.2 * np.abs(a)
-    elif last == "running_mean":
-        a = 0.1 * a
-    elif last == "bias":
-        a = 0.05 * a
-    elif len(shape) == 1:
-        a = 1 + 0.1 * a
-    else:
-        a = a * np.sqrt(2 / np.prod(shape[1:]))
-    return torch.from_numpy(a.astype(np.float32))
-
-
-def state_of(model: str) -> dict[str, torch.Tensor]:
-    about = META[model]
-    return {
-        key: fill(about["alias_of"].get(key, key), shape) for key, shape in about["keys"].items()
-    }
 
 
 def input_of(model: str) -> torch.Tensor:

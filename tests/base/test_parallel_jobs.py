@@ -182,10 +182,10 @@ def start(folder: Path) -> subprocess.Popen:
     script = f"""
 import sys
 from pathlib import Path
-import test_side_by_side
+import test_parallel_jobs
 from vidssl.base.errors import Interrupted
 try:
-    test_side_by_side.forever(Path({str(folder)!r}))
+    test_parallel_jobs.forever(Path({str(folder)!r}))
 except Interrupted as error:
     print(error)
     sys.exit(error.exit_code)

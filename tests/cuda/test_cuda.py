@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from methods import METHODS_BY_STAGE, batch
+from methods import BUILDERS, batch
 from small_networks import noise_frames, random_weights
 from stubs import FixedBatches
 
@@ -284,12 +284,12 @@ def test_kernels_make_batches_and_the_host_waits_for_none(policy, decode, recwar
 
 @pytest.mark.cuda
 @without_cuda
-@pytest.mark.parametrize("method", METHODS_BY_STAGE)
+@pytest.mark.parametrize("method", BUILDERS)
 def test_a_training_step_is_the_same_on_both_devices(method, tmp_path):
     """Also holds that no method leaves a tensor on the host."""
     losses = []
     for device in ("cpu", "cuda"):
-        built = METHODS_BY_STAGE[method]()
+        built = BUILDERS[method]()
         batches = OnDevice(6, lambda step, of=built: batch(step, of))
         batches.device = device
         spec = TrainSpec(epochs=1, batch_size=4, optimizer="sgd", lr=1e-3, weight_decay=0.0)
@@ -304,9 +304,9 @@ def test_a_training_step_is_the_same_on_both_devices(method, tmp_path):
 
 @pytest.mark.cuda
 @without_cuda
-@pytest.mark.parametrize("method", METHODS_BY_STAGE)
+@pytest.mark.parametrize("method", BUILDERS)
 def test_the_host_never_waits_for_the_device_within_a_step(method):
-    built = METHODS_BY_STAGE[method]().cuda().train()
+    built = BUILDERS[method]().cuda().train()
     optimizer = make_optimizer(TrainSpec(batch_size=4), built.parameter_groups())
     meter = Meter(torch.device("cuda"))
     batches = OnDevice(6, lambda step: batch(step, built))
@@ -331,7 +331,7 @@ def test_a_compiled_step_gives_the_same(method, tmp_path):
     ends, losses = [], []
     for compiled in (False, True):
         torch.compiler.reset()
-        built = METHODS_BY_STAGE[method]()
+        built = BUILDERS[method]()
         batches = OnDevice(6, lambda step, of=built: batch(step, of) + batch(step + 6, of))
         spec = TrainSpec(2, 8, accumulate=2, optimizer="sgd", lr=1e-3, weight_decay=0.0)
         folder = tmp_path / str(compiled)
@@ -370,14 +370,14 @@ class OnDevice(FixedBatches):
 
 @pytest.mark.cuda
 @without_cuda
-@pytest.mark.parametrize("method", METHODS_BY_STAGE)
+@pytest.mark.parametrize("method", BUILDERS)
 def test_an_interrupted_training_goes_on_from_where_it_stopped(method, tmp_path):
     spec = TrainSpec(epochs=2, batch_size=4, lr=1e-3)
     ends = []
     for stop_at in (-1, 5):
         folder = tmp_path / str(stop_at)
         folder.mkdir()
-        start = METHODS_BY_STAGE[method]()
+        start = BUILDERS[method]()
         batches = OnDevice(6, lambda step, of=start: batch(step, of))
         batches.stop_at = stop_at
         runtime = RuntimeConfig(torch.device("cuda"), half_precision=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from cli_workspace import vidssl
-from methods import METHODS_BY_STAGE, batch
+from methods import BUILDERS, batch
 from small_workspace import annotate, make_pack
 from stubs import FixedBatches
 
@@ -115,7 +115,7 @@ def test_rank_tells_nothing_of_few_clips_nor_of_classes_that_were_told():
 # ── every method through the engine ──────────────────────────────────────────────────────────
 
 CLIPS = 8
-LEARNERS = [name for name in METHODS_BY_STAGE if name != "linear"]  # whose encoder stays as it is
+LEARNERS = [name for name in BUILDERS if name != "linear"]  # whose encoder stays as it is
 
 
 class Notes:
@@ -156,7 +156,7 @@ def learnable(step: int, method) -> list:
 def trained(method: str, folder: Path, zeroed: bool = False) -> tuple[str, list[str], dict]:
     """Trains a few steps; gives the verdict at the end, what was noted on the way, the last row."""
     torch.manual_seed(0)
-    built, notes = METHODS_BY_STAGE[method](), Notes()
+    built, notes = BUILDERS[method](), Notes()
     if zeroed:
         zero(built.encoders.values())
     spec = TrainSpec(epochs=1, batch_size=CLIPS, optimizer="adam", lr=1e-3, schedule="constant")

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from methods import METHODS_BY_STAGE, batch
+from methods import BUILDERS, batch
 from stubs import FixedBatches
-from test_ddp import ends, launch
+from two_processes import ends, launch
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import Interrupted
@@ -50,7 +50,7 @@ def trained(method: str, folder: Path, *compiled: bool) -> tuple[Method, list[fl
     folder.mkdir()
     for part, compile_it in enumerate(compiled):
         torch.compiler.reset()
-        built = METHODS_BY_STAGE[method]()
+        built = BUILDERS[method]()
         batches = Stopping(STEPS, lambda step, of=built: batch(step, of))
         runtime = RuntimeConfig(CPU, compile=compile_it, log_every=1)
         if part + 1 < len(compiled):
@@ -88,7 +88,7 @@ def kernels(tmp_path_factory) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("method", METHODS_BY_STAGE)
+@pytest.mark.parametrize("method", BUILDERS)
 def test_a_traced_backbone_trains_alike(method, traced, tmp_path):
     plain, losses = trained(method, tmp_path / "plain", False)
     torch._dynamo.utils.counters.clear()
@@ -135,7 +135,7 @@ def test_a_run_goes_on_with_and_without(compiled, kernels, tmp_path):
 def test_a_compiled_encoders_file_is_read_as_any_other(traced, tmp_path):
     method, _ = trained("infonce", tmp_path / "run", True)
     read = load_encoder(save_encoder(method.query, tmp_path))
-    names = list(METHODS_BY_STAGE["infonce"]().query.state_dict())
+    names = list(BUILDERS["infonce"]().query.state_dict())
     assert list(read.state_dict()) == list(method.query.state_dict()) == names
     for name, value in method.query.state_dict().items():
         assert value.equal(read.state_dict()[name]), name

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from benchmarks import step as bench
-from methods import METHODS_BY_STAGE, batch
+from methods import BUILDERS, batch
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.engine import loop
@@ -19,10 +19,10 @@ CPU = torch.device("cpu")
 STEPS = 6
 
 
-@pytest.mark.parametrize("method", METHODS_BY_STAGE)
+@pytest.mark.parametrize("method", BUILDERS)
 def test_a_step_asks_the_device_nothing(method):
     """Once queues are full; on a GPU each question would empty its queue of work."""
-    built = METHODS_BY_STAGE[method]().train()
+    built = BUILDERS[method]().train()
     optimizer = make_optimizer(TrainSpec(batch_size=4), built.parameter_groups())
     meter = Meter(CPU)
 
@@ -94,7 +94,7 @@ def test_a_cpu_computes_in_float32_unless_told():
 
 
 def test_bf16_is_of_backbones_alone():
-    encoder = METHODS_BY_STAGE["infonce"]().query
+    encoder = BUILDERS["infonce"]().query
     x = torch.randn(2, 3, 4, 32, 32)
     plain = encoder.features(x)
     encoder.half_precision = True

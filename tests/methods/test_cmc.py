@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from methods import METHODS_BY_STAGE, batch
+from methods import BUILDERS, batch
 from stubs import StubEncoder
 
 from vidssl.base.errors import UsageError
@@ -80,7 +80,7 @@ def test_the_two_streams_are_interchangeable():
 
 
 def test_both_streams_are_trained_and_kept():
-    method = METHODS_BY_STAGE["cmc"]().train()
+    method = BUILDERS["cmc"]().train()
     method.before_forward(CLOCK)
     method(batch(0, method)[0], CLOCK).loss.backward()
     for view in ("rgb", "flow"):

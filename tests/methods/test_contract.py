@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from methods import METHODS_BY_STAGE, batch
+from methods import BUILDERS, batch
 from stubs import FixedBatches
 from watching import Watching
 
@@ -18,7 +18,7 @@ from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 
 CPU = torch.device("cpu")
 SPEC = TrainSpec(epochs=2, batch_size=4, lr=1e-2, schedule="cosine", warmup_epochs=0.5)
-every_method = pytest.mark.parametrize("method", METHODS_BY_STAGE)
+every_method = pytest.mark.parametrize("method", BUILDERS)
 
 
 def step_state(step: int) -> StepState:
@@ -36,7 +36,7 @@ def steps(method, first: int, last: int, optimizer=None):
 
 
 def test_every_method_is_in_the_suite():
-    assert set(METHODS_BY_STAGE) == set(METHODS)
+    assert set(BUILDERS) == set(METHODS)
 
 
 def test_every_method_is_trained_by_one_command():
@@ -60,7 +60,7 @@ def test_a_config_is_frozen_and_has_the_papers_defaults():
 
 @every_method
 def test_forward_changes_nothing_but_batchnorm_statistics(method):
-    built = METHODS_BY_STAGE[method]().train()
+    built = BUILDERS[method]().train()
     steps(built, 0, 4)
     before = copy.deepcopy(built.state_dict())
     built(batch(9, built)[0], step_state(9))
@@ -71,7 +71,7 @@ def test_forward_changes_nothing_but_batchnorm_statistics(method):
 
 @every_method
 def test_eval_mode_changes_nothing(method):
-    built = METHODS_BY_STAGE[method]().train()
+    built = BUILDERS[method]().train()
     steps(built, 0, 4)
     built.eval()
     before = copy.deepcopy(built.state_dict())
@@ -81,7 +81,7 @@ def test_eval_mode_changes_nothing(method):
 
 @every_method
 def test_whenever_there_is_a_loss_every_trainable_parameter_gets_a_gradient(method):
-    built = METHODS_BY_STAGE[method]().train()
+    built = BUILDERS[method]().train()
     losses = 0
     for step in range(5):
         built.zero_grad(set_to_none=True)
@@ -98,9 +98,9 @@ def test_whenever_there_is_a_loss_every_trainable_parameter_gets_a_gradient(meth
 
 @every_method
 def test_state_dict_is_complete(method):
-    first = METHODS_BY_STAGE[method]().train()
+    first = BUILDERS[method]().train()
     steps(first, 0, 5)
-    second = METHODS_BY_STAGE[method]().train()
+    second = BUILDERS[method]().train()
     second.load_state_dict(first.state_dict())
     # Without optimiser state in play: what the methods themselves remember must agree.
     assert steps(first, 5, 8) == steps(second, 5, 8)
@@ -108,7 +108,7 @@ def test_state_dict_is_complete(method):
 
 @every_method
 def test_chance_comes_from_the_clock_alone(method):
-    built = METHODS_BY_STAGE[method]().train()
+    built = BUILDERS[method]().train()
     steps(built, 0, 4)
     losses = set()
     for seed in (0, 1):
@@ -120,7 +120,7 @@ def test_chance_comes_from_the_clock_alone(method):
 
 @every_method
 def test_frozen_parts_stay_and_trained_parts_move(method):
-    built = METHODS_BY_STAGE[method]().train()
+    built = BUILDERS[method]().train()
     before = copy.deepcopy(dict(built.named_parameters()))
     steps(built, 0, 6)
     for name, parameter in built.named_parameters():
@@ -134,7 +134,7 @@ def test_frozen_parts_stay_and_trained_parts_move(method):
 @every_method
 def test_following_the_gradient_lowers_the_loss(method):
     """With keys and queue held still, the loss is one that its own gradient can lower."""
-    built = METHODS_BY_STAGE[method]().train()
+    built = BUILDERS[method]().train()
     steps(built, 0, 4)
     optimizer = torch.optim.SGD([p for p in built.parameters() if p.requires_grad], lr=0.01)
     losses = []
@@ -148,7 +148,7 @@ def test_following_the_gradient_lowers_the_loss(method):
 
 
 def test_a_diverged_run_is_one_sentence(tmp_path):
-    method = METHODS_BY_STAGE["infonce"]()
+    method = BUILDERS["infonce"]()
 
     def broken(step):
         (made,) = batch(step, method)
@@ -182,7 +182,7 @@ def test_interrupted_and_resumed_training_is_bit_identical(method, stop_at, tmp_
 
     def train(folder, stop_at=-1):
         folder.mkdir(exist_ok=True)
-        built = METHODS_BY_STAGE[method]()
+        built = BUILDERS[method]()
         batches = StopAt(6, lambda step: batch(step, built), stop_at)
         runtime = RuntimeConfig(CPU, log_every=2)
         fit(built, batches, SPEC, runtime, folder, seed=3, progress=watching)

@@ -3,57 +3,35 @@
 Starting processes takes longer than training in them, so all methods share each start.
 """
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import ddp_worker
 import pytest
 import torch
-from methods import METHODS_BY_STAGE
-from paths import SUPPORT
+from methods import BUILDERS
+from two_processes import ends, launch
 
 from vidssl.base.errors import VidsslError
 
-HERE = SUPPORT
 # Not of a linear layer above a frozen encoder: BatchNorm stands between them, by its nature.
-LINEAR = [f"linear-{method}" for method in METHODS_BY_STAGE if method != "linear"]
-
-
-def launch(methods: Iterable[str], folder: Path, stop_at: int = -1, ranks: int = 2) -> None:
-    """Trains with several processes, each method in a folder of its own."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(ranks),
-        str(HERE / "ddp_worker.py"), ",".join(methods), str(folder), str(stop_at),
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def ends(folder: Path) -> list[dict]:
-    """Returns what each rank ended with; nothing where training was interrupted."""
-    return [torch.load(path, weights_only=True) for path in sorted(folder.glob("rank*.pt"))]
+LINEAR = [f"linear-{method}" for method in BUILDERS if method != "linear"]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    launch(METHODS_BY_STAGE, folder)
+    launch(BUILDERS, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("parts")
-    launch(METHODS_BY_STAGE, folder, stop_at=5)
-    for method in METHODS_BY_STAGE:
+    launch(BUILDERS, folder, stop_at=5)
+    for method in BUILDERS:
         assert not ends(folder / method)
         assert all((folder / method / f"interrupted.{rank}").exists() for rank in (0, 1))
-    launch(METHODS_BY_STAGE, folder)
+    launch(BUILDERS, folder)
     return folder
 
 
@@ -71,7 +49,7 @@ def linear_by_four(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", METHODS_BY_STAGE)
+@pytest.mark.parametrize("method", BUILDERS)
 def test_two_processes_stay_in_sync(method, whole):
     first, second = ends(whole / method)
     for name, value in first["parameters"].items():
@@ -81,7 +59,7 @@ def test_two_processes_stay_in_sync(method, whole):
     assert any("running_mean" in n for n in own), "BatchNorm is each rank's own"
 
 
-@pytest.mark.parametrize("method", METHODS_BY_STAGE)
+@pytest.mark.parametrize("method", BUILDERS)
 def test_two_processes_resume_exactly(method, whole, resumed):
     for rank, (one, other) in enumerate(
         zip(ends(whole / method), ends(resumed / method), strict=True)

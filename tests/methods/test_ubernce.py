@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from methods import METHODS_BY_STAGE, batch
+from methods import BUILDERS, batch
 from stubs import StubEncoder
 
 from vidssl.clips.sampler import ClipBatch
@@ -117,7 +117,7 @@ def test_the_option_chooses_the_papers_loss():
 
 
 def test_it_says_how_many_positives_there_are():
-    method = METHODS_BY_STAGE["ubernce"]().train()
+    method = BUILDERS["ubernce"]().train()
     for step in range(3):
         method.after_step(CLOCK, [output := method(batch(step, method)[0], CLOCK)])
     assert output.metrics["positives"] > 1

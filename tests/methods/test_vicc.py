@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from methods import METHODS_BY_STAGE, batch, encoder
+from methods import BUILDERS, batch, encoder
 from stubs import StubEncoder
 
 from vidssl.base.errors import UsageError
@@ -149,7 +149,7 @@ def test_prototypes_have_unit_rows_before_every_forward():
 
 
 def test_the_partner_is_frozen_and_in_eval_mode():
-    method = METHODS_BY_STAGE["vicc-cross"]().train()
+    method = BUILDERS["vicc-cross"]().train()
     assert not method.partner.training and method.encoder.training
     assert not any(p.requires_grad for p in method.partner.parameters())
     assert list(method.encoders) == ["rgb"]
@@ -242,7 +242,7 @@ def test_streams_of_different_width_are_refused():
 
 
 def test_usage_is_one_for_spread_prototypes_and_nothing_for_one():
-    method = METHODS_BY_STAGE["vicc"]().train()
+    method = BUILDERS["vicc"]().train()
     (some,) = batch(0, method)
     code_VBC = torch.full((2, 4, 6), 1 / 6)
     even = method.metrics(some, torch.zeros(2, 4, 16), code_VBC, code_VBC.log())

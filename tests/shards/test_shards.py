@@ -374,7 +374,7 @@ def test_a_kill_between_rename_and_clean_up(tmp_path: Path):
 WRITE_SLOWLY = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from test_shards import fill
 fill(Path(sys.argv[1]), range(40), 6000).finish()
 """
@@ -383,7 +383,14 @@ fill(Path(sys.argv[1]), range(40), 6000).finish()
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.05])
 def test_a_writer_killed_at_any_moment_goes_on(tmp_path: Path, delay: float):
     folder = tmp_path / "killed"
-    command = [sys.executable, "-c", WRITE_SLOWLY, str(folder), str(SUPPORT)]
+    command = [
+        sys.executable,
+        "-c",
+        WRITE_SLOWLY,
+        str(folder),
+        str(Path(__file__).parent),
+        str(SUPPORT),
+    ]
     process = subprocess.Popen(command)
     deadline = time.monotonic() + 30
     while not list(folder.glob("spool-*.journal")) and time.monotonic() < deadline:

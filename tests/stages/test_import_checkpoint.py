@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from cli_workspace import vidssl
+from published_states import state_of
 from small_workspace import annotate, make_pack
-from test_published_weights import state_of
 
 from vidssl.evaluation.features import WindowProtocol, extract
 from vidssl.shards import ShardReader

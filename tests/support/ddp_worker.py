@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from methods import BLOCKS, CHANNELS, FRAMES, METHODS_BY_STAGE, SIZE, batch
+from methods import BLOCKS, BUILDERS, CHANNELS, FRAMES, SIZE, batch
 from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
 from vidssl.base import distributed
@@ -80,7 +80,7 @@ def linear_dense(method: str) -> Method:
 
 def train(method: str, folder: Path, stop_at: int) -> None:
     plain = method.removeprefix("linear-").removeprefix("compiled-")
-    built = linear(plain) if method.startswith("linear-") else METHODS_BY_STAGE[plain]()
+    built = linear(plain) if method.startswith("linear-") else BUILDERS[plain]()
     spec = TrainSpec(epochs=1, batch_size=GLOBAL_BATCH, optimizer="sgd", lr=0.05, weight_decay=0.0)
     batches = Stopping(STEPS, lambda step: share(step, built))
     batches.stop_at = stop_at

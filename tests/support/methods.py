@@ -46,7 +46,7 @@ def encoder(view: str, seed: int = 0, blocks: int = 1) -> Encoder:
     return Encoder(spec)
 
 
-METHODS_BY_STAGE: dict[str, Callable[[], Method]] = {
+BUILDERS: dict[str, Callable[[], Method]] = {
     "infonce": lambda: InfoNCE(InfoNCEConfig(queue=QUEUE, momentum=0.9), encoder("rgb")),
     "coclr": lambda: CoCLR(
         CoCLRConfig(queue=QUEUE, momentum=0.9, k=2, drop_self_prob=0.5),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from cli_workspace import vidssl
-from methods import METHODS_BY_STAGE, batch
+from methods import BUILDERS, batch
 from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.base.resources import free_memory
@@ -123,12 +123,12 @@ def test_a_slow_trial_ends_early(workspace, monkeypatch):
     assert found["tried"] == 1 and found["seconds_per_epoch"] > 0
 
 
-@pytest.mark.parametrize("method", METHODS_BY_STAGE)
+@pytest.mark.parametrize("method", BUILDERS)
 def test_memory_estimated_from_few_samples_is_that_of_all(method):
     """Activations grow in proportion to the samples; all else does not."""
     estimates = []
     for few in ((2, 4), (3, 8)):
-        built = METHODS_BY_STAGE[method]()
+        built = BUILDERS[method]()
         built.assume_queue_full()
         loader = SimpleNamespace(steps=lambda *_, of=built: iter([batch(0, of, 8)]))
         optimizer = prepare(built, TrainSpec(batch_size=8), RuntimeConfig(CPU))

@@ -2,7 +2,8 @@
 
 The workers make products, as the processes of :mod:`vidssl.extraction.process_pool` do; this
 process alone writes. They need vidssl of this version, the videos at the same path as here, and
-for `pack` the workspace too. Dask balances the work, gives what was on a worker that died to another, and shows it all on its dashboard. One thread per worker is best: one video, one core.
+for `pack` the workspace too. Dask balances the work, gives the videos of a worker that died to
+another one, and shows it all on its dashboard. One thread per worker is best: one video, one core.
 """
 
 from __future__ import annotations

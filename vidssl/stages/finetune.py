@@ -88,7 +88,7 @@ class FinetuneOptions(TrainingOptions):
     hop: int | None = None
 
     @property
-    def method(self) -> str:
+    def method_name(self) -> str:
         """What is trained, of :data:`vidssl.methods.METHODS_BY_STAGE`."""
         return "linear" if self.freeze else "finetune"
 
@@ -263,7 +263,7 @@ def recipe_for(stream: str, options: FinetuneOptions) -> Recipe:
         UsageError: a recipe or a setting that does not exist or does not fit.
     """
     name = options.recipe or default_recipe(options.device)
-    recipe = load_recipe(name, options.method, stream, options.settings)
+    recipe = load_recipe(name, options.method_name, stream, options.settings)
     if "classes" in recipe.explicit:
         raise UsageError("the classes are those of the labels: leave --set classes away")
     return recipe
@@ -278,7 +278,7 @@ def choose_recipe(start: Start, labelled: LabelledSplit, options: FinetuneOption
     recipe = recipe_for(options.stream, options)
     if start.checkpoint is not None:
         spec = checkpoint_spec(start.checkpoint, start.stream)
-        told = own_table(recipe.name, options.method, options.stream, "clip").keys()
+        told = own_table(recipe.name, options.method_name, options.stream, "clip").keys()
         explicit = recipe.explicit
         recipe = like_encoder(replace(recipe, explicit=explicit | told), spec)
         recipe = replace(recipe, explicit=explicit)
@@ -327,7 +327,7 @@ def evaluation_for(made: TrainingPlan) -> EvaluationSpec:
     assert isinstance(options, FinetuneOptions)
     given = {"crops": options.crops, "hop": options.hop}
     told = {name: value for name, value in given.items() if value is not None}
-    return replace(evaluation_of(made.recipe.name, options.method, options.stream), **told)
+    return replace(evaluation_of(made.recipe.name, options.method_name, options.stream), **told)
 
 
 def protocol_for(made: TrainingPlan, presentation: str) -> WindowProtocol:

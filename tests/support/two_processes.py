@@ -1,0 +1,27 @@
+"""Starts training in several gloo processes and reads what each rank ended with."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from paths import SUPPORT
+
+
+def launch(methods: Iterable[str], folder: Path, stop_at: int = -1, ranks: int = 2) -> None:
+    """Trains with several processes, each method in a folder of its own."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        "--nproc-per-node", str(ranks),
+        str(SUPPORT / "ddp_worker.py"), ",".join(methods), str(folder), str(stop_at),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def ends(folder: Path) -> list[dict]:
+    """Returns what each rank ended with; nothing where training was interrupted."""
+    return [torch.load(path, weights_only=True) for path in sorted(folder.glob("rank*.pt"))]
