@@ -121,7 +121,7 @@ def work(method: str, out: Path) -> None:
             }
             number = torch.arange(SAMPLES)
             batch = ClipBatch(clips, number, number, number)
-            train_step(built, model, optimizer, [batch], StepState(0, 0, step, STEPS))
+            train_step(built, model, optimizer, [batch], StepState(0, 0, step))
     if distributed.rank() == 0:
         out.write_text(json.dumps(sent.bytes))
     distributed.leave()

@@ -67,7 +67,7 @@ class Training:
         self.losses: list[float] = []
 
     def step(self) -> None:
-        step_state = StepState(0, 0, len(self.losses), 10**6)
+        step_state = StepState(0, 0, len(self.losses))
         (output,) = train_step(self.method, self.method, self.optimizer, [self.batch], step_state)
         assert output.loss is not None
         self.losses.append(float(output.loss))

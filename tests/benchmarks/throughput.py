@@ -68,7 +68,7 @@ STAGES = (
 )
 
 
-class StepState:
+class Clock:
     """Adds up seconds and frames of each step."""
 
     def __init__(self) -> None:
@@ -93,13 +93,13 @@ class StepState:
         return self.bytes[name] / self.frames[name]
 
 
-def measure_clip(step_state: StepState, source: Source, tvl1_every: int) -> None:
+def measure_clip(clock: Clock, source: Source, tvl1_every: int) -> None:
     """Runs every step, and then every stage but TV-L1's, on one clip."""
     count = sum(1 for _ in decode(source.path))  # also warms the file's cache
-    with step_state.step("decode", count):
+    with clock.step("decode", count):
         frames = list(decode(source.path))
     greys = []
-    with step_state.step("grey, scale to 240", count):
+    with clock.step("grey, scale to 240", count):
         for frame in frames:
             grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
             working = short_side(grey.shape[1], grey.shape[0], WORKING_SIZE)
@@ -109,36 +109,36 @@ def measure_clip(step_state: StepState, source: Source, tvl1_every: int) -> None
     pairs = list(pairwise(greys))
     for name, method in (("DIS medium", "dis"), ("Farneback", "farneback")):
         estimate = get_flow_method(method).start()
-        with step_state.step(f"{name} at 240", len(pairs)):
+        with clock.step(f"{name} at 240", len(pairs)):
             flows = [estimate(*pair) for pair in pairs]
     estimate = get_flow_method("tvl1-opencv").start()
     some = pairs[::tvl1_every]
-    with step_state.step("TV-L1 (OpenCV) at 240", len(some)):
+    with clock.step("TV-L1 (OpenCV) at 240", len(some)):
         for pair in some:
             estimate(*pair)
-    measure_encoding(step_state, frames, flows)
+    measure_encoding(clock, frames, flows)
     for method in ("dis", "farneback"):
         name = "extract-flow" + (f" --method {method}" if method != "dis" else "")
         config = ExtractFlow(source.path, method=method, device="cpu")
         params = flow_params(config, choose_method(config)[0])
-        with step_state.step(name, count):
+        with clock.step(name, count):
             product = extract_video(source, params)
-        step_state.bytes[name] += sum(map(len, product.blobs["flow"]))
-    with step_state.step("pack", count):
+        clock.bytes[name] += sum(map(len, product.blobs["flow"]))
+    with clock.step("pack", count):
         product = pack_video(source, RGB_PARAMS)
-    step_state.bytes["pack"] += sum(map(len, product.blobs["rgb"]))
+    clock.bytes["pack"] += sum(map(len, product.blobs["rgb"]))
 
 
 def measure_encoding(
-    step_state: StepState, frames: Sequence[np.ndarray], flows: Sequence[np.ndarray]
+    clock: Clock, frames: Sequence[np.ndarray], flows: Sequence[np.ndarray]
 ) -> None:
     rgb, view = get_view("rgb"), get_view("flow")
-    with step_state.step("quantise, scale, JPEG 95 of flow", len(flows)):
+    with clock.step("quantise, scale, JPEG 95 of flow", len(flows)):
         for flow in flows:
             stored = short_side(flow.shape[1], flow.shape[0], 128)
             small = cv2.resize(flow, stored, interpolation=cv2.INTER_AREA)
             view.encode(quantise(small, 20), "jpeg95")
-    with step_state.step("scale, JPEG 90 of RGB", len(frames)):
+    with clock.step("scale, JPEG 90 of RGB", len(frames)):
         for frame in frames:
             stored = short_side(frame.shape[1], frame.shape[0], RGB_SIZE)
             rgb.encode(cv2.resize(frame, stored, interpolation=cv2.INTER_AREA), "jpeg90")
@@ -205,36 +205,36 @@ def number(value: float) -> str:
     return f"{round(value, places):,.{max(0, places)}f}"
 
 
-def step_table(step_state: StepState) -> None:
+def step_table(clock: Clock) -> None:
     print("| step | frames/s per core | ms/frame | times decoding |")
     print("|---|---|---|---|")
-    for name in (*STEPS, *(stage for stage in STAGES if stage in step_state.seconds)):
+    for name in (*STEPS, *(stage for stage in STAGES if stage in clock.seconds)):
         shown = f"`vidssl {name}`" if name in STAGES else name
-        rate, relative = step_state.rate(name), step_state.rate("decode") / step_state.rate(name)
+        rate, relative = clock.rate(name), clock.rate("decode") / clock.rate(name)
         print(f"| {shown} | {number(rate)} | {number(1000 / rate)} | {number(relative)} |")
 
 
-def data_table(step_state: StepState) -> None:
+def data_table(clock: Clock) -> None:
     print("| data set | stage | videos/s per core | core hours | on 64 cores | bytes |")
     print("|---|---|---|---|---|---|")
     for dataset, (videos, frames) in DATASETS.items():
         for name in STAGES:
-            rate = step_state.rate(name) * videos / frames
-            hours = frames / step_state.rate(name) / 3600
-            size = frames * step_state.frame_bytes(name) / 1e9
+            rate = clock.rate(name) * videos / frames
+            hours = frames / clock.rate(name) / 3600
+            size = frames * clock.frame_bytes(name) / 1e9
             print(
                 f"| {dataset} | `vidssl {name}` | {number(rate)} | {number(hours)} "
                 f"| {number(hours / 64)} h | {number(size)} GB |"
             )
 
 
-def add_tvl1_stage(step_state: StepState) -> None:
+def add_tvl1_stage(clock: Clock) -> None:
     """TV-L1 takes too long to be run on whole clips: the stage with its flow in place of DIS's."""
     name = "extract-flow --method tvl1-opencv"
-    per_frame = 1 / step_state.rate("extract-flow") - 1 / step_state.rate("DIS medium at 240")
-    step_state.frames[name] = 1
-    step_state.seconds[name] = per_frame + 1 / step_state.rate("TV-L1 (OpenCV) at 240")
-    step_state.bytes[name] = step_state.frame_bytes("extract-flow")
+    per_frame = 1 / clock.rate("extract-flow") - 1 / clock.rate("DIS medium at 240")
+    clock.frames[name] = 1
+    clock.seconds[name] = per_frame + 1 / clock.rate("TV-L1 (OpenCV) at 240")
+    clock.bytes[name] = clock.frame_bytes("extract-flow")
 
 
 def main() -> None:
@@ -246,14 +246,14 @@ def main() -> None:
     cv2.setNumThreads(0)
     found = find_videos(arguments.videos)
     sources = found[:: max(1, len(found) // arguments.clips)][: arguments.clips]
-    step_state = StepState()
+    clock = Clock()
     for source in sources:
-        measure_clip(step_state, source, arguments.tvl1_every)
-    add_tvl1_stage(step_state)
-    print(f"{len(sources)} clips, {step_state.frames['decode']:.0f} frames\n")
-    step_table(step_state)
+        measure_clip(clock, source, arguments.tvl1_every)
+    add_tvl1_stage(clock)
+    print(f"{len(sources)} clips, {clock.frames['decode']:.0f} frames\n")
+    step_table(clock)
     print()
-    data_table(step_state)
+    data_table(clock)
     print(f"\nmanifest: {measure_manifest(sources):.2f} ms per video")
     took, longest = measure_division(240_000, 100)
     print(f"240,000 videos in 100 parts: {took:.2f} s, the longest part {longest:.5f} of the mean")

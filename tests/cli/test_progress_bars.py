@@ -11,7 +11,7 @@ from vidssl.cli import progress_bars
 from vidssl.cli.progress_bars import PlainProgress, RichProgress, make_progress
 
 
-class StepState:
+class Clock:
     """Stands in for the time module: a second passes when the test says so."""
 
     def __init__(self) -> None:
@@ -22,8 +22,8 @@ class StepState:
 
 
 @pytest.fixture
-def step_state(monkeypatch) -> StepState:
-    made = StepState()
+def clock(monkeypatch) -> Clock:
+    made = Clock()
     monkeypatch.setattr(progress_bars, "time", made)
     return made
 
@@ -32,60 +32,60 @@ def timed(total: int | None = 10_000, done: int = 0) -> progress_bars._Timed:
     return progress_bars._Timed("training", total, "step", done)
 
 
-def test_a_resumed_run_counts_its_own_steps_only(step_state):
+def test_a_resumed_run_counts_its_own_steps_only(clock):
     task = timed(done=9_000)
     assert task.left_text() == ""  # nothing was done yet, so nothing can be told
     for _ in range(2):
-        step_state.now += 2
+        clock.now += 2
         task.count(1, {})
     assert task.rate == 0.5
     assert task.left_text() == "33:16 left"  # 998 steps of 2 s
 
 
-def test_results_that_come_all_at_once_took_the_time_since_the_beginning(step_state):
+def test_results_that_come_all_at_once_took_the_time_since_the_beginning(clock):
     task = timed(total=80)
-    step_state.now += 10
+    clock.now += 10
     for _ in range(8):  # of eight processes
         task.count(1, {})
-        step_state.now += 0.001
+        clock.now += 0.001
     assert task.rate == pytest.approx(0.8, rel=0.01)
     assert task.left_text() == "1:30 left"
 
 
-def test_the_rate_is_that_of_the_last_minute(step_state):
+def test_the_rate_is_that_of_the_last_minute(clock):
     task = timed()
     for _ in range(100):  # slow for 200 seconds
-        step_state.now += 2
+        clock.now += 2
         task.count(1, {})
     for _ in range(700):  # then fast for 70
-        step_state.now += 0.1
+        clock.now += 0.1
         task.count(1, {})
     assert task.rate == pytest.approx(10, rel=0.05)
     assert task.average == pytest.approx(800 / 270)
     assert len(task._looks) < 70
 
 
-def test_a_slow_unit_still_has_a_rate(step_state):
+def test_a_slow_unit_still_has_a_rate(clock):
     task = timed()
     for _ in range(3):  # each longer than the span of the rate
-        step_state.now += 300
+        clock.now += 300
         task.count(1, {})
     assert task.rate == pytest.approx(1 / 300)
 
 
-def test_figures_alone_are_no_progress(step_state):
+def test_figures_alone_are_no_progress(clock):
     task = timed(done=5)
-    step_state.now += 3
+    clock.now += 3
     task.count(0, {"loss": 1.0})
     assert task.rate == 0 and task.left_text() == ""
 
 
-def test_both_ways_of_showing_say_the_same(step_state):
+def test_both_ways_of_showing_say_the_same(clock):
     for kind in (PlainProgress, RichProgress):
         out = io.StringIO()
         shown = kind(Console(file=out, width=150, force_terminal=kind is RichProgress))
         with shown.task("training", 1000, "step", 900) as task:
-            step_state.now += 20
+            clock.now += 20
             task.advance(10, loss=2.0)
         assert "910" in out.getvalue() and "0.5 steps/s" in out.getvalue()
         assert "3:00 left" in out.getvalue() and "loss 2" in out.getvalue()
@@ -111,12 +111,10 @@ def test_work_that_failed_before_it_began_has_no_last_line():
         (55, 0, "training: 55 steps, none of them now"),
     ],
 )
-def test_the_last_line_tells_this_process_s_work_from_what_lay_behind(
-    step_state, before, now, said
-):
+def test_the_last_line_tells_this_process_s_work_from_what_lay_behind(clock, before, now, said):
     out = io.StringIO()
     with PlainProgress(Console(file=out)).task("training", 55, "step", before) as task:
-        step_state.now += 16
+        clock.now += 16
         if now:
             task.advance(now)
     assert out.getvalue().splitlines()[-1] == said

@@ -314,7 +314,7 @@ def test_the_host_never_waits_for_the_device_within_a_step(method):
         # Before the last step queues fill, and a method may ask whether they are full.
         torch.cuda.set_sync_debug_mode("error" if step == 5 else "default")
         try:
-            step_state = StepState(0, 0, step, 6, 6)
+            step_state = StepState(0, 0, step, 6)
             with meter.waiting():
                 pass
             meter.add(train_step(built, built, optimizer, micro_batches, step_state), 4)

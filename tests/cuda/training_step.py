@@ -156,7 +156,7 @@ class Bench:
 
     def step(self, batch: ClipBatch) -> None:
         """Does one step of training."""
-        step_state = StepState(0, 0, self.steps, 10**6)
+        step_state = StepState(0, 0, self.steps)
         train_step(self.method, self.method, self.optimizer, [batch], step_state)
         self.steps += 1
 

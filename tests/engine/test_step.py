@@ -27,7 +27,7 @@ def test_a_step_asks_the_device_nothing(method):
     meter = Meter(CPU)
 
     def step(number: int) -> None:
-        step_state = StepState(0, 0, number, STEPS, STEPS)
+        step_state = StepState(0, 0, number, STEPS)
         outputs = train_step(built, built, optimizer, batch(number, built), step_state)
         meter.add(outputs, 4)
 

@@ -11,7 +11,7 @@ from vidssl.base.errors import UsageError
 from vidssl.clips.sampler import ClipBatch
 from vidssl.methods import CMC, CMCConfig, StepState
 
-CLOCK = StepState(seed=0, epoch=0, step=0, total_steps=1)
+CLOCK = StepState(seed=0, epoch=0, step=0)
 
 
 def small(**fields) -> CMC:

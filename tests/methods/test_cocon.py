@@ -126,7 +126,7 @@ def test_pooling_is_the_published_chain_where_that_is_defined(side):
 
 
 def step_state(step: int = 0) -> StepState:
-    return StepState(seed=0, epoch=0, step=step, total_steps=1)
+    return StepState(seed=0, epoch=0, step=step)
 
 
 def test_one_view_of_cocon_is_cpc():

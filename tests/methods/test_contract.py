@@ -22,7 +22,7 @@ every_method = pytest.mark.parametrize("method", BUILDERS)
 
 
 def step_state(step: int) -> StepState:
-    return StepState(seed=3, epoch=0, step=step, total_steps=20)
+    return StepState(seed=3, epoch=0, step=step)
 
 
 def steps(method, first: int, last: int, optimizer=None):

@@ -11,7 +11,7 @@ from methods import BLOCKS, batch, encoder
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import Linear, LinearConfig, StepState
 
-CLOCK = StepState(seed=3, epoch=0, step=1, total_steps=20)
+CLOCK = StepState(seed=3, epoch=0, step=1)
 
 
 def linear(blocks: int = 1, **config) -> Linear:

@@ -61,7 +61,7 @@ def test_every_method_trains_every_backbone(method: str, backbone: str) -> None:
     }
     order = torch.arange(BATCH)
     batch = ClipBatch(clips, source=order, label=order % 3, index=order)
-    step_state = StepState(seed=0, epoch=1, step=1, total_steps=4)
+    step_state = StepState(seed=0, epoch=1, step=1)
     built.before_forward(step_state)
     output = built(batch, step_state)
     output.loss.backward()

@@ -11,7 +11,7 @@ from vidssl.clips.sampler import ClipBatch
 from vidssl.methods import StepState, UberNCE, UberNCEConfig
 from vidssl.methods.modules.nce_loss import mil_nce, own_key_alone, supcon_out
 
-CLOCK = StepState(seed=0, epoch=0, step=0, total_steps=1)
+CLOCK = StepState(seed=0, epoch=0, step=0)
 
 
 def case(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,7 +24,7 @@ from vidssl.methods.vicc import swapped_prediction
 
 
 def step_state(step: int, steps_per_epoch: int = 10) -> StepState:
-    return StepState(0, step // steps_per_epoch, step, 100, steps_per_epoch)
+    return StepState(0, step // steps_per_epoch, step, steps_per_epoch)
 
 
 def linear(view: str, seed: int = 0) -> StubEncoder:

@@ -177,7 +177,7 @@ def _steps(
     for step in range(begin, end):
         with meter.waiting():
             micro_batches = next(ready)
-        yield StepState(seed, step // per_epoch, step, end, per_epoch), micro_batches
+        yield StepState(seed, step // per_epoch, step, per_epoch), micro_batches
 
 
 def train_step(

@@ -48,7 +48,6 @@ class StepState:
     seed: int
     epoch: int
     step: int
-    total_steps: int
     steps_per_epoch: int = 1
 
     @property

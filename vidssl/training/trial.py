@@ -163,13 +163,12 @@ def _try_steps(
     """Returns how many steps were timed, and their figures as a row of the log has them."""
     model, meter = over_ranks(method), Meter(runtime.device)
     begin, per_epoch, tried = time.monotonic(), loader.steps_per_epoch, 0
-    last = spec.epochs * per_epoch
     ready = loader.steps(0, WARM + TIMED)
     with fastest_kernels(), progress.task("trial", WARM + TIMED, "step") as task:
         for step in range(WARM + TIMED):
             with meter.waiting():
                 micro_batches = next(ready)
-            step_state = StepState(seed, step // per_epoch, step, last, per_epoch)
+            step_state = StepState(seed, step // per_epoch, step, per_epoch)
             set_learning_rate(optimizer, learning_rate(spec, step / per_epoch))
             outputs = train_step(method, model, optimizer, micro_batches, step_state)
             meter.add(outputs, spec.batch_size)
@@ -195,7 +194,7 @@ def _estimate(
     """Returns the bytes a step would take, from steps of few samples."""
     (first, *_) = next(loader.steps(0, 1))
     samples = len(first.index)
-    step_state = StepState(0, 0, 0, 1)
+    step_state = StepState(0, 0, 0)
     few = [min(count, samples) for count in FEW]
     kept = [_kept_for_backward(method, _part(first, count), step_state) for count in few]
     optimizer.step()  # makes its state

@@ -10,7 +10,6 @@ import numpy as np
 
 from vidssl.base.errors import VidsslError
 
-SMALLEST = 3  # pixels of the short side: gradients need that many
 SMALLEST_SCALE = 16  # pixels of a side: the pyramid ends above that
 
 
