@@ -8,7 +8,8 @@ get tensors without values, and kernels are noted instead of started. *Bytes*: w
 written, once for each tensor and pass, as if caches held nothing between two kernels and everything
 within one; of frames that are sent to the device, not the sending. *Launches*: of kernels and
 copies, that of the frames left out. *Waits*: uploads from memory that copies may not be made from,
-for which the host waits until the stream has done all before. Prints the Markdown table of docs/benchmarks.md.
+for which the host waits until the stream has done all before. Prints the Markdown table of
+docs/benchmarks.md.
 """
 
 from __future__ import annotations

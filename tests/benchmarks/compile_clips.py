@@ -1,6 +1,6 @@
 """Compiles the kernels that make clips on Hopper GPUs, which needs no GPU.
 
-    python tests/support/compile_clips.py
+    python tests/benchmarks/compile_clips.py
 
 Prints one JSON object a line: the kernel and its constants, registers of a thread, bytes of its
 stack (registers that were spilled) and of shared memory, and its machine instructions. Must run

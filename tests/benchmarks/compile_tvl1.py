@@ -1,6 +1,6 @@
 """Compiles TV-L1's kernels for Hopper GPUs, which needs no GPU, and prints what each one takes.
 
-    python tests/support/compile_tvl1.py
+    python tests/benchmarks/compile_tvl1.py
 
 One JSON object a line: the kernel, registers of a thread, bytes of its stack (registers that were
 spilled), of shared memory, and machine instructions per pixel. Then what an iteration of a pixel
