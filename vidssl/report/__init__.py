@@ -1,1 +1,0 @@
-"""Pictures and drawings of results. Stages use it; nothing below does."""
