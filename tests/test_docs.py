@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from patience import PATIENCE
 from typer.testing import CliRunner
 
 from vidssl.cli import app
@@ -158,7 +159,7 @@ def test_the_readmes_python_example_runs(tmp_path):
     script = tmp_path / "example.py"
     script.write_text(code)
     done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     shape, *neighbours = done.stdout.splitlines()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from paths import SUPPORT
+from patience import PATIENCE
 from watching import Watching
 
 from vidssl.base.errors import (
@@ -22,8 +23,6 @@ from vidssl.base.files import atomic_write
 from vidssl.base.parallel_jobs import STOPPING, Job, carry_out
 from vidssl.base.progress import SILENT
 from vidssl.base.signals import stop_requests
-
-SECONDS = 120  # until a test gives up
 
 
 def add(progress, *earlier):
@@ -47,7 +46,7 @@ def meet(folder: Path, name: str, progress, *earlier):
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -215,7 +214,7 @@ def test_a_signal_lets_all_jobs_save(tmp_path, number, to_all):
     """A terminal's Ctrl-C goes to every process, `kill` to one."""
     process = start(tmp_path)
     (os.killpg if to_all else os.kill)(process.pid, number)
-    out, _ = process.communicate(timeout=SECONDS)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number, out
     assert out.splitlines() == [
         "stopping: saving what is done … (0 saved)",
@@ -228,6 +227,6 @@ def test_killed_it_leaves_no_process_behind(tmp_path):
     process = start(tmp_path)
     workers = [int(path.read_text()) for path in tmp_path.glob("* began")]
     process.kill()
-    process.communicate(timeout=SECONDS)
+    process.communicate(timeout=PATIENCE)
     wait_for(lambda: not any(map(is_there, workers)))
     assert not list(tmp_path.glob("* saved"))

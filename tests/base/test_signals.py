@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from video_files import moving_square, write_video
 
 from vidssl.dataset.video import Source, find_videos
@@ -29,7 +30,7 @@ def test_a_signal_amid_imports_ends_with_one_line(tmp_path, module, number):
     (tmp_path / f"{module}.py").write_text(STRUCK.format(number=int(number)))
     done = subprocess.run(
         [sys.executable, "-m", "vidssl", "pretrain", "-w", tmp_path / "workspace"],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=PATIENCE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         # What a shell starts in the background ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 
 # Group of one: gloo's threads are there all the same. What `atexit` was told still happens.
 SCRIPT = """
@@ -37,7 +38,7 @@ def test_the_status_is_the_commands(joins: bool, code: object, status: int) -> N
         [sys.executable, "-c", SCRIPT.format(joins=joins, code=repr(code))],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == status, done.stderr
     said = ["did its work", "cleaned up"]
@@ -60,7 +61,7 @@ __main__.main()
 
 def test_a_warning_of_ours_is_one_line_and_others_stay_as_they_are() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WARNING], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", WARNING], capture_output=True, text=True, timeout=PATIENCE
     )
     ours, *others = done.stderr.splitlines()
     assert ours == "vidssl: it takes longer"

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from cli_workspace import CLIPS_PER_CLASS, SMALL, STEPS, make_videos, vidssl
+from patience import PATIENCE
 
 from vidssl.workspace.artifacts import Workspace
 
@@ -274,7 +275,7 @@ def torchrun(*arguments, workspace):
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2,
         "-m", "vidssl", *arguments, *SMALL, "-w", workspace,
     ]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

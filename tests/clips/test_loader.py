@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE
 
 from vidssl.augment import (
     POLICIES,
@@ -310,7 +311,7 @@ def test_while_the_loop_is_at_one_step_threads_make_the_next_two_where_a_core_is
     made.maker.sampler = Counted(**vars(sampler))
     steps = made.steps(0, 6)
     next(steps)
-    patience = time.monotonic() + 20
+    patience = time.monotonic() + PATIENCE
     while len(samples) < wanted and time.monotonic() < patience:
         time.sleep(0.01)
     time.sleep(0.1)

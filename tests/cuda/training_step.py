@@ -455,7 +455,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--published", type=Path, default=None, help="a checkout of CoCLR's code")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--seconds", type=float, default=4.0, help="of timed steps, each way")
-    parser.add_argument("--budget", type=float, default=540.0, help="seconds in all")
+    parser.add_argument("--budget", type=float, default=540.0, help="seconds in all; inf: no limit")
 
 
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:

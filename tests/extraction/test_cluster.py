@@ -11,6 +11,7 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from video_files import moving_square, write_video
 
 from vidssl.stages import extract_flow, verify
@@ -19,7 +20,6 @@ from vidssl.workspace.artifacts import Artifact, Workspace
 
 PARTS, AT_ONCE = 8, 2
 DOOMED = {1, 2, 6}  # killed in their first attempt, after their first video
-PATIENCE = 300  # seconds
 OPTIONS = ["--workers", "1", "--size", "0", "--stored-size", "0", "--codec", "png", "--bound", "10"]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_workspace import vidssl
+from patience import PATIENCE
 from video_files import moving_square, write_video
 
 from vidssl.base.errors import UsageError, VidsslError
@@ -557,7 +558,7 @@ def test_processes_side_by_side(tmp_path: Path, whole: StageResult):
     processes = [context.Process(target=_serve, args=(tmp_path / "w", s, queue)) for s in shards]
     for process in processes:
         process.start()
-    answers = [queue.get(timeout=60) for _ in processes]
+    answers = [queue.get(timeout=PATIENCE) for _ in processes]
     for process in processes:
         process.join(60)
         assert process.exitcode == 0

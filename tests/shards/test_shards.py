@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import pytest
 from paths import SUPPORT
+from patience import PATIENCE
 
 from vidssl.base.errors import VidsslError
 from vidssl.shards import DamagedShard, ShardReader, ShardWriter, VideoRecord, video_digest
@@ -204,7 +205,7 @@ def test_a_forked_reader_opens_files_for_itself(shards: Path):
     queue = context.Queue()
     child = context.Process(target=_read_in_child, args=(reader, queue))
     child.start()
-    assert queue.get(timeout=20) == (True, True, expected)
+    assert queue.get(timeout=PATIENCE) == (True, True, expected)
     child.join()
 
 
@@ -392,7 +393,7 @@ def test_a_writer_killed_at_any_moment_goes_on(tmp_path: Path, delay: float):
         str(SUPPORT),
     ]
     process = subprocess.Popen(command)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not list(folder.glob("spool-*.journal")) and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(delay)

@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import pytest
 from paths import SUPPORT
+from patience import PATIENCE
 from rich.console import Console
 from watching import Watching
 
@@ -186,7 +187,7 @@ except Interrupted as error:
 
 def wait_for_steps(process: subprocess.Popen, workspace: Path) -> None:
     """Waits until two trainings have written rows of their logs."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
         logs = list(workspace.glob("checkpoint/*/.run-*/log.jsonl"))
@@ -212,7 +213,7 @@ def test_killed_it_goes_on_to_the_same_weights(packed, whole, tmp_path, number):
     process = start(tmp_path / "w")
     wait_for_steps(process, tmp_path / "w")
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == (143 if number == signal.SIGTERM else -9), out
     assert "Traceback" not in out
     assert bool(list(tmp_path.glob("w/checkpoint/*/.run-*/resume.pt"))) == (

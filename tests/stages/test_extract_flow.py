@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.base.errors import Interrupted, UsageError, VidsslError
@@ -307,7 +308,7 @@ def start(folder: Path, videos: Path, journaled: int) -> subprocess.Popen:
     script.write_text(RUN)
     command = [sys.executable, str(script), str(folder / "w"), str(videos)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         journals = list((folder / "w").glob("flow/main/.run-*/spool-0000.journal"))
         if journals and journals[0].read_bytes().count(b"\n") > journaled:
@@ -353,7 +354,7 @@ def test_killed_it_goes_on_and_its_workers_die(tmp_path: Path, long_videos: Path
     assert len(workers) >= 2
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and any(_alive(pid) for pid in workers):
         time.sleep(0.05)
     assert not any(_alive(pid) for pid in workers)
@@ -373,7 +374,7 @@ def _alive(pid: int) -> bool:
 def test_a_signal_ends_it_cleanly(tmp_path: Path, long_videos: Path, number: int, code: int):
     process = start(tmp_path, long_videos, 2)
     os.killpg(process.pid, number)  # as a terminal and batch systems do: parent and workers
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert "finished videos are kept" in out
     digest, worked = go_on(long_videos, tmp_path)
@@ -447,7 +448,7 @@ def test_a_worker_dies_with_its_parent_in_the_middle_of_a_video(tmp_path: Path):
     workers = children(process)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and any(_alive(pid) for pid in workers):
         time.sleep(0.05)
     process.stdout.close()

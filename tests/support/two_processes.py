@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from paths import SUPPORT
+from patience import PATIENCE
 
 
 def launch(methods: Iterable[str], folder: Path, stop_at: int = -1, ranks: int = 2) -> None:
@@ -18,7 +19,9 @@ def launch(methods: Iterable[str], folder: Path, stop_at: int = -1, ranks: int =
         str(SUPPORT / "ddp_worker.py"), ",".join(methods), str(folder), str(stop_at),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, env=environment
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 

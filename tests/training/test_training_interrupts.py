@@ -1,14 +1,18 @@
 """Training stages can be killed at any moment and run again, to the same weights."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 from cli_workspace import SMALL, vidssl
+from patience import PATIENCE
 
 from vidssl.workspace.artifacts import Workspace
 
@@ -25,7 +29,7 @@ def start(command: list[str], workspace: Path) -> subprocess.Popen:
 
 def wait_for_steps(process: subprocess.Popen, workspace: Path, name: str, rows: int) -> None:
     """Waits until a run has written so many rows of its log."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
         logs = list((workspace / "checkpoint" / name).glob(".run-*/log.jsonl"))
@@ -40,17 +44,28 @@ def command_of(stage: str, name: str) -> list[str]:
     return [stage, "--name", name, *own, *SMALL, *EPOCHS, "--save-every", "0"]
 
 
+@pytest.fixture(scope="module")
+def whole(finished, tmp_path_factory) -> Callable[[str], str]:
+    """Returns the digest of what a stage makes where nobody disturbs it."""
+
+    @cache
+    def digest_of(stage: str) -> str:
+        workspace = tmp_path_factory.mktemp(stage) / "workspace"
+        shutil.copytree(finished["workspace"], workspace)
+        vidssl(*command_of(stage, "whole"), workspace=workspace)
+        return Workspace(workspace).resolve("checkpoint", "whole").digest
+
+    return digest_of
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "cotrain"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_killed_training_goes_on_to_the_same_weights(copied, stage, number):
+def test_killed_training_goes_on_to_the_same_weights(copied, whole, stage, number):
     workspace = copied["workspace"]
-    whole = start(command_of(stage, "whole"), workspace)
-    assert whole.wait(300) == 0, whole.communicate()[1]
-
     killed = start(command_of(stage, "killed"), workspace)
     wait_for_steps(killed, workspace, "killed", rows=5)
     killed.send_signal(number)
-    _, said = killed.communicate(timeout=60)
+    _, said = killed.communicate(timeout=PATIENCE)
     expected = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
     assert killed.returncode == expected[number], said
     assert "Traceback" not in said
@@ -58,28 +73,24 @@ def test_killed_training_goes_on_to_the_same_weights(copied, stage, number):
     assert found.artifacts("checkpoint", "killed") == []
 
     resume = [] if number == signal.SIGKILL else ["--resume"]
-    again = start([*command_of(stage, "killed"), *resume], workspace)
-    assert again.wait(300) == 0, again.communicate()[1]
-    digests = {name: found.resolve("checkpoint", name).digest for name in ("whole", "killed")}
-    assert digests["whole"] == digests["killed"]
+    vidssl(*command_of(stage, "killed"), *resume, workspace=workspace)
+    assert found.resolve("checkpoint", "killed").digest == whole(stage)
 
 
 def test_killed_finetuning_goes_on_to_the_same_figures(copied):
     workspace = copied["workspace"]
     small = [*SMALL[:-2], *EPOCHS, "--save-every", "0", "-c", "rgb-infonce"]  # it has no queue
     commands = {name: ["finetune", "--name", name, *small] for name in ("whole", "killed")}
-    whole = start(commands["whole"], workspace)
-    assert whole.wait(300) == 0, whole.communicate()[1]
+    vidssl(*commands["whole"], workspace=workspace)
 
     killed = start(commands["killed"], workspace)
     wait_for_steps(killed, workspace, "killed-finetuned", rows=5)
     killed.kill()
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=PATIENCE)
     found = Workspace(workspace)
     assert found.artifacts("checkpoint", "killed-finetuned") == []
 
-    again = start([*commands["killed"], "--resume"], workspace)
-    assert again.wait(300) == 0, again.communicate()[1]
+    vidssl(*commands["killed"], "--resume", workspace=workspace)
     one, other = (found.resolve("checkpoint", f"{name}-finetuned") for name in commands)
     assert one.digest == other.digest
     one, other = (found.resolve("finetune", name).payload for name in commands)
@@ -92,11 +103,11 @@ def test_two_processes_cannot_work_on_one_run(copied):
     first = start(command, workspace)
     wait_for_steps(first, workspace, "same", rows=1)
     second = start(command, workspace)
-    _, said = second.communicate(timeout=60)
+    _, said = second.communicate(timeout=PATIENCE)
     assert second.returncode == 1 and "another process" in said
     assert vidssl("status", "--json", workspace=workspace).json["unfinished"][0]["running"]
     said = vidssl(*command, "--resume", "--seed", 1, workspace=workspace, code=1).err
     assert "seed 0 → 1" in said
     first.terminate()
-    assert first.wait(60) == 143
+    assert first.wait(PATIENCE) == 143
     assert "stopped; the same command goes on" in vidssl("status", workspace=workspace).out
