@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from paths import DATA
 from torch import nn
 
-ARCHIVE = Path(__file__).parent / "data" / "formats" / "workspace-0.1.tar.xz"
+ARCHIVE = DATA / "formats" / "workspace-0.1.tar.xz"
 EXPECTED = "expected.json"
 LABELS = ("down", "right")
 PER_LABEL = 4

@@ -1,6 +1,6 @@
 """Builds tests/data/formats/workspace-0.1.tar.xz: a workspace as version 0.1 left it.
 
-    python tests/build_old_workspace.py FOLDER
+    python tests/support/build_old_workspace.py FOLDER
 
 It was run once, with version 0.1, and its archive stays for ever: later versions read it, and go on
 with the runs in it that were stopped. It is never built again, so what it reaches into, to stop
