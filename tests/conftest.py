@@ -11,6 +11,47 @@ if not torch.cuda.is_available():  # before anything imports Triton: its kernels
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+# Files whose tests start processes, run whole stages, train networks or run kernels on Triton's
+# interpreter. All others are quick, and `pytest -m quick` does not even import these.
+LONGER = {
+    "backbones": ["activation_checkpointing", "published_weights"],
+    "base": ["parallel_jobs", "signals"],
+    "benchmarks": ["paper_batches", "paper_bytes", "scale"],
+    "cli": ["bad_inputs", "main", "pipeline"],
+    "clips": ["batches", "scale"],
+    "cuda": ["cuda"],
+    "engine": ["collapse", "compile", "step"],
+    "extraction": ["cluster", "dask_pool", "gpu_flow", "partition"],
+    "kernels": ["clip_transforms", "tvl1_kernels"],
+    "methods": ["contract", "ddp", "finetune_method", "golden_trajectory", "method_backbones"],
+    "optical_flow": ["raft", "tvl1", "tvl1_cuda"],
+    "stages": ["*"],
+    "training": ["training_interrupts", "trial"],
+    "views": ["own_views", "person_segmentation", "pose", "rcnn", "torchvision_networks"],
+    "workspace": ["old_workspace"],
+}
+
+
+def is_longer(path: Path) -> bool:
+    """Whether a test file is one of :data:`LONGER`."""
+    names = LONGER.get(path.parent.name, [])
+    return "*" in names or path.stem.removeprefix("test_") in names
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves longer files out where quick tests are asked for."""
+    quick = config.getoption("markexpr") == "quick"
+    return True if quick and is_longer(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as quick what is neither longer, nor slow, nor for a GPU."""
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        if not is_longer(item.path) and not marks & {"slow", "cuda"}:
+            item.add_marker("quick")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Networks this small are faster in one thread, above all where tests run side by side."""

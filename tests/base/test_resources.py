@@ -63,4 +63,4 @@ def test_nothing_else_counts_cores():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("cpu_count", "sched_getaffinity")
     ]
-    assert set(counters) == {"machine.py"}
+    assert set(counters) == {"base/resources.py"}

@@ -46,13 +46,3 @@ def test_maps_and_operations_are_counted(counted):
 def test_pooling_stays_in_bf16_as_on_cuda():
     with bench.bf16_as_on_cuda():
         assert small(3)[:4](torch.randn(1, 3, 2, 8, 8)).dtype == torch.bfloat16
-
-
-@pytest.mark.slow
-def test_torch_compile_moves_the_same_for_convolutions_and_less_in_all(counted):
-    single = bench.by_operations("small", *SHAPE)
-    whole, kernels = bench.compiled("small", *SHAPE)
-    assert whole["convolutions"] == single["convolutions"]
-    assert whole.total() < single.total() and kernels > 10
-    table = bench.markdown("small", *SHAPE).splitlines()
-    assert len(table) == 6 and all(line.startswith("| ") for line in table[4:])
