@@ -28,10 +28,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vidssl.augment import POLICIES, AugmentSpec
-from vidssl.clips import network_input
 from vidssl.clips.decoders import FromRegions, Pending
 from vidssl.clips.gpu.crop_regions import cut_regions, make_clip
 from vidssl.clips.loader import ClipLoader
+from vidssl.clips.network_input import network_input
 from vidssl.clips.sampler import ClipSampler, ClipSpec, TrainingVideos
 from vidssl.dataset.synthetic import FPS, MOTIONS, render
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord

@@ -20,8 +20,8 @@ from vidssl.augment import (
 )
 from vidssl.augment.colour import replicate_channel
 from vidssl.base.errors import VidsslError
-from vidssl.clips import network_input
 from vidssl.clips.loader import ClipLoader, ahead
+from vidssl.clips.network_input import network_input
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.shards import DamagedShard, ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view

@@ -1,11 +1,9 @@
 """A workspace that version 0.1 left is read, verified, resumed and gone on with by today's code.
 
 tests/data/formats/workspace-0.1.tar.xz was written once by tests/support/build_old_workspace.py and
-stays as it is. In it are finished artifacts, runs that were stopped on their way, the videos, and what
-0.1 itself went on to give. Figures of training are compared as far as processors agree on them;
-whether a run goes on rather than begins anew is told by its log.
-
-It is driven through the command line alone: what lies behind it may move.
+stays as it is. In it are finished artifacts, runs that were stopped on their way, the videos, and
+what 0.1 itself went on to give. Figures of training are compared as far as processors agree on
+them; whether a run goes on rather than begins anew is told by its log.
 """
 
 from __future__ import annotations
