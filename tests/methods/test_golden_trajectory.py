@@ -149,13 +149,13 @@ def assert_vicc_agrees(method: ViCC, folder: Path, name: str, tolerance: float) 
 
 
 def test_vicc(tmp_path):
-    """On one stream rounding grows (see the next test), so its order tells after 20 steps.
+    """On one stream rounding grows (see the next tests), so its order tells after 20 steps.
 
-    2e-4 is kept with AVX512, whose order the reference had; others end up to 5.5e-4 from it.
+    The order differs between processors, also between two with AVX512: 2e-4 is kept on some, and
+    others end up to 5.5e-4 from the reference, which is itself up to 7e-4 from exact arithmetic.
     """
-    alike = torch.backends.cpu.get_cpu_capability() == "AVX512"
     method = ViCC(ViCCConfig(**clusters()), student())
-    assert_vicc_agrees(method, tmp_path, "vicc_single", 2e-4 if alike else 1e-3)
+    assert_vicc_agrees(method, tmp_path, "vicc_single", 1e-3)
 
 
 def vicc_run(folder: Path, dtype: torch.dtype, moved: float = 0.0) -> dict[str, torch.Tensor]:
@@ -183,9 +183,20 @@ def vicc_run(folder: Path, dtype: torch.dtype, moved: float = 0.0) -> dict[str, 
     }
 
 
-def test_vicc_is_no_further_from_exact_arithmetic_than_the_reference(tmp_path):
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory) -> dict[str, torch.Tensor]:
+    """The same run in float64, whose rounding no processor shows after 30 steps."""
+    return vicc_run(tmp_path_factory.mktemp("vicc") / "exact", torch.float64)
+
+
+@pytest.mark.parametrize("name", ["loss", "weight", "prototypes", "queue"])
+def test_vicc_in_exact_arithmetic_is_the_reference_but_for_its_float32(exact, name):
+    """On any processor: this bound is as tight as the reference's own rounding allows."""
+    assert off(golden(f"vicc_single_{name}"), exact[name]) < 7.5e-4
+
+
+def test_vicc_is_no_further_from_exact_arithmetic_than_the_reference(tmp_path, exact):
     """In float64 the same 30 steps end 5e-4 from the reference: that much is float32's rounding."""
-    exact = vicc_run(tmp_path / "exact", torch.float64)
     ours = vicc_run(tmp_path / "ours", torch.float32)
     for name, value in exact.items():
         theirs = off(golden(f"vicc_single_{name}"), value)
@@ -193,12 +204,11 @@ def test_vicc_is_no_further_from_exact_arithmetic_than_the_reference(tmp_path):
         assert off(ours[name], value) <= theirs, name
 
 
-def test_what_grows_is_a_difference_at_the_start_and_not_a_mistake(tmp_path):
+def test_what_grows_is_a_difference_at_the_start_and_not_a_mistake(tmp_path, exact):
     """A billionth grows several hundredfold in 30 steps, the arithmetic being exact.
 
     It grows by Sinkhorn: codes are made of exp(20·cosine), and the weights learn from them.
     """
-    exact = vicc_run(tmp_path / "exact", torch.float64)
     moved = vicc_run(tmp_path / "moved", torch.float64, moved=1e-9)
     assert off(moved["prototypes"], exact["prototypes"]) > 100 * 1e-9
 
