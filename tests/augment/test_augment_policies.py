@@ -44,8 +44,8 @@ from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, HostSample, TrainingVideos
 from vidssl.recipes.recipe import load_recipe, recipe_card, recipe_names
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import checkpoint_encoder
+from vidssl.workspace.workspace import Workspace
 
 FRAMES = 8  # of a drawn clip
 ASPECT = 320 / 240

@@ -12,7 +12,7 @@ from vidssl.base.text import agree, counted, plural
 from vidssl.cli.progress_bars import PlainProgress
 from vidssl.evaluation import feature_cache
 from vidssl.stages import status
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ from vidssl.methods import METHODS
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import pretrain
 from vidssl.training.training_run import new_encoder
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 WIDTH, HEIGHT, KINDS = 32, 24, 16  # of a stored video; how many differ
 CLASSES = 400

@@ -46,7 +46,7 @@ from vidssl.stages.pack import RGB_SIZE, pack_video
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
 from vidssl.views.resize import short_side
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 RGB_PARAMS = {"codec": "jpeg90", "stored_size": RGB_SIZE}
 DATASETS = {"UCF101": (13_320, 2.5e6), "K400": (240_000, 65e6)}  # videos, frames

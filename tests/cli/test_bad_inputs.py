@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.cli import app
-from vidssl.workspace.artifacts import Workspace, canonical_digest
+from vidssl.workspace.artifacts import canonical_digest
+from vidssl.workspace.workspace import Workspace
 
 
 def sentence(result) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from vidssl.cli.narrow import fitted
 from vidssl.cli.tables import typed
 from vidssl.cli.terminal import Terminal
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 def shown(what: object, width: int) -> str:

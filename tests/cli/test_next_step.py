@@ -10,7 +10,8 @@ from cli_workspace import make_videos, vidssl
 from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.cli.next_step import after_packing, after_training
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 COTRAINED = {"stage": "cotrain", "method_name": "coclr"}
 CONTEXT = {"context": "gru", "project": None, "blocks": 4, "frames": 2}

@@ -9,7 +9,7 @@ import pytest
 from cli_workspace import CLIPS_PER_CLASS, SMALL, STEPS, make_videos, vidssl
 from patience import PATIENCE
 
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 CLIPS = CLIPS_PER_CLASS * len(STEPS)
 

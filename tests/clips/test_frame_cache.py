@@ -15,7 +15,7 @@ from vidssl.clips.frame_cache import DecodedFrames, decoded_once, expected_bytes
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.shards import ShardReader
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 VIDEOS, VIEWS = 6, ("rgb", "flow")
 FRAME = 36 * 48 * 3  # bytes

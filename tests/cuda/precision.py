@@ -25,7 +25,7 @@ from rendered import make_pack
 from vidssl.base.resources import cores
 from vidssl.engine.log import read_log
 from vidssl.stages import pretrain
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 PARTS = 10  # of training, whose mean losses are compared
 SETTINGS = ("backbone", "frames", "size", "stride", "epochs", "batch_size")

@@ -17,7 +17,8 @@ from vidssl.dataset.synthetic import FPS, MOTIONS, render
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.views import get_view
 from vidssl.views.flow import MAP_NAME, quantise
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 BOUND = 12.0  # pixels at 144: in proportion to the published 20 of 240
 

@@ -56,7 +56,8 @@ from vidssl.stages import (
 )
 from vidssl.training.training_run import TrainingPlan
 from vidssl.version import VERSION
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 RECIPE = "paper"
 

@@ -26,9 +26,9 @@ from vidssl.methods.modules.metrics import (
 )
 from vidssl.recipes.recipe import load_recipe
 from vidssl.training.training_run import new_encoder
-from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import save_encoder, weights_digest
 from vidssl.workspace.summaries import headline
+from vidssl.workspace.workspace import Workspace
 
 HEALTHY = {"feature_std": 0.6, "feature_rank": 9.0, "prototype_usage": 0.5}
 HEALTHY |= {"aligned": 0.9, "unaligned": 0.1}

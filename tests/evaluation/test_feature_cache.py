@@ -19,7 +19,7 @@ from vidssl.evaluation import feature_cache, features
 from vidssl.evaluation.feature_cache import EmbedOptions, load_features
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.shards import ShardReader
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from video_files import moving_square, write_video
 
 from vidssl.stages import extract_flow, verify
 from vidssl.stages.extract_flow import ExtractFlow
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 PARTS, AT_ONCE = 8, 2
 DOOMED = {1, 2, 6}  # killed in their first attempt, after their first video

@@ -27,7 +27,7 @@ from vidssl.stages.extract_flow import (
     flow_params,
     stream_video,
 )
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 class FarnebackInBatches(BatchedFlow):

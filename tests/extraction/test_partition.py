@@ -42,8 +42,8 @@ from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.views import get_view
 from vidssl.workspace import artifacts
-from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Workspace
 
 # ── which part
 

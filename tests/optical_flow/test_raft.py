@@ -27,7 +27,7 @@ from vidssl.optical_flow.raft import (
 )
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from vidssl.optical_flow.tvl1.parameters import Parameters
 from vidssl.optical_flow.tvl1.pyramid import enlarge_flow, pyramid
 from vidssl.stages import extract_flow
 from vidssl.stages.extract_flow import ExtractFlow
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 PUBLISHED = Parameters.of(TVL1_PARAMS)
 needs_contrib = pytest.mark.skipif(not hasattr(cv2, "optflow"), reason="needs OpenCV's contrib")

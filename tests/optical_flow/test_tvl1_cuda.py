@@ -119,7 +119,7 @@ def test_extract_flow_takes_the_gpu_and_tvl1_of_itself(tmp_path):
     from vidssl.shards import ShardReader
     from vidssl.stages import extract_flow
     from vidssl.stages.extract_flow import ExtractFlow
-    from vidssl.workspace.artifacts import Workspace
+    from vidssl.workspace.workspace import Workspace
 
     for number in range(3):
         clip = moving_square(9 + number, 160 - 16 * number, 120, seed=number)

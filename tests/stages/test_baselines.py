@@ -28,7 +28,7 @@ from vidssl.stages.baselines import (
     untrained_spec,
 )
 from vidssl.stages.probe import ProbeOptions
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 def test_colour_histogram_by_hand() -> None:

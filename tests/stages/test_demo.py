@@ -22,7 +22,7 @@ from vidssl.base.progress import SILENT
 from vidssl.cli.tables import demo_tables
 from vidssl.dataset.synthetic import write_clips
 from vidssl.stages import demo
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 CHECKPOINTS = {"rgb-infonce-long", "rgb-infonce", "flow-infonce", "rgb-coclr"}
 # Small enough for seconds: what is tested here is the plumbing, not the learning.

@@ -14,8 +14,8 @@ from vidssl.backbones import EncoderSpec
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.recipes.recipe import load_recipe, recipe_card
-from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_tensors
+from vidssl.workspace.workspace import Workspace
 
 SMALL = ["--epochs", 2, "--batch-size", 4, "--set", "frames=2", "--set", "size=32"]
 SMALL += ["--set", "blocks=4", "--recipe", "cpu"]

@@ -13,13 +13,13 @@ from small_workspace import annotate, make_pack
 
 from vidssl.base.errors import VidsslError
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import (
     checkpoint_encoder,
     load_encoder,
     save_encoder,
     weights_digest,
 )
+from vidssl.workspace.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from vidssl.stages.extract_flow import (
     flow_params,
 )
 from vidssl.views.flow import to_pixels
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from vidssl.stages import extract_flow, extract_view, pack
 from vidssl.stages.extract_view import ExtractView
 from vidssl.views import all_views, get_view
 from vidssl.views.plugins import plugin_views
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 OWN = SUPPORT / "own_views.py"
 

@@ -35,8 +35,9 @@ from vidssl.stages.evaluate_retrieval import RetrieveOptions
 from vidssl.stages.finetune import FinetuneOptions
 from vidssl.stages.probe import ProbeOptions
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Workspace, file_record
+from vidssl.workspace.artifacts import Artifact, file_record
 from vidssl.workspace.checkpoints import checkpoint_encoder
+from vidssl.workspace.workspace import Workspace
 
 FEW = (("epochs", 2), ("batch_size", 8), ("lr", 0.01), ("backbone_rate", 1.0), ("dropout", 0.2))
 SMALL = FinetuneOptions(recipe="cpu", settings=FEW, threads=1)

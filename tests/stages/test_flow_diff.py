@@ -17,7 +17,8 @@ from vidssl.stages import extract_flow, flow_diff
 from vidssl.stages.flow_diff import FlowDiffOptions
 from vidssl.views import get_view
 from vidssl.views.flow import map_name, quantise, read_pixels, store_pixels, to_published
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 HEIGHT, WIDTH, FRAMES = 24, 32, 5
 

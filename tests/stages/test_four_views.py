@@ -12,7 +12,7 @@ from small_networks import random_weights
 from video_files import moving_square, write_video
 
 from vidssl.shards import ShardReader
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 MASK = "lraspp_mobilenet_v3_large"
 TINY = ["--recipe", "cpu", "--epochs", 2, "--batch-size", 2]

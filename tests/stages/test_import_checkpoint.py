@@ -11,8 +11,8 @@ from small_workspace import annotate, make_pack
 
 from vidssl.evaluation.features import WindowProtocol, extract
 from vidssl.shards import ShardReader
-from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_tensors
+from vidssl.workspace.workspace import Workspace
 
 SMALL = ["--frames", 8, "--size", 32]
 

@@ -24,7 +24,7 @@ from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pack
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 class Lines:

@@ -26,7 +26,7 @@ from vidssl.evaluation.linear_probe import (
 from vidssl.evaluation.subjects import FEWEST_TESTS, too_few
 from vidssl.stages import probe
 from vidssl.stages.probe import ProbeOptions, load_probe
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 def planted(count: int, dim: int = 32, classes: int = 5, seed: int = 0):

@@ -29,7 +29,7 @@ from vidssl.stages.evaluate_retrieval import RetrieveOptions
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.stages.retrieve import QueryOptions
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 # ── the measure
 

@@ -24,7 +24,8 @@ from vidssl.stages.evaluate_retrieval import RetrieveOptions
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.status import ArtifactStatus, Node
 from vidssl.workspace import summaries
-from vidssl.workspace.artifacts import MANIFEST, Artifact, Workspace
+from vidssl.workspace.artifacts import MANIFEST, Artifact
+from vidssl.workspace.workspace import Workspace
 
 
 def by_label(found: status.Status) -> dict[str, ArtifactStatus]:

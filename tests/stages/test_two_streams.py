@@ -3,8 +3,8 @@
 import pytest
 from cli_workspace import SMALL, vidssl
 
-from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import TENSORS_FILE, checkpoint_encoder, checkpoint_tensors
+from vidssl.workspace.workspace import Workspace
 
 # Remembered features in use and prototypes moving within two epochs.
 CLUSTERS = [*SMALL, "--set", "prototypes=6", "--set", "queue_from_epoch=0"]

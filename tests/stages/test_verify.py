@@ -18,7 +18,8 @@ from vidssl.cli.tables import verify_table
 from vidssl.stages import probe, verify
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.verify import Finding, VerifyOptions
-from vidssl.workspace.artifacts import MANIFEST, Artifact, Workspace
+from vidssl.workspace.artifacts import MANIFEST, Artifact
+from vidssl.workspace.workspace import Workspace
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import build_golden_formats as golden
 
 from vidssl.evaluation.subjects import find_labels
 from vidssl.stages import finetune
-from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
+from vidssl.workspace.workspace import Workspace
 
 ARCHIVE = "finetune-v1.tar.xz"
 LABELS = ("checkpoint/rgb-infonce-finetuned/v001", "finetune/rgb-infonce/v001")

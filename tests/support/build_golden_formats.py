@@ -26,8 +26,9 @@ from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import evaluate_retrieval, probe
 from vidssl.views import get_view
 from vidssl.views.flow import MAP_NAME
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import save_encoder, weights_digest
+from vidssl.workspace.workspace import Workspace
 
 ARCHIVE = "v1.tar.xz"
 HEIGHT, WIDTH, FRAMES = 36, 48, 6

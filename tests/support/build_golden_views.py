@@ -16,7 +16,8 @@ import numpy as np
 
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 ARCHIVE = "views-v1.tar.xz"
 HEIGHT, WIDTH, FRAMES, STRIDE = 24, 32, 7, 3

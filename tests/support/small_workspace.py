@@ -18,8 +18,9 @@ from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import save_encoder, weights_digest
+from vidssl.workspace.workspace import Workspace
 
 # Networks this small are faster in one thread, above all where tests run side by side.
 torch.set_num_threads(1)

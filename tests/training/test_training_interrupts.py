@@ -14,7 +14,7 @@ import pytest
 from cli_workspace import SMALL, vidssl
 from patience import PATIENCE
 
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 EPOCHS = ["--epochs", "40"]
 

@@ -16,7 +16,7 @@ from vidssl.shards import ShardReader
 from vidssl.stages import pretrain
 from vidssl.training import trial
 from vidssl.training.forecast import Forecast
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 CPU = torch.device("cpu")
 SMALL = ["--epochs", "3", "--batch-size", "4", "--set", "frames=4", "--set", "size=32"]

@@ -17,7 +17,7 @@ from video_files import moving_square, write_video
 from vidssl.dataset.video import decode
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 PAGE = ROOT / "docs" / "extending.md"
 SMALL = [

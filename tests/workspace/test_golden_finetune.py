@@ -25,10 +25,10 @@ from vidssl.stages import verify
 from vidssl.workspace.artifacts import (
     MANIFEST,
     Artifact,
-    Workspace,
     canonical_digest,
 )
 from vidssl.workspace.checkpoints import checkpoint_tensors, weights_digest
+from vidssl.workspace.workspace import Workspace
 
 ARCHIVE = DATA / "formats" / golden.ARCHIVE
 

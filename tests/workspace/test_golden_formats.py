@@ -31,10 +31,10 @@ from vidssl.workspace.artifacts import (
     FORMAT_VERSIONS,
     MANIFEST,
     Artifact,
-    Workspace,
     canonical_digest,
 )
 from vidssl.workspace.checkpoints import checkpoint_encoder, load_encoder, weights_digest
+from vidssl.workspace.workspace import Workspace
 
 DATA = DATA / "formats"
 VIDEOS = golden.videos()

@@ -18,9 +18,9 @@ from vidssl.stages import verify
 from vidssl.workspace.artifacts import (
     MANIFEST,
     Artifact,
-    Workspace,
     canonical_digest,
 )
+from vidssl.workspace.workspace import Workspace
 
 ARCHIVE = DATA / "formats" / golden.ARCHIVE
 

@@ -14,7 +14,8 @@ from shlex import quote
 from vidssl.base.errors import VidsslError
 from vidssl.dataset.annotations import Annotations
 from vidssl.shards import ShardReader
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 PAIR = ("rgb", "flow")
 Step = tuple[str, Callable[[], object]]  # a command, and what fails where it would

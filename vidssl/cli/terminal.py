@@ -31,9 +31,9 @@ from vidssl.base.text import counted
 from vidssl.cli.narrow import fitted
 from vidssl.cli.progress_bars import make_progress
 from vidssl.cli.tables import forecast_table
-from vidssl.workspace.artifacts import Workspace
 from vidssl.workspace.results import PartReport, StageResult
 from vidssl.workspace.summaries import COLLAPSED, headline
+from vidssl.workspace.workspace import Workspace
 
 Result = TypeVar("Result")
 

@@ -21,9 +21,10 @@ from vidssl.evaluation import features
 from vidssl.evaluation.features import Features, WindowNetwork, WindowProtocol
 from vidssl.evaluation.subjects import EncoderOnPack, find_subject
 from vidssl.shards import ShardReader
-from vidssl.workspace.artifacts import Artifact, Workspace, canonical_digest
+from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Workspace
 
 FEATURES_FILE = "features.h5"
 PART_VIDEOS = 512

@@ -36,9 +36,10 @@ from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.subjects import EncoderOnPack, LabelledSplit
 from vidssl.methods import METHODS, Classifier
 from vidssl.version import VERSION
-from vidssl.workspace.artifacts import Artifact, Workspace, canonical_digest
+from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Workspace
 
 PROBABILITIES_FILE = "probabilities.safetensors"
 PROBABILITIES_FORMAT = 1

@@ -25,8 +25,9 @@ from vidssl.evaluation.neighbours import (
     top_k,
 )
 from vidssl.evaluation.subjects import LabelledSplit
-from vidssl.workspace.artifacts import Artifact, Run, canonical_digest
+from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Run
 
 RESULTS_FILE = "results.json"
 NEIGHBOURS_FILE = "neighbours.csv"

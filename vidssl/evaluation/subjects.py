@@ -22,8 +22,9 @@ from vidssl.methods import METHODS
 from vidssl.shards import ShardReader
 from vidssl.training.data import find_annotations, find_checkpoint, find_pack
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.checkpoints import checkpoint_views
+from vidssl.workspace.workspace import Workspace
 
 DEFAULT_STREAM = "rgb"
 FEWEST_TESTS = 30  # videos; of fewer, a standard error may be 9 points and more

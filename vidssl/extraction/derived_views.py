@@ -13,7 +13,8 @@ from vidssl.extraction.quarantine import read_quarantine
 from vidssl.shards import ShardReader
 from vidssl.views import all_views, get_view
 from vidssl.views.plugins import VARIABLE
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 DERIVED_KINDS = ("flow", "view")
 

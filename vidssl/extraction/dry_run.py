@@ -11,8 +11,9 @@ from vidssl.dataset.video import Source, duration, map_files
 from vidssl.extraction.part_folders import accounted_for
 from vidssl.extraction.video_manifest import Share, share_plan
 from vidssl.shards import ShardReader
-from vidssl.workspace.artifacts import Artifact, Run
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Run
 
 
 def plan_run(

@@ -8,7 +8,7 @@
       quarantine.csv                  all is gathered, and only publishing is left
 
 A part writes below its own folder only, so parts never wait for each other but in the moments in
-which one begins or looks whether it was the last (:meth:`vidssl.workspace.artifacts.Run.alone`).
+which one begins or looks whether it was the last (:meth:`vidssl.workspace.workspace.Run.alone`).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def part_folders(run_folder: Path) -> list[PartFolder]:
 
 @contextmanager
 def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
-    """Holds one part of a run; to be entered in :meth:`vidssl.workspace.artifacts.Run.alone`.
+    """Holds one part of a run; to be entered in :meth:`vidssl.workspace.workspace.Run.alone`.
 
     Raises:
         VidsslError: another process is at work on it, or on parts of another number.
@@ -189,7 +189,7 @@ def gather(
     """Moves the shards of all parts into the run's folder, and copies none.
 
     May be killed at any moment and called again. To be called by a process that holds the whole
-    run, or in :meth:`vidssl.workspace.artifacts.Run.alone` after its own part is finished.
+    run, or in :meth:`vidssl.workspace.workspace.Run.alone` after its own part is finished.
 
     Args:
         videos: ids that must all be done, or left out.

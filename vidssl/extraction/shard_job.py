@@ -32,8 +32,9 @@ from vidssl.extraction.process_pool import Pool
 from vidssl.extraction.quarantine import Row, read_quarantine
 from vidssl.extraction.video_manifest import Share
 from vidssl.shards import ShardReader, ShardWriter
-from vidssl.workspace.artifacts import Artifact, Run, canonical_digest
+from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import PartReport, StageResult
+from vidssl.workspace.workspace import Run
 
 
 @dataclass(frozen=True)

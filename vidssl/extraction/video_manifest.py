@@ -35,7 +35,8 @@ from vidssl.dataset.video import (
     name_videos,
 )
 from vidssl.extraction.partition import Part, divide
-from vidssl.workspace.artifacts import Workspace, canonical_digest
+from vidssl.workspace.artifacts import canonical_digest
+from vidssl.workspace.workspace import Workspace
 
 COLUMNS = ("path", "bytes", "mtime_ns", "fingerprint", "seconds")
 

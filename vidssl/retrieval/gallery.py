@@ -20,8 +20,9 @@ from vidssl.evaluation.neighbours import centred_unit
 from vidssl.evaluation.subjects import EncoderOnPack, in_words
 from vidssl.shards import ShardReader
 from vidssl.training.data import find_annotations
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder
+from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,9 @@ from vidssl.training.data import find_pack
 from vidssl.training.training_run import default_recipe
 from vidssl.views import get_view
 from vidssl.views.flow import to_pixels
-from vidssl.workspace.artifacts import Artifact, Run, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Run, Workspace
 
 FRAMES_LOOKED_AT = 16
 COLOUR_BINS = 8

@@ -40,9 +40,10 @@ from vidssl.training.training_run import (
     without_steps,
 )
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ from vidssl.stages import (
     pretrain,
     probe,
 )
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Workspace
 
 RECIPE = "demo"
 APPEARANCE = ("colour-histogram", "mean-frame")

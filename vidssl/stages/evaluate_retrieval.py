@@ -22,8 +22,9 @@ from vidssl.evaluation.subjects import (
     find_subjects,
     in_words,
 )
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.subjects import find_encoder
 from vidssl.version import VERSION
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, encoder_file
+from vidssl.workspace.workspace import Workspace
 
 CARD_FORMAT = 1
 CARD = "card.json"

@@ -41,9 +41,10 @@ from vidssl.shards import SHARD_BYTES, VideoRecord
 from vidssl.views import get_view
 from vidssl.views.flow import map_name, store_pixels
 from vidssl.views.resize import short_side
-from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import tell_of_others
+from vidssl.workspace.workspace import Workspace
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".
 WORKING_SIZE = 240

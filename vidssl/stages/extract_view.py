@@ -40,9 +40,10 @@ from vidssl.views.codecs import get_codec
 from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import INTERPOLATION, stored_frame
 from vidssl.views.resize import resize, short_side
-from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import tell_of_others
+from vidssl.workspace.workspace import Workspace
 
 # Each has the network in the GPU's memory; several overlap decoding, network and encoding.
 WORKERS_ON_CUDA = 4

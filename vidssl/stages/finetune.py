@@ -58,10 +58,11 @@ from vidssl.training.training_run import (
     with_clip_spec,
 )
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Run, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import nothing_to_resume
+from vidssl.workspace.workspace import Run, Workspace
 
 STAGE = "finetune"
 

@@ -18,7 +18,8 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.shards import ShardReader
 from vidssl.views.resize import resize
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
 
 BIN = 0.001  # pixels: how finely quantiles are known
 BINS = 64_000  # beyond 64 pixels all errors count as one

@@ -26,9 +26,10 @@ from vidssl.clips.sampler import ClipSpec
 from vidssl.training.data import TrainingData, find_pack, training_data
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
-from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Workspace
 
 MEASURED_BATCHES, MEASURED_BATCH = 64, 16
 

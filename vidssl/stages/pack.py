@@ -40,9 +40,10 @@ from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.resize import short_side
-from vidssl.workspace.artifacts import Artifact, Workspace, check_name
+from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import tell_of_others
+from vidssl.workspace.workspace import Workspace
 
 # The centre crop of the published evaluation, 224 of 240 pixels, is 134 of 144: the 128 pixels
 # that a network sees are never enlarged.

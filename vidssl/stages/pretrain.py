@@ -20,9 +20,10 @@ from vidssl.training.training_run import (
     require_labels,
 )
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

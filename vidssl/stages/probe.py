@@ -50,13 +50,9 @@ from vidssl.evaluation.subjects import (
 )
 from vidssl.recipes.recipe import probe_config
 from vidssl.version import VERSION
-from vidssl.workspace.artifacts import (
-    Artifact,
-    Run,
-    Workspace,
-    canonical_digest,
-)
+from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Run, Workspace
 
 PROBE_FILE = "probe.safetensors"
 PROBE_FORMAT = 1

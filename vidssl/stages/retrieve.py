@@ -35,7 +35,7 @@ from vidssl.retrieval.query_video import (
     show_like,
 )
 from vidssl.shards import ShardReader
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

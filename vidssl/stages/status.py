@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.extraction.part_folders import parts_in_words
-from vidssl.workspace.artifacts import (
-    Artifact,
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.run_diff import differences
+from vidssl.workspace.summaries import headline
+from vidssl.workspace.workspace import (
     Workspace,
     is_at_work,
     why_it_failed,
 )
-from vidssl.workspace.run_diff import differences
-from vidssl.workspace.summaries import headline
 
 # Parents in the order in which they say where an artifact comes from: the first one that is there
 # is the branch it hangs on.

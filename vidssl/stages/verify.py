@@ -19,8 +19,9 @@ from vidssl.evaluation.classification import PREDICTIONS_FILE
 from vidssl.evaluation.feature_cache import FEATURES_FILE
 from vidssl.evaluation.finetuned_accuracy import PROBABILITIES_FILE, load_probabilities
 from vidssl.shards import ShardReader
-from vidssl.workspace.artifacts import MANIFEST, Artifact, Workspace
+from vidssl.workspace.artifacts import MANIFEST, Artifact
 from vidssl.workspace.checkpoints import checkpoint_views, encoder_file, load_encoder
+from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from vidssl.dataset.annotations import Annotations
 from vidssl.methods import Method
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_spec, checkpoint_views
+from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

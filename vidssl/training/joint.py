@@ -23,8 +23,9 @@ from vidssl.training.training_run import (
     with_clip_spec,
 )
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import Artifact, Workspace
+from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
+from vidssl.workspace.workspace import Workspace
 
 
 def plan(

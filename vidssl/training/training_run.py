@@ -40,12 +40,7 @@ from vidssl.training.data import TrainingData
 from vidssl.training.forecast import Forecast
 from vidssl.training.trial import CountedFrames, try_out
 from vidssl.views import get_view
-from vidssl.workspace.artifacts import (
-    Artifact,
-    Run,
-    Workspace,
-    check_name,
-)
+from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.checkpoints import (
     checkpoint_tensors,
     save_encoder,
@@ -55,6 +50,7 @@ from vidssl.workspace.checkpoints import (
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import nothing_to_resume, tell_of_others
 from vidssl.workspace.summaries import COLLAPSED
+from vidssl.workspace.workspace import Run, Workspace
 
 # Of the last row of the log, what an artifact's summary keeps.
 FIGURES = (

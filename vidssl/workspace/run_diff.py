@@ -9,7 +9,8 @@ from typing import Any
 
 from vidssl.base.progress import Progress
 from vidssl.base.settings import flat
-from vidssl.workspace.artifacts import Artifact, Run
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Run
 
 MOST_SHOWN = 4
 ABSENT = "none"
