@@ -23,7 +23,7 @@ from vidssl.evaluation.linear_probe import (
     rate_for,
     train_probe,
 )
-from vidssl.evaluation.subjects import FEWEST_TESTS, too_few
+from vidssl.evaluation.splits import FEWEST_TESTS, too_few
 from vidssl.stages import probe
 from vidssl.stages.probe import ProbeOptions, load_probe
 from vidssl.workspace.workspace import Workspace

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
+from vidssl.evaluation.labelled import LabelledSplit
 from vidssl.evaluation.neighbours import standard_error
-from vidssl.evaluation.subjects import EncoderOnPack, LabelledSplit, checkpoints_of
+from vidssl.evaluation.subjects import EncoderOnPack, checkpoints_of
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
 

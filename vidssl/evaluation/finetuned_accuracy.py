@@ -33,11 +33,13 @@ from vidssl.evaluation.classification import (
 )
 from vidssl.evaluation.feature_cache import drop_parts, in_parts
 from vidssl.evaluation.features import WindowProtocol
-from vidssl.evaluation.subjects import EncoderOnPack, LabelledSplit
+from vidssl.evaluation.labelled import LabelledSplit
+from vidssl.evaluation.subjects import EncoderOnPack
 from vidssl.methods import METHODS, Classifier
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
+from vidssl.workspace.parents import numbered
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 
@@ -184,8 +186,8 @@ def average(
     tests = [single.stage.artifact for single in singles if single.stage.artifact is not None]
     parents: dict[str, Artifact] = {"annotations": labelled.artifact}
     for number, (network, test) in enumerate(zip(networks, tests, strict=True), 1):
-        mark = str(number) if number > 1 else ""
-        parents |= {f"checkpoint{mark}": network.subject.checkpoint, f"finetune{mark}": test}
+        parents[numbered("checkpoint", number)] = network.subject.checkpoint
+        parents[numbered("finetune", number)] = test
     with workspace.open_run("finetune", name, recipe, parents, new) as run:
         if run.finished is not None:
             return _found(run.finished, labelled)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
+from vidssl.evaluation.labelled import LabelledSplit
 from vidssl.evaluation.neighbours import (
     PUBLISHED_KS,
     Neighbours,
@@ -24,7 +25,6 @@ from vidssl.evaluation.neighbours import (
     recall_at,
     top_k,
 )
-from vidssl.evaluation.subjects import LabelledSplit
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Run

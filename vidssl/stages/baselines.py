@@ -27,6 +27,11 @@ from vidssl.base.resources import cores
 from vidssl.evaluation.classification import ClassificationResult, Classified
 from vidssl.evaluation.classification import read_report as read_probe_report
 from vidssl.evaluation.features import WindowProtocol, count_windows, extract
+from vidssl.evaluation.labelled import (
+    LabelledSplit,
+    check_trainable,
+    find_labels,
+)
 from vidssl.evaluation.linear_probe import ProbeConfig
 from vidssl.evaluation.recall import (
     RetrievalResult,
@@ -34,7 +39,6 @@ from vidssl.evaluation.recall import (
     publish,
     read_report,
 )
-from vidssl.evaluation.subjects import LabelledSplit, check_trainable, find_labels
 from vidssl.recipes.recipe import load_recipe
 from vidssl.shards import ShardReader
 from vidssl.stages.probe import probe_features, settings_of

@@ -9,6 +9,7 @@ from vidssl.base.device import choose_device
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.feature_cache import features_of, recipe_of
 from vidssl.evaluation.features import WindowProtocol
+from vidssl.evaluation.labelled import find_labels
 from vidssl.evaluation.recall import (
     RetrievalResult,
     measure,
@@ -18,11 +19,11 @@ from vidssl.evaluation.recall import (
 from vidssl.evaluation.subjects import (
     check_words,
     checkpoints_of,
-    find_labels,
     find_subjects,
     in_words,
 )
 from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.parents import numbered
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 
@@ -83,8 +84,8 @@ def run(
         artifact, features = features_of(
             workspace, subject, options.protocol, options.device, progress
         )
-        mark = str(number) if number > 1 else ""
-        parents |= {f"checkpoint{mark}": subject.checkpoint, f"features{mark}": artifact}
+        parents[numbered("checkpoint", number)] = subject.checkpoint
+        parents[numbered("features", number)] = artifact
         streams.append(features.video_means())
     with workspace.open_run("retrieval", name, recipe, parents, options.new) as opened:
         if opened.finished is not None:

@@ -29,13 +29,15 @@ from vidssl.evaluation.finetuned_accuracy import (
     classify_parents,
     classify_recipe,
 )
+from vidssl.evaluation.labelled import (
+    LabelledSplit,
+    check_trainable,
+    find_labels,
+)
 from vidssl.evaluation.subjects import (
     DEFAULT_STREAM,
     EncoderOnPack,
-    LabelledSplit,
-    check_trainable,
     check_words,
-    find_labels,
     find_subjects,
 )
 from vidssl.methods import METHODS, Method

@@ -32,6 +32,11 @@ from vidssl.evaluation.classification import (
 )
 from vidssl.evaluation.feature_cache import features_of, name_of
 from vidssl.evaluation.features import WindowProtocol
+from vidssl.evaluation.labelled import (
+    LabelledSplit,
+    check_trainable,
+    find_labels,
+)
 from vidssl.evaluation.linear_probe import (
     LinearProbe,
     ProbeConfig,
@@ -42,15 +47,13 @@ from vidssl.evaluation.linear_probe import (
 )
 from vidssl.evaluation.subjects import (
     EncoderOnPack,
-    LabelledSplit,
-    check_trainable,
     check_words,
-    find_labels,
     find_subjects,
 )
 from vidssl.recipes.recipe import probe_config
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, canonical_digest
+from vidssl.workspace.parents import in_role, numbered
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Run, Workspace
 
@@ -126,13 +129,11 @@ def _plan(
     plan: dict[str, Any] = {
         "makes": f"probe/{options.name or _joined_name(subjects)}",
         "recipe": _average_recipe(subjects, labelled) if several else each[0],
-        "inputs": {
-            f"checkpoint{_mark(n)}": subject.checkpoint.label for n, subject in enumerate(subjects)
-        }
+        "inputs": in_role("checkpoint", [subject.checkpoint.label for subject in subjects])
         | {"pack": subjects[0].pack.label},
     }
     if several:
-        plan["streams"] = {f"probe{_mark(n)}": recipe for n, recipe in enumerate(each)}
+        plan["streams"] = in_role("probe", each)
     return ClassificationResult(StageResult(None, notes=labelled.notes, plan=plan), None)
 
 
@@ -256,9 +257,9 @@ def _average(
     each = replace(options, name=None)
     singles = [_one(workspace, s, labelled, config, each, progress) for s in subjects]
     parents: dict[str, Artifact] = {"annotations": labelled.artifact}
-    for number, (subject, single) in enumerate(zip(subjects, singles, strict=True)):
-        parents[f"checkpoint{_mark(number)}"] = subject.checkpoint
-        parents[f"probe{_mark(number)}"] = _artifact(single)
+    for number, (subject, single) in enumerate(zip(subjects, singles, strict=True), 1):
+        parents[numbered("checkpoint", number)] = subject.checkpoint
+        parents[numbered("probe", number)] = _artifact(single)
     name = options.name or _joined_name(subjects)
     recipe = _average_recipe(subjects, labelled)
     with workspace.open_run("probe", name, recipe, parents, options.new) as run:
@@ -300,11 +301,6 @@ def _joined_name(subjects: Sequence[EncoderOnPack]) -> str:
     if len(subjects) == 1:
         return name_of(subjects[0])
     return "_".join(dict.fromkeys(subject.checkpoint.name for subject in subjects))
-
-
-def _mark(number: int) -> str:
-    """Returns what the roles of the second, third, … stream end with."""
-    return str(number + 1) if number else ""
 
 
 def _artifact(result: ClassificationResult) -> Artifact:

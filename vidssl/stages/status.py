@@ -9,6 +9,7 @@ from typing import Any
 
 from vidssl.extraction.part_folders import parts_in_words
 from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.parents import START, role_of
 from vidssl.workspace.run_diff import differences
 from vidssl.workspace.summaries import headline
 from vidssl.workspace.workspace import (
@@ -21,7 +22,7 @@ from vidssl.workspace.workspace import (
 # is the branch it hangs on.
 MAIN_PARENT = (
     "student",
-    "init",
+    START,
     "checkpoint",
     "pack",
     "flow",
@@ -253,14 +254,14 @@ def _main_parent(artifact: ArtifactStatus) -> Parent | None:
 def _remarks(artifact: ArtifactStatus) -> list[str]:
     """Names the parents that the tree's branches do not show."""
     main = _main_parent(artifact)
-    shown = ("partner", "annotations", "checkpoint2")
+    shown = {"partner", "annotations", "checkpoint"}
     views = artifact.kind == "pack"  # of which one is the branch that it hangs on
-    others = [p for p in artifact.parents if (views or p.role in shown) and p is not main]
+    others = [p for p in artifact.parents if (views or role_of(p.role) in shown) and p is not main]
     return [_remark(parent) for parent in others]
 
 
 def _remark(parent: Parent) -> str:
-    kind = parent.role.rstrip("2")
+    kind = role_of(parent.role)
     if parent.label is None:
         return f"{kind} gone"
     return parent.label if parent.label.startswith(f"{kind}/") else f"{kind} {parent.label}"

@@ -1,0 +1,118 @@
+"""A pack with its labels and one split of it, as every evaluation reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vidssl.base.errors import MissingInput, VidsslError
+from vidssl.dataset.annotations import (
+    Annotations,
+    Selection,
+)
+from vidssl.evaluation.leakage import leakage
+from vidssl.evaluation.splits import select_split, split_seed, too_few, without_label
+from vidssl.shards import ShardReader
+from vidssl.training.data import find_annotations
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """A pack's videos with what is known of them, and the split that is evaluated.
+
+    Attributes:
+        ids: of all the pack's videos [V]; `annotations` and `selection` are aligned to them.
+        artifact: where the annotations come from.
+        split_seed: the seed of a drawn split.
+        train, test: positions of the labelled videos of either part.
+        notes: sentences the user should see.
+    """
+
+    reader: ShardReader
+    ids: list[str]
+    annotations: Annotations
+    artifact: Artifact
+    selection: Selection
+    split_seed: int
+    train: np.ndarray
+    test: np.ndarray
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self.annotations.classes
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of each video, −1 for none: int64 [V]."""
+        return self.annotations.labels
+
+
+def find_labels(
+    workspace: Workspace,
+    pack: Artifact,
+    checkpoints: Sequence[Artifact],
+    split: str | None,
+    seed: int = 0,
+) -> LabelledSplit:
+    """Opens a pack with its newest annotations and selects a split.
+
+    Without a split named it is that of the (first) checkpoint's training.
+
+    Args:
+        seed: of a drawn split, where no checkpoint brings one.
+
+    Raises:
+        VidsslError: no labels, no such split, or a part of it without a labelled video.
+    """
+    reader = ShardReader(pack.path)
+    ids = [reader.video_id(v) for v in range(len(reader))]
+    artifact = find_annotations(workspace, pack)
+    if artifact is None:
+        raise MissingInput(_no_labels(pack))
+    annotations = Annotations.load(artifact.path, ids)
+    if not np.any(annotations.labels >= 0):
+        raise MissingInput(_no_labels(pack))
+    if checkpoints:
+        seed = split_seed(checkpoints[0], seed)
+    trained_with = checkpoints[0].recipe.get("split") if checkpoints else None
+    selection = select_split(annotations, split, trained_with, seed)
+    train, test = (
+        part[annotations.labels[part] >= 0] for part in (selection.train, selection.test)
+    )
+    for name, part in (("train", train), ("test", test)):
+        if len(part) == 0:
+            raise VidsslError(
+                f"the {name} part of {selection.name} in {artifact.label} has no labelled video"
+            )
+    notes = without_label(selection, train, test)
+    for checkpoint in {c.digest: c for c in checkpoints}.values():  # one may hold several streams
+        notes += leakage(workspace, checkpoint, [ids[v] for v in test])
+    notes += too_few(len(test))
+    return LabelledSplit(reader, ids, annotations, artifact, selection, seed, train, test, notes)
+
+
+def _no_labels(pack: Artifact) -> str:
+    return (
+        f"{pack.label} has no labels, and this needs them: give each class a folder of its own, "
+        "or name a table of labels with: vidssl pack VIDEOS --labels FILE.csv"
+    )
+
+
+def check_trainable(labelled: LabelledSplit, what: str = "probe") -> None:
+    """Refuses a split whose train part has one class only.
+
+    Raises:
+        VidsslError: the sentence names the class.
+    """
+    known = np.unique(labelled.labels[labelled.train])
+    if len(known) < 2:
+        raise VidsslError(
+            f"a {what} tells classes apart, and the train part of {labelled.selection.name} "
+            f"has only {labelled.classes[known[0]]}"
+        )

@@ -1,0 +1,83 @@
+"""What an encoder was trained on, and whether test videos were among it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from vidssl.base.text import agree, counted
+from vidssl.dataset.annotations import (
+    EVERYTHING,
+    SEEDED,
+    Annotations,
+)
+from vidssl.evaluation.splits import select_split, split_seed
+from vidssl.methods import METHODS
+from vidssl.shards import ShardReader
+from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.parents import trained_before
+from vidssl.workspace.workspace import Workspace
+
+
+def leakage(workspace: Workspace, checkpoint: Artifact, test_ids: Sequence[str]) -> list[str]:
+    """Returns a sentence if an encoder was trained on videos that it is now tested on."""
+    seen = trained_ids(workspace, checkpoint)
+    if seen is None:
+        return [f"what {checkpoint.label} was trained on is not known here any more, so it "
+                "cannot be told whether test videos were among it"]  # fmt: skip
+    both = len(seen & set(test_ids))
+    if not both:
+        return []
+    return [
+        f"{both} of the {counted(len(test_ids), 'test video')} {agree(both, 'was', 'were')} in the "
+        f"training set of {checkpoint.label}{_unlabelled(checkpoint)}, which flatters these figures"
+    ]
+
+
+def _unlabelled(checkpoint: Artifact) -> str:
+    method = METHODS.get(checkpoint.recipe.get("method_name", ""))
+    return "" if method is not None and method.supervised else " (without labels)"
+
+
+def trained_ids(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
+    """Returns the ids of the videos a checkpoint and its ancestors were trained on, or None.
+
+    None when an artifact that would tell is not in the workspace any more.
+    """
+    seen: set[str] = set()
+    for ancestor in _ancestors(workspace, checkpoint):
+        own = _ids_of_one(workspace, ancestor) if ancestor is not None else None
+        if own is None:
+            return None
+        seen |= own
+    return seen
+
+
+def _ancestors(workspace: Workspace, checkpoint: Artifact) -> Iterator[Artifact | None]:
+    """Returns a checkpoint and every checkpoint before it; None for one that is gone."""
+    known = {a.digest: a for a in workspace.scan()[0]}
+    frontier: list[Artifact | None] = [checkpoint]
+    while frontier:
+        current = frontier.pop()
+        yield current
+        if current is not None:
+            frontier += [known.get(digest) for digest in trained_before(current.parents)]
+
+
+def _ids_of_one(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
+    pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
+    if pack is None:
+        return None
+    reader = ShardReader(pack.path)
+    ids = [reader.video_id(v) for v in range(len(reader))]
+    split = checkpoint.recipe.get("split")
+    if split in (None, EVERYTHING):
+        return set(ids)
+    artifact = workspace.by_digest(checkpoint.parents.get("annotations", ""))
+    if artifact is None:
+        return None
+    annotations = Annotations.load(artifact.path, ids)
+    if split != SEEDED and split not in annotations.splits:
+        return None
+    seed = split_seed(checkpoint)
+    selection = select_split(annotations, None, split, seed)
+    return {ids[v] for v in selection.train}
