@@ -47,7 +47,7 @@ def trained_from(workspace: Workspace, roles: dict[str, Artifact]) -> Artifact:
         return run.publish(weights_digest({"rgb": encoder}), {"method": "cocon"})
 
 
-def tested_ids(workspace: Workspace) -> list[str]:
+def ids_to_test_on(workspace: Workspace) -> list[str]:
     reader = ShardReader(workspace.newest("pack").path)
     return [reader.video_id(video) for video in TESTED]
 
@@ -59,7 +59,7 @@ def test_every_start_of_a_joint_training_counts(workspace, place):
     starts = [workspace.resolve("checkpoint", name) for name in names]
     roles = start_parents(starts)
     assert list(roles) == ["init", "init2", "init3", "init4"]
-    (note,) = leakage(workspace, trained_from(workspace, roles), tested_ids(workspace))
+    (note,) = leakage(workspace, trained_from(workspace, roles), ids_to_test_on(workspace))
     assert note.startswith("3 of the 3 test videos were in the training set of checkpoint/joint")
 
 
@@ -67,13 +67,13 @@ def test_every_start_of_a_joint_training_counts(workspace, place):
 def test_who_taught_an_encoder_counts(workspace, role):
     made = trained_from(workspace, {role: workspace.resolve("checkpoint", "leaky")})
     assert len(trained_ids(workspace, made)) == VIDEOS
-    assert leakage(workspace, made, tested_ids(workspace))
+    assert leakage(workspace, made, ids_to_test_on(workspace))
 
 
 def test_nothing_is_said_of_encoders_that_saw_training_videos_alone(workspace):
     starts = [workspace.resolve("checkpoint", name) for name in ("first", "second", "third")]
     made = trained_from(workspace, start_parents(starts))
-    assert leakage(workspace, made, tested_ids(workspace)) == []
+    assert leakage(workspace, made, ids_to_test_on(workspace)) == []
 
 
 def test_a_start_that_is_gone_makes_it_unknown(workspace):
@@ -81,7 +81,7 @@ def test_a_start_that_is_gone_makes_it_unknown(workspace):
     starts = [workspace.resolve("checkpoint", name) for name in ("first", "second")]
     made = trained_from(workspace, start_parents([*starts, gone]))
     shutil.rmtree(gone.path)
-    (note,) = leakage(workspace, made, tested_ids(workspace))
+    (note,) = leakage(workspace, made, ids_to_test_on(workspace))
     assert "not known here any more" in note
 
 

@@ -24,7 +24,8 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import Annotations
 from vidssl.engine.resume import load_resume
-from vidssl.evaluation import feature_cache, features, labelled, recall
+from vidssl.evaluation import feature_cache, features, recall
+from vidssl.evaluation.labelled import find_labels
 from vidssl.shards import ShardReader
 from vidssl.stages import probe, verify
 from vidssl.workspace.artifacts import (
@@ -184,12 +185,10 @@ def test_retrieval(workspace):
     artifact = only(workspace, "retrieval")
     report = recall.read_report(artifact)
     assert (report.queries, report.gallery) == (2, 6)
-    labelled = labelled.find_labels(
-        workspace, only(workspace, "pack"), [only(workspace, "checkpoint")], None
-    )
+    split = find_labels(workspace, only(workspace, "pack"), [only(workspace, "checkpoint")], None)
     stored = feature_cache.load_features(only(workspace, "features"))
     again, _ = recall.measure(
-        [stored.video_means()], labelled, report.features, only(workspace, "pack")
+        [stored.video_means()], split, report.features, only(workspace, "pack")
     )
     assert _shares(again) == _shares(report)
 
