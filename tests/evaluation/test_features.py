@@ -12,7 +12,7 @@ import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.evaluation import features
+from vidssl.evaluation import feature_file, features
 from vidssl.evaluation.features import Features, WindowProtocol, extract
 from vidssl.views import get_view
 
@@ -136,14 +136,14 @@ def test_a_damaged_frame_stops_extraction() -> None:
 
 def test_features_survive_the_disk(tmp_path: Path) -> None:
     made = extract(encoder(), Memory(videos([30, 9])), range(2), ["ä.mp4#1", "b#2"])
-    features.save(made, tmp_path / "features.h5")
-    back = features.load(tmp_path / "features.h5")
+    feature_file.save_features(made, tmp_path / "features.h5")
+    back = feature_file.load_features(tmp_path / "features.h5")
     assert back.ids == made.ids
     for field in ("windows", "starts", "offsets"):
         assert np.array_equal(getattr(back, field), getattr(made, field))
     (tmp_path / "features.h5").write_bytes(b"no")
     with pytest.raises(VidsslError, match="damaged"):
-        features.load(tmp_path / "features.h5")
+        feature_file.load_features(tmp_path / "features.h5")
 
 
 def test_join_is_extraction_at_once() -> None:

@@ -18,15 +18,14 @@ from vidssl.backbones import EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.cli.tables import baseline_table
 from vidssl.evaluation.classification import PREDICTIONS_FILE
-from vidssl.stages import baselines, probe
-from vidssl.stages.baselines import (
-    BaselineOptions,
+from vidssl.evaluation.handmade_features import (
     colour_histogram,
     flow_histogram,
     mean_frame,
-    untrained_encoder,
-    untrained_spec,
 )
+from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spec
+from vidssl.stages import baselines, probe
+from vidssl.stages.baselines import BaselineOptions
 from vidssl.stages.probe import ProbeOptions
 from vidssl.workspace.workspace import Workspace
 

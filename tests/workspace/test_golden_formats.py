@@ -24,7 +24,7 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import Annotations
 from vidssl.engine.resume import load_resume
-from vidssl.evaluation import feature_cache, features, recall
+from vidssl.evaluation import feature_cache, feature_file, features, recall
 from vidssl.evaluation.labelled import find_labels
 from vidssl.shards import ShardReader
 from vidssl.stages import probe, verify
@@ -263,7 +263,7 @@ def test_features_of_an_unknown_version(workspace):
     path = only(workspace, "features").path / "features.h5"
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = OTHER
-    refused(lambda: features.load(path))
+    refused(lambda: feature_file.load_features(path))
 
 
 def test_a_probe_of_an_unknown_version(workspace):

@@ -17,7 +17,7 @@ from vidssl.base.device import choose_device
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
-from vidssl.evaluation import features
+from vidssl.evaluation import feature_file, features
 from vidssl.evaluation.features import Features, WindowNetwork, WindowProtocol
 from vidssl.evaluation.subjects import EncoderOnPack, find_subject
 from vidssl.shards import ShardReader
@@ -95,7 +95,7 @@ def load_features(artifact: Artifact) -> Features:
             f"{path} is damaged: its digest is not the one {artifact.label} names; "
             "remove that folder and run the command again"
         )
-    return features.load(path)
+    return feature_file.load_features(path)
 
 
 def recipe_of(subject: EncoderOnPack, protocol: WindowProtocol) -> dict[str, object]:
@@ -123,7 +123,7 @@ def _embed(
             whole = in_parts(
                 run.folder, encoder, reader, videos, options.protocol, device, progress
             )
-        features.save(whole, run.folder / FEATURES_FILE)
+        feature_file.save_features(whole, run.folder / FEATURES_FILE)
         drop_parts(run.folder)
         summary = {
             "videos": len(whole.ids),
@@ -185,12 +185,12 @@ def in_parts(
                     part = features.extract(
                         network, reader, some, ids, protocol, device, embedded=task.advance
                     )
-                    features.save(part, path)
+                    feature_file.save_features(part, path)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; the parts that were finished are kept, and the same command goes on"
         ) from None
-    return features.join([features.load(path) for path in paths])
+    return features.join([feature_file.load_features(path) for path in paths])
 
 
 def drop_parts(folder: Path) -> None:

@@ -13,31 +13,24 @@ of a window, C channels, T frames of a clip, S side of the network's input.
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
 
-import h5py
 import numpy as np
 import torch
 
 from vidssl.augment import Box, centre_square, crop_resize
 from vidssl.backbones import EncoderSpec
-from vidssl.base.errors import UsageError, VidsslError, nearest_name
-from vidssl.base.files import atomic_write
+from vidssl.base.errors import UsageError, nearest_name
 from vidssl.base.resources import cores
 from vidssl.clips.temporal_sampling import clip_indices, published_hop, window_starts
-from vidssl.version import VERSION
 from vidssl.views import get_view
 
-FILE_KIND = "vidssl-features"
-FILE_FORMAT = 1
 PUBLISHED_CROP = 224 / 240
 CROPS = ("centre", "ten")
 
@@ -348,54 +341,3 @@ def _embed(
     with exact, autocast:
         embedded = network.embed(blocks_BNCTHW).float()
     return embedded.unflatten(0, (-1, crops)).mean(1).cpu().numpy()
-
-
-# ── on disk ──────────────────────────────────────────────────────────────────────────────────
-
-
-def save(features: Features, path: Path) -> None:
-    """Writes features as plain HDF5 (docs/formats.md), whole or not at all.
-
-    Raises:
-        VidsslError: the disk is full.
-    """
-    # HDF5 writes into memory: on a full disk it would fail in ways of its own.
-    whole = io.BytesIO()
-    with h5py.File(whole, "w") as file:
-        file.attrs.update(kind=FILE_KIND, format_version=FILE_FORMAT, vidssl_version=VERSION)
-        file["ids"] = np.array(features.ids, dtype=h5py.string_dtype())
-        file["windows"] = features.windows.astype("<f4", copy=False)
-        file["starts"] = features.starts.astype("<i8", copy=False)
-        file["offsets"] = features.offsets.astype("<i8", copy=False)
-    atomic_write(path, whole.getbuffer())
-
-
-def load(path: Path) -> Features:
-    """Reads what :func:`save` wrote.
-
-    Raises:
-        VidsslError: no such file, not features, of an unknown version, or damaged.
-    """
-    if not path.exists():
-        raise VidsslError(f"there is no feature file {path}")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            _check_kind(path, file)
-            return Features(
-                ids=tuple(i.decode() for i in file["ids"][()]),
-                windows=file["windows"][()],
-                starts=file["starts"][()],
-                offsets=file["offsets"][()],
-            )
-    except (OSError, KeyError) as error:
-        raise VidsslError(f"{path} is damaged: {error}") from error
-
-
-def _check_kind(path: Path, file: h5py.File) -> None:
-    if file.attrs.get("kind") != FILE_KIND:
-        raise VidsslError(f"{path} holds no vidssl features")
-    if file.attrs.get("format_version") != FILE_FORMAT:
-        raise VidsslError(
-            f"{path} has feature format version {file.attrs.get('format_version')}, and this "
-            f"vidssl ({VERSION}) reads version {FILE_FORMAT}"
-        )

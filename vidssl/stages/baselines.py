@@ -1,32 +1,30 @@
-"""What needs no learning: hand-made features and an untrained encoder, measured like the others.
+"""`vidssl baselines`: hand-made features and an untrained encoder, measured as learned ones are.
 
-They tell how much of a figure comes from appearance alone or from motion alone. Each is a retrieval
-and a probe artifact, so that a table of results can be rebuilt from the workspace.
+Each baseline becomes a retrieval artifact and a probe artifact, so that a table of results can be
+rebuilt from the workspace.
 
-Legend: V videos, T frames, H and W pixels, F width of a feature.
+Legend: V videos, F width of a feature.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from vidssl.backbones import Encoder, EncoderSpec, check_backbone
+from vidssl.backbones import EncoderSpec
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError, nearest_name
 from vidssl.base.progress import SILENT, Progress
-from vidssl.base.resources import cores
 from vidssl.evaluation.classification import ClassificationResult, Classified
 from vidssl.evaluation.classification import read_report as read_probe_report
 from vidssl.evaluation.features import WindowProtocol, count_windows, extract
+from vidssl.evaluation.handmade_features import FRAMES_LOOKED_AT, HAND_MADE, hand_made_features
 from vidssl.evaluation.labelled import (
     LabelledSplit,
     check_trainable,
@@ -39,88 +37,16 @@ from vidssl.evaluation.recall import (
     publish,
     read_report,
 )
+from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spec
 from vidssl.recipes.recipe import load_recipe
-from vidssl.shards import ShardReader
 from vidssl.stages.probe import probe_features, settings_of
 from vidssl.training.data import find_pack
 from vidssl.training.training_run import default_recipe
-from vidssl.views import get_view
-from vidssl.views.flow import to_pixels
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Run, Workspace
 
-FRAMES_LOOKED_AT = 16
-COLOUR_BINS = 8
-MEAN_FRAME_SIDE = 16
-DIRECTIONS, SLOW, CELLS = 8, 0.5, 3
-
-
-# ── hand-made features ───────────────────────────────────────────────────────────────────────
-
-
-def colour_histogram(frames_THWC: np.ndarray) -> np.ndarray:
-    """Returns the joint RGB histogram, 8 bins a channel, as shares: float32 [512]."""
-    level = frames_THWC.reshape(-1, 3).astype(np.int64) * COLOUR_BINS // 256
-    code = (level[:, 0] * COLOUR_BINS + level[:, 1]) * COLOUR_BINS + level[:, 2]
-    return (np.bincount(code, minlength=COLOUR_BINS**3) / len(code)).astype(np.float32)
-
-
-def mean_frame(frames_THWC: np.ndarray) -> np.ndarray:
-    """Returns the mean over time, shrunk to 16×16 pixels: float32 [768]."""
-    mean = frames_THWC.astype(np.float32).mean(0)
-    side = (MEAN_FRAME_SIDE, MEAN_FRAME_SIDE)
-    return cv2.resize(mean, side, interpolation=cv2.INTER_AREA).reshape(-1)
-
-
-def flow_histogram(flow_THW2: np.ndarray) -> np.ndarray:
-    """Returns how much motion goes where: 8 directions and "slow" in 3×3 cells: float32 [81].
-
-    Each pixel counts by its speed, as in histograms of optical flow (Laptev et al. 2008), and all
-    bins together make 1.
-
-    Args:
-        flow_THW2: in pixels; what moves less than half a pixel is slow, whatever its direction.
-    """
-    u, v = flow_THW2[..., 0], flow_THW2[..., 1]
-    speed = np.hypot(u, v)
-    turn = np.floor((np.arctan2(v, u) / (2 * np.pi) + 0.5) * DIRECTIONS).astype(np.int64)
-    code = np.where(speed < SLOW, DIRECTIONS, turn % DIRECTIONS)
-    cells = [
-        np.bincount(c.reshape(-1), s.reshape(-1), minlength=DIRECTIONS + 1)
-        for c, s in zip(_cells(code), _cells(speed), strict=True)
-    ]
-    moved = np.concatenate(cells)
-    return (moved / max(moved.sum(), 1e-6)).astype(np.float32)
-
-
-def _cells(values_THW: np.ndarray) -> list[np.ndarray]:
-    """Cuts frames into 3×3 cells."""
-    return [
-        cell
-        for rows in np.array_split(values_THW, CELLS, axis=1)
-        for cell in np.array_split(rows, CELLS, axis=2)
-    ]
-
-
-@dataclass(frozen=True)
-class HandMade:
-    """One hand-made feature: the view it needs, and frames of that view [T, H, W, C] → [F]."""
-
-    view: str
-    describe: Callable[[np.ndarray], np.ndarray]
-    in_pixels: bool = False
-
-
-HAND_MADE: dict[str, HandMade] = {
-    "colour-histogram": HandMade("rgb", colour_histogram),
-    "mean-frame": HandMade("rgb", mean_frame),
-    "flow-histogram": HandMade("flow", flow_histogram, in_pixels=True),
-}
 RANDOM = "random"
-
-
-# ── the stage ────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -216,29 +142,6 @@ def _hand_made(
     return Baseline(name, HAND_MADE[name].view, recipe, options.split_seed, features)
 
 
-def hand_made_features(reader: ShardReader, name: str, progress: Progress = SILENT) -> np.ndarray:
-    """Returns a hand-made feature of every video of a pack, from 16 frames each: [V, F]."""
-    made = HAND_MADE[name]
-    lengths = reader.frame_count(made.view)
-    bound = float(reader.views[made.view].get("bound", 1.0))
-
-    def one(video: int) -> np.ndarray:
-        count = min(FRAMES_LOOKED_AT, int(lengths[video]))
-        shown = np.linspace(0, int(lengths[video]) - 1, count).round().astype(int)
-        frames = reader.frames(made.view, video, shown)
-        return made.describe(to_pixels(frames, bound) if made.in_pixels else frames)
-
-    rows = []
-    with (
-        ThreadPoolExecutor(min(16, cores())) as pool,
-        progress.task(name, len(reader), "video") as task,
-    ):
-        for row in pool.map(one, range(len(reader))):
-            rows.append(row)
-            task.advance()
-    return np.stack(rows)
-
-
 def _untrained(
     spec: EncoderSpec,
     seed: int,
@@ -268,20 +171,6 @@ def _untrained(
         "protocol": options.protocol.as_dict(spec),
     }
     return Baseline(f"{RANDOM}-{spec.view}-{spec.backbone}", spec.view, recipe, seed, features)
-
-
-def untrained_encoder(spec: EncoderSpec, seed: int) -> Encoder:
-    """Returns an encoder with the weights that training with this seed would start from."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Encoder(spec).eval()
-
-
-def untrained_spec(view: str, backbone: str, frames: int, stride: int, size: int) -> EncoderSpec:
-    """Returns the spec of an untrained encoder without a projection head."""
-    check_backbone(backbone)
-    channels = get_view(view).channels
-    return EncoderSpec(view, backbone, channels, frames, stride, size, project=None)
 
 
 def untrained_specs(backbone: str, device: str | None = None) -> tuple[EncoderSpec, ...]:

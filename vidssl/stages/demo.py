@@ -23,6 +23,7 @@ from vidssl.base.text import counted
 from vidssl.dataset.synthetic import MOTIONS, write_clips
 from vidssl.evaluation.classification import ClassificationReport
 from vidssl.evaluation.recall import RetrievalReport
+from vidssl.evaluation.untrained_encoder import untrained_spec
 from vidssl.recipes.recipe import load_recipe
 from vidssl.stages import (
     baselines,
@@ -285,7 +286,7 @@ def _evaluate_unlearned(
     recipe = load_recipe(RECIPE, "infonce", "rgb", options.settings)
     clip = recipe.clip
     untrained = tuple(
-        baselines.untrained_spec(view, recipe.network.backbone, clip.frames, clip.stride, clip.size)
+        untrained_spec(view, recipe.network.backbone, clip.frames, clip.stride, clip.size)
         for view in ("rgb", "flow")
     )
     wanted = baselines.BaselineOptions(APPEARANCE, untrained, device=options.device)

@@ -14,7 +14,7 @@ from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.dataset.annotations import Annotations
-from vidssl.evaluation import features
+from vidssl.evaluation import feature_file
 from vidssl.evaluation.classification import PREDICTIONS_FILE
 from vidssl.evaluation.feature_cache import FEATURES_FILE
 from vidssl.evaluation.finetuned_accuracy import PROBABILITIES_FILE, load_probabilities
@@ -243,7 +243,7 @@ def _checkpoint(artifact: Artifact, faults: Collection[str], task: Task) -> Sequ
 def _features(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
     if FEATURES_FILE in faults:
         return []
-    found = features.load(artifact.path / FEATURES_FILE)
+    found = feature_file.load_features(artifact.path / FEATURES_FILE)
     if len(found.offsets) == len(found.ids) + 1 and found.offsets[-1] == len(found.windows):
         return []
     return [f"the tables of {artifact.label} do not fit together"]
