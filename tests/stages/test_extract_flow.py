@@ -279,7 +279,7 @@ def test_a_dry_run_leaves_nothing(tmp_path: Path, config: ExtractFlow):
 RUN = """
 import sys, time
 from pathlib import Path
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 from vidssl.base.errors import VidsslError
 from vidssl.shards import ShardWriter
 from vidssl.stages import extract_flow

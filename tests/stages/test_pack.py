@@ -232,7 +232,7 @@ def test_a_dry_run_leaves_nothing(workspace: Workspace, videos: Path):
 RUN = """
 import sys, time
 from pathlib import Path
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 from vidssl.shards import ShardWriter
 from vidssl.stages import pack
 

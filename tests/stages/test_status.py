@@ -184,7 +184,7 @@ def test_a_workspace_with_nothing_but_an_unfinished_run_is_not_called_empty(
 def test_a_running_run_is_told_from_a_stopped_one(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     code = (
-        "import sys; from vidssl.workspace.artifacts import Workspace\n"
+        "import sys; from vidssl.workspace.workspace import Workspace\n"
         "with Workspace(sys.argv[1]).open_run('checkpoint', 'rgb', {}, {}):\n"
         "    print('at work', flush=True); sys.stdin.read()"
     )
