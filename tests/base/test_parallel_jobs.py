@@ -20,7 +20,7 @@ from vidssl.base.errors import (
     VidsslError,
 )
 from vidssl.base.files import atomic_write
-from vidssl.base.parallel_jobs import STOPPING, Job, carry_out
+from vidssl.base.parallel_jobs import STOPPING, Job, run_jobs
 from vidssl.base.progress import SILENT
 from vidssl.base.signals import stop_requests
 
@@ -92,7 +92,7 @@ class Telling(Watching):
 def forever(folder: Path, processes: int = 2) -> None:
     """Two jobs that end only when they are asked to."""
     jobs = [Job(name, partial(until_stopped, folder, name)) for name in ("one", "other")]
-    carry_out(jobs, processes, Telling(folder))
+    run_jobs(jobs, processes, Telling(folder))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
@@ -103,21 +103,21 @@ def test_results_go_to_those_that_come_after(processes):
         Job("c", add),
         Job("d", add, ("b", "c", "a")),
     ]
-    done = carry_out(jobs, processes, SILENT)
+    done = run_jobs(jobs, processes, SILENT)
     assert list(done) == ["a", "b", "c", "d"]
     assert [job.result for job in done.values()] == [1, 2, 1, 5]
     assert all(job.seconds >= 0 for job in done.values())
 
 
 def test_two_are_at_work_at_the_same_time(tmp_path):
-    carry_out([Job(name, partial(meet, tmp_path, name)) for name in "ab"], 2, SILENT)
+    run_jobs([Job(name, partial(meet, tmp_path, name)) for name in "ab"], 2, SILENT)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_first_that_can_begins_and_processes_are_used_again(tmp_path, processes):
     order = {"long": (), "a": (), "b": ("a",), "c": (), "d": ("c", "b")}
     jobs = [Job(name, partial(note, tmp_path, name), after) for name, after in order.items()]
-    done = carry_out(jobs, processes, SILENT)
+    done = run_jobs(jobs, processes, SILENT)
     log = (tmp_path / "log").read_text().splitlines()
     for name, after in order.items():
         for earlier in after:
@@ -131,7 +131,7 @@ def test_the_first_that_can_begins_and_processes_are_used_again(tmp_path, proces
 @pytest.mark.parametrize("processes", [1, 2])
 def test_progress_is_shown_here(processes):
     watching = Watching()
-    carry_out([Job("say", say)], processes, watching)
+    run_jobs([Job("say", say)], processes, watching)
     assert watching.said == ["hello"] and watching.titles == ["count"]
     assert (watching.total, watching.came) == (3, 3)
 
@@ -141,19 +141,19 @@ def test_progress_is_shown_here(processes):
 )
 def test_an_error_for_the_user_comes_as_it_was(error):
     with pytest.raises(VidsslError) as raised:
-        carry_out([Job("bad", partial(fail, error)), Job("good", add)], 2, SILENT)
+        run_jobs([Job("bad", partial(fail, error)), Job("good", add)], 2, SILENT)
     assert str(raised.value) == str(error) and raised.value.exit_code == error.exit_code
 
 
 def test_another_error_comes_with_its_traceback():
     with pytest.raises(RuntimeError, match=r"(?s)in fail.*KeyError: 'x'"):
-        carry_out([Job("bad", partial(fail, KeyError("x")))], 2, SILENT)
+        run_jobs([Job("bad", partial(fail, KeyError("x")))], 2, SILENT)
 
 
 def test_a_process_that_dies_is_named_with_its_job():
     said = r"“deadly” has ended \(SIGKILL\); the same command goes on"
     with pytest.raises(VidsslError, match=said):
-        carry_out([Job("deadly", die), Job("good", add)], 2, SILENT)
+        run_jobs([Job("deadly", die), Job("good", add)], 2, SILENT)
 
 
 def test_when_one_fails_the_others_save_first(tmp_path):
@@ -163,7 +163,7 @@ def test_when_one_fails_the_others_save_first(tmp_path):
 
     watching = Watching()
     with pytest.raises(VidsslError, match="after the other began"):
-        carry_out(both(), 2, watching)
+        run_jobs(both(), 2, watching)
     assert watching.said == [STOPPING]
     assert (tmp_path / "one saved").exists()
 

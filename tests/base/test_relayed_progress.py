@@ -3,7 +3,7 @@
 import pickle
 
 from vidssl.base.progress import Named
-from vidssl.base.relayed_progress import Shower, Teller
+from vidssl.base.relayed_progress import ProgressReceiver, ProgressSender
 
 
 class Noting:
@@ -50,10 +50,10 @@ def work(progress):
     progress.say("bye")
 
 
-def relayed(progress) -> tuple[Teller, Shower]:
+def relayed(progress) -> tuple[ProgressSender, ProgressReceiver]:
     """A pair with pickle between, as in a pipe."""
-    shower = Shower(progress)
-    return Teller(lambda told: shower.show(pickle.loads(pickle.dumps(told)))), shower
+    shower = ProgressReceiver(progress)
+    return ProgressSender(lambda told: shower.show(pickle.loads(pickle.dumps(told)))), shower
 
 
 def test_it_is_as_if_it_were_said_here():

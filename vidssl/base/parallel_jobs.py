@@ -1,7 +1,8 @@
-"""Jobs that take a core each, at the same time as far as they do not need each other's results.
+"""Runs jobs in several processes, each job as soon as the results that it needs are there.
 
-Each process does one job after another; progress, results and errors come to the process that was
-typed. A signal goes to that one alone: it asks the others to save, and waits for them.
+Each process does one job after another and uses one core. Progress, results and errors are sent to
+the process that the user started. A signal goes to that process alone: it asks the others to save,
+and waits for them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.progress import Progress
-from vidssl.base.relayed_progress import Shower, Teller, Told
+from vidssl.base.relayed_progress import ProgressReceiver, ProgressSender, ProgressCall
 from vidssl.base.signals import (
     StopRequest,
     deaf,
@@ -37,9 +38,9 @@ class Job:
     """A piece of work.
 
     Attributes:
-        work: takes a progress and the results of the jobs in `after`; where there are several
-            processes, it and what it gives must be fit to be pickled.
-        after: names of the jobs that must be done before.
+        work: a function of a progress and of the results of the jobs in `after`; with several
+            processes, the function and its result must be picklable.
+        after: names of the jobs that must end before it begins.
     """
 
     name: str
@@ -49,18 +50,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What a job gave, and the seconds it took."""
+    """The result of a job, and the seconds it took."""
 
     result: Any
     seconds: float
 
 
-def carry_out(jobs: Sequence[Job], processes: int, progress: Progress) -> dict[str, Done]:
-    """Does all jobs; of those that can begin, the first of the list begins first.
+def run_jobs(jobs: Sequence[Job], processes: int, progress: Progress) -> dict[str, Done]:
+    """Runs all jobs; of those that can begin, the first of the list begins first.
 
     Args:
-        jobs: each of them later than those in its `after`.
-        processes: how many jobs at a time; with 1 all is done in this process, in the list's order.
+        jobs: each of them later in the list than those in its `after`.
+        processes: how many jobs run at a time; with 1 all run in this process, in the list's order.
 
     Raises:
         Interrupted: a signal came; all jobs have saved what they save at a signal.
@@ -118,7 +119,7 @@ def _interrupted(stop: StopRequest) -> Interrupted:
 
 @contextmanager
 def _pool(progress: Progress) -> Iterator[list[_Worker]]:
-    """Returns a list for workers. In the end they are asked to save, and waited for."""
+    """Yields a list for workers. At the end they are asked to save, and are waited for."""
     pool: list[_Worker] = []
     try:
         yield pool
@@ -147,7 +148,7 @@ class _Worker:
             self.process.start()
         theirs.close()
         self.job: Job | None = None
-        self._shower = Shower(progress)
+        self._receiver = ProgressReceiver(progress)
 
     def give(self, job: Job, earlier: list[Any]) -> None:
         """Sends a job, with the results it needs."""
@@ -163,8 +164,8 @@ class _Worker:
             came = self.pipe.recv()
         except (EOFError, OSError):
             raise VidsslError(self._how_it_ended(name)) from None
-        if isinstance(came, Told):
-            self._shower.show(came)
+        if isinstance(came, ProgressCall):
+            self._receiver.show(came)
             return {}
         self.job = None
         if isinstance(came, _Failed):
@@ -182,15 +183,15 @@ class _Worker:
         with suppress(EOFError, OSError):  # it has
             while True:
                 came = self.pipe.recv()
-                if isinstance(came, Told):
-                    self._shower.show(came)
+                if isinstance(came, ProgressCall):
+                    self._receiver.show(came)
 
     def end(self) -> None:
         """Ends the process, if it is still there."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
-        self._shower.close()
+        self._receiver.close()
 
 
 # ── in the other process ─────────────────────────────────────────────────────────────────────
@@ -198,10 +199,10 @@ class _Worker:
 
 @dataclass(frozen=True)
 class _Failed:
-    """What a job raised, in words: not every exception can be pickled.
+    """The error of a job as text, since not every exception can be pickled.
 
     Attributes:
-        exit_code: of a VidsslError; None: it was none, and the text is a traceback.
+        exit_code: of a VidsslError; None: it was another error, and the text is a traceback.
     """
 
     text: str
@@ -216,7 +217,7 @@ class _Failed:
 
 
 def _serve(pipe: Connection) -> None:
-    """A worker's life: one job after another, until this or the parent is asked to end."""
+    """Runs one job after another in a worker, until it or its parent is asked to end."""
     end_with_parent()
     heed_parent()
     with suppress(EOFError, Interrupted):
@@ -224,7 +225,7 @@ def _serve(pipe: Connection) -> None:
             pipe.poll(None)
             with deaf():  # receiving imports what the job needs
                 work, earlier = pipe.recv()
-            pipe.send(_attempt(work, earlier, Teller(pipe.send)))
+            pipe.send(_attempt(work, earlier, ProgressSender(pipe.send)))
 
 
 def _attempt(work: Callable[..., Any], earlier: list[Any], progress: Progress) -> Done | _Failed:

@@ -1,4 +1,4 @@
-"""Progress of another process: told there, shown here."""
+"""Sends the progress of another process to this one, where it is shown."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vidssl.base.progress import Progress, Task
 
 
 @dataclass(frozen=True)
-class Told:
-    """One call of a method of a progress, or of one of its tasks.
+class ProgressCall:
+    """One call of a method of a progress, or of a task of it.
 
     Attributes:
         task: number of the task; 0: the progress itself.
@@ -25,36 +25,38 @@ class Told:
     figures: Mapping[str, float | str] = field(default_factory=dict)
 
 
-class Teller:
-    """A progress that tells another process all that it is told.
+class ProgressSender:
+    """A progress that sends every call to another process.
 
     Args:
-        tell: takes each :class:`Told`, such as a pipe's `send`.
+        tell: takes each :class:`ProgressCall`, such as a pipe's `send`.
     """
 
-    def __init__(self, tell: Callable[[Told], None]) -> None:
+    def __init__(self, tell: Callable[[ProgressCall], None]) -> None:
         self._tell, self._numbers = tell, count(1)
 
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Task:
         values = (description, total, unit, done)
-        return _ToldTask(self._tell, next(self._numbers), values)
+        return _SentTask(self._tell, next(self._numbers), values)
 
     def say(self, text: str) -> None:
-        self._tell(Told(0, "say", (text,)))
+        self._tell(ProgressCall(0, "say", (text,)))
 
 
-class _ToldTask:
-    def __init__(self, tell: Callable[[Told], None], number: int, values: tuple[Any, ...]) -> None:
+class _SentTask:
+    def __init__(
+        self, tell: Callable[[ProgressCall], None], number: int, values: tuple[Any, ...]
+    ) -> None:
         self._tell, self._number, self._values = tell, number, values
 
     def advance(self, n: int = 1, **figures: float | str) -> None:
-        self._tell(Told(self._number, "advance", (n,), figures))
+        self._tell(ProgressCall(self._number, "advance", (n,), figures))
 
     def note(self, text: str) -> None:
-        self._tell(Told(self._number, "note", (text,)))
+        self._tell(ProgressCall(self._number, "note", (text,)))
 
     def __enter__(self) -> Self:
-        self._tell(Told(self._number, "begin", self._values))
+        self._tell(ProgressCall(self._number, "begin", self._values))
         return self
 
     def __exit__(
@@ -63,18 +65,21 @@ class _ToldTask:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._tell(Told(self._number, "end"))
+        self._tell(ProgressCall(self._number, "end"))
 
 
-class Shower:
-    """Shows on a progress what one :class:`Teller` tells; closing it ends what is left open."""
+class ProgressReceiver:
+    """Repeats on a progress here the calls of one :class:`ProgressSender`.
+
+    Closing it ends the tasks that are still open.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[int, Task] = {}
 
-    def show(self, told: Told) -> None:
-        """Does what the other process did."""
+    def show(self, told: ProgressCall) -> None:
+        """Makes the same call here."""
         match told.method:
             case "say":
                 self._progress.say(*told.values)

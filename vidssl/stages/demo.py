@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.base.device import choose_device
-from vidssl.base.parallel_jobs import Job, carry_out
+from vidssl.base.parallel_jobs import Job, run_jobs
 from vidssl.base.progress import SILENT, Named, Progress
 from vidssl.base.resources import cores, one_thread
 from vidssl.base.text import counted
@@ -164,7 +164,7 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
     with timed("pack"):
         pack_config = pack.Pack(videos, labels=str(videos / "splits.csv"), workers=options.workers)
         pack.run(workspace, pack_config, progress)
-    done = carry_out(jobs(workspace, options), processes(options), progress)
+    done = run_jobs(jobs(workspace, options), processes(options), progress)
     seconds |= {name: round(job.seconds, 1) for name, job in done.items()}
     rows = [row for name, job in done.items() if name.startswith(EVALUATE) for row in job.result]
     total = round(time.monotonic() - begin, 1)
