@@ -19,7 +19,7 @@ from typing import Any
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.progress import Progress
-from vidssl.base.relayed_progress import ProgressReceiver, ProgressSender, ProgressCall
+from vidssl.base.relayed_progress import ProgressCall, ProgressReceiver, ProgressSender
 from vidssl.base.signals import (
     StopRequest,
     deaf,
