@@ -40,8 +40,10 @@ from vidssl.augment import (
     get_policy,
 )
 from vidssl.base.errors import UsageError
+from vidssl.clips.batch import ClipSpec
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader
-from vidssl.clips.sampler import ClipSpec, HostSample, TrainingVideos
+from vidssl.clips.sampler import HostSample
 from vidssl.recipes.recipe import load_recipe, recipe_card, recipe_names
 from vidssl.views import get_view
 from vidssl.workspace.checkpoints import checkpoint_encoder

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base import distributed
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import (
     RuntimeConfig,
     over_ranks,

@@ -28,7 +28,7 @@ os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, prepare, train_step
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import InfoNCE, InfoNCEConfig, StepState

@@ -28,11 +28,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vidssl.augment import POLICIES, AugmentSpec
-from vidssl.clips.decoders import FromRegions, Pending
+from vidssl.clips.batch import ClipSpec
+from vidssl.clips.batch_maker import PendingBatch
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.gpu.crop_regions import cut_regions, make_clip
+from vidssl.clips.gpu.gpu_batches import RegionBatchMaker
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.network_input import network_input
-from vidssl.clips.sampler import ClipSampler, ClipSpec, TrainingVideos
+from vidssl.clips.sampler import ClipSampler
 from vidssl.dataset.synthetic import FPS, MOTIONS, render
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
@@ -96,11 +99,11 @@ class Sample:
         )
         self.into = {v: np.empty(self.sampler.shape(v), np.uint8) for v in self.views}
         self.input = {v: torch.empty(self._input_shape(v)) for v in self.views}
-        drawn = self.sampler.draw(0, self.row, self.row, for_copying=True)
-        self.needed = {view: part.held.needed for view, part in drawn.views.items()}
+        drawn, frames = self.sampler.draw(0, self.row, self.row, for_copying=True)
+        self.needed = {view: part.frame_index.needed for view, part in drawn.views.items()}
         read = self.videos.reader.read
         self.blobs = {v: read(v, self.row, self.needed[v]) for v in self.views}
-        self.cut = {view: cut_regions(part) for view, part in drawn.views.items()}
+        self.cut = {view: cut_regions(part, frames[view]) for view, part in drawn.views.items()}
         most = sum(r.pixels.numel() for of_view in self.cut.values() for r in of_view)
         self.pinned, self.used = torch.zeros(most, dtype=torch.uint8), 0
 
@@ -116,10 +119,10 @@ class Sample:
 
     def regions(self) -> None:
         """What a core does for a GPU: uint8 regions, ready to be sent."""
-        drawn = self.sampler.draw(0, self.row, self.row, for_copying=True)
+        drawn, frames = self.sampler.draw(0, self.row, self.row, for_copying=True)
         self.used = 0
-        for part in drawn.views.values():
-            cut_regions(part, self._memory)
+        for view, part in drawn.views.items():
+            cut_regions(part, frames[view], self._memory)
 
     def _memory(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Returns memory that was used before, as torch does with pinned memory."""
@@ -185,15 +188,19 @@ class Samples(Dataset):
     def __getitem__(self, place: int) -> list[torch.Tensor]:
         cv2.setNumThreads(0)
         row = place % len(self.sampler.videos)
-        drawn = self.sampler.draw(0, place, row, for_copying=True)
-        return [region.pixels for part in drawn.views.values() for region in cut_regions(part)]
+        drawn, frames = self.sampler.draw(0, place, row, for_copying=True)
+        return [
+            region.pixels
+            for view, part in drawn.views.items()
+            for region in cut_regions(part, frames[view])
+        ]
 
 
-class Cut(FromRegions):
+class Cut(RegionBatchMaker):
     """Batches of which nothing more is made than what a GPU is sent."""
 
-    def finish(self, pending: Pending) -> list[object]:  # type: ignore[override]
-        return [done.result() for done in pending.work]
+    def finish(self, pending: PendingBatch) -> list[object]:  # type: ignore[override]
+        return [sample.result() for sample in pending.samples]
 
 
 def by_processes(videos: TrainingVideos, workers: int, batch: int, steps: int) -> float:

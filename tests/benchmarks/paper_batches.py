@@ -29,11 +29,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidssl.augment import POLICIES, ColourDraw, draw_views, within
 from vidssl.augment import resize_weights as resizing
+from vidssl.clips.batch import ClipSpec
 from vidssl.clips.gpu import triton_transforms
 from vidssl.clips.gpu.crop_regions import Region
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.gpu.triton_transforms import TritonTransforms
-from vidssl.clips.sampler import ClipSampler, ClipSpec
+from vidssl.clips.sampler import ClipSampler
 from vidssl.views import get_view
 
 sys.path.append(str(Path(__file__).parent.parent / "cuda"))

@@ -16,18 +16,16 @@ from interpreting import skip_unless_it_loops
 
 from vidssl.augment import POLICIES, Box, crop_resize, resize_on_device, within
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.clips.decoders import (
-    FromEncoded,
-    FromRegions,
-    OnHost,
-    batch_maker,
-)
+from vidssl.clips.batch import ClipSpec
+from vidssl.clips.cpu_batches import CpuBatchMaker
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.gpu import nvjpeg as jpeg_module
 from vidssl.clips.gpu.crop_regions import cut_regions
-from vidssl.clips.gpu.nvjpeg_batches import is_grey
+from vidssl.clips.gpu.gpu_batches import RegionBatchMaker
+from vidssl.clips.gpu.nvjpeg_batches import NvjpegBatchMaker, is_grey
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
-from vidssl.clips.loader import ClipLoader
-from vidssl.clips.sampler import ClipSampler, ClipSpec, TrainingVideos
+from vidssl.clips.loader import ClipLoader, batch_maker_class
+from vidssl.clips.sampler import ClipSampler
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.training.trial import CountedFrames
 from vidssl.views import VIEWS, get_view
@@ -92,15 +90,15 @@ class Bare(TorchTransforms):
         return pixels_MCTSS.clone().unflatten(0, (-1, self.sampler.shape(view)[0]))
 
 
-class BareRegions(FromRegions):
+class BareRegions(RegionBatchMaker):
     @property
-    def way(self):
+    def transforms(self):
         return Bare(self.sampler, self.device)
 
 
-class BareEncoded(FromEncoded):
+class BareEncoded(NvjpegBatchMaker):
     @property
-    def way(self):
+    def transforms(self):
         return Bare(self.sampler, self.device)
 
 
@@ -143,7 +141,7 @@ def test_regions_of_any_view_become_the_clips_of_the_host(reader):
 @pytest.mark.parametrize("policy", ["truthful", "coclr"])
 def test_network_input_is_that_of_the_host_but_for_rounding(reader, policy):
     of = sampler(reader, policy)
-    host, device = batch(OnHost(of, CPU)), batch(FromRegions(of, CPU))
+    host, device = batch(CpuBatchMaker(of, CPU)), batch(RegionBatchMaker(of, CPU))
     for view, want in host.clips.items():
         got = device.clips[view]
         assert got.shape == want.shape and got.dtype == want.dtype
@@ -165,13 +163,13 @@ def test_jpeg_decoded_late_becomes_the_clips_of_the_host(reader, policy):
 
 def test_what_a_gpu_cannot_decode_is_told_at_once(reader):
     with pytest.raises(UsageError, match="mask is stored as webp"):
-        FromEncoded(sampler(reader, "truthful", ("rgb", "mask")), CPU)
+        NvjpegBatchMaker(sampler(reader, "truthful", ("rgb", "mask")), CPU)
     with pytest.raises(UsageError, match="policy cocon looks for the crop"):
-        FromEncoded(sampler(reader, "cocon"), CPU)
+        NvjpegBatchMaker(sampler(reader, "cocon"), CPU)
     with pytest.raises(UsageError, match="needs a CUDA device"):
-        batch_maker(CPU, "gpu")
+        batch_maker_class(CPU, "gpu")
     with pytest.raises(UsageError, match="not decoded by vcr"):
-        batch_maker(CPU, "vcr")
+        batch_maker_class(CPU, "vcr")
 
 
 def test_a_blob_that_is_no_jpeg_is_one_sentence():
@@ -182,9 +180,9 @@ def test_a_blob_that_is_no_jpeg_is_one_sentence():
 
 def test_who_makes_batches_goes_by_the_device():
     cuda = torch.device("cuda")
-    assert batch_maker(CPU) is OnHost
-    assert batch_maker(cuda) is FromRegions
-    assert batch_maker(cuda, "gpu") is FromEncoded
+    assert batch_maker_class(CPU) is CpuBatchMaker
+    assert batch_maker_class(cuda) is RegionBatchMaker
+    assert batch_maker_class(cuda, "gpu") is NvjpegBatchMaker
 
 
 def test_the_loader_gives_what_its_maker_makes(reader):
@@ -204,7 +202,7 @@ def test_the_loader_gives_what_its_maker_makes(reader):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs Triton's interpreter")
 @pytest.mark.parametrize("policy", ["truthful", "coclr"])
-@pytest.mark.parametrize("maker", [FromRegions, FromEncoded])
+@pytest.mark.parametrize("maker", [RegionBatchMaker, NvjpegBatchMaker])
 def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy):
     """As they lie in memory; tests/kernels/test_clip_transforms.py has what kernels make of
     them.
@@ -216,7 +214,7 @@ def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy)
     small = ClipSpec(frames=2, size=6)
     of = replace(sampler(reader, policy), last_only=("flow",), clip=small)
     plain, quick = maker(of, CPU), maker(of, CPU)
-    quick.way = TritonTransforms(of, CPU)
+    quick.transforms = TritonTransforms(of, CPU)
     want, got = batch(plain), batch(quick)
     for view in ("rgb", "flow"):
         assert got.clips[view].shape == want.clips[view].shape
@@ -230,7 +228,7 @@ def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy)
 
 @pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize("policy", ["truthful", "coclr"])
-@pytest.mark.parametrize("maker", [OnHost, FromRegions, FromEncoded])
+@pytest.mark.parametrize("maker", [CpuBatchMaker, RegionBatchMaker, NvjpegBatchMaker])
 def test_the_last_clip_alone_is_that_of_both(reader, maker, policy, blocks):
     """And the other views' clips stay what they were."""
     both = sampler(reader, policy, blocks=blocks)
@@ -240,7 +238,7 @@ def test_the_last_clip_alone_is_that_of_both(reader, maker, policy, blocks):
     assert got.clips["rgb"].equal(want.clips["rgb"])
     assert got.clips["flow"].equal(want.clips["flow"][:, blocks:])
     assert got.clips["flow"].shape[1] == blocks
-    if maker is not FromEncoded:
+    if maker is not NvjpegBatchMaker:
         assert counting.frames["flow"] == 4 * 6 + 4 < counting.frames["rgb"]
 
 
@@ -249,17 +247,18 @@ def test_the_last_clip_alone_is_that_of_both(reader, maker, policy, blocks):
 
 def test_regions_hold_each_frame_of_a_clip_once(reader):
     of = sampler(reader, "truthful")
-    short = of.draw(0, 4, 4)
-    repeated = short.views["flow"].held.repeated
+    short, of_views = of.draw(0, 4, 4)
+    repeated = short.views["flow"].frame_index.repeated
     assert repeated.tolist() == [2, 2], "the flow of 5 frames has 4, a clip 6"
-    for region in cut_regions(short.views["flow"]):
+    for region in cut_regions(short.views["flow"], of_views["flow"]):
         assert len(region.pixels) == 4 and region.repeated == 2
     frames = reader.frames("rgb", 0, np.arange(14))
-    long = of.draw(0, 0, 0).views["rgb"]
-    for clip, region in enumerate(cut_regions(long)):
+    drawn, of_views = of.draw(0, 0, 0)
+    long = drawn.views["rgb"]
+    for clip, region in enumerate(cut_regions(long, of_views["rgb"])):
         (box,) = long.draws[clip].boxes
-        for frame, where in zip(region.pixels.numpy(), long.held.where[clip], strict=True):
-            whole = frames[long.held.needed[where]]
+        for frame, where in zip(region.pixels.numpy(), long.frame_index.where[clip], strict=True):
+            whole = frames[long.frame_index.needed[where]]
             np.testing.assert_array_equal(frame, whole[within(box, *whole.shape[:2])])
 
 

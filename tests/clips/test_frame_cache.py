@@ -11,9 +11,10 @@ from small_workspace import make_pack
 
 from vidssl.augment import AugmentSpec
 from vidssl.clips import frame_cache
+from vidssl.clips.batch import ClipSpec
 from vidssl.clips.frame_cache import DecodedFrames, decoded_once, expected_bytes
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader
-from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.shards import ShardReader
 from vidssl.workspace.workspace import Workspace
 

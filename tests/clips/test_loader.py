@@ -20,9 +20,11 @@ from vidssl.augment import (
 )
 from vidssl.augment.colour import replicate_channel
 from vidssl.base.errors import VidsslError
-from vidssl.clips.loader import ClipLoader, ahead
+from vidssl.clips.batch import ClipSpec
+from vidssl.clips.frame_reader import TrainingVideos
+from vidssl.clips.loader import ClipLoader
 from vidssl.clips.network_input import network_input
-from vidssl.clips.sampler import ClipSpec, TrainingVideos
+from vidssl.clips.prefetch import ahead
 from vidssl.shards import DamagedShard, ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
 

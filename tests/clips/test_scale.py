@@ -9,8 +9,9 @@ from benchmarks import communication, scale
 
 from vidssl.augment import POLICIES
 from vidssl.base import distributed
+from vidssl.clips.batch import ClipSpec
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader
-from vidssl.clips.sampler import ClipSpec, TrainingVideos
 
 VIDEOS, BATCH = 40, 4
 

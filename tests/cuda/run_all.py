@@ -41,8 +41,8 @@ from budget import Budget
 from derivers import derive_view, raft_flow
 from rendered import make_pack
 
-from vidssl.clips.decoders import FromEncoded, FromRegions
-from vidssl.clips.gpu.gpu_batches import OnDevice
+from vidssl.clips.gpu.gpu_batches import GpuBatchMaker, RegionBatchMaker
+from vidssl.clips.gpu.nvjpeg_batches import NvjpegBatchMaker
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.synthetic import MOTIONS
@@ -150,20 +150,23 @@ def load_only(
 
 def device_operations(plan: TrainingPlan, device: str) -> tuple[None, dict[str, Any]]:
     """Times what is left to the device of one batch of RGB, its regions or JPEG being at hand."""
-    makers: dict[str, type[OnDevice[Any]]] = {"from regions": FromRegions}
+    makers: dict[str, type[GpuBatchMaker[Any]]] = {"from regions": RegionBatchMaker}
     if device == "cuda":
-        makers |= {"from regions, by operations": FromRegions, "from JPEG": FromEncoded}
+        makers |= {
+            "from regions, in plain PyTorch": RegionBatchMaker,
+            "from JPEG": NvjpegBatchMaker,
+        }
     count = plan.recipe.train.batch_size
     found: dict[str, Any] = {"samples": count}
     with ThreadPoolExecutor(4) as pool:
         for name, kind in makers.items():
             maker = kind(loader(plan, ("rgb",), "cpu", 1).sampler, torch.device(device))
-            if name.endswith("operations"):
-                maker.way = TorchTransforms(maker.sampler, maker.device)
+            if name.endswith("PyTorch"):
+                maker.transforms = TorchTransforms(maker.sampler, maker.device)
             rows = np.arange(count)
             pending = maker.begin(pool, 0, rows, rows)
-            for work in pending.work:
-                work.result()
+            for sample in pending.samples:
+                sample.result()
             seconds = []
             for _ in range(6):
                 _wait_for(device)
@@ -172,7 +175,7 @@ def device_operations(plan: TrainingPlan, device: str) -> tuple[None, dict[str, 
                 _wait_for(device)
                 seconds.append(time.monotonic() - begin)
             found[f"ms a batch {name}"] = 1000 * float(np.median(seconds[1:]))
-            found[f"way {name}"] = type(maker.way).__name__
+            found[f"transforms {name}"] = type(maker.transforms).__name__
     return None, found
 
 

@@ -26,9 +26,10 @@ from stubs import FixedBatches
 from vidssl.augment import POLICIES, ColourDraw, apply_colour
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import Interrupted
+from vidssl.clips.batch import ClipSpec
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.gpu.triton_transforms import TritonTransforms
 from vidssl.clips.loader import ClipLoader
-from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.engine.loop import (
     Meter,
     RuntimeConfig,
@@ -272,7 +273,7 @@ def test_kernels_make_batches_and_the_host_waits_for_none(policy, decode, recwar
     with ThreadPoolExecutor(2) as pool:
         pending = maker.begin(pool, 0, rows, rows)
         first = maker.finish(pending)  # kernels are compiled, and tried
-        assert type(maker.way) is TritonTransforms, [str(w.message) for w in recwarn]
+        assert type(maker.transforms) is TritonTransforms, [str(w.message) for w in recwarn]
         # nvJPEG waits by itself.
         torch.cuda.set_sync_debug_mode("error" if decode == "host" else "default")
         try:
@@ -355,7 +356,7 @@ class OnDevice(FixedBatches):
     def steps(self, begin, end):
         import signal
 
-        from vidssl.clips.sampler import ClipBatch
+        from vidssl.clips.batch import ClipBatch
 
         for step, batches in enumerate(super().steps(begin, end), begin):
             if step == self.stop_at:

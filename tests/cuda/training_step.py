@@ -32,7 +32,7 @@ from budget import Budget
 from moved_bytes import bandwidth, kind_of, moved_by
 
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, prepare, train_step
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import METHODS, Method, StepState

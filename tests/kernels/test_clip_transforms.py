@@ -28,6 +28,7 @@ from vidssl.augment import (
 from vidssl.augment.filter_taps import of_blurs, of_resizing
 from vidssl.augment.resize_weights import side_weights
 from vidssl.base.errors import SlowerWay
+from vidssl.clips.batch import ClipSpec
 from vidssl.clips.gpu import transform_choice as choice
 from vidssl.clips.gpu.crop_regions import Region
 from vidssl.clips.gpu.lookup_tables import (
@@ -37,9 +38,9 @@ from vidssl.clips.gpu.lookup_tables import (
     table_of,
 )
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
-from vidssl.clips.gpu.transform_choice import disagreement, fastest
+from vidssl.clips.gpu.transform_choice import choose_transforms, disagreement
 from vidssl.clips.gpu.triton_transforms import TritonTransforms
-from vidssl.clips.sampler import ClipSampler, ClipSpec
+from vidssl.clips.sampler import ClipSampler
 from vidssl.views import get_view
 
 skip_unless_it_loops()
@@ -257,16 +258,16 @@ def test_disagreement_is_found_where_there_is_one(policy, view, monkeypatch):
 
 def test_kernels_are_taken_where_they_prove_themselves(monkeypatch):
     of, cuda = sampler("rgb", POLICIES["truthful"]), torch.device("cuda")
-    assert type(fastest(of, torch.device("cpu"))) is TorchTransforms
+    assert type(choose_transforms(of, torch.device("cpu"))) is TorchTransforms
     monkeypatch.setattr(choice, "disagreement", lambda *ways: None)
-    assert type(fastest(of, cuda)) is TritonTransforms
+    assert type(choose_transforms(of, cuda)) is TritonTransforms
     monkeypatch.setattr(choice, "disagreement", lambda *ways: "noise")
     with pytest.warns(SlowerWay, match="do not work here, .* do it: noise"):
-        assert type(fastest(of, cuda)) is TorchTransforms
+        assert type(choose_transforms(of, cuda)) is TorchTransforms
 
     def fail(*ways):
         raise RuntimeError("no ptxas")
 
     monkeypatch.setattr(choice, "disagreement", fail)
     with pytest.warns(SlowerWay, match="RuntimeError: no ptxas"):
-        assert type(fastest(of, cuda)) is TorchTransforms
+        assert type(choose_transforms(of, cuda)) is TorchTransforms

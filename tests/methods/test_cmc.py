@@ -8,7 +8,7 @@ from methods import BUILDERS, batch
 from stubs import StubEncoder
 
 from vidssl.base.errors import UsageError
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods import CMC, CMCConfig, StepState
 
 CLOCK = StepState(seed=0, epoch=0, step=0)

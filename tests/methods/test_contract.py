@@ -210,7 +210,7 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path):
     """Without BatchNorm and queue effects: a linear encoder, where both are the same sum."""
     from stubs import StubEncoder
 
-    from vidssl.clips.sampler import ClipBatch
+    from vidssl.clips.batch import ClipBatch
     from vidssl.methods import InfoNCE, InfoNCEConfig
 
     weight = torch.randn(8, 24, generator=torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ import torch
 from paths import DATA
 from stubs import FixedBatches, StubEncoder
 
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import (

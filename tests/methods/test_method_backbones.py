@@ -7,7 +7,7 @@ import torch
 from methods import BATCH, SIZE
 
 from vidssl.backbones import BACKBONES, Encoder, EncoderSpec
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods import METHODS, Method, StepState
 from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 

@@ -7,7 +7,7 @@ import torch
 from methods import BUILDERS, batch
 from stubs import StubEncoder
 
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods import StepState, UberNCE, UberNCEConfig
 from vidssl.methods.modules.nce_loss import mil_nce, own_key_alone, supcon_out
 

@@ -9,7 +9,7 @@ from methods import BUILDERS, batch, encoder
 from stubs import StubEncoder
 
 from vidssl.base.errors import UsageError
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import train_step
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import (

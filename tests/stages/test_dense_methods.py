@@ -11,8 +11,9 @@ from small_workspace import annotate, make_pack
 
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import EncoderSpec
+from vidssl.clips.batch import ClipSpec
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader
-from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.recipes.recipe import load_recipe, recipe_card
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_tensors
 from vidssl.workspace.workspace import Workspace

@@ -15,7 +15,7 @@ from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
 from vidssl.base import distributed
 from vidssl.base.errors import Interrupted
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import METHODS, Method

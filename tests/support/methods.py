@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods import (
     CMC,
     CPC,

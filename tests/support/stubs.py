@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vidssl.backbones import EncoderSpec
 from vidssl.backbones.dpc_context import DenseContext
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 
 
 class StubEncoder(nn.Module):

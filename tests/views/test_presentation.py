@@ -8,8 +8,9 @@ import torch
 
 from vidssl.augment import AugmentSpec
 from vidssl.base.errors import UsageError
+from vidssl.clips.batch import ClipSpec
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader
-from vidssl.clips.sampler import ClipSpec, TrainingVideos
 from vidssl.views import get_view
 from vidssl.views.flow import quantise, to_published
 

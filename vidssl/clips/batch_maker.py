@@ -1,4 +1,7 @@
-"""What the loader asks of everything that makes batches."""
+"""The interface between the loader and the classes that make its batches.
+
+Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +14,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidssl.clips.sampler import ClipBatch, ClipSampler
+from vidssl.clips.batch import ClipBatch
+from vidssl.clips.sampler import ClipSampler
 
-Work = TypeVar("Work")  # what a thread makes of one sample
+Prepared = TypeVar("Prepared")  # what a thread prepares of one sample
 
 
 @dataclass(frozen=True)
-class Pending(Generic[Work]):
-    """A micro-batch that threads are at.
+class PendingBatch(Generic[Prepared]):
+    """A micro-batch whose samples threads are preparing.
 
     Attributes:
-        clips: memory that they fill, per view; empty where each sample brings its own.
-        source, label, index: as of :class:`~vidssl.clips.sampler.ClipBatch`.
-        work: one for each sample.
+        clips: memory that the threads fill, per view; empty where each sample has memory of its
+            own.
+        source, label, index: as of :class:`~vidssl.clips.batch.ClipBatch`.
+        samples: one for each sample, ready when its thread is done.
     """
 
     clips: dict[str, Tensor]
     source: Tensor
     label: Tensor
     index: Tensor
-    work: list[Future[Work]]
+    samples: list[Future[Prepared]]
 
 
-class BatchMaker(ABC, Generic[Work]):
-    """Makes a rank's micro-batches: threads begin them, the training loop's thread finishes them.
+class BatchMaker(ABC, Generic[Prepared]):
+    """Makes a rank's micro-batches: threads prepare them, the training loop's thread finishes them.
 
     Args:
-        sampler: draws clips and gives their pixels.
-        device: where batches are wanted.
+        sampler: draws the clips.
+        device: where the batches are needed.
     """
 
     def __init__(self, sampler: ClipSampler, device: torch.device) -> None:
@@ -47,8 +52,8 @@ class BatchMaker(ABC, Generic[Work]):
     @abstractmethod
     def begin(
         self, pool: ThreadPoolExecutor, epoch: int, positions: np.ndarray, rows: np.ndarray
-    ) -> Pending[Work]:
-        """Lets threads begin with the clips of some videos.
+    ) -> PendingBatch[Prepared]:
+        """Hands the samples of a micro-batch to the threads.
 
         Args:
             positions: within the epoch [B].
@@ -56,19 +61,18 @@ class BatchMaker(ABC, Generic[Work]):
         """
 
     @abstractmethod
-    def finish(self, pending: Pending[Work]) -> ClipBatch:
-        """Waits for the threads, and gives the batch on the device."""
+    def finish(self, pending: PendingBatch[Prepared]) -> ClipBatch:
+        """Waits for the threads and returns the batch on the device."""
 
-    def numbers(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns source, label and index of some videos, in memory that copies may be made
-        from.
-        """
+    def video_columns(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns source, label and index of some videos [B] each, in pinned memory for CUDA."""
         videos, pinned = self.sampler.videos, self.device.type == "cuda"
-        made = [torch.from_numpy(of[rows]) for of in (videos.source, videos.label, videos.index)]
+        columns = (videos.source, videos.label, videos.index)
+        made = [torch.from_numpy(column[rows]) for column in columns]
         source, label, index = (x.pin_memory() if pinned else x for x in made)
         return source, label, index
 
 
-def by_view(of_samples: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """Puts what samples have by view one after another: all of the first sample's first."""
-    return {view: [x for sample in of_samples for x in sample[view]] for view in of_samples[0]}
+def join_by_view(samples: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Joins the lists of all samples, view by view; those of the first sample come first."""
+    return {view: [x for sample in samples for x in sample[view]] for view in samples[0]}

@@ -1,4 +1,4 @@
-"""Batches for a CPU: threads do all of it, one sample at a time.
+"""Makes batches for a CPU: threads do all of the work, one sample at a time.
 
 Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
 """
@@ -13,36 +13,37 @@ import torch
 from torch import Tensor
 
 from vidssl.augment import ColourDraw
-from vidssl.clips.batch_maker import BatchMaker, Pending
+from vidssl.clips.batch import ClipBatch
+from vidssl.clips.batch_maker import BatchMaker, PendingBatch
 from vidssl.clips.network_input import network_input
-from vidssl.clips.sampler import ClipBatch
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 
 
-class OnHost(BatchMaker[None]):
-    """Makes batches in memory; a thread puts a sample's network input where it belongs."""
+class CpuBatchMaker(BatchMaker[None]):
+    """Makes batches in host memory; a thread writes a sample's network input into its batch."""
 
     def begin(
         self, pool: ThreadPoolExecutor, epoch: int, positions: np.ndarray, rows: np.ndarray
-    ) -> Pending[None]:
+    ) -> PendingBatch[None]:
         clips = {view: self._memory(view, len(rows)) for view in self.sampler.views}
-        work = [
+        samples = [
             pool.submit(self._fill, {v: x[place] for v, x in clips.items()}, epoch, position, row)
             for place, (position, row) in enumerate(zip(positions, rows, strict=True))
         ]
-        return Pending(clips, *self.numbers(rows), work)
+        return PendingBatch(clips, *self.video_columns(rows), samples)
 
-    def finish(self, pending: Pending[None]) -> ClipBatch:
-        for done in pending.work:
-            done.result()
+    def finish(self, pending: PendingBatch[None]) -> ClipBatch:
+        for sample in pending.samples:
+            sample.result()
         return ClipBatch(pending.clips, pending.source, pending.label, pending.index)
 
     def _memory(self, view: str, samples: int) -> Tensor:
         """Returns memory for network input, float32 [B, N, C, T, H, W].
 
-        Channels come last in it, and where clips are compared, so do samples before clips: then
-        one clip of all samples lies as networks on a CPU want it, and nothing is copied again.
+        In memory channels come last; and for methods that compare clips, clips come before
+        samples. One clip of all samples is then contiguous in the order that networks on a CPU
+        prefer, and is not copied again.
         """
         clips, time, height, width, _ = self.sampler.shape(view)
         shown = self.sampler.presentations.get(view, NATIVE)

@@ -15,7 +15,7 @@ from threading import Lock
 import numpy as np
 
 from vidssl.base.resources import free_memory
-from vidssl.clips.sampler import FrameReader, FrameReaderWrapper, TrainingVideos
+from vidssl.clips.frame_reader import FrameReader, FrameReaderWrapper, TrainingVideos
 
 MOST_BYTES = 1 << 30
 SHARE_OF_FREE = 4  # a fourth of the memory that is free, at most: others want some as well

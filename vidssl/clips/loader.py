@@ -1,44 +1,57 @@
-"""Batches ahead of the training loop: decoded by threads, then brought to the device.
+"""Loads batches of clips ahead of the training loop: threads decode, the device does the rest.
 
 Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from vidssl.augment import AugmentSpec
-from vidssl.base.errors import VidsslError
+from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.resources import cores
 from vidssl.base.text import counted
-from vidssl.clips.decoders import Pending, batch_maker
-from vidssl.clips.sampler import (
-    ClipBatch,
-    ClipSampler,
-    ClipSpec,
-    TrainingVideos,
-)
+from vidssl.clips.batch import ClipBatch, ClipSpec
+from vidssl.clips.batch_maker import BatchMaker, PendingBatch
+from vidssl.clips.cpu_batches import CpuBatchMaker
+from vidssl.clips.frame_reader import TrainingVideos
+from vidssl.clips.gpu.gpu_batches import RegionBatchMaker
+from vidssl.clips.gpu.nvjpeg_batches import NvjpegBatchMaker
+from vidssl.clips.prefetch import ahead, on_side_stream
+from vidssl.clips.sampler import ClipSampler
 
-DECODED_AHEAD = 2  # steps whose clips threads are at, beside the next one
-SHOWN_AHEAD = 1  # steps whose batches are on a CUDA device, beside the one that trains
-QUEUED_AHEAD = 2  # steps of work that the host may queue on a CUDA device
+DECODERS = ("host", "gpu")  # who decodes JPEG
+DECODED_AHEAD = 2  # steps whose clips threads prepare, beside the next one
 
-_Item = TypeVar("_Item")
+
+def batch_maker_class(device: torch.device, decode: str = "host") -> type[BatchMaker]:
+    """Returns the class that makes batches for a device.
+
+    Args:
+        decode: who decodes JPEG, one of :data:`DECODERS`.
+
+    Raises:
+        UsageError: there is no such decoder, or the device cannot decode.
+    """
+    if decode not in DECODERS:
+        raise UsageError(f"frames are not decoded by {decode}, but by {' or '.join(DECODERS)}")
+    if device.type == "cpu":
+        if decode == "gpu":
+            raise UsageError("--decode gpu needs a CUDA device, and this trains on the CPU")
+        return CpuBatchMaker
+    return NvjpegBatchMaker if decode == "gpu" else RegionBatchMaker
 
 
 class ClipLoader:
-    """Batches of clips for one rank, ready on the device when the training loop wants them.
+    """Loads batches of clips for one rank, on the device before the training loop asks for them.
 
-    For a CPU the threads do all of it, one sample at a time. For CUDA they put what clips cover of
-    the frames into pinned memory; the rest is done on the device, on a stream of its own.
+    For a CPU the threads do all of the work, one sample at a time. For CUDA the threads decode and
+    crop into pinned memory; the device does the rest, on a stream of its own.
 
     Args:
         videos: those to train on.
@@ -49,10 +62,10 @@ class ClipLoader:
         threads: decoding threads (JPEG decoding and resizing release the GIL).
         presentations: {view: how it is shown to the network}; "native" where it is left out.
         decode: "host", or "gpu": JPEG is decoded by the CUDA device.
-        last_only: views of which only a video's last clip is wanted.
+        last_only: views of which only a video's last clip is made.
 
     Raises:
-        UsageError: the device cannot decode what is wanted.
+        UsageError: the device cannot decode these views.
         VidsslError: the batch cannot be divided, there are fewer videos than a batch, or the
             shards lack a view.
     """
@@ -102,16 +115,16 @@ class ClipLoader:
         self.batch_size, self.accumulate, self.threads = batch_size, accumulate, threads
         self.rank, self.world_size = rank, world_size
         self.device = device or torch.device("cpu")
-        self.maker = batch_maker(self.device, decode)(sampler, self.device)
+        self.maker = batch_maker_class(self.device, decode)(sampler, self.device)
         self.steps_per_epoch = len(videos) // batch_size
 
     @property
     def sampler(self) -> ClipSampler:
-        """What draws the clips."""
+        """The sampler that draws the clips."""
         return self.maker.sampler
 
     def steps(self, begin: int, end: int) -> Iterator[list[ClipBatch]]:
-        """Returns this rank's micro-batches for every optimiser step from `begin` up to `end`.
+        """Yields this rank's micro-batches for every optimiser step from `begin` up to `end`.
 
         Steps are counted from the first one of training; an epoch ends without a pause.
         """
@@ -124,16 +137,19 @@ class ClipLoader:
                     yield [self.maker.finish(batch) for batch in micro_batches]
 
     def _decoded_ahead(self) -> int:
-        """Returns how many steps beside the next one threads are at.
+        """Returns how many steps the threads prepare beside the next one.
 
-        A network that computes on every core takes turns with them: at the same time, each of its
-        operations would wait for the thread whose core is shared, and the others spin meanwhile.
+        Where the network computes on every core, it takes turns with the decoding threads (0).
+        Otherwise each of its operations would wait for the one thread that shares its core with
+        a decoding thread, while its other threads spin.
         """
         takes_turns = self.device.type == "cpu" and torch.get_num_threads() >= cores()
         return 0 if takes_turns else DECODED_AHEAD
 
-    def _begin(self, pool: ThreadPoolExecutor, begin: int, end: int) -> Iterator[list[Pending]]:
-        """Lets the threads begin one step's micro-batches after the other."""
+    def _begin(
+        self, pool: ThreadPoolExecutor, begin: int, end: int
+    ) -> Iterator[list[PendingBatch]]:
+        """Hands one step's micro-batches after the other to the threads, and yields them."""
         share = self.batch_size // self.world_size
         order, order_of = np.empty(0, np.int64), -1
         for step in range(begin, end):
@@ -152,10 +168,11 @@ class ClipLoader:
 
 @contextmanager
 def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Returns threads that compute alone: torch's own threads would take turns with the network's.
+    """Starts decoding threads in which torch computes with one thread, and ends them at exit.
 
-    The number of torch's threads is each thread's own, and threads that begin later start with
-    the number that was set last; hence it is set again for this one.
+    More threads of torch's would compete with the network's. Torch keeps the number of its threads
+    per thread, but a thread that starts later begins with the number that was set last in any
+    thread; hence this thread's number is set again at the end.
     """
     here = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, "clips", initializer=torch.set_num_threads, initargs=(1,))
@@ -164,45 +181,3 @@ def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(here)
-
-
-def ahead(items: Iterable[_Item], count: int) -> Iterator[_Item]:
-    """Returns the items, having fetched `count` more than were asked for."""
-    rest = iter(items)
-    fetched = deque(islice(rest, count))
-    for item in rest:
-        fetched.append(item)
-        yield fetched.popleft()
-    yield from fetched
-
-
-def on_side_stream(
-    batches: Iterable[Sequence[Pending]],
-    finish: Callable[[Pending], ClipBatch],
-    device: torch.device,
-) -> Iterator[list[ClipBatch]]:
-    """Prepares batches on a stream beside the training loop's, ahead of it.
-
-    The host waits for the device only where it is `QUEUED_AHEAD` steps ahead: going on, it would
-    fill memory with batches.
-    """
-    side = torch.cuda.Stream(device)
-
-    def shown() -> Iterator[tuple[list[ClipBatch], torch.cuda.Event]]:
-        for batch in batches:
-            with torch.cuda.stream(side):
-                made = [finish(micro_batch) for micro_batch in batch]
-                done = side.record_event()
-            yield made, done
-
-    queued: deque[torch.cuda.Event] = deque()
-    for made, done in ahead(shown(), SHOWN_AHEAD):
-        loop = torch.cuda.current_stream(device)
-        loop.wait_event(done)
-        for batch in made:
-            for tensor in (*batch.clips.values(), batch.source, batch.label, batch.index):
-                tensor.record_stream(loop)  # else its memory would be taken while it is read
-        yield made
-        queued.append(loop.record_event())
-        if len(queued) > QUEUED_AHEAD:
-            queued.popleft().synchronize()

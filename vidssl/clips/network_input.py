@@ -1,4 +1,4 @@
-"""From a clip's pixels to what a network takes: colour changes, and the view's own scale.
+"""Turns a clip's pixels into network input: colour changes, then the view's own scale.
 
 Legend: M clips, C channels, T frames, H and W pixels.
 """
@@ -22,14 +22,15 @@ def network_input(
     draws: Sequence[ColourDraw] | None = None,
     augment: AugmentSpec = POLICIES["truthful"],
 ) -> Tensor:
-    """Makes network input, float32 [M, C', T, H, W], of stored pixels, uint8 [M, C, T, H, W].
+    """Returns network input, float32 [M, C', T, H, W], of stored pixels, uint8 [M, C, T, H, W].
 
     Args:
+        presentation: how the view is shown to the network (:meth:`vidssl.views.View.present`).
         draws: colour changes, as of :func:`vidssl.augment.apply_colour`.
     """
     levels = get_view(view).levels(pixels_MCTHW, presentation)
     if draws:
-        # One channel's values side by side, whatever lay so before: colour works on channels.
+        # Colour changes work on one channel at a time, which is faster where it is contiguous.
         levels = levels.to(torch.float32, memory_format=torch.contiguous_format)
         levels = apply_colour(levels, draws, augment)
     return get_view(view).normalise(levels, presentation)

@@ -21,7 +21,7 @@ from vidssl.base import distributed
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.signals import stop_requests
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.engine.collapse import sentence, signs_of_collapse
 from vidssl.engine.log import Row, TrainingLog
 from vidssl.engine.optimizers import (

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vidssl.backbones import Encoder
 from vidssl.base.distributed import gather, with_shuffled_batch
 from vidssl.base.errors import UsageError
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods.infonce import InfoNCEConfig
 from vidssl.methods.method import (
     BatchSpec,

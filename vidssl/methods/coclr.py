@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import require
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods.infonce import InfoNCE, InfoNCEConfig
 from vidssl.methods.method import BatchSpec, StepState, projection_width
 from vidssl.methods.modules.metrics import mean_where

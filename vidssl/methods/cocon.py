@@ -17,7 +17,7 @@ from vidssl.backbones import Encoder
 from vidssl.backbones.dpc_context import unit_channels
 from vidssl.base.distributed import gather_with_gradient
 from vidssl.base.errors import UsageError, require
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods.cpc import (
     CPCConfig,
     Foretold,

@@ -21,7 +21,7 @@ from vidssl.base import distributed
 from vidssl.base.distributed import gather_with_gradient
 from vidssl.base.errors import UsageError, require
 from vidssl.base.text import counted
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods.method import (
     BatchSpec,
     Method,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError, require
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods.method import (
     BatchSpec,
     Method,

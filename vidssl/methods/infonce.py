@@ -15,7 +15,7 @@ from torch import Tensor
 from vidssl.backbones import Encoder
 from vidssl.base.distributed import gather, with_shuffled_batch
 from vidssl.base.errors import require
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods.method import (
     BatchSpec,
     Method,

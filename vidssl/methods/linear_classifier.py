@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import require
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods.finetune import (
     Classifier,
     Finetune,

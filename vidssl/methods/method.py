@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 
 
 def projection_width(method: str, encoder: Encoder) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vidssl.backbones import Encoder
 from vidssl.base.distributed import with_shuffled_batch, world_size
 from vidssl.base.errors import UsageError, require
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods.method import (
     BatchSpec,
     Method,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError
-from vidssl.clips.sampler import ClipBatch
+from vidssl.clips.batch import ClipBatch
 from vidssl.methods.method import BatchSpec, StepState, projection_width
 from vidssl.methods.vicc import ViCC, ViCCConfig
 

@@ -29,7 +29,7 @@ from vidssl.augment import AugmentSpec, get_policy
 from vidssl.backbones import check_backbone
 from vidssl.base.errors import UsageError, nearest_name, require
 from vidssl.base.settings import configure, like, literal
-from vidssl.clips.sampler import ClipSpec
+from vidssl.clips.batch import ClipSpec
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.evaluation.linear_probe import ProbeConfig
 from vidssl.methods import METHODS

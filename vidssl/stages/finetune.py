@@ -17,7 +17,7 @@ from torch.nn import BatchNorm1d
 from vidssl.base import distributed
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.clips.sampler import TrainingVideos
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.temporal_sampling import published_hop
 from vidssl.evaluation.classification import ClassificationResult
 from vidssl.evaluation.feature_cache import name_of

@@ -21,8 +21,8 @@ from vidssl.backbones.published_weights import (
 from vidssl.base.errors import MissingInput
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
+from vidssl.clips.batch import ClipSpec
 from vidssl.clips.loader import ClipLoader
-from vidssl.clips.sampler import ClipSpec
 from vidssl.training.data import TrainingData, find_pack, training_data
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE

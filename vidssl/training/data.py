@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidssl.base.errors import MissingInput, VidsslError
-from vidssl.clips.sampler import TrainingVideos
+from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.dataset.annotations import Annotations
 from vidssl.methods import Method
 from vidssl.shards import ShardReader

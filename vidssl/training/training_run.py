@@ -23,10 +23,10 @@ from vidssl.base.errors import (
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.text import agree, counted
-from vidssl.clips.decoders import batch_maker
+from vidssl.clips.batch import ClipSpec
 from vidssl.clips.frame_cache import decoded_once
-from vidssl.clips.loader import ClipLoader
-from vidssl.clips.sampler import ClipSpec, TrainingVideos
+from vidssl.clips.frame_reader import TrainingVideos
+from vidssl.clips.loader import ClipLoader, batch_maker_class
 from vidssl.engine.log import Row
 from vidssl.engine.loop import RuntimeConfig, collapse, fit
 from vidssl.methods import METHODS, METHODS_BY_STAGE, Method
@@ -82,7 +82,7 @@ class TrainingOptions:
         precision: of backbones, "bf16" or "float32"; None: bf16 with CUDA. (On a CPU torch's bf16
             kernels are not sound: docs/benchmarks.md.)
         recompute: compute activations twice to save memory.
-        decode: who decodes JPEG, one of :data:`vidssl.clips.decoders.DECODERS`.
+        decode: who decodes JPEG, one of :data:`vidssl.clips.loader.DECODERS`.
         plan: only tell what it would take, by a few steps that are written nowhere.
         save_every: seconds between two writes of resume.pt.
     """
@@ -118,7 +118,7 @@ def check_options(options: TrainingOptions, stage: str) -> Recipe:
         UsageError: the first that makes no sense.
     """
     get_view(options.stream)
-    batch_maker(torch.device(choose_device(options.device)), options.decode)
+    batch_maker_class(torch.device(choose_device(options.device)), options.decode)
     choose_precision(options)
     if options.compile and options.recompute:
         raise UsageError(

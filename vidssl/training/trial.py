@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from vidssl.base import distributed
 from vidssl.base.progress import Progress
 from vidssl.base.resources import free_memory
+from vidssl.clips.batch import ClipBatch
+from vidssl.clips.frame_reader import FrameReader, FrameReaderWrapper
 from vidssl.clips.loader import DECODED_AHEAD, ClipLoader
-from vidssl.clips.sampler import ClipBatch, FrameReader, FrameReaderWrapper
 from vidssl.engine.loop import (
     Meter,
     RuntimeConfig,

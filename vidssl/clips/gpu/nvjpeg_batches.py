@@ -1,12 +1,12 @@
-"""Batches for a GPU that decodes as well: threads read, and the device does all the rest.
+"""Makes batches for a GPU that decodes JPEG as well: threads only read, the device does the rest.
 
-Legend: F frames of a sample, T' frames of a clip that differ, H and W pixels, C channels.
+Legend: F frames of a sample, T' different frames of a clip, H and W pixels, C channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,26 +14,23 @@ from torch import Tensor
 
 from vidssl.augment import within
 from vidssl.base.errors import UsageError
-from vidssl.clips.batch_maker import Pending, by_view
+from vidssl.clips.batch import ClipBatch
+from vidssl.clips.batch_maker import PendingBatch, join_by_view
+from vidssl.clips.frame_reader import FrameReader, LazyFrames
 from vidssl.clips.gpu.crop_regions import Region
-from vidssl.clips.gpu.gpu_batches import Colours, OnDevice
+from vidssl.clips.gpu.gpu_batches import Colours, GpuBatchMaker
 from vidssl.clips.gpu.nvjpeg import decode_jpegs
-from vidssl.clips.sampler import (
-    ClipBatch,
-    ClipSampler,
-    DrawnView,
-    FrameReaderWrapper,
-)
+from vidssl.clips.sampler import ClipSampler, DrawnFrames, DrawnView
 from vidssl.views import get_view
 
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """Which of a sample's frames a clip takes, and what of them.
+    """Which of a sample's frames a clip takes, and which part of them.
 
     Attributes:
         frames: numbers of the frames, counted among the sample's own [T'].
-        rows, columns: what the clip covers of each, in pixels.
+        rows, columns: of the crop, in pixels.
         repeated, mirrored: as of :class:`~vidssl.clips.gpu.crop_regions.Region`.
     """
 
@@ -43,10 +40,10 @@ class EncodedClip:
     repeated: int
     mirrored: bool
 
-    def of(self, decoded_FHWC: Tensor) -> Region:
-        """Takes the region out of all of the sample's frames."""
+    def region(self, decoded_FHWC: Tensor) -> Region:
+        """Returns the clip's region of all of the sample's frames."""
         first, last = int(self.frames[0]), int(self.frames[-1])
-        if last - first + 1 == len(self.frames):  # as nearly always: nothing has to be copied
+        if last - first + 1 == len(self.frames):  # nearly always: then nothing is copied
             pixels = decoded_FHWC[first : last + 1]
         else:
             pixels = decoded_FHWC[self.frames.tolist()]
@@ -55,11 +52,12 @@ class EncodedClip:
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """One video's clips as stored.
+    """One video's clips, encoded as they are stored.
 
     Attributes:
-        blobs: per view the frames that its clips hold, each once and in order: F of uint8 [bytes].
-        clips: per view what each clip takes of them.
+        blobs: per view the frames of its clips, each once and in order: F of uint8 [bytes].
+        clips: per view what each clip takes of these frames.
+        colours: as of :meth:`vidssl.clips.sampler.ClipSampler.colours`.
     """
 
     blobs: dict[str, list[Tensor]]
@@ -67,27 +65,16 @@ class EncodedSample:
     colours: Colours
 
 
-class FirstFrames(FrameReaderWrapper):
-    """Decodes of all the frames that a sample wants the first alone, which tells their size."""
-
-    def pictures(
-        self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
-    ) -> Iterable[np.ndarray]:
-        """Returns the first of the frames."""
-        return super().pictures(view, video, indices[:1], for_copying=for_copying)
-
-
-class FromEncoded(OnDevice[EncodedSample]):
+class NvjpegBatchMaker(GpuBatchMaker[EncodedSample]):
     """Makes batches of JPEG that the device decodes.
 
     Raises:
-        UsageError: a view is not stored as JPEG, or at a stride, or is cropped where most happens,
-            which a host would have to look for.
+        UsageError: a view is not stored as JPEG, or at a stride, or the policy crops where there
+            is most activity, which can only be seen in decoded frames.
     """
 
     def __init__(self, sampler: ClipSampler, device: torch.device) -> None:
-        videos = replace(sampler.videos, reader=FirstFrames(sampler.videos.reader))
-        super().__init__(replace(sampler, videos=videos), device)
+        super().__init__(sampler, device)
         for view in sampler.views:
             stored = sampler.videos.reader.views[view]
             codec, stride = str(stored["codec"]), stored.get("stride", 1)
@@ -103,22 +90,26 @@ class FromEncoded(OnDevice[EncodedSample]):
                 "in decoded frames: leave --decode gpu away"
             )
 
-    def finish(self, pending: Pending[EncodedSample]) -> ClipBatch:
-        samples = [done.result() for done in pending.work]
+    def finish(self, pending: PendingBatch[EncodedSample]) -> ClipBatch:
+        samples = [sample.result() for sample in pending.samples]
         regions = {view: self._regions(view, samples) for view in self.sampler.views}
-        return self.put_together(pending, regions, by_view([s.colours for s in samples]))
+        return self.batch_of_regions(pending, regions, join_by_view([s.colours for s in samples]))
 
-    def _sample(self, epoch: int, position: int, row: int) -> EncodedSample:
-        drawn = self.sampler.draw(epoch, position, row)
-        read = self.sampler.videos.reader.read
+    def _prepare(self, epoch: int, position: int, row: int) -> EncodedSample:
+        reader, draw = self.sampler.videos.reader, self.sampler.generator(epoch, position)
+        numbers = self.sampler.draw_frames(draw, row)
+        sizes = frame_sizes(reader, numbers)
+        drawn = self.sampler.draw_clips(draw, numbers, sizes)
         blobs = {
             view: [
                 torch.frombuffer(bytearray(blob), dtype=torch.uint8)
-                for blob in read(view, drawn.video, part.held.needed)
+                for blob in reader.read(view, drawn.video, of_view.frame_index.needed)
             ]
-            for view, part in drawn.views.items()
+            for view, of_view in drawn.views.items()
         }
-        clips = {view: encoded_clips(part) for view, part in drawn.views.items()}
+        clips = {
+            view: encoded_clips(of_view, *sizes[view]) for view, of_view in drawn.views.items()
+        }
         return EncodedSample(blobs, clips, self.sampler.colours(drawn))
 
     def _regions(self, view: str, samples: Sequence[EncodedSample]) -> list[Region]:
@@ -128,19 +119,26 @@ class FromEncoded(OnDevice[EncodedSample]):
         for sample in samples:
             of_sample = torch.stack([next(pictures) for _ in sample.blobs[view]])
             decoded_FHWC = get_view(view).from_planes(of_sample)
-            regions += [clip.of(decoded_FHWC) for clip in sample.clips[view]]
+            regions += [clip.region(decoded_FHWC) for clip in sample.clips[view]]
         return regions
 
 
-def encoded_clips(drawn: DrawnView) -> list[EncodedClip]:
-    """Returns what each of a sample's clips takes of a view's frames."""
-    frames, boxes = drawn.boxed()
-    height, width = next(iter(frames)).shape[:2]
+def frame_sizes(reader: FrameReader, numbers: DrawnFrames) -> dict[str, tuple[int, int]]:
+    """Decodes the first frame of each view on the host and returns its (H, W)."""
+    return {
+        view: LazyFrames(reader.pictures(view, numbers.video, index.needed[:1])).size
+        for view, index in numbers.views.items()
+    }
+
+
+def encoded_clips(drawn: DrawnView, height: int, width: int) -> list[EncodedClip]:
+    """Returns what each of a sample's clips takes of a view's frames of this size."""
+    index = drawn.frame_index
     return [
-        EncodedClip(where_T[first:], *within(box, height, width), int(first), draw.mirrored)
-        for where_T, first, box, draw in zip(
-            drawn.held.where, drawn.held.repeated, boxes, drawn.draws, strict=True
+        EncodedClip(
+            where_T[first:], *within(draw.boxes[0], height, width), int(first), draw.mirrored
         )
+        for where_T, first, draw in zip(index.where, index.repeated, drawn.draws, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Network input made of regions operation by operation, on whatever device they are.
+"""Makes network input of regions in plain PyTorch, on any device.
 
 Legend: B samples, N clips of one video, M clips of all, C channels, T frames, S pixels of a side.
 """
@@ -19,10 +19,10 @@ from vidssl.views.view import NATIVE
 
 
 class TorchTransforms:
-    """Makes network input of regions, a batch's clips of a view at a time.
+    """Makes network input of regions, all clips of a view in a batch at a time.
 
     Args:
-        sampler: what draws the clips.
+        sampler: has drawn the clips.
         device: where the regions are.
     """
 
@@ -43,7 +43,7 @@ class TorchTransforms:
     def resize(self, view: str, regions: Sequence[Region]) -> Tensor:
         """Returns clips, resized and mirrored: uint8 [M, C, T, S, S].
 
-        A block is a clip of its own: what is one clip here are consecutive ones to the network.
+        Every block of a clip is one of the M clips.
         """
         clip = self.sampler.clip
         channels, side = get_view(view).channels, clip.size

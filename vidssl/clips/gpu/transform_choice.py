@@ -26,7 +26,7 @@ DRAWS = (
 LEVELS_APART, CLOSE = 0.03, 0.01  # share of levels that may differ by 1; of standardised values
 
 
-def fastest(sampler: ClipSampler, device: torch.device) -> TorchTransforms:
+def choose_transforms(sampler: ClipSampler, device: torch.device) -> TorchTransforms:
     """Returns kernels where a GPU has them and they give what operations give, else operations."""
     plain = TorchTransforms(sampler, device)
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
