@@ -24,8 +24,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vidssl.kernels import tvl1
-from vidssl.kernels.tvl1 import NUM_WARPS, TILE_H, TILE_W
+from vidssl.kernels.tvl1_iteration import step, stop_converged
+from vidssl.kernels.tvl1_median import median_filter
+from vidssl.kernels.tvl1_stages import enter_scale, next_stage
+from vidssl.kernels.tvl1_tiles import NUM_WARPS, TILE_H, TILE_W
+from vidssl.kernels.tvl1_warp import linearise
 
 HOPPER = GPUTarget("cuda", 90, 32)
 DISASSEMBLER = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -34,7 +37,8 @@ FLOATS = ("u", "p", "data", "slope", "pictures", "partial", "tolerance")
 SCALARS = {"data_step", "dual_step", "coupling", "enlargement"}
 POINTERS = {name: "*fp32" for name in FLOATS} | {"state": "*i32", "shapes": "*i32", "work": "*i64"}
 CONSTANTS = {"plane": PLANE, "S": 5, "H": TILE_H, "W": TILE_W}
-SINGLE = ("plan", "judge")  # one warp for each slot
+KERNELS = (next_stage, enter_scale, linearise, median_filter, step, stop_converged)
+SINGLE = (next_stage, stop_converged)  # one warp for each slot
 BYTES = 60  # of a pixel, that `step` reads and writes
 
 # An H200: bytes a second, and instructions of warps: 132 × 4 schedulers at 1.98 GHz.
@@ -42,9 +46,8 @@ MEMORY, ISSUED = 4.8e12, 132 * 4 * 1.98e9
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", re.MULTILINE)
 
 
-def compiled(name: str) -> Any:
+def compiled(kernel: Any) -> Any:
     """Returns a kernel as Triton compiles it; arguments are of the types that launches give."""
-    kernel = getattr(tvl1, name)
     constants = {one: CONSTANTS[one] for one in kernel.arg_names if one in CONSTANTS}
     types = {
         one: "constexpr"
@@ -59,7 +62,7 @@ def compiled(name: str) -> Any:
         if types[one].startswith("*")
     }
     source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
-    warps = 1 if name in SINGLE else NUM_WARPS
+    warps = 1 if kernel in SINGLE else NUM_WARPS
     return triton.compile(source, target=HOPPER, options={"num_warps": warps})
 
 
@@ -85,9 +88,9 @@ def usage(cubin: bytes, pixels_per_thread: float) -> dict[str, float]:
 
 def all_usages() -> Iterator[dict[str, Any]]:
     """Returns every kernel's name and what it takes."""
-    for name in ("plan", "enter", "linearise", "smooth", "step", "judge"):
-        pixels = 1 if name in SINGLE else TILE_H * TILE_W / (32 * NUM_WARPS)
-        yield {"kernel": name} | usage(compiled(name).asm["cubin"], pixels)
+    for kernel in KERNELS:
+        pixels = 1 if kernel in SINGLE else TILE_H * TILE_W / (32 * NUM_WARPS)
+        yield {"kernel": kernel.__name__} | usage(compiled(kernel).asm["cubin"], pixels)
 
 
 # ── on paper

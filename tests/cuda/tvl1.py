@@ -36,8 +36,8 @@ import torch
 from vidssl.dataset.synthetic import MOTIONS, render
 from vidssl.optical_flow.algorithms import TVL1_PRESETS, flow_method, working_frame
 from vidssl.optical_flow.batched import FramePair
-from vidssl.optical_flow.tvl1.estimator import TorchTVL1
 from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.torch_tvl1 import TorchTVL1
 from vidssl.views.flow import store_pixels
 from vidssl.views.resize import short_side
 
@@ -46,7 +46,7 @@ from vidssl.views.resize import short_side
 BYTES = 4 * (2 + 4 + 3 + 2 + 4)
 REAL_WORK = 44.1e6  # pixels × iterations of a real pair at 340 × 256
 BOUND = 20.0
-KERNELS = ("step", "judge", "smooth", "linearise", "enter", "plan")
+KERNELS = ("step", "stop_converged", "median_filter", "linearise", "enter_scale", "next_stage")
 WARM, PROFILED = 32, 512  # pairs
 
 
@@ -171,8 +171,9 @@ def breakdown(
     for event in profile.key_averages():
         took = event.self_device_time_total if cuda else event.self_cpu_time_total
         if took:
-            ours = event.key.partition("_")[0]  # Triton may add a suffix
-            name = ours if ours in KERNELS else event.key[:60]
+            # Triton may add a suffix.
+            ours = [k for k in KERNELS if event.key == k or event.key.startswith(f"{k}_")]
+            name = ours[0] if ours else event.key[:60]
             seconds[name] = seconds.get(name, 0.0) + took / 1e6
     return rate, dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
@@ -218,10 +219,10 @@ def make_method(arguments: argparse.Namespace, device: torch.device) -> Any:
     parameters = Parameters.of(TVL1_PRESETS[arguments.preset])
     if arguments.plain or (device.type != "cuda" and not os.environ.get("TRITON_INTERPRET")):
         return TorchTVL1(parameters, device)
-    from vidssl.optical_flow.tvl1.scheduler import PairsInFlight
+    from vidssl.optical_flow.tvl1.scheduler import TritonTVL1
 
     options = {"iterations": arguments.block} if arguments.block else {}
-    return PairsInFlight(parameters, device, arguments.in_flight, options)
+    return TritonTVL1(parameters, device, arguments.in_flight, options)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

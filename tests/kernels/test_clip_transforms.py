@@ -1,10 +1,11 @@
-"""Clips made by kernels are those made operation by operation, to rounding.
+"""Clips made by kernels are those made in plain PyTorch, to rounding.
 
 On a GPU where there is one, else on Triton's interpreter (tests/conftest.py turns it on).
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,7 @@ from vidssl.augment import (
     gaussian_blur,
     within,
 )
+from vidssl.augment.colour import GREY_WEIGHTS
 from vidssl.augment.filter_taps import of_blurs, of_resizing
 from vidssl.augment.resize_weights import side_weights
 from vidssl.base.errors import SlowerWay
@@ -38,9 +40,10 @@ from vidssl.clips.gpu.lookup_tables import (
     table_of,
 )
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
-from vidssl.clips.gpu.transform_choice import choose_transforms, disagreement
+from vidssl.clips.gpu.transform_choice import choose_transforms
 from vidssl.clips.gpu.triton_transforms import TritonTransforms
 from vidssl.clips.sampler import ClipSampler
+from vidssl.kernels import clip_transforms
 from vidssl.views import get_view
 
 skip_unless_it_loops()
@@ -79,19 +82,19 @@ def drawn(of: ClipSampler, seed: int = 0) -> tuple[list[Region], list[ColourDraw
 
 
 def compared(of: ClipSampler, regions, colours) -> torch.Tensor:
-    """Holds that both ways make the same; gives what kernels made."""
-    with choice.all_bits():
+    """Checks that both transforms make the same; returns what kernels made."""
+    with choice.full_float32():
         return _compared(of, regions, colours)
 
 
 def _compared(of: ClipSampler, regions, colours) -> torch.Tensor:
     (view,) = of.views
-    plain, kernels = (way(of, DEVICE) for way in (TorchTransforms, TritonTransforms))
-    want, got = (way.resize(view, regions) for way in (plain, kernels))
+    plain, kernels = (kind(of, DEVICE) for kind in (TorchTransforms, TritonTransforms))
+    want, got = (one.resize(view, regions) for one in (plain, kernels))
     assert got.shape == want.shape and got.dtype == torch.uint8
     apart = (got.int() - want.int()).abs()
     assert int(apart.max()) <= 1 and float(apart.float().mean()) < 5e-3
-    shown, made = (way.present(view, want.contiguous(), colours) for way in (plain, kernels))
+    shown, made = (one.present(view, want.contiguous(), colours) for one in (plain, kernels))
     torch.testing.assert_close(made, shown, rtol=1e-5, atol=3e-5)
     return made
 
@@ -114,7 +117,7 @@ def _compared(of: ClipSampler, regions, colours) -> torch.Tensor:
         ("truthful", "pose", "native"),
     ],
 )
-def test_clips_are_those_of_operations(policy, view, shown, blocks):
+def test_clips_are_those_of_plain_pytorch(policy, view, shown, blocks):
     of = sampler(view, POLICIES[policy], shown, blocks)
     made = compared(of, *drawn(of))
     channels = get_view(view).input_channels(shown)
@@ -165,7 +168,7 @@ def test_a_sample_of_one_clip_and_a_batch_of_one():
     compared(of, regions[:1], colours[:1])
 
 
-def test_a_view_that_kernels_cannot_show_is_shown_by_operations(monkeypatch):
+def test_a_view_that_kernels_cannot_show_is_shown_by_plain_pytorch(monkeypatch):
     monkeypatch.setattr("vidssl.clips.gpu.triton_transforms.table_of", lambda *told: None)
     monkeypatch.setattr("vidssl.clips.gpu.triton_transforms.picture_of", lambda *told: None)
     for view in ("rgb", "flow"):
@@ -208,6 +211,11 @@ def test_taps_of_a_blur_do_what_the_blur_does(kind, size):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
+def test_grey_weights_are_those_of_the_host():
+    weights = (clip_transforms.RED, clip_transforms.GREEN, clip_transforms.BLUE)
+    assert tuple(weight.value for weight in weights) == GREY_WEIGHTS
+
+
 def test_what_is_a_picture():
     native, flow = picture_of("rgb", "native"), picture_of("flow", "coclr")
     assert native[:, 0].tolist() == [0, 1, 2] and (native[:, 1:] == np.arange(256)).all()
@@ -228,21 +236,7 @@ def test_what_is_a_line_and_what_a_table():
     assert not only_mirrors("flow") and not only_mirrors("pose")
 
 
-# ── who is trusted ───────────────────────────────────────────────────────────────────────────
-
-
-class Off(TritonTransforms):
-    """Makes something else."""
-
-    def __init__(self, *told, levels: int = 0, values: float = 0.0) -> None:
-        super().__init__(*told)
-        self.levels, self.values = levels, values
-
-    def resize(self, view, regions):
-        return super().resize(view, regions) + self.levels
-
-    def present(self, view, pixels, draws):
-        return super().present(view, pixels, draws) + self.values
+# ── which is used ────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("policy, view", [("truthful", "rgb"), ("coclr", "flow"), ("dpc", "rgb")])
@@ -251,23 +245,78 @@ def test_disagreement_is_found_where_there_is_one(policy, view, monkeypatch):
     shown = "coclr" if view == "flow" else "native"
     of = sampler(view, POLICIES[policy], shown)
     plain = TorchTransforms(of, DEVICE)
-    assert disagreement(plain, TritonTransforms(of, DEVICE)) is None
-    assert "levels" in disagreement(plain, Off(of, DEVICE, levels=1))
-    assert "values" in disagreement(plain, Off(of, DEVICE, values=0.1))
+    examples = choice.make_examples(plain)
+    expected = choice.transformed(plain, examples)
+
+    made = choice.transformed(TritonTransforms(of, DEVICE), examples)
+    assert choice.difference(expected, made) is None
+    levels, values = ({view: made[view]._replace(**moved)} for moved in shifts(made[view]))
+    assert "levels" in choice.difference(expected, levels)
+    assert "values" in choice.difference(expected, values)
 
 
-def test_kernels_are_taken_where_they_prove_themselves(monkeypatch):
-    of, cuda = sampler("rgb", POLICIES["truthful"]), torch.device("cuda")
-    assert type(choose_transforms(of, torch.device("cpu"))) is TorchTransforms
-    monkeypatch.setattr(choice, "disagreement", lambda *ways: None)
-    assert type(choose_transforms(of, cuda)) is TritonTransforms
-    monkeypatch.setattr(choice, "disagreement", lambda *ways: "noise")
-    with pytest.warns(SlowerWay, match="do not work here, .* do it: noise"):
-        assert type(choose_transforms(of, cuda)) is TorchTransforms
+def shifts(made):
+    return {"levels": made.levels + 1}, {"values": made.values + 0.1}
 
-    def fail(*ways):
-        raise RuntimeError("no ptxas")
 
-    monkeypatch.setattr(choice, "disagreement", fail)
+class OnThisMachine(TorchTransforms):
+    """Plain PyTorch on this machine's device, whichever one it is asked for."""
+
+    shift = 0.0
+
+    def __init__(self, sampler, device) -> None:
+        super().__init__(sampler, DEVICE)
+
+    def present(self, view, pixels, draws):
+        return super().present(view, pixels, draws) + self.shift
+
+
+class Kernels(OnThisMachine):
+    """Stands for kernels that work."""
+
+
+class WrongKernels(OnThisMachine):
+    """Stands for kernels that make something else."""
+
+    shift = 0.1
+
+
+def broken_kernels(sampler, device):
+    raise RuntimeError("no ptxas")
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Returns what is chosen for a GPU where transforms by kernels are made as told."""
+    monkeypatch.setattr(choice, "SHAPES", ((6, 9), (14, 11), (7, 8)))
+    monkeypatch.setattr(choice, "TorchTransforms", OnThisMachine)
+
+    def choose(kernels) -> TorchTransforms:
+        monkeypatch.setattr(choice, "triton_transforms", kernels)
+        return choose_transforms(sampler("rgb", POLICIES["truthful"]), torch.device("cuda"))
+
+    return choose
+
+
+def test_kernels_are_used_where_they_make_the_same_clips(chosen, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert type(chosen(Kernels)) is Kernels
+        monkeypatch.setenv("VIDSSL_KERNELS", "off")
+        assert type(chosen(Kernels)) is OnThisMachine
+
+
+def test_kernels_that_make_other_clips_are_not_used(chosen):
+    with pytest.warns(SlowerWay, match="make clips do not work here, .* does it: rgb becomes"):
+        assert type(chosen(WrongKernels)) is OnThisMachine
+
+
+def test_kernels_that_do_not_compile_are_not_used(chosen):
     with pytest.warns(SlowerWay, match="RuntimeError: no ptxas"):
-        assert type(choose_transforms(of, cuda)) is TorchTransforms
+        assert type(chosen(broken_kernels)) is OnThisMachine
+
+
+def test_on_a_cpu_kernels_are_not_tried():
+    of = sampler("rgb", POLICIES["truthful"])
+    assert type(choose_transforms(of, torch.device("cpu"))) is TorchTransforms
+    assert type(choice.triton_transforms(of, torch.device("cpu"))) is TritonTransforms

@@ -24,11 +24,13 @@ from vidssl.optical_flow.tvl1.pyramid import enlarge_flow
 
 pytest.importorskip("triton", reason="needs Triton")
 
-from vidssl.kernels import tvl1
+from vidssl.kernels.tvl1_median import median_filter
 from vidssl.kernels.tvl1_state import Field
-from vidssl.optical_flow.tvl1 import kernel_check
-from vidssl.optical_flow.tvl1.scheduler import PairsInFlight
-from vidssl.optical_flow.tvl1.slots import Slots, pitch_of
+from vidssl.kernels.tvl1_warp import linearise
+from vidssl.optical_flow.tvl1 import kernel_choice
+from vidssl.optical_flow.tvl1.pair_slots import PairSlots, pitch_of
+from vidssl.optical_flow.tvl1.scheduler import TritonTVL1
+from vidssl.optical_flow.tvl1.torch_tvl1 import TorchTVL1
 
 
 def reference(pair: tuple[np.ndarray, np.ndarray], parameters: Parameters) -> np.ndarray:
@@ -36,24 +38,26 @@ def reference(pair: tuple[np.ndarray, np.ndarray], parameters: Parameters) -> np
     return solver.solve(before, after, parameters).flow_B2HW[0].permute(1, 2, 0).numpy()
 
 
-def in_flight(parameters: Parameters, pairs: int, **options: int | bool) -> PairsInFlight:
-    return PairsInFlight(parameters, DEVICE, pairs, options)
+def by_kernels(parameters: Parameters, pairs: int, **options: int | bool) -> TritonTVL1:
+    return TritonTVL1(parameters, DEVICE, pairs, options)
 
 
-def run(method: PairsInFlight, pairs: list) -> list[np.ndarray]:
+def run(method: TritonTVL1, pairs: list) -> list[np.ndarray]:
     given = [FramePair(number, *pair) for number, pair in enumerate(pairs)]
     found = dict(method.flows(iter(given)))
     assert sorted(found) == list(range(len(pairs)))
     return [found[number] for number in range(len(pairs))]
 
 
-# ── which is trusted
+# ── which is used
 
 
-def test_kernels_are_taken_where_they_prove_themselves(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kernel_check, "HEIGHT", 20)
-    monkeypatch.setattr(kernel_check, "WIDTH", 24)
-    plain, iterate = object(), Slots._iterate
+def test_kernels_are_used_where_they_give_the_same_flow(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(kernel_choice, "HEIGHT", 20)
+    monkeypatch.setattr(kernel_choice, "WIDTH", 24)
+    iterate = PairSlots._iterate
 
     def iterate_and_move(self):
         iterate(self)
@@ -61,18 +65,26 @@ def test_kernels_are_taken_where_they_prove_themselves(monkeypatch: pytest.Monke
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert isinstance(kernel_check.quickest(FEW, DEVICE, lambda: plain), PairsInFlight)
-    monkeypatch.setattr(Slots, "_iterate", iterate_and_move)
+        assert isinstance(kernel_choice.choose_tvl1(FEW, DEVICE), TritonTVL1)
+    monkeypatch.setattr(PairSlots, "_iterate", iterate_and_move)
     with pytest.warns(SlowerWay, match="do not work here, .* does it: flow of a small pair is"):
-        assert kernel_check.quickest(FEW, DEVICE, lambda: plain) is plain
+        assert isinstance(kernel_choice.choose_tvl1(FEW, DEVICE), TorchTVL1)
 
 
-def test_what_does_not_compile_is_a_fault_like_another(monkeypatch: pytest.MonkeyPatch):
+def test_kernels_that_do_not_compile_are_not_used(monkeypatch: pytest.MonkeyPatch):
     def fail(self):
         raise RuntimeError("no ptxas")
 
-    monkeypatch.setattr(Slots, "_iterate", fail)
-    assert kernel_check.fault(FEW, DEVICE) == "RuntimeError: no ptxas"
+    monkeypatch.setattr(PairSlots, "_iterate", fail)
+    with pytest.warns(SlowerWay, match="TV-L1's kernels do not work .*: RuntimeError: no ptxas"):
+        assert isinstance(kernel_choice.choose_tvl1(FEW, DEVICE), TorchTVL1)
+
+
+def test_kernels_are_not_used_where_they_are_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VIDSSL_KERNELS", "off")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isinstance(kernel_choice.choose_tvl1(FEW, DEVICE), TorchTVL1)
 
 
 # ── all of it
@@ -81,7 +93,7 @@ def test_what_does_not_compile_is_a_fault_like_another(monkeypatch: pytest.Monke
 @pytest.fixture(scope="module")
 def flows() -> list[np.ndarray]:
     """The flow of two pairs in two slots."""
-    return run(in_flight(FEW, pairs=2, iterations=2, blocks=1), crops(2))
+    return run(by_kernels(FEW, pairs=2, iterations=2, blocks=1), crops(2))
 
 
 def test_at_equal_iterations_it_is_the_flow_of_plain_pytorch(flows):
@@ -93,14 +105,14 @@ def test_at_equal_iterations_it_is_the_flow_of_plain_pytorch(flows):
 
 
 def test_blocks_slots_and_company_change_no_bit(flows):
-    alone = run(in_flight(FEW, pairs=1, iterations=3, blocks=2), crops(2)[1:])
+    alone = run(by_kernels(FEW, pairs=1, iterations=3, blocks=2), crops(2)[1:])
     np.testing.assert_array_equal(alone[0], flows[1])
 
 
 def test_every_pair_stops_by_itself():
     parameters = Parameters(nscales=1, warps=1, inner_iterations=6, outer_iterations=2)
     moving, still = crops(1, 18, 20)[0], [np.full((18, 20), 90, np.uint8)] * 2
-    method = in_flight(parameters, pairs=2, iterations=4, blocks=1)
+    method = by_kernels(parameters, pairs=2, iterations=4, blocks=1)
     flows = run(method, [moving, still])
     np.testing.assert_array_equal(flows[1], 0)
     before, after = (torch.from_numpy(np.stack([a, b])) for a, b in zip(moving, still, strict=True))
@@ -120,7 +132,7 @@ def test_sizes_may_be_mixed_and_slots_are_filled_again():
             yield FramePair(number, *pair)
             yield from [None] * (number % 3)
 
-    method = in_flight(parameters, pairs=2, iterations=1, blocks=1)
+    method = by_kernels(parameters, pairs=2, iterations=1, blocks=1)
     found = dict(method.flows(source()))
     assert method.work.pairs == len(pairs)
     for number, pair in enumerate(pairs):
@@ -151,9 +163,7 @@ def test_the_data_term_is_the_solvers():
     u = torch.randn(2, 19, 37, generator=torch.Generator().manual_seed(0)) * 4
     u[0, 3, 4], u[1, 5, 6] = -1e6, 1e6  # far beyond the border
     bench.put(slots._u[:, 1], u)
-    bench.launch(
-        tvl1.linearise, slots._u, slots._data, slots._slope, slots._pictures, slots._state, S=1
-    )
+    bench.launch(linearise, slots._u, slots._data, slots._slope, slots._pictures, slots._state, S=1)
     before, after = (torch.from_numpy(picture)[None].float() for picture in bench.pair)
     moving = torch.stack([after, *solver.centred_gradient(after)], dim=1)
     expected = solver.linearise(before, moving, u[None])[0]
@@ -170,7 +180,7 @@ def test_p_takes_up_the_flow_before_its_median_does(enters):
     bench.put(slots._p[:, 0], dual)
     slots._state[1, Field.ENTERS] = enters
     dual_step = bench.parameters.dual_step
-    bench.launch(tvl1.smooth, slots._u, slots._p, slots._state, dual_step, grid=(2,))
+    bench.launch(median_filter, slots._u, slots._p, slots._state, dual_step, grid=(2,))
     torch.testing.assert_close(bench.planes(slots._u)[0], median_5x5(u), atol=0, rtol=0)
     expected = dual if enters else moved(dual, u, dual_step)  # a new scale's p stays 0
     torch.testing.assert_close(bench.planes(slots._p)[0], expected)
@@ -196,7 +206,7 @@ def test_one_step_is_the_solvers(inner):
     torch.testing.assert_close(bench.planes(slots._p)[1], dual)
     partial = slots._partial[1].double().sum().cpu()
     torch.testing.assert_close(partial, error[0], rtol=1e-5, atol=0)
-    bench.judge()
+    bench.stop_converged()
     state = slots._state[1].tolist()
     fields = (Field.INNER, Field.U_SIDE, Field.P_SIDE, Field.STOPPED)
     assert [state[field] for field in fields] == [inner + 1, 1, 1, 0]

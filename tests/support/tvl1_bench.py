@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from tvl1_flow import stored_pairs
 
-from vidssl.kernels import tvl1
-from vidssl.kernels.tvl1 import TILE_H, TILE_W
+from vidssl.kernels.tvl1_iteration import step, stop_converged
+from vidssl.kernels.tvl1_stages import enter_scale, next_stage
+from vidssl.kernels.tvl1_tiles import TILE_H, TILE_W
 from vidssl.optical_flow.tvl1 import solver
+from vidssl.optical_flow.tvl1.pair_slots import PairSlots, pitch_of, tiles_of
 from vidssl.optical_flow.tvl1.parameters import Parameters
-from vidssl.optical_flow.tvl1.slots import Slots, pitch_of, tiles_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Two scales, all kinds of transitions, and few iterations: the interpreter is slow.
@@ -40,9 +41,9 @@ class Bench:
         self.parameters = replace(FEW, nscales=scales)
         self.pair = crops(1, height, width)[0]
         self.size = height, width
-        self.slots = Slots(self.parameters, 2, tiles_of(height, width), DEVICE, graph=False)
+        self.slots = PairSlots(self.parameters, 2, tiles_of(height, width), DEVICE, graph=False)
         self.slots.enter([1], np.stack(self.pair)[None])
-        tvl1.plan[(2,)](self.slots._state, self.slots._shapes, 2, 2, S=scales, num_warps=1)
+        next_stage[(2,)](self.slots._state, self.slots._shapes, 2, 2, S=scales, num_warps=1)
 
     def launch(self, kernel, *arguments, grid: tuple[int, ...] = (), **constants: int) -> None:
         constants |= {"plane": self.slots.plane, "H": TILE_H, "W": TILE_W, "num_warps": 8}
@@ -51,20 +52,20 @@ class Bench:
     def enter(self) -> None:
         slots = self.slots
         self.launch(
-            tvl1.enter, slots._u, slots._p, slots._slope, slots._pictures, slots._state,
+            enter_scale, slots._u, slots._p, slots._slope, slots._pictures, slots._state,
             slots._shapes, 1.25, S=self.parameters.nscales,
         )  # fmt: skip
 
     def step(self) -> None:
         slots, p = self.slots, self.parameters
         self.launch(
-            tvl1.step, slots._u, slots._p, slots._data, slots._partial, slots._state,
+            step, slots._u, slots._p, slots._data, slots._partial, slots._state,
             slots.tiles, p.data_step, p.dual_step, p.coupling,
         )  # fmt: skip
 
-    def judge(self) -> None:
+    def stop_converged(self) -> None:
         slots, p = self.slots, self.parameters
-        tvl1.judge[(2,)](
+        stop_converged[(2,)](
             slots._partial, slots._state, slots._tolerance, slots._work, slots.tiles,
             p.inner_iterations, S=p.nscales, H=TILE_H, W=TILE_W, num_warps=1,
         )  # fmt: skip

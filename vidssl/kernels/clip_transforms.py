@@ -23,8 +23,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vidssl.augment.colour import GREY_WEIGHTS
-
 # Columns of a region's row in the table of `resize`, int64: its address, how many values lie
 # between neighbours, its size, frames before its own first one, whether it is mirrored, and how
 # many old pixels make a new one of its own, where others may take more.
@@ -55,7 +53,10 @@ CHANGE = tl.constexpr(13)
 NOTHING = tl.constexpr(-1)  # instead of an operation or a channel
 NOWHERE = tl.constexpr(4)  # instead of contrast's place
 LEVELS = tl.constexpr(256)
-RED, GREEN, BLUE = (tl.constexpr(weight) for weight in GREY_WEIGHTS)
+# ITU-R 601, as vidssl.augment.colour.GREY_WEIGHTS, which kernels may not import.
+RED = tl.constexpr(0.2989)
+GREEN = tl.constexpr(0.587)
+BLUE = tl.constexpr(0.114)
 PIXELS = 1024  # of a frame that a program has in work
 NUM_WARPS = 4
 

@@ -1,19 +1,22 @@
-"""Which way to make network input of regions is taken: kernels, where they prove themselves."""
+"""Chooses what makes network input of regions on a device: Triton kernels, or plain PyTorch.
+
+The two are compared on noise before the first batch (:mod:`vidssl.kernels.start_up_check`).
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from vidssl.augment import ColourDraw
-from vidssl.base.errors import SlowerWay
 from vidssl.clips.gpu.crop_regions import Region
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.sampler import ClipSampler
+from vidssl.kernels.start_up_check import kernels_work
 from vidssl.views import get_view
 
 SAMPLES = 2
@@ -22,33 +25,63 @@ DRAWS = (
     ColourDraw((3, 1, 0, 2), 1.2, 0.7, 1.3, 0.05, sigma=1.5, channels=(2, 0, 1)),
     ColourDraw((2, 0, 1, 3), 0.8, 1.4, 0.6, -0.08, gray_channel=1),
 )
-# Resizing may round a few values in the middle between two levels the other way.
-LEVELS_APART, CLOSE = 0.03, 0.01  # share of levels that may differ by 1; of standardised values
+# What is tolerated. Resizing may round a value halfway between two levels the other way.
+MOST_LEVELS_APART = 1
+MEAN_LEVELS_APART = 0.03
+MOST_VALUES_APART = 0.01  # of standardised values
+
+
+class Example(NamedTuple):
+    """The input of one comparison: regions of a view, and the clips they become.
+
+    Attributes:
+        regions: of SAMPLES samples.
+        draws: colour changes; None where the view's colours do not change.
+        levels: the regions as clips, uint8 [M, C, T, S, S].
+    """
+
+    regions: list[Region]
+    draws: list[ColourDraw] | None
+    levels: Tensor
+
+
+class Made(NamedTuple):
+    """What transforms make of an example: levels [M, C, T, S, S], values [B, N, C, T, S, S]."""
+
+    levels: Tensor
+    values: Tensor
 
 
 def choose_transforms(sampler: ClipSampler, device: torch.device) -> TorchTransforms:
-    """Returns kernels where a GPU has them and they give what operations give, else operations."""
-    plain = TorchTransforms(sampler, device)
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
-        return plain
-    from vidssl.clips.gpu.triton_transforms import TritonTransforms
+    """Returns kernels where a GPU has them and they work, else plain PyTorch.
 
-    kernels = TritonTransforms(sampler, device)
-    try:
-        with all_bits():
-            wrong = disagreement(plain, kernels)
-    except Exception as error:  # whatever a compiler or a driver may raise
-        wrong = f"{type(error).__name__}: {error}"
-    if wrong is None:
-        return kernels
-    told = "the kernels that make clips do not work here, and operations, which are slower, do it: "
-    warnings.warn(SlowerWay(told + wrong), stacklevel=2)
+    Raises:
+        UsageError: as of :func:`vidssl.kernels.start_up_check.kernels_are_on`.
+    """
+    plain = TorchTransforms(sampler, device)
+    if device.type != "cuda":
+        return plain
+    examples = make_examples(plain)
+    if kernels_work(
+        "the kernels that make clips",
+        lambda: transformed(plain, examples),
+        lambda: transformed(triton_transforms(sampler, device), examples),
+        difference,
+    ):
+        return triton_transforms(sampler, device)
     return plain
 
 
+def triton_transforms(sampler: ClipSampler, device: torch.device) -> TorchTransforms:
+    """Returns the transforms by kernels, which import Triton."""
+    from vidssl.clips.gpu.triton_transforms import TritonTransforms
+
+    return TritonTransforms(sampler, device)
+
+
 @contextmanager
-def all_bits() -> Iterator[None]:
-    """Within it products of float32 have all their bits, whatever an environment has set."""
+def full_float32() -> Iterator[None]:
+    """Within it products of float32 are exact to float32, even where TF32 is switched on."""
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_tf32
     matmul.allow_tf32 = False
@@ -59,27 +92,45 @@ def all_bits() -> Iterator[None]:
         matmul.allow_tf32 = before
 
 
-def disagreement(one: TorchTransforms, other: TorchTransforms) -> str | None:
-    """Returns where two ways differ on two samples of noise, for every view; None: nowhere."""
-    sampler = one.sampler
-    for view in sampler.views:
-        regions, draws = _samples(sampler, view, one.device)
-        pixels, again = (way.resize(view, regions).int() for way in (one, other))
-        apart = (pixels - again).abs()
-        if int(apart.max()) > 1 or float(apart.float().mean()) > LEVELS_APART:
-            return f"{view} is resized to levels that are up to {int(apart.max())} apart"
-        levels = pixels.to(torch.uint8)
-        shown = [way.present(view, levels, draws) for way in (one, other)]
-        if not torch.allclose(*shown, rtol=0, atol=CLOSE):
-            apart = (shown[0] - shown[1]).abs().max()
-            return f"{view} becomes values that are up to {float(apart):.3g} apart"
+def transformed(transforms: TorchTransforms, examples: Mapping[str, Example]) -> dict[str, Made]:
+    """Returns by view what transforms make of the examples."""
+    with full_float32():
+        return {
+            view: Made(
+                transforms.resize(view, one.regions),
+                transforms.present(view, one.levels, one.draws),
+            )
+            for view, one in examples.items()
+        }
+
+
+def difference(expected: Mapping[str, Made], made: Mapping[str, Made]) -> str | None:
+    """Returns in which view two results differ by more than is tolerated; None: in none."""
+    for view, one in expected.items():
+        apart = (one.levels.int() - made[view].levels.int()).abs()
+        most = int(apart.max())
+        if most > MOST_LEVELS_APART or float(apart.float().mean()) > MEAN_LEVELS_APART:
+            return f"{view} is resized to levels that are up to {most} apart"
+        if not torch.allclose(one.values, made[view].values, rtol=0, atol=MOST_VALUES_APART):
+            most_apart = float((one.values - made[view].values).abs().max())
+            return f"{view} becomes values that are up to {most_apart:.3g} apart"
     return None
 
 
-def _samples(
+def make_examples(plain: TorchTransforms) -> dict[str, Example]:
+    """Returns an example for every view; of its regions one is mirrored and repeats a frame."""
+    examples = {}
+    for view in plain.sampler.views:
+        regions, draws = _noise(plain.sampler, view, plain.device)
+        with full_float32():
+            examples[view] = Example(regions, draws, plain.resize(view, regions))
+    return examples
+
+
+def _noise(
     sampler: ClipSampler, view: str, device: torch.device
 ) -> tuple[list[Region], list[ColourDraw] | None]:
-    """Returns regions, of which one is mirrored and repeats a frame, and colour changes."""
+    """Returns regions of noise, and colour changes."""
     clip, channels = sampler.clip, get_view(view).channels
     count = SAMPLES * sampler.clips_of(view)
     draw = torch.Generator().manual_seed(0)

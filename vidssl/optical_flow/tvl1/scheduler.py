@@ -1,8 +1,9 @@
-"""TV-L1 of a stream of pairs, many in flight: a slot whose pair is done takes the next one.
+"""Schedules TV-L1 of many pairs on a GPU: a slot whose pair is done gets the next pair.
 
 So the device never waits for the slowest pair of a batch, which can take a hundred times as long
-as the quickest. The host is one launch ahead of what it knows: while the device works on one, it
-reads what the launch before it finished, sends those flows home and fills their slots.
+as the fastest. The host is one launch ahead of what it knows: while the device works on a launch,
+the host reads which pairs the launch before has finished, copies their flow and refills their
+slots.
 """
 
 from __future__ import annotations
@@ -18,29 +19,32 @@ import torch
 
 from vidssl.base.errors import VidsslError
 from vidssl.optical_flow.batched import BatchedFlow, FramePair, TaggedFlow
-from vidssl.optical_flow.tvl1.parameters import Parameters
-from vidssl.optical_flow.tvl1.slots import (
-    Flows,
-    Slots,
-    Snapshot,
+from vidssl.optical_flow.tvl1.pair_slots import (
+    FlowCopy,
+    PairSlots,
+    StateSnapshot,
     bytes_per_tile,
     tiles_of,
 )
-from vidssl.optical_flow.tvl1.solver import Work
+from vidssl.optical_flow.tvl1.parameters import Parameters
+from vidssl.optical_flow.tvl1.solver import WorkCounter
 
-# As many tiles as keep the largest GPUs busy: 256 pairs of 340 × 256, less what is done early.
-TILES_IN_FLIGHT = 256 * 16 * 11
+# As many tiles as keep the largest GPUs busy: 256 pairs of 340 × 256.
+TILES_AT_ONCE = 256 * 16 * 11
 MOST_PAIRS = 1024
 FEWEST_PAIRS = 8
 SHARE_OF_MEMORY = 0.6  # of what is free, at most
 
 
-class PairsInFlight(BatchedFlow):
-    """TV-L1 on a GPU by Triton kernels (or, on a CPU, by Triton's interpreter, for tests).
+class TritonTVL1(BatchedFlow):
+    """Computes flow on a GPU by Triton kernels (on a CPU by Triton's interpreter, for tests).
 
     Args:
-        pairs: in flight at once; None: as many as the device needs and has memory for.
-        options: of :class:`vidssl.optical_flow.tvl1.slots.Slots`, such as `blocks`.
+        pairs: on the device at once; None: as many as it needs and has memory for.
+        options: of :class:`vidssl.optical_flow.tvl1.pair_slots.PairSlots`, such as `blocks`.
+
+    Attributes:
+        work: done so far.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class PairsInFlight(BatchedFlow):
     ) -> None:
         self.parameters, self.device, self.pairs = parameters, device, pairs
         self.options = dict(options or {})
-        self.work = Work()
+        self.work = WorkCounter()
         self._groups: dict[int, _Group] = {}
 
     def flows(self, pairs: Iterable[FramePair | None]) -> Iterator[TaggedFlow]:
@@ -62,10 +66,10 @@ class PairsInFlight(BatchedFlow):
             for group in self._groups.values():
                 if group.busy:
                     group.advance()
-                    yield from group.take(self.work)
+                    yield from group.collect(self.work)
 
     def _fill(self, queue: _Queue) -> None:
-        """Returns free slots to pairs that are there; stops at the first that finds no slot."""
+        """Puts pairs into free slots; stops at the first pair that finds no slot."""
         touched = set()
         while (pair := queue.first()) is not None:
             group = self._group_of(pair)
@@ -77,24 +81,26 @@ class PairsInFlight(BatchedFlow):
             group.send()
 
     def _group_of(self, pair: FramePair) -> _Group:
-        """Finds the group for pictures of about this size: up to 1.4 times as many tiles."""
+        """Returns the group for pictures of about this size: up to 1.4 times as many tiles."""
         height, width = pair.before.shape
         size = math.ceil(2 * math.log2(tiles_of(height, width)))
         if size not in self._groups:
             tiles = math.floor(2 ** (size / 2))
-            slots = Slots(self.parameters, self._room(tiles), tiles, self.device, **self.options)
+            slots = PairSlots(
+                self.parameters, self._room(tiles), tiles, self.device, **self.options
+            )
             self._groups[size] = _Group(slots)
         return self._groups[size]
 
     def _room(self, tiles: int) -> int:
-        """Returns how many pairs of so many tiles are kept in flight.
+        """Returns how many pairs of so many tiles are on the device at once.
 
         Raises:
             VidsslError: the device has no memory for a single one.
         """
         wanted = self.pairs
         if wanted is None:
-            wanted = min(max(TILES_IN_FLIGHT // tiles, FEWEST_PAIRS), MOST_PAIRS)
+            wanted = min(max(TILES_AT_ONCE // tiles, FEWEST_PAIRS), MOST_PAIRS)
         if self.device.type != "cuda":
             return wanted
         free, _ = torch.cuda.mem_get_info(self.device)
@@ -108,7 +114,7 @@ class PairsInFlight(BatchedFlow):
 
 
 class _Queue:
-    """The pairs to come, with a look at the first one."""
+    """The pairs to come; the first one can be looked at before it is taken."""
 
     def __init__(self, pairs: Iterable[FramePair | None]) -> None:
         self._pairs = iter(pairs)
@@ -125,26 +131,27 @@ class _Queue:
         return self._first
 
     def drop(self) -> None:
+        """Takes the first pair off the queue."""
         self._first = None
 
 
 @dataclass(eq=False)
 class _Group:
-    """Pairs of about one size in the slots that they share.
+    """Pairs of about one size, and their slots.
 
     Attributes:
-        tags: of the pair in each slot that holds one, with its size and the launch before which
-            it entered.
-        sent: pairs that have a slot but have not been sent to the device.
-        snapshots: with the number of the launch after which each was taken.
-        arriving: flows that are done, with their tags.
+        tags: {slot: (tag, size, launch)} of the pairs that have a slot; the pair entered it before
+            that launch.
+        to_send: pairs that have a slot but are not on the device yet.
+        snapshots: each with the number of the launch after which it was taken.
+        copies: of finished flow, each with the tags of its pairs.
     """
 
-    slots: Slots
+    slots: PairSlots
     tags: dict[int, tuple[Hashable, tuple[int, int], int]] = field(default_factory=dict)
-    sent: list[tuple[int, FramePair]] = field(default_factory=list)
-    snapshots: deque[tuple[int, Snapshot]] = field(default_factory=deque)
-    arriving: deque[tuple[list[Hashable], Flows]] = field(default_factory=deque)
+    to_send: list[tuple[int, FramePair]] = field(default_factory=list)
+    snapshots: deque[tuple[int, StateSnapshot]] = field(default_factory=deque)
+    copies: deque[tuple[list[Hashable], FlowCopy]] = field(default_factory=deque)
     launches: int = 0
 
     def __post_init__(self) -> None:
@@ -152,46 +159,48 @@ class _Group:
 
     @property
     def busy(self) -> bool:
-        return bool(self.tags or self.arriving)
+        """Whether there is flow that is not finished or not copied yet."""
+        return bool(self.tags or self.copies)
 
     def add(self, pair: FramePair) -> bool:
-        """Returns a pair a slot, if one is free."""
+        """Assigns a free slot to a pair; returns whether there was one."""
         if not self.free:
             return False
         slot = self.free.pop()
         height, width = pair.before.shape
         self.tags[slot] = (pair.tag, (height, width), self.launches)
-        self.sent.append((slot, pair))
+        self.to_send.append((slot, pair))
         return True
 
     def send(self) -> None:
         """Sends the pairs that were added, those of one size together."""
         by_size: dict[tuple[int, ...], list[tuple[int, FramePair]]] = {}
-        for slot, pair in self.sent:
+        for slot, pair in self.to_send:
             by_size.setdefault(pair.before.shape, []).append((slot, pair))
         for some in by_size.values():
             pictures = np.stack([np.stack([pair.before, pair.after]) for _, pair in some])
             self.slots.enter([slot for slot, _ in some], pictures)
-        self.sent = []
+        self.to_send = []
 
     def advance(self) -> None:
+        """Launches the next blocks."""
         self.snapshots.append((self.launches, self.slots.advance()))
         self.launches += 1
 
-    def take(self, work: Work) -> Iterator[TaggedFlow]:
-        """Returns flows that have come home; sends others on their way.
+    def collect(self, work: WorkCounter) -> Iterator[TaggedFlow]:
+        """Yields the flows whose copies were begun before; begins to copy newly finished ones.
 
-        It looks at the launch before the latest, so that the device has work meanwhile; only when
-        there is nothing else left, at the latest.
+        It looks at the states after the launch before the latest one, so that the device has work
+        meanwhile.
         """
-        arriving = list(self.arriving)
-        self.arriving.clear()
+        begun = list(self.copies)
+        self.copies.clear()
         while len(self.snapshots) > 1:
-            self._send_home(*self.snapshots.popleft(), work)
-        for tags, flows in arriving:
-            yield from zip(tags, flows.arrived(), strict=True)
+            self._begin_copies(*self.snapshots.popleft(), work)
+        for tags, copy in begun:
+            yield from zip(tags, copy.wait(), strict=True)
 
-    def _send_home(self, launch: int, snapshot: Snapshot, work: Work) -> None:
+    def _begin_copies(self, launch: int, snapshot: StateSnapshot, work: WorkCounter) -> None:
         by_size: dict[tuple[int, int], list[int]] = {}
         for slot in snapshot.done().tolist():
             # A slot may have been filled again after the launch that the snapshot shows.
@@ -200,7 +209,7 @@ class _Group:
         for size, some in by_size.items():
             slots = np.asarray(some)
             flows = self.slots.fetch(slots, snapshot.side(slots), size)
-            self.arriving.append(([self.tags.pop(slot)[0] for slot in some], flows))
+            self.copies.append(([self.tags.pop(slot)[0] for slot in some], flows))
             self.free.extend(some)
             work.pairs += len(some)
             work.pixel_iterations += int(snapshot.work(slots).sum())

@@ -1,17 +1,18 @@
-"""TV-L1 in plain PyTorch: the reference, and the way on a CPU.
+"""TV-L1 in plain PyTorch: the reference for the kernels, and what computes it on a CPU.
 
-What is minimised, with ∇ per component of the flow u and ρ linearised at the flow u₀ of the warp:
+It minimises an energy, with ∇ per component of the flow u and ρ linearised at the flow u₀ of the
+warp:
 
     E(u) = Σ |∇u₁| + |∇u₂| + λ |ρ(u)|,    ρ(u) = I₁(x + u₀) + ∇I₁(x + u₀)·(u − u₀) − I₀(x)
 
-The scales go from coarse to fine. Each has some warps; each warp iterates two half steps, with a
-median of the flow every `inner_iterations`, until the flow changes no more:
+Scales go from coarse to fine. Each scale has some warps; each warp iterates two half steps until
+the flow changes no more, with a median filter of the flow every `inner_iterations`:
 
     u ← v + θ div p,   v = u − clip(ρ(u)/|∇I₁|², −λθ, λθ) ∇I₁            (data, pixel by pixel)
     p ← (p + τ/θ ∇u) / (1 + τ/θ |∇u|)                                    (smoothness)
 
-Details that show in the result are OpenCV's: the dual variables p live on from warp to warp and
-start anew at each scale; warping is bicubic (a = −0.75) with zeros beyond the border; pictures are
+Details that influence the result are OpenCV's: the dual variables p are kept from warp to warp and
+set to 0 at each scale; warping is bicubic (a = −0.75) with zeros beyond the border; pictures are
 scaled down without smoothing.
 
 Legend: B pairs, 2 components of flow (u to the right, v downward), H rows, W columns.
@@ -34,7 +35,7 @@ FLAT = float(torch.finfo(torch.float32).eps)  # a squared gradient below counts 
 
 @dataclass(frozen=True)
 class Solution:
-    """Flow of B pairs and what it took.
+    """Flow of B pairs and the iterations it took.
 
     Attributes:
         flow_B2HW: float32, in pixels, from the first picture to the second.
@@ -46,8 +47,13 @@ class Solution:
 
 
 @dataclass
-class Work:
-    """What a method has done so far, for measurements: pairs, and pixels times iterations."""
+class WorkCounter:
+    """Counts the work done so far, for measurements.
+
+    Attributes:
+        pairs: whose flow is finished.
+        pixel_iterations: pixels times iterations of these, over all scales.
+    """
 
     pairs: int = 0
     pixel_iterations: int = 0
@@ -57,7 +63,7 @@ class Work:
 def solve(before_BHW: Tensor, after_BHW: Tensor, parameters: Parameters) -> Solution:
     """Returns the flow of B pairs of grey pictures of one size.
 
-    Each pair stops by itself, and its flow does not depend on the others.
+    Each pair stops by itself, and its flow does not depend on the other pairs.
 
     Args:
         before_BHW: 0 to 255, of any dtype.
@@ -92,7 +98,7 @@ def _solve_scale(
 
 
 def _relax(u_B2HW: Tensor, p_B22HW: Tensor, data_B3HW: Tensor, parameters: Parameters) -> Tensor:
-    """Iterates each pair until it stops; changes u and p, gives the iterations int64 [B]."""
+    """Iterates each pair until it stops; changes u and p, returns the iterations int64 [B]."""
     tolerance = parameters.tolerance(*u_B2HW.shape[2:])
     iterations_B = torch.zeros(len(u_B2HW), dtype=torch.int64, device=u_B2HW.device)
     left = torch.arange(len(u_B2HW), device=u_B2HW.device)  # pairs that have not stopped

@@ -1,8 +1,9 @@
-"""Pairs in flight on one device: their buffers, and the launches that move all of them on.
+"""PairSlots for many pairs on one device: their buffers, and the kernel launches that compute flow.
 
-The kernels of :mod:`vidssl.kernels.tvl1` need no answer from the host. So a block of launches
-is always the same, and on a GPU it is recorded once as a CUDA graph. What the host wants to know,
-it reads from a copy of the slots' states that was taken after some block, while later ones run.
+A slot holds one pair (:mod:`vidssl.kernels.tvl1_tiles`). The kernels need no answer from the host.
+So a block of launches is always the same, and on a GPU it is recorded once as a CUDA graph. The
+host learns which slots are done from a copy of the slots' states that was taken after a block,
+while later blocks run.
 
 Legend: N slots, F of them at once, S scales, H rows, W columns.
 """
@@ -18,21 +19,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.base.errors import VidsslError
-from vidssl.kernels import tvl1
-from vidssl.kernels.tvl1 import TILE_H, TILE_W
+from vidssl.kernels.tvl1_iteration import step, stop_converged
+from vidssl.kernels.tvl1_median import median_filter
+from vidssl.kernels.tvl1_stages import enter_scale, next_stage
 from vidssl.kernels.tvl1_state import Field, Phase
+from vidssl.kernels.tvl1_tiles import NUM_WARPS, TILE_H, TILE_W
+from vidssl.kernels.tvl1_warp import linearise
 from vidssl.optical_flow.tvl1.parameters import Parameters
 from vidssl.optical_flow.tvl1.pyramid import pyramid
 
-ITERATIONS = 10  # of a block: slots that stop early wait for its end
-BLOCKS = 4  # that are launched at once
+ITERATIONS = 10  # in a block: slots that stop early wait for its end
+BLOCKS = 4  # launched at once
 
 
-class Moment:
-    """A point in the device's work that the host can wait for."""
+class DeviceEvent:
+    """A point in the device's work that the host can wait for; on a CPU it is always reached."""
 
     def __init__(self, device: torch.device) -> None:
-        # Blocking: who waits leaves its core to those that decode.
+        # Blocking: a waiting thread leaves its core to threads that decode.
         self._event = torch.cuda.Event(blocking=True) if device.type == "cuda" else None
         if self._event is not None:
             self._event.record()
@@ -42,16 +46,16 @@ class Moment:
             self._event.synchronize()
 
 
-class Snapshot:
-    """The slots' states as they were at some moment."""
+class StateSnapshot:
+    """A copy of the slots' states on its way to the host."""
 
     def __init__(self, state: Tensor, work: Tensor, device: torch.device) -> None:
         self._state, self._work = _on_host(state), _on_host(work)
-        self._moment = Moment(device)
+        self._copied = DeviceEvent(device)
 
     def done(self) -> np.ndarray:
-        """Waits for the moment and gives the slots whose flow is done."""
-        self._moment.wait()
+        """Waits for the copy and returns the slots whose flow is done."""
+        self._copied.wait()
         return np.flatnonzero(self._state[:, Field.PHASE].numpy() == Phase.DONE)
 
     def side(self, slots: np.ndarray) -> np.ndarray:
@@ -65,28 +69,29 @@ class Snapshot:
         return work
 
 
-class Flows:
-    """Finished flow on its way to the host."""
+class FlowCopy:
+    """A copy of finished flow on its way to the host."""
 
     def __init__(self, flow_FHW2: Tensor, device: torch.device) -> None:
         self._flow_FHW2 = _on_host(flow_FHW2)
-        self._moment = Moment(device)
+        self._copied = DeviceEvent(device)
 
-    def arrived(self) -> np.ndarray:
-        """Waits for it and gives float32 [F, H, W, 2]."""
-        self._moment.wait()
+    def wait(self) -> np.ndarray:
+        """Waits for the copy and returns float32 [F, H, W, 2]."""
+        self._copied.wait()
         return self._flow_FHW2.numpy()
 
 
-class Slots:
-    """Room for N pairs, each of at most so many tiles; sizes and stages may differ.
+class PairSlots:
+    """PairSlots for N pairs of at most `tiles` tiles each; sizes and stages may differ.
 
     Args:
         count: N.
-        tiles: of TILE_H × TILE_W pixels that a picture may have; see :func:`tiles_of`.
-        iterations: of a block.
+        tiles: most tiles of TILE_H × TILE_W pixels that a picture may have; see
+            :func:`tiles_of`.
+        iterations: in a block.
         blocks: launched by one :meth:`advance`.
-        graph: record the launches as a CUDA graph.
+        graph: whether to record the launches as a CUDA graph.
 
     Raises:
         VidsslError: the device lacks memory.
@@ -141,7 +146,8 @@ class Slots:
             tolerance = np.zeros(parameters.nscales, np.float32)
             tolerance[: len(sizes)] = [parameters.tolerance(*size) for size in sizes]
             state = np.zeros(len(Field), np.int32)
-            # As if the scale before the coarsest were just finished: `plan` then enters that.
+            # As if a scale coarser than the coarsest were finished: `next_stage` then enters the
+            # coarsest.
             state[Field.PHASE] = Phase.RUNNING
             state[Field.STOPPED] = state[Field.CONVERGED] = 1
             state[Field.SCALE] = state[Field.SCALES] = len(sizes)
@@ -151,24 +157,27 @@ class Slots:
             self._state[which] = self._upload(state)
             self._work[which] = 0
 
-    def advance(self) -> Snapshot:
-        """Starts some blocks and gives the states after them; waits for nothing."""
+    def advance(self) -> StateSnapshot:
+        """Launches some blocks and returns the states after them; waits for nothing."""
         with self._on_device():
             if self._graph is not None:
                 self._graph.replay()
             else:
                 self._launch()
-            return Snapshot(self._state, self._work, self.device)
+            return StateSnapshot(self._state, self._work, self.device)
 
-    def fetch(self, slots: np.ndarray, sides: np.ndarray, size: tuple[int, int]) -> Flows:
-        """Sends the flow of slots that are done, all of one size; they may be filled again."""
+    def fetch(self, slots: np.ndarray, sides: np.ndarray, size: tuple[int, int]) -> FlowCopy:
+        """Begins to copy the flow of slots that are done, all of one size (H, W).
+
+        The slots may be filled again at once.
+        """
         height, width = size
         pitch = pitch_of(width)
         with self._on_device():
             which, side = self._upload(slots), self._upload(sides.astype(np.int64))
             flow = self._u[which, side, :, : height * pitch].unflatten(2, (height, pitch))
             flow_FHW2 = flow[..., :width].permute(0, 2, 3, 1).contiguous()
-            return Flows(flow_FHW2, self.device)
+            return FlowCopy(flow_FHW2, self.device)
 
     # ── launching
 
@@ -179,31 +188,29 @@ class Slots:
     def _launch_block(self) -> None:
         p, every, state = self.parameters, (self.tiles, self.count), self._state
         many = {
-            "plane": self.plane, "H": TILE_H, "W": TILE_W, "num_warps": tvl1.NUM_WARPS
+            "plane": self.plane, "H": TILE_H, "W": TILE_W, "num_warps": NUM_WARPS
         }  # fmt: skip
         scales = {"S": p.nscales}
-        tvl1.plan[(self.count,)](
+        next_stage[(self.count,)](
             state, self._shapes, p.outer_iterations, p.warps, **scales, num_warps=1
         )
-        tvl1.enter[every](
+        enter_scale[every](
             self._u, self._p, self._slope, self._pictures, state, self._shapes, 1 / p.scale_step,
             **scales, **many,
         )  # fmt: skip
-        tvl1.linearise[every](
-            self._u, self._data, self._slope, self._pictures, state, **scales, **many
-        )
-        tvl1.smooth[(*every, 2)](self._u, self._p, state, p.dual_step, **many)
+        linearise[every](self._u, self._data, self._slope, self._pictures, state, **scales, **many)
+        median_filter[(*every, 2)](self._u, self._p, state, p.dual_step, **many)
         for _ in range(self.iterations):
             self._iterate()
 
     def _iterate(self) -> None:
         p, tile = self.parameters, {"H": TILE_H, "W": TILE_W}
-        tvl1.step[self.tiles, self.count](
+        step[self.tiles, self.count](
             self._u, self._p, self._data, self._partial, self._state, self.tiles,
             p.data_step, p.dual_step, p.coupling,
-            plane=self.plane, **tile, num_warps=tvl1.NUM_WARPS,
+            plane=self.plane, **tile, num_warps=NUM_WARPS,
         )  # fmt: skip
-        tvl1.judge[(self.count,)](
+        stop_converged[(self.count,)](
             self._partial, self._state, self._tolerance, self._work, self.tiles,
             p.inner_iterations, S=p.nscales, **tile, num_warps=1,
         )  # fmt: skip
@@ -238,12 +245,12 @@ class Slots:
         host = torch.from_numpy(np.ascontiguousarray(array))
         if self._stream is None:
             return host
-        # From pinned memory: a copy from any other would wait for all that runs.
+        # From pinned memory: a copy from other memory would wait for all work on the device.
         return host.pin_memory().to(self.device, non_blocking=True)
 
 
 def pitch_of(width: int) -> int:
-    """Returns the places from one row of a plane to the next."""
+    """Returns the places from one row of a plane to the next, for pictures of a width."""
     return -(-width // TILE_W) * TILE_W
 
 
