@@ -22,7 +22,7 @@ from vidssl.augment import (
     draw_clip,
     gaussian_blur,
 )
-from vidssl.augment.area_resize import shares, shrink_by_area
+from vidssl.augment.area_resize import area_weights, shrink_by_area
 from vidssl.augment.random_draws import draw_colours
 
 
@@ -161,7 +161,7 @@ def test_shrinking_by_area_is_opencvs_to_rounding(channels, sides):
 
 @pytest.mark.parametrize(("old", "new"), [(5, 3), (128, 128), (340, 128), (7, 1)])
 def test_shares_of_area_cover_every_old_pixel_equally(old, new):
-    found = shares(old, new)
+    found = area_weights(old, new)
     given = torch.zeros(old).index_add_(0, found.old, found.weight)
     torch.testing.assert_close(given, torch.full((old,), new / old))
     torch.testing.assert_close(found.sum_rows(torch.ones(old, 1)), torch.ones(new, 1))

@@ -31,8 +31,8 @@ from vidssl.augment import (
     apply_colour,
     box_blur,
     box_radius,
+    crop,
     crop_resize,
-    cut,
     draw_box,
     draw_clip,
     draw_clip_times,
@@ -340,7 +340,7 @@ BOXES = [Box(0.1, 0.2, 0.5, 0.6), Box(0.6, 0.5, 0.25, 0.3), WHOLE_FRAME]
 def test_resizing_is_pils(resize, levels, box):
     frames = np.stack([picture(seed) for seed in range(3)])
     got = crop_resize(frames, box, 64, resize)
-    for t, frame in enumerate(cut(frames, box)):
+    for t, frame in enumerate(crop(frames, box)):
         kind = getattr(Image, resize.upper())
         wanted = np.asarray(Image.fromarray(frame).resize((64, 64), kind))
         assert np.abs(got[t].astype(int) - wanted).max() <= levels
@@ -429,7 +429,7 @@ def test_a_strong_clip_is_pils_frame_by_frame(policy):
         cropped = crop_resize(frames, clip.boxes[0], 64, spec.resize)
         x_1CTHW = torch.from_numpy(cropped).float().permute(3, 0, 1, 2)[None].contiguous()
         got_THWC = apply_colour(x_1CTHW, clip.colour, spec)[0].permute(1, 2, 3, 0).numpy()
-        for t, whole in enumerate(cut(frames, clip.boxes[0])):
+        for t, whole in enumerate(crop(frames, clip.boxes[0])):
             kind = {"bicubic": Image.BICUBIC, "nearest": Image.NEAREST}[spec.resize]
             small = np.asarray(Image.fromarray(whole).resize((64, 64), kind))
             wanted = by_pil(small, clip.colour[t], spec.gray_first)

@@ -27,14 +27,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vidssl.augment import POLICIES, ColourDraw, draw_views, within
+from vidssl.augment import POLICIES, ColourDraw, box_slices, draw_views
 from vidssl.augment import resize_weights as resizing
 from vidssl.clips.batch import ClipSpec
-from vidssl.clips.gpu import triton_transforms
 from vidssl.clips.gpu.crop_regions import Region
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.gpu.triton_transforms import TritonTransforms
 from vidssl.clips.sampler import ClipSampler
+from vidssl.kernels import clip_transforms
 from vidssl.views import get_view
 
 sys.path.append(str(Path(__file__).parent.parent / "cuda"))
@@ -60,7 +60,7 @@ def drawn(
             of.augment, draw, {name: width / height}, {name: view.kind}, [True] * 2, CLIP.frames
         )
         for clip in draws[name]:
-            rows, columns = within(clip.boxes[0], height, width)
+            rows, columns = box_slices(clip.boxes[0], height, width)
             shape = (CLIP.frames, *(len(range(*s.indices(n))) for s, n in
                                     ((rows, height), (columns, width))), view.channels)  # fmt: skip
             regions.append(
@@ -100,7 +100,7 @@ def by_operations(of: ClipSampler, samples: int, width: int, height: int) -> Fou
     def kept(kind: str, old: int, new: int, device: torch.device) -> torch.Tensor:
         return torch.empty(new, old, device=device)
 
-    with FakeTensorMode(allow_non_fake_inputs=True), patch.object(resizing, "weights", kept):
+    with FakeTensorMode(allow_non_fake_inputs=True), patch.object(resizing, "resize_weights", kept):
         regions, colours = drawn(of, samples, width, height, CUDA)
         way = TorchTransforms(of, CUDA)
         with Operations() as seen:
@@ -139,8 +139,8 @@ def kernels_noted(regions: Sequence[Region]) -> Iterator[list[int]]:
         return given + made[-1]
 
     def meant(x: torch.Tensor, levels: torch.Tensor, changes: torch.Tensor, *rest: Any) -> int:
-        column = triton_transforms.kernels.CONTRAST_PLACE.value
-        share = (changes[:, column] < triton_transforms.kernels.NOWHERE.value).float().mean()
+        column = clip_transforms.CONTRAST_PLACE.value
+        share = (changes[:, column] < clip_transforms.NOWHERE.value).float().mean()
         return int(of(x) * share)
 
     def changed(x: torch.Tensor, *rest: Any) -> int:
@@ -158,19 +158,19 @@ def kernels_noted(regions: Sequence[Region]) -> Iterator[list[int]]:
         "filter_side": filtered,
     }  # fmt: skip
     noted = {name: Noted(moved, size) for name, size in sizes.items()}
-    with patch.multiple(triton_transforms.kernels, **noted):
+    with patch.multiple(clip_transforms, **noted):
         yield moved
 
 
 def of_kernels(of: ClipSampler, samples: int, width: int, height: int) -> Found:
-    """What is left to operations, such as mirroring flow, is counted as these are.
+    """Counts what kernels move. Plain PyTorch's part, such as mirroring flow, is counted as well.
 
-    Waits cannot be seen without a device: all tables go by way of `_there`, from pinned memory.
+    Waits cannot be seen without a device: all tables go by way of `_upload`, from pinned memory.
     """
     (view,) = of.views
     regions, colours = drawn(of, samples, width, height, CPU)
     way, uploads = TritonTransforms(of, CPU), list[np.ndarray]()
-    to_device = way._there
+    to_device = way._upload
 
     def upload(table: np.ndarray) -> torch.Tensor:
         uploads.append(table)
@@ -179,7 +179,7 @@ def of_kernels(of: ClipSampler, samples: int, width: int, height: int) -> Found:
     # What is smaller than a clip is made on the host, where the device is not a CPU.
     one_clip = CLIP.frames * CLIP.size**2
     with (
-        patch.object(way, "_there", upload),
+        patch.object(way, "_upload", upload),
         kernels_noted(regions) as moved,
         Operations(one_clip) as seen,
     ):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from interpreting import skip_unless_it_loops
 
-from vidssl.augment import POLICIES, Box, crop_resize, resize_on_device, within
+from vidssl.augment import POLICIES, Box, box_slices, crop_resize, resize_on_device
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.clips.batch import ClipSpec
 from vidssl.clips.cpu_batches import CpuBatchMaker
@@ -259,7 +259,7 @@ def test_regions_hold_each_frame_of_a_clip_once(reader):
         (box,) = long.draws[clip].boxes
         for frame, where in zip(region.pixels.numpy(), long.frame_index.where[clip], strict=True):
             whole = frames[long.frame_index.needed[where]]
-            np.testing.assert_array_equal(frame, whole[within(box, *whole.shape[:2])])
+            np.testing.assert_array_equal(frame, whole[box_slices(box, *whole.shape[:2])])
 
 
 @pytest.mark.parametrize("resize", ["area", "bilinear", "bicubic", "nearest"])

@@ -12,7 +12,7 @@ from small_workspace import make_pack
 from vidssl.augment import AugmentSpec
 from vidssl.clips import frame_cache
 from vidssl.clips.batch import ClipSpec
-from vidssl.clips.frame_cache import DecodedFrames, decoded_once, expected_bytes
+from vidssl.clips.frame_cache import FrameCache, expected_bytes, with_frame_cache
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader
 from vidssl.shards import ShardReader
@@ -68,7 +68,7 @@ def steps(of: TrainingVideos, threads: int = 2) -> list:
 
 @pytest.mark.parametrize("most", [0, 10 * FRAME, 1 << 30])
 def test_batches_are_the_same_bit_for_bit(reader, most):
-    kept = DecodedFrames(reader, most)
+    kept = FrameCache(reader, most)
     plain, from_memory = (steps(videos(r)) for r in (reader, kept))
     for one, other in zip(plain, from_memory, strict=True):
         assert all(one.clips[view].equal(other.clips[view]) for view in VIEWS)
@@ -77,14 +77,14 @@ def test_batches_are_the_same_bit_for_bit(reader, most):
 
 def test_each_frame_is_decoded_once(counting):
     # Two threads that want the same frame at the same moment would each decode it.
-    steps(videos(DecodedFrames(counting, 1 << 30)), threads=1)
+    steps(videos(FrameCache(counting, 1 << 30)), threads=1)
     assert set(counting.decoded.values()) == {1}
     steps(videos(counting), threads=1)
     assert max(counting.decoded.values()) > 1
 
 
 def test_frames_come_in_ascending_order_each_once(reader):
-    kept = DecodedFrames(reader, 1 << 30)
+    kept = FrameCache(reader, 1 << 30)
     list(kept.pictures("rgb", 2, np.array([4, 9])))
     for wanted in ([9, 3, 4, 4], [9, 3, 4, 4]):
         got = list(kept.pictures("rgb", 2, np.array(wanted)))
@@ -92,7 +92,7 @@ def test_frames_come_in_ascending_order_each_once(reader):
 
 
 def test_all_else_is_the_other_readers(reader):
-    kept = DecodedFrames(reader, 1 << 30)
+    kept = FrameCache(reader, 1 << 30)
     assert kept.views == reader.views
     assert np.array_equal(kept.frame_count("flow"), reader.frame_count("flow"))
     assert kept.frame_bytes("rgb") == reader.frame_bytes("rgb")
@@ -100,7 +100,7 @@ def test_all_else_is_the_other_readers(reader):
 
 
 def test_what_does_not_fit_is_given_and_not_kept(counting):
-    kept = DecodedFrames(counting, 2 * FRAME + 1)
+    kept = FrameCache(counting, 2 * FRAME + 1)
     for _ in range(2):
         assert len(list(kept.pictures("rgb", 0, np.arange(5)))) == 5
     assert kept.bytes == 2 * FRAME
@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_given_and_not_kept(counting):
 
 
 def test_the_bytes_are_those_of_the_frames_that_are_kept(reader):
-    kept = DecodedFrames(reader, 1 << 30)
+    kept = FrameCache(reader, 1 << 30)
     steps(videos(kept))
     whole = [frame if frame.base is None else frame.base for frame in kept._kept.values()]
     assert kept.bytes == sum(frame.nbytes for frame in whole)
@@ -116,14 +116,14 @@ def test_the_bytes_are_those_of_the_frames_that_are_kept(reader):
 
 
 def test_a_frame_cannot_be_spoilt(reader):
-    kept = DecodedFrames(reader, FRAME)
+    kept = FrameCache(reader, FRAME)
     for frame in (*kept.pictures("rgb", 0, np.arange(2)), *kept.pictures("rgb", 0, np.arange(2))):
         with pytest.raises(ValueError, match="read-only"):
             frame[:] = 0
 
 
 def test_threads_get_the_same_frames(counting):
-    kept = DecodedFrames(counting, 1 << 30)
+    kept = FrameCache(counting, 1 << 30)
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda i: list(kept.pictures("rgb", 1, np.arange(20))), range(32)))
     expected = counting.reader.frames("rgb", 1, np.arange(20))
@@ -135,14 +135,14 @@ def test_only_sets_that_fit_are_kept(reader, monkeypatch):
     small = videos(reader)
     whole = expected_bytes(small, VIEWS)
     assert whole == VIDEOS * (20 * FRAME + 19 * FRAME * 2 // 3)
-    assert decoded_once(small, VIEWS, whole - 1) is small
-    assert isinstance(decoded_once(small, VIEWS, whole).reader, DecodedFrames)
-    assert isinstance(decoded_once(small, VIEWS[:1], whole - 1).reader, DecodedFrames)
+    assert with_frame_cache(small, VIEWS, whole - 1) is small
+    assert isinstance(with_frame_cache(small, VIEWS, whole).reader, FrameCache)
+    assert isinstance(with_frame_cache(small, VIEWS[:1], whole - 1).reader, FrameCache)
     half = replace(small, index=small.index[:3])
     assert expected_bytes(half, VIEWS) == whole // 2
     for free, kept in ((None, True), (4 * whole, True), (4 * whole - 4, False)):
         monkeypatch.setattr(frame_cache, "free_memory", lambda free=free: free)
-        assert isinstance(decoded_once(small, VIEWS).reader, DecodedFrames) == kept
+        assert isinstance(with_frame_cache(small, VIEWS).reader, FrameCache) == kept
 
 
 def test_training_ends_with_the_same_weights(copied, monkeypatch):

@@ -109,10 +109,11 @@ class Bench:
     """One method on one device, computed in one way.
 
     Attributes:
+        name: of the method.
         frames, size: of a clip.
     """
 
-    method: str
+    name: str
     way: Way
     backbone: str
     frames: int
@@ -121,9 +122,9 @@ class Bench:
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
-        views = ("rgb",) if self.method == "infonce" else ("rgb", "flow")
+        views = ("rgb",) if self.name == "infonce" else ("rgb", "flow")
         self.channels = {"rgb": 3, "flow": 2}
-        kind = METHODS[self.method]
+        kind = METHODS[self.name]
         encoders = {
             v: Encoder(EncoderSpec(v, self.backbone, self.channels[v], self.frames, 1, self.size))
             for v in views
@@ -199,7 +200,7 @@ def measure(bench: Bench, samples: int, seconds: float) -> Step:
     wait(bench.device)
     each = (time.perf_counter() - begin) / count
     return Step(
-        bench.method, bench.way.name, samples / each, 1000 * each, 1000 * launch, peak(bench.device)
+        bench.name, bench.way.name, samples / each, 1000 * each, 1000 * launch, peak(bench.device)
     )
 
 

@@ -22,22 +22,22 @@ from vidssl.augment import (
     ColourDraw,
     box_blur,
     box_radius,
+    box_slices,
     draw_views,
     gaussian_blur,
-    within,
 )
 from vidssl.augment.colour import GREY_WEIGHTS
-from vidssl.augment.filter_taps import of_blurs, of_resizing
-from vidssl.augment.resize_weights import side_weights
+from vidssl.augment.filter_taps import blur_taps, resize_taps
+from vidssl.augment.resize_weights import resize_weights_on_host
 from vidssl.base.errors import SlowerWay
 from vidssl.clips.batch import ClipSpec
 from vidssl.clips.gpu import transform_choice as choice
 from vidssl.clips.gpu.crop_regions import Region
 from vidssl.clips.gpu.lookup_tables import (
-    line_of,
-    only_mirrors,
-    picture_of,
-    table_of,
+    normalise_line,
+    only_swaps_sides,
+    picture_table,
+    value_table,
 )
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.gpu.transform_choice import choose_transforms
@@ -69,7 +69,7 @@ def drawn(of: ClipSampler, seed: int = 0) -> tuple[list[Region], list[ColourDraw
     for _ in range(SAMPLES):
         aspect, kind = {name: WIDTH / HEIGHT}, {name: view.kind}
         for clip in draw_views(of.augment, draw, aspect, kind, [True] * 2, frames)[name]:
-            rows, columns = within(clip.boxes[0], HEIGHT, WIDTH)
+            rows, columns = box_slices(clip.boxes[0], HEIGHT, WIDTH)
             shape = (max(frames - len(regions) % 2, 1), HEIGHT, WIDTH, view.channels)
             whole = torch.from_numpy(draw.integers(0, 256, shape, np.uint8)).to(DEVICE)
             if len(regions) % 3 == 0:  # each channel by itself, as flow is decoded
@@ -169,8 +169,8 @@ def test_a_sample_of_one_clip_and_a_batch_of_one():
 
 
 def test_a_view_that_kernels_cannot_show_is_shown_by_plain_pytorch(monkeypatch):
-    monkeypatch.setattr("vidssl.clips.gpu.triton_transforms.table_of", lambda *told: None)
-    monkeypatch.setattr("vidssl.clips.gpu.triton_transforms.picture_of", lambda *told: None)
+    monkeypatch.setattr("vidssl.clips.gpu.triton_transforms.value_table", lambda *told: None)
+    monkeypatch.setattr("vidssl.clips.gpu.triton_transforms.picture_table", lambda *told: None)
     for view in ("rgb", "flow"):
         of = sampler(view, POLICIES["truthful"])
         compared(of, *drawn(of))
@@ -184,12 +184,12 @@ def test_a_view_that_kernels_cannot_show_is_shown_by_plain_pytorch(monkeypatch):
 def test_taps_are_the_weights(kind, old, new):
     if kind == "area" and old < new:
         pytest.skip("what grows is linear")
-    first, weight = of_resizing(kind, old, new)
+    first, weight = resize_taps(kind, old, new)
     dense = np.zeros((new, old + len(weight)), np.float32)
     for tap, of_tap in enumerate(weight):
         dense[np.arange(new), first + tap] += of_tap
     assert not dense[:, old:].any()
-    np.testing.assert_array_equal(dense[:, :old], side_weights(kind, old, new).numpy())
+    np.testing.assert_array_equal(dense[:, :old], resize_weights_on_host(kind, old, new).numpy())
 
 
 @pytest.mark.parametrize("size", [4, 9, 30])
@@ -197,7 +197,7 @@ def test_taps_are_the_weights(kind, old, new):
 def test_taps_of_a_blur_do_what_the_blur_does(kind, size):
     spec = replace(POLICIES["truthful"], blur_kind=kind)
     sigmas = [0.1, 0.7, 2.0]
-    first, weight = of_blurs(sigmas, spec, size)
+    first, weight = blur_taps(sigmas, spec, size)
     x = torch.rand(1, 3, 1, size, size, generator=torch.Generator().manual_seed(0))
     for number, sigma in enumerate(sigmas):
         dense = np.zeros((size, size), np.float32)
@@ -217,23 +217,23 @@ def test_grey_weights_are_those_of_the_host():
 
 
 def test_what_is_a_picture():
-    native, flow = picture_of("rgb", "native"), picture_of("flow", "coclr")
+    native, flow = picture_table("rgb", "native"), picture_table("flow", "coclr")
     assert native[:, 0].tolist() == [0, 1, 2] and (native[:, 1:] == np.arange(256)).all()
     assert flow[1:, 0].tolist() == [1, 0], "green is v, blue is u"
     assert (flow[0, 1:] == 128).all() and (np.diff(flow[1:, 1:]) >= 0).all()
-    assert picture_of("flow", "native") is None and picture_of("pose", "native") is None
+    assert picture_table("flow", "native") is None and picture_table("pose", "native") is None
 
 
 def test_what_is_a_line_and_what_a_table():
     for shown in ("native", "coclr"):
-        assert line_of("flow" if shown == "coclr" else "rgb", shown) is not None
-        assert (table_of("flow", shown) is None) == (shown == "coclr"), "which mixes channels"
+        assert normalise_line("flow" if shown == "coclr" else "rgb", shown) is not None
+        assert (value_table("flow", shown) is None) == (shown == "coclr"), "which mixes channels"
     level = torch.arange(256, dtype=torch.uint8).expand(2, 1, 1, -1)
     for shown in ("native", "cocon"):
         want = get_view("flow").present(level[None], shown)[0, :, 0, 0].numpy()
-        np.testing.assert_array_equal(table_of("flow", shown), want)
-    assert only_mirrors("rgb") and only_mirrors("mask")
-    assert not only_mirrors("flow") and not only_mirrors("pose")
+        np.testing.assert_array_equal(value_table("flow", shown), want)
+    assert only_swaps_sides("rgb") and only_swaps_sides("mask")
+    assert not only_swaps_sides("flow") and not only_swaps_sides("pose")
 
 
 # ── which is used ────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from vidssl.augment.colour import (
     box_radius,
     gaussian_blur,
 )
-from vidssl.augment.crop_resize import crop_resize, cut, within
+from vidssl.augment.crop_resize import box_slices, crop, crop_resize
 from vidssl.augment.policy import POLICIES, AugmentSpec, get_policy
 from vidssl.augment.random_draws import (
     WHOLE_FRAME,
@@ -42,9 +42,10 @@ __all__ = [
     "apply_colour",
     "box_blur",
     "box_radius",
+    "box_slices",
     "centre_square",
+    "crop",
     "crop_resize",
-    "cut",
     "draw_box",
     "draw_clip",
     "draw_clip_times",
@@ -53,5 +54,4 @@ __all__ = [
     "gaussian_blur",
     "get_policy",
     "resize_on_device",
-    "within",
 ]

@@ -22,7 +22,7 @@ SUM = 0  # torch.embedding_bag's number for it
 
 
 @dataclass(frozen=True)
-class Shares:
+class AreaWeights:
     """What each of S new pixels takes of the old ones along one side.
 
     Attributes:
@@ -44,7 +44,7 @@ class Shares:
 
 
 @lru_cache(maxsize=4096)
-def shares(old: int, new: int) -> Shares:
+def area_weights(old: int, new: int) -> AreaWeights:
     """Returns the shares when `old` pixels become `new` ones, at most as many."""
     edges = np.arange(new + 1) * (old / new)
     first = np.floor(edges[:-1] + 1e-9).astype(int)
@@ -55,13 +55,13 @@ def shares(old: int, new: int) -> Shares:
     covered = np.minimum(np.repeat(edges[1:], count), pixel + 1)
     covered -= np.maximum(np.repeat(edges[:-1], count), pixel)
     weight = torch.from_numpy(covered * (new / old)).float()
-    return Shares(torch.from_numpy(pixel), weight, torch.from_numpy(begin))
+    return AreaWeights(torch.from_numpy(pixel), weight, torch.from_numpy(begin))
 
 
 def shrink_by_area(frames: Sequence[np.ndarray], into_TSSC: np.ndarray) -> None:
     """Shrinks frames, uint8 [H, W, C] each, C at most 4, into squares [T, S, S, C]."""
     (height, width, channels), size = frames[0].shape, into_TSSC.shape[1]
-    of_rows, of_columns = shares(height, size), shares(width, size)
+    of_rows, of_columns = area_weights(height, size), area_weights(width, size)
     # Memory that all frames pass through, seen by NumPy and OpenCV, and by torch.
     x_HWC = np.empty((height, width, channels), np.float32)
     y_WSC = np.empty((width, size, channels), np.float32)

@@ -18,11 +18,11 @@ from vidssl.augment.random_draws import Box
 from vidssl.views.resize import MOST_CHANNELS
 from vidssl.views.resize import resize as resize_frame
 
-Frames = Sequence[np.ndarray]  # uint8 [H, W, C] each, or [T, H, W, C] in one
+FrameSequence = Sequence[np.ndarray]  # uint8 [H, W, C] each, or [T, H, W, C] in one
 
 
 def crop_resize(
-    frames: Frames, box: Box, size: int, resize: str = "area", into: np.ndarray | None = None
+    frames: FrameSequence, box: Box, size: int, resize: str = "area", into: np.ndarray | None = None
 ) -> np.ndarray:
     """Returns the box of every frame as a square: T of uint8 [H, W, C] → [T, size, size, C].
 
@@ -34,17 +34,17 @@ def crop_resize(
     """
     if into is None:
         into = np.empty((len(frames), size, size, frames[0].shape[2]), np.uint8)
-    RESIZE[resize](cut(frames, box), into)
+    RESIZE_FUNCTIONS[resize](crop(frames, box), into)
     return into
 
 
-def cut(frames: Frames, box: Box) -> list[np.ndarray]:
+def crop(frames: FrameSequence, box: Box) -> list[np.ndarray]:
     """Returns the box of every frame: views of the frames."""
-    part = within(box, *frames[0].shape[:2])
+    part = box_slices(box, *frames[0].shape[:2])
     return [frame[part] for frame in frames]
 
 
-def within(box: Box, height: int, width: int) -> tuple[slice, slice]:
+def box_slices(box: Box, height: int, width: int) -> tuple[slice, slice]:
     """Returns the rows and columns of a frame that a box covers: whole pixels, at least one."""
     rows, columns = (_pixels(box.top, box.height, height), _pixels(box.left, box.width, width))
     return slice(*rows), slice(*columns)
@@ -55,7 +55,7 @@ def _pixels(begin: float, extent: float, size: int) -> tuple[int, int]:
     return first, min(max(first + round(extent * size), first + 1), size)
 
 
-def by_area(frames: Frames, into_TSSC: np.ndarray) -> None:
+def resize_by_area(frames: FrameSequence, into_TSSC: np.ndarray) -> None:
     """Resizes by area when shrinking, bilinearly when growing."""
     size, (height, width, channels) = into_TSSC.shape[1], frames[0].shape
     if height < size or width < size:
@@ -66,7 +66,7 @@ def by_area(frames: Frames, into_TSSC: np.ndarray) -> None:
         shrink_by_area(frames, into_TSSC)
 
 
-def _frame_by_frame(frames: Frames, into_TSSC: np.ndarray, method: int) -> None:
+def _frame_by_frame(frames: FrameSequence, into_TSSC: np.ndarray, method: int) -> None:
     size = into_TSSC.shape[1:3]
     plain = frames[0].shape[:2] != size and frames[0].shape[2] <= MOST_CHANNELS
     for frame, into_SSC in zip(frames, into_TSSC, strict=True):
@@ -76,10 +76,10 @@ def _frame_by_frame(frames: Frames, into_TSSC: np.ndarray, method: int) -> None:
             resize_frame(frame, size, method, into_SSC)
 
 
-def as_pil(mode: str) -> Resize:
+def resize_as_pil(mode: str) -> ResizeFunction:
     """Returns a resizing that differs from PIL's by rounding alone."""
 
-    def resize(frames: Frames, into_TSSC: np.ndarray) -> None:
+    def resize(frames: FrameSequence, into_TSSC: np.ndarray) -> None:
         in_pairs = frames[0].shape[2] == 2
         x_TCHW = torch.from_numpy(_paired(frames) if in_pairs else np.stack(frames))
         size = into_TSSC.shape[1:3]
@@ -93,7 +93,7 @@ def as_pil(mode: str) -> Resize:
     return resize
 
 
-def _paired(frames: Frames) -> np.ndarray:
+def _paired(frames: FrameSequence) -> np.ndarray:
     """Returns frames of two channels two at a time, as one of four: T of [H, W, 2] → [T/2, H, W,
     4].
 
@@ -113,7 +113,7 @@ def _take_apart(pairs: np.ndarray, into_TSS2: np.ndarray) -> None:
     into[1::2] = both[: len(into) // 2, ..., 1]
 
 
-def nearest(frames: Frames, into_TSSC: np.ndarray) -> None:
+def resize_to_nearest(frames: FrameSequence, into_TSSC: np.ndarray) -> None:
     """Resizes by the pixel under each new pixel's centre, as PIL."""
     size, (height, width) = into_TSSC.shape[1], frames[0].shape[:2]
     centre = np.arange(size) + 0.5
@@ -122,10 +122,10 @@ def nearest(frames: Frames, into_TSSC: np.ndarray) -> None:
         into_SSC[:] = frame[rows[:, None], columns]
 
 
-Resize = Callable[[Frames, np.ndarray], None]
-RESIZE: dict[str, Resize] = {
-    "area": by_area,
-    "bilinear": as_pil("bilinear"),
-    "bicubic": as_pil("bicubic"),
-    "nearest": nearest,
+ResizeFunction = Callable[[FrameSequence, np.ndarray], None]
+RESIZE_FUNCTIONS: dict[str, ResizeFunction] = {
+    "area": resize_by_area,
+    "bilinear": resize_as_pil("bilinear"),
+    "bicubic": resize_as_pil("bicubic"),
+    "nearest": resize_to_nearest,
 }

@@ -16,19 +16,19 @@ from torch import Tensor
 
 from vidssl.augment.colour import BOX_PASSES, GAUSSIAN_REACH, box_radius
 from vidssl.augment.policy import AugmentSpec
-from vidssl.augment.resize_weights import side_weights
+from vidssl.augment.resize_weights import resize_weights_on_host
 
 Taps = tuple[np.ndarray, np.ndarray]  # the first old pixel of each new one, and weights
 
 
 @lru_cache(maxsize=4096)
-def of_resizing(kind: str, old: int, new: int) -> Taps:
+def resize_taps(kind: str, old: int, new: int) -> Taps:
     """Returns what each new pixel takes of old ones; as of
-    :func:`vidssl.augment.resize_weights.weights`.
+    :func:`vidssl.augment.resize_weights.resize_weights`.
 
     First is int32 [S], weights are float32 [K, S], and 0 behind the last old pixel.
     """
-    dense = side_weights(kind, old, new).numpy()
+    dense = resize_weights_on_host(kind, old, new).numpy()
     taken = dense != 0
     first = taken.argmax(axis=1)
     count = int((old - taken[:, ::-1].argmax(axis=1) - first).max())
@@ -38,13 +38,13 @@ def of_resizing(kind: str, old: int, new: int) -> Taps:
     return first.astype(np.int32), np.ascontiguousarray(weight.T, np.float32)
 
 
-def of_leaving(old: int, new: int) -> Taps:
+def identity_taps(old: int, new: int) -> Taps:
     """Returns what leaves a side as it is, with zeros behind it."""
     x = np.arange(new)
     return np.minimum(x, old - 1).astype(np.int32), (x < old).astype(np.float32)[None]
 
 
-def of_blurs(
+def blur_taps(
     sigmas: Sequence[float], spec: AugmentSpec, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns what the blurs of a policy take: first int32 [G, S], weights float32 [G, K, S].

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidssl.augment.area_resize import shares
+from vidssl.augment.area_resize import area_weights
 
-AS_PIL = ("bilinear", "bicubic")  # they round to 8 bits between columns and rows, as PIL does
+PIL_RESIZES = ("bilinear", "bicubic")  # they round to 8 bits between columns and rows, as PIL does
 
 
 def resize_on_device(pixels_CTHW: Tensor, size: int, resize: str = "area") -> Tensor:
@@ -31,19 +31,19 @@ def resize_on_device(pixels_CTHW: Tensor, size: int, resize: str = "area") -> Te
         resize: as of :func:`vidssl.augment.crop_resize`.
     """
     height, width = pixels_CTHW.shape[-2:]
-    kind = kind_of(resize, height, width, size)
+    kind = weight_kind(resize, height, width, size)
     x = pixels_CTHW.to(torch.float32, memory_format=torch.contiguous_format)
     if width != size:
-        x = x @ weights(kind, width, size, x.device).mT
-        if resize in AS_PIL:
+        x = x @ resize_weights(kind, width, size, x.device).mT
+        if resize in PIL_RESIZES:
             x = _rounded(x)
     if height != size:
-        x = weights(kind, height, size, x.device) @ x
+        x = resize_weights(kind, height, size, x.device) @ x
     return _rounded(x).to(torch.uint8)
 
 
-def kind_of(resize: str, height: int, width: int, size: int) -> str:
-    """Returns which :func:`weights` make a square of a region."""
+def weight_kind(resize: str, height: int, width: int, size: int) -> str:
+    """Returns which :func:`resize_weights` make a square of a region."""
     return "linear" if resize == "area" and min(height, width) < size else resize
 
 
@@ -52,19 +52,19 @@ def _rounded(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=2048)
-def weights(kind: str, old: int, new: int, device: torch.device) -> Tensor:
+def resize_weights(kind: str, old: int, new: int, device: torch.device) -> Tensor:
     """Returns what each new pixel of a side takes of each old one: float32 [new, old].
 
     Args:
         kind: "area" (shrinking), "linear" (as OpenCV's, for growing), or a way of PIL's.
     """
-    return side_weights(kind, old, new).to(device)
+    return resize_weights_on_host(kind, old, new).to(device)
 
 
-def side_weights(kind: str, old: int, new: int) -> Tensor:
-    """As :func:`weights`, on the host."""
+def resize_weights_on_host(kind: str, old: int, new: int) -> Tensor:
+    """As :func:`resize_weights`, on the host."""
     if kind == "area":
-        of = shares(old, new)
+        of = area_weights(old, new)
         each = torch.diff(of.begin, append=torch.tensor([len(of.old)]))
         made = torch.zeros(new, old)
         made[torch.arange(new).repeat_interleave(each), of.old] = of.weight

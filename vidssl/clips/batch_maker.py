@@ -6,6 +6,7 @@ Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -73,6 +74,6 @@ class BatchMaker(ABC, Generic[Prepared]):
         return source, label, index
 
 
-def join_by_view(samples: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+def join_by_view(samples: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
     """Joins the lists of all samples, view by view; those of the first sample come first."""
     return {view: [x for sample in samples for x in sample[view]] for view in samples[0]}

@@ -1,7 +1,7 @@
-"""Frames that stay in memory once they are decoded, where a set of videos is small enough.
+"""Keeps decoded frames in memory, where all frames of a set of videos fit.
 
-Decoding costs a small network on a CPU a good part of each step, and over the epochs it meets the
-same frames again and again. Large sets are read as ever: of them too little would stay to tell.
+With a small network on a CPU, decoding takes a good part of each step, and every epoch decodes the
+same frames again. Large sets are not cached: too few of their frames would fit to save time.
 
 Legend: H and W pixels, C channels.
 """
@@ -18,19 +18,19 @@ from vidssl.base.resources import free_memory
 from vidssl.clips.frame_reader import FrameReader, FrameReaderWrapper, TrainingVideos
 
 MOST_BYTES = 1 << 30
-SHARE_OF_FREE = 4  # a fourth of the memory that is free, at most: others want some as well
+SHARE_OF_FREE = 4  # at most a fourth of the free memory: other programs need some as well
 
 
-class DecodedFrames(FrameReaderWrapper):
-    """A reader of frames that asks another one for each frame once, and then keeps it.
+class FrameCache(FrameReaderWrapper):
+    """Reads each frame from another reader once, and keeps it.
 
-    Frames are as the other reader gives them, but cannot be written to. Safe for threads.
+    The frames are those of the other reader, but read-only. Safe for threads.
 
     Args:
-        most: bytes of frames to keep; those that come when they are used up are not kept.
+        most: bytes of frames to keep; frames that do not fit are returned and not kept.
 
     Attributes:
-        bytes: of the frames that are kept.
+        bytes: size of the frames that are kept.
     """
 
     def __init__(self, reader: FrameReader, most: int) -> None:
@@ -43,15 +43,15 @@ class DecodedFrames(FrameReaderWrapper):
     def pictures(
         self, view: str, video: int, indices: np.ndarray, *, for_copying: bool = False
     ) -> Iterator[np.ndarray]:
-        """Returns decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
+        """Yields decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
 
         Args:
-            for_copying: is no matter here; memory is in order.
+            for_copying: ignored; frames in memory are always in order.
 
         Raises:
             As the other reader.
         """
-        # What is here is looked up once: other threads may add to it meanwhile.
+        # Looked up once, since other threads may add frames meanwhile.
         here = {int(i): self._kept.get((view, video, int(i))) for i in np.unique(indices)}
         missing = np.array([i for i, frame in here.items() if frame is None], np.int64)
         decoded = iter(self._reader.pictures(view, video, missing)) if len(missing) else iter(())
@@ -68,30 +68,28 @@ class DecodedFrames(FrameReaderWrapper):
         return frame
 
 
-def decoded_once(
+def with_frame_cache(
     videos: TrainingVideos, views: Sequence[str], most: int | None = None
 ) -> TrainingVideos:
-    """Returns the videos with a reader that keeps their decoded frames, if all of them fit.
+    """Returns the videos with a reader that keeps their decoded frames, if all frames fit.
 
     Args:
-        views: those that will be read.
+        views: the views that will be read.
         most: bytes; None: 1 GiB, or a fourth of the free memory where that is less.
 
     Raises:
-        VidsslError: a view is lacking, or its first frame is damaged.
+        VidsslError: a view is missing, or its first frame is damaged.
     """
     if most is None:
         free = free_memory()
         most = MOST_BYTES if free is None else min(MOST_BYTES, free // SHARE_OF_FREE)
     if expected_bytes(videos, views) > most:
         return videos
-    return replace(videos, reader=DecodedFrames(videos.reader, most))
+    return replace(videos, reader=FrameCache(videos.reader, most))
 
 
 def expected_bytes(videos: TrainingVideos, views: Sequence[str]) -> int:
-    """Returns the bytes of all frames decoded, as if all were as large as the first video's
-    first.
-    """
+    """Returns the bytes of all decoded frames, if all are as large as the first video's first."""
     first, total = int(videos.index[0]), 0
     for view in views:
         frames = int(videos.reader.frame_count(view)[videos.index].sum())

@@ -24,8 +24,8 @@ from vidssl.augment import (
     Box,
     ClipDraw,
     ColourDraw,
+    crop,
     crop_resize,
-    cut,
     draw_clip_times,
     draw_views,
 )
@@ -333,7 +333,7 @@ def _busiest(view: str, frames: Sequence[np.ndarray], boxes: tuple[Box, ...]) ->
     """Returns the box with the most activity (:meth:`vidssl.views.View.activity`)."""
     if len(boxes) == 1:
         return boxes[0]
-    return max(boxes, key=lambda box: get_view(view).activity(np.stack(cut(frames, box))))
+    return max(boxes, key=lambda box: get_view(view).activity(np.stack(crop(frames, box))))
 
 
 def runs(frames: Iterable[np.ndarray], most: int) -> Iterator[tuple[int, list[np.ndarray]]]:

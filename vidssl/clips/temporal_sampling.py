@@ -1,7 +1,7 @@
-"""Which frames of a video make a clip: random starts for training, sliding windows for tests.
+"""Chooses the frames of a clip: random starts for training, sliding windows for tests.
 
-A clip is T frames, `stride` apart. A video too short for one is padded at the left with its first
-frame, never dropped (the published loaders drop it; docs/methods.md).
+A clip is T frames, `stride` apart. A video that is too short is padded at the left with its first
+frame; it is never dropped (the published loaders drop it; docs/methods.md).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ def clip_indices(start: int, frames: int, stride: int, length: int) -> np.ndarra
     """Returns the frame indices [T] of the clip that begins at `start` in a video of `length`
     frames.
 
-    Where the clip is longer than the video, it ends at the last frame, and what would lie before
-    the first frame repeats the first frame.
+    Where the clip is longer than the video, it ends at the last frame, and begins with repetitions
+    of the first frame.
     """
     begin = min(start, length - span(frames, stride))
     return np.maximum(begin + stride * np.arange(frames), 0)
 
 
 def random_start(draw: np.random.Generator, frames: int, stride: int, length: int) -> int:
-    """Draws a clip's first frame uniformly over all places where the clip fits (0 if none)."""
+    """Draws a clip's first frame uniformly over all starts at which the clip fits (0 if none)."""
     last = length - span(frames, stride)
     return int(draw.integers(0, last + 1)) if last > 0 else 0
 

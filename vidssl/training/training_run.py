@@ -24,7 +24,7 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.text import agree, counted
 from vidssl.clips.batch import ClipSpec
-from vidssl.clips.frame_cache import decoded_once
+from vidssl.clips.frame_cache import with_frame_cache
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader, batch_maker_class
 from vidssl.engine.log import Row
@@ -527,7 +527,7 @@ def _make(
     for sentence in _not_as_the_policy_says(recipe, presentations):
         progress.say(sentence)
     if keep_decoded and device.type == "cpu":
-        videos = decoded_once(videos, method.batch_spec.views)
+        videos = with_frame_cache(videos, method.batch_spec.views)
     loader = ClipLoader(
         videos,
         method.batch_spec.views,

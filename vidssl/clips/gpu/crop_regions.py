@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidssl.augment import resize_on_device, within
+from vidssl.augment import box_slices, resize_on_device
 from vidssl.clips.sampler import ClipSampler, DrawnView, FrameIndex, choose_boxes
 from vidssl.views import get_view
 
@@ -51,7 +51,7 @@ def cut_regions(
     into: list[np.ndarray] = []
     for frame, uses in zip(frames, _uses_of_frames(index), strict=True):
         if not regions:
-            parts = [within(box, *frame.shape[:2]) for box in boxes]
+            parts = [box_slices(box, *frame.shape[:2]) for box in boxes]
             for clip, (draw, part) in enumerate(zip(drawn.draws, parts, strict=True)):
                 first = int(index.repeated[clip])
                 pixels = _memory_for(frame[part], index.where.shape[1] - first, memory)

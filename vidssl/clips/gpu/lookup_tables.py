@@ -1,6 +1,8 @@
-"""What a view does to stored levels, asked of the view itself and written down for kernels.
+"""Tables of what a view does to stored levels (0 to 255), for the kernels.
 
-So kernels serve views of a user's own as well; None where a view does more than a table can say.
+Each table is measured: the view's own methods are applied to all levels. So the kernels also serve
+views that a user has written. Where a view does more than a table can express, there is no table
+(None), and plain PyTorch is used.
 """
 
 from __future__ import annotations
@@ -17,10 +19,8 @@ LEVELS = 256
 
 
 @lru_cache
-def line_of(view: str, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns what `normalise` does to levels as scale and shift per channel; None: another
-    thing.
-    """
+def normalise_line(view: str, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns scale and shift per channel, if a view's `normalise` is such a line; else None."""
     x = torch.arange(0, 256.0).expand(3, 1, 1, -1)[None]
     made = get_view(view).normalise(x.clone(), shown)[0, :, 0, 0]
     if made.shape != (3, LEVELS):
@@ -33,11 +33,11 @@ def line_of(view: str, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 @lru_cache
-def picture_of(view: str, shown: str) -> np.ndarray | None:
-    """Returns what `levels` makes a picture of, as kernels read it [3, 1 + 256]; None: another
-    thing.
+def picture_table(view: str, shown: str) -> np.ndarray | None:
+    """Returns the table of a view's `levels`, as kernels read it, float32 [3, 1 + 256], or None.
 
-    Of each channel: which stored one it comes from, and what it makes of every level.
+    A row for each channel of the picture: the number of the stored channel it comes from, then
+    its value for every level.
     """
     one = get_view(view)
     found = _by_channel(lambda x: one.levels(x, shown), one.channels)
@@ -45,8 +45,11 @@ def picture_of(view: str, shown: str) -> np.ndarray | None:
 
 
 @lru_cache
-def table_of(view: str, shown: str) -> np.ndarray | None:
-    """Returns what levels of each channel become, float32 [C, 256]; None: not each by itself."""
+def value_table(view: str, shown: str) -> np.ndarray | None:
+    """Returns the network input for each channel and level, float32 [C, 256].
+
+    None where channels are mixed or exchanged.
+    """
     one = get_view(view)
     found = _by_channel(lambda x: one.present(x, shown), one.channels)
     if found is None or found[:, 0].tolist() != list(range(one.channels)):
@@ -55,9 +58,14 @@ def table_of(view: str, shown: str) -> np.ndarray | None:
 
 
 def _by_channel(makes: Callable[[torch.Tensor], torch.Tensor], channels: int) -> np.ndarray | None:
-    """Returns where each channel made comes from, and by what table; None: from several.
+    """Returns for each channel of a result its stored channel and its table [C', 1 + 256], or None.
 
-    Asked of one stored channel after the other, at every level, and then of all together.
+    Every stored channel is varied alone, over all levels, and then all of them together. If the
+    tables do not predict the second result, channels are mixed: None.
+
+    Args:
+        makes: the function to measure: uint8 [M, C, T, H, W] to [M, C', T, H, W].
+        channels: C.
     """
     level = torch.arange(LEVELS, dtype=torch.uint8)
     alone = torch.zeros(channels, channels, 1, 1, LEVELS, dtype=torch.uint8)
@@ -73,8 +81,8 @@ def _by_channel(makes: Callable[[torch.Tensor], torch.Tensor], channels: int) ->
 
 
 @lru_cache
-def only_mirrors(view: str) -> bool:
-    """Whether a view is mirrored by changing places alone."""
+def only_swaps_sides(view: str) -> bool:
+    """Whether mirroring a view only exchanges left and right, and changes no values."""
     channels = get_view(view).channels
     x = torch.arange(channels * 2 * 8 * 9).remainder(251).to(torch.uint8).view(channels, 2, 8, 9)
     return bool(get_view(view).flip_tensor(x).equal(x.flip(-1)))

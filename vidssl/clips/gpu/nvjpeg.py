@@ -1,4 +1,4 @@
-"""JPEG decoded where it is wanted: by nvJPEG on a CUDA device."""
+"""Decodes JPEG on a CUDA device, by nvJPEG."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ RGB, GREY = "RGB", "GRAY"
 def decode_jpegs(blobs: Sequence[Tensor], grey: bool, device: torch.device) -> list[Tensor]:
     """Decodes pictures: each uint8 [bytes] in host memory → uint8 [P, H, W] on the device.
 
-    nvJPEG rounds and enlarges colour otherwise than libjpeg does, by a level or two.
+    nvJPEG rounds and upsamples colour in another way than libjpeg: levels differ by one or two.
 
     Args:
-        grey: P is 1; else 3.
+        grey: whether P is 1; else it is 3.
 
     Raises:
-        VidsslError: nothing is installed that decodes there, or a blob is no JPEG.
+        VidsslError: no decoder for the device is installed, or a blob is no JPEG.
     """
     decode = _decoder()
     if device.type == "cuda":
-        # It decodes on streams of its own, which do not wait for this one: what this one still
-        # has in work may lie where the pictures are about to.
+        # nvJPEG decodes on streams of its own, which do not wait for this stream. The memory of
+        # the pictures may still be used by work that this stream has queued.
         torch.cuda.current_stream(device).synchronize()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchvision's, that torchcodec is to come instead
+            warnings.simplefilter("ignore")  # torchvision warns that torchcodec will replace it
             return decode(list(blobs), mode=GREY if grey else RGB, device=device)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
@@ -45,7 +45,7 @@ def _decoder() -> Callable[..., Any]:
     """Returns torchcodec's function where there is one, else torchvision's of the same form."""
     try:
         from torchcodec.decoders import decode_jpeg
-    except (ImportError, RuntimeError, OSError):  # not there, or not for this torch
+    except (ImportError, RuntimeError, OSError):  # not installed, or built for another torch
         try:
             from torchvision.io import decode_jpeg
         except ImportError as error:

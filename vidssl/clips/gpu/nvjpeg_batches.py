@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidssl.augment import within
+from vidssl.augment import box_slices
 from vidssl.base.errors import UsageError
 from vidssl.clips.batch import ClipBatch
 from vidssl.clips.batch_maker import PendingBatch, join_by_view
@@ -136,7 +136,7 @@ def encoded_clips(drawn: DrawnView, height: int, width: int) -> list[EncodedClip
     index = drawn.frame_index
     return [
         EncodedClip(
-            where_T[first:], *within(draw.boxes[0], height, width), int(first), draw.mirrored
+            where_T[first:], *box_slices(draw.boxes[0], height, width), int(first), draw.mirrored
         )
         for where_T, first, draw in zip(index.where, index.repeated, drawn.draws, strict=True)
     ]
