@@ -1,4 +1,4 @@
-"""Augmentation: policies, what is drawn by them, geometry, colour."""
+"""Augmentation of clips: policies, random draws, cropping and resizing, colour changes."""
 
 from vidssl.augment.colour import (
     adjust_brightness,

@@ -1,8 +1,8 @@
-"""Shrinking by area: every new pixel is the mean of what it covers of the old ones.
+"""Shrinks frames by area: every new pixel is the mean of the area it covers.
 
-OpenCV's INTER_AREA, but for the order in which floats are added, in a third of its time: OpenCV
-walks pixel by pixel, while a weighted sum of rows is one vectorised operation. Columns are summed
-as rows of the transposed frame.
+The result is that of OpenCV's INTER_AREA, except for the order in which floats are added. It takes
+a third of the time: OpenCV works pixel by pixel, while a weighted sum of rows is one vectorised
+operation. Columns are summed as rows of the transposed frame.
 
 Legend: T frames, H and W pixels, S pixels of the side that is made, C channels.
 """
@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SUM = 0  # torch.embedding_bag's number for it
+SUM = 0  # the mode of torch.embedding_bag that adds up
 
 
 @dataclass(frozen=True)
 class AreaWeights:
-    """What each of S new pixels takes of the old ones along one side.
+    """The weights of old pixels in each of S new pixels, along one side.
 
     Attributes:
         old: numbers of the old pixels, those of the first new pixel first.
-        weight: of each of them; those of one new pixel make 1.
-        begin: where each new pixel's part begins [S].
+        weight: of each of them; the weights of one new pixel add up to 1.
+        begin: where each new pixel's weights begin [S].
     """
 
     old: Tensor
@@ -45,7 +45,7 @@ class AreaWeights:
 
 @lru_cache(maxsize=4096)
 def area_weights(old: int, new: int) -> AreaWeights:
-    """Returns the shares when `old` pixels become `new` ones, at most as many."""
+    """Returns the weights for shrinking a side of `old` pixels to `new`, which is not more."""
     edges = np.arange(new + 1) * (old / new)
     first = np.floor(edges[:-1] + 1e-9).astype(int)
     last = np.minimum(np.ceil(edges[1:] - 1e-9).astype(int), old)
@@ -62,7 +62,7 @@ def shrink_by_area(frames: Sequence[np.ndarray], into_TSSC: np.ndarray) -> None:
     """Shrinks frames, uint8 [H, W, C] each, C at most 4, into squares [T, S, S, C]."""
     (height, width, channels), size = frames[0].shape, into_TSSC.shape[1]
     of_rows, of_columns = area_weights(height, size), area_weights(width, size)
-    # Memory that all frames pass through, seen by NumPy and OpenCV, and by torch.
+    # Memory that is used for all frames, shared by NumPy, OpenCV and torch.
     x_HWC = np.empty((height, width, channels), np.float32)
     y_WSC = np.empty((width, size, channels), np.float32)
     x_rows, y_rows = (torch.from_numpy(m).flatten(1) for m in (x_HWC, y_WSC))

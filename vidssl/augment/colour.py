@@ -1,6 +1,6 @@
-"""Colour changes of clips, in floats of 0..255: batched on CUDA, clip by clip on a CPU.
+"""Changes the colour of clips, in floats of 0..255: batched on CUDA, clip by clip on a CPU.
 
-The operations write into the clips they are given. Legend: M clips (or runs of a clip's frames),
+The operations work in place. Legend: M clips (or runs of a clip's frames),
 C channels, T frames, H and W pixels, K taps of a filter.
 """
 
@@ -29,10 +29,10 @@ GAUSSIAN_REACH = 3  # of the largest sigma that may be drawn
 def apply_colour(
     x_MCTHW: Tensor, draws: Sequence[ColourDraw], spec: AugmentSpec = POLICIES["truthful"]
 ) -> Tensor:
-    """Changes the colour of clips [M, 3, T, H, W] of floats in 0..255, in place; gives them.
+    """Changes the colour of clips [M, 3, T, H, W] of floats in 0..255 in place, and returns them.
 
-    Which clips an operation touches is decided on the host, from the draws, so that the device
-    never has to be waited for. Order: channel shuffle, jitter in drawn order, gray, blur; with
+    Which clips an operation changes is decided on the host, from the draws, so that the host never
+    waits for the device. Order: channel shuffle, jitter in drawn order, gray, blur; with
     `gray_first` gray before jitter.
 
     Args:
@@ -57,9 +57,7 @@ def apply_colour(
 
 
 def _frames(x_MCTHW: Tensor) -> Tensor:
-    """Returns every frame as a clip of its own [M·T, C, 1, H, W]: of a single clip, a view of
-    it.
-    """
+    """Returns every frame as a clip of its own [M·T, C, 1, H, W]; for M = 1 memory is shared."""
     return x_MCTHW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
 
 
@@ -85,10 +83,10 @@ def _change(x: Tensor, draws: Sequence[ColourDraw], spec: AugmentSpec) -> None:
 def _each(
     x: Tensor, values: list, neutral: object, operation: Callable[[Tensor, Any], Tensor]
 ) -> None:
-    """Lets an operation change the clips whose value is not the neutral one."""
+    """Applies an operation to the clips whose value is not the neutral one."""
     if len(values) == 1:
         if values[0] != neutral:
-            operation(x, values[0])  # a plain number: no small tensor, and no copy of the clip
+            operation(x, values[0])  # with a plain number no clip is copied
         return
     rows = [i for i, value in enumerate(values) if value != neutral]
     if rows:
@@ -96,7 +94,7 @@ def _each(
         x[index] = operation(x[index], torch.tensor([values[i] for i in rows], device=x.device))
 
 
-# ── operations: in place, with a number for each of M clips, or one plain number for all ─────
+# ── operations: in place, with one number for each of M clips, or one number for all ─────────
 
 
 def _per_clip(number: Tensor | float) -> Any:
@@ -134,7 +132,7 @@ def _away_from(start: Tensor, x_MCTHW: Tensor, factor: Tensor | float) -> Tensor
 
 
 def adjust_hue(x_MCTHW: Tensor, shift: Tensor | float) -> Tensor:
-    """Turns the hue by the clip's share of a full turn; HSV's value and saturation stay."""
+    """Rotates the hue by a fraction of a full turn; value and saturation (HSV) stay the same."""
     value, _ = x_MCTHW.max(1, keepdim=True)
     chroma = value - x_MCTHW.amin(1, keepdim=True)
     red, green, blue = x_MCTHW.split(1, dim=1)
@@ -156,7 +154,7 @@ def gaussian_blur(x_MCTHW: Tensor, sigma: Tensor | float, reach: int) -> Tensor:
     """Blurs every frame with its clip's Gaussian, mirrored at the border.
 
     Args:
-        reach: pixels on each side that count; no more than the picture has.
+        reach: radius of the filter in pixels; less where the picture is smaller.
     """
     # Reflection cannot reach past the picture, so the radius ends there too.
     radius = max(1, min(reach, *(side - 1 for side in x_MCTHW.shape[3:])))
@@ -178,7 +176,7 @@ def box_radius(sigma: float) -> float:
 
 
 def box_blur(x_MCTHW: Tensor, radius: Tensor | float, reach: int) -> Tensor:
-    """Blurs every frame as PIL's GaussianBlur: three boxes along each side, borders repeated.
+    """Blurs every frame as PIL's GaussianBlur: three box filters a side, borders repeated.
 
     Args:
         reach: the largest radius, rounded up.
@@ -199,8 +197,8 @@ def _column(like: Tensor, number: Tensor | float) -> Tensor:
 
 def _filter(x_MCTHW: Tensor, taps_MK: Tensor, border: str, passes: int = 1) -> Tensor:
     """Applies each clip's filter along both sides of every frame, `passes` times, in place."""
-    by = filter_at_once if x_MCTHW.is_cuda else filter_by_planes
-    return by(x_MCTHW, taps_MK, border, passes)
+    apply = filter_at_once if x_MCTHW.is_cuda else filter_by_planes
+    return apply(x_MCTHW, taps_MK, border, passes)
 
 
 def filter_at_once(x_MCTHW: Tensor, taps_MK: Tensor, border: str, passes: int) -> Tensor:
@@ -219,7 +217,7 @@ def filter_at_once(x_MCTHW: Tensor, taps_MK: Tensor, border: str, passes: int) -
 
 
 def filter_by_planes(x_MCTHW: Tensor, taps_MK: Tensor, border: str, passes: int) -> Tensor:
-    """Filters one plane after the other by OpenCV: on a core, 60 times as fast as convolutions."""
+    """Filters plane after plane by OpenCV: 60 times faster on a CPU core than convolutions."""
     for clip_CTHW, taps_K in zip(x_MCTHW.numpy(), taps_MK.numpy(), strict=True):
         for place in np.ndindex(clip_CTHW.shape[:2]):
             plane_HW = clip_CTHW[place]
@@ -231,7 +229,7 @@ def filter_by_planes(x_MCTHW: Tensor, taps_MK: Tensor, border: str, passes: int)
 
 
 def replicate_channel(x_MCTHW: Tensor, channel: Tensor | int) -> Tensor:
-    """Returns all three channels the values of the clip's chosen one."""
+    """Sets all three channels to the values of the clip's chosen channel."""
     clips = torch.arange(len(x_MCTHW), device=x_MCTHW.device)
     return x_MCTHW.copy_(x_MCTHW[clips, channel].unsqueeze(1).expand_as(x_MCTHW))
 
@@ -245,7 +243,7 @@ def permute_channels(x_MCTHW: Tensor, channels: Tensor | tuple[int, int, int]) -
     return x_MCTHW.copy_(x_MCTHW[clips[:, None], order_M3])
 
 
-# By the number that a draw's order knows them by, with the value that changes nothing.
+# In the numbering of ColourDraw.order; each with the value that changes nothing.
 JITTER: tuple[tuple[str, float, Callable[[Tensor, Any], Tensor]], ...] = (
     ("brightness", 1.0, adjust_brightness),
     ("contrast", 1.0, adjust_contrast),

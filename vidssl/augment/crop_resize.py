@@ -1,4 +1,4 @@
-"""Cropping and resizing uint8 frames, in the loader's threads.
+"""Crops and resizes uint8 frames, in the loader's threads.
 
 Legend: T frames, H and W pixels, C channels.
 """
@@ -28,7 +28,7 @@ def crop_resize(
 
     Args:
         resize: "area" averages over area when shrinking, which does not alias, and is bilinear
-            when growing. "bilinear", "bicubic" and "nearest" are PIL's: the first two widen their
+            when enlarging. "bilinear", "bicubic" and "nearest" are PIL's: the first two widen their
             filter when shrinking.
         into: memory for the result.
     """
@@ -39,13 +39,13 @@ def crop_resize(
 
 
 def crop(frames: FrameSequence, box: Box) -> list[np.ndarray]:
-    """Returns the box of every frame: views of the frames."""
+    """Returns the box of every frame, without a copy."""
     part = box_slices(box, *frames[0].shape[:2])
     return [frame[part] for frame in frames]
 
 
 def box_slices(box: Box, height: int, width: int) -> tuple[slice, slice]:
-    """Returns the rows and columns of a frame that a box covers: whole pixels, at least one."""
+    """Returns the rows and columns that a box covers in a frame: whole pixels, at least one."""
     rows, columns = (_pixels(box.top, box.height, height), _pixels(box.left, box.width, width))
     return slice(*rows), slice(*columns)
 
@@ -56,7 +56,7 @@ def _pixels(begin: float, extent: float, size: int) -> tuple[int, int]:
 
 
 def resize_by_area(frames: FrameSequence, into_TSSC: np.ndarray) -> None:
-    """Resizes by area when shrinking, bilinearly when growing."""
+    """Resizes by area when shrinking, bilinearly when enlarging."""
     size, (height, width, channels) = into_TSSC.shape[1], frames[0].shape
     if height < size or width < size:
         _frame_by_frame(frames, into_TSSC, cv2.INTER_LINEAR)
@@ -77,7 +77,7 @@ def _frame_by_frame(frames: FrameSequence, into_TSSC: np.ndarray, method: int) -
 
 
 def resize_as_pil(mode: str) -> ResizeFunction:
-    """Returns a resizing that differs from PIL's by rounding alone."""
+    """Returns a function that resizes as PIL does, except for rounding."""
 
     def resize(frames: FrameSequence, into_TSSC: np.ndarray) -> None:
         in_pairs = frames[0].shape[2] == 2
@@ -86,7 +86,7 @@ def resize_as_pil(mode: str) -> ResizeFunction:
         y_TCHW = F.interpolate(x_TCHW.permute(0, 3, 1, 2), size, mode=mode, antialias=True)
         y_TSSC = y_TCHW.permute(0, 2, 3, 1)
         if in_pairs:
-            _take_apart(np.ascontiguousarray(y_TSSC), into_TSSC)
+            _unpaired(np.ascontiguousarray(y_TSSC), into_TSSC)
         else:
             torch.from_numpy(into_TSSC).copy_(y_TSSC)
 
@@ -94,10 +94,9 @@ def resize_as_pil(mode: str) -> ResizeFunction:
 
 
 def _paired(frames: FrameSequence) -> np.ndarray:
-    """Returns frames of two channels two at a time, as one of four: T of [H, W, 2] → [T/2, H, W,
-    4].
+    """Joins frames of two channels in pairs, T of [H, W, 2] → [T/2, H, W, 4].
 
-    torch is quick with three and four channels; with two it takes three times as long.
+    torch is fast with three and four channels; with two it takes three times as long.
     """
     height, width, _ = frames[0].shape
     pairs = np.zeros((math.ceil(len(frames) / 2), height, width, 2), np.uint16)
@@ -106,15 +105,15 @@ def _paired(frames: FrameSequence) -> np.ndarray:
     return pairs.view(np.uint8)
 
 
-def _take_apart(pairs: np.ndarray, into_TSS2: np.ndarray) -> None:
-    """Undoes :func:`_paired`."""
+def _unpaired(pairs: np.ndarray, into_TSS2: np.ndarray) -> None:
+    """Writes the frames of such pairs into memory [T, S, S, 2]."""
     both, into = pairs.view(np.uint16), into_TSS2.view(np.uint16)[..., 0]
     into[0::2] = both[..., 0]
     into[1::2] = both[: len(into) // 2, ..., 1]
 
 
 def resize_to_nearest(frames: FrameSequence, into_TSSC: np.ndarray) -> None:
-    """Resizes by the pixel under each new pixel's centre, as PIL."""
+    """Takes the old pixel under each new pixel's centre, as PIL does."""
     size, (height, width) = into_TSSC.shape[1], frames[0].shape[:2]
     centre = np.arange(size) + 0.5
     rows, columns = (centre * height / size).astype(int), (centre * width / size).astype(int)

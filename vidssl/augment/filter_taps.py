@@ -1,6 +1,9 @@
-"""Resizing and blurring one side of a picture, as weights of a few neighbouring pixels.
+"""Filter taps for kernels: resizing and blurring as weights of a few neighbouring pixels.
 
-Legend: S pixels of the side that is made, K taps of each, G filters, n pixels of a small side.
+Both are done along one side of a picture and then along the other. Each new pixel is a weighted sum
+of K consecutive old pixels; its taps are the number of the first one, and the K weights.
+
+Legend: S pixels of the new side, K taps of each, G filters, n pixels of a small side.
 """
 
 from __future__ import annotations
@@ -18,15 +21,14 @@ from vidssl.augment.colour import BOX_PASSES, GAUSSIAN_REACH, box_radius
 from vidssl.augment.policy import AugmentSpec
 from vidssl.augment.resize_weights import resize_weights_on_host
 
-Taps = tuple[np.ndarray, np.ndarray]  # the first old pixel of each new one, and weights
+Taps = tuple[np.ndarray, np.ndarray]  # first old pixel int32 [S], weights float32 [K, S]
 
 
 @lru_cache(maxsize=4096)
 def resize_taps(kind: str, old: int, new: int) -> Taps:
-    """Returns what each new pixel takes of old ones; as of
-    :func:`vidssl.augment.resize_weights.resize_weights`.
+    """Returns the taps for resizing a side; weights behind the last old pixel are 0.
 
-    First is int32 [S], weights are float32 [K, S], and 0 behind the last old pixel.
+    Args as of :func:`vidssl.augment.resize_weights.resize_weights`.
     """
     dense = resize_weights_on_host(kind, old, new).numpy()
     taken = dense != 0
@@ -39,7 +41,7 @@ def resize_taps(kind: str, old: int, new: int) -> Taps:
 
 
 def identity_taps(old: int, new: int) -> Taps:
-    """Returns what leaves a side as it is, with zeros behind it."""
+    """Returns the taps that leave a side unchanged, with zeros behind its last pixel."""
     x = np.arange(new)
     return np.minimum(x, old - 1).astype(np.int32), (x < old).astype(np.float32)[None]
 
@@ -47,10 +49,10 @@ def identity_taps(old: int, new: int) -> Taps:
 def blur_taps(
     sigmas: Sequence[float], spec: AugmentSpec, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what the blurs of a policy take: first int32 [G, S], weights float32 [G, K, S].
+    """Returns the taps of a policy's blurs: first int32 [G, S], weights float32 [G, K, S].
 
-    What a filter does beside a border it does to a small side as well, and in the middle it does
-    the same everywhere: of a side of 2 reaches all else follows.
+    Away from the borders a filter has the same weights everywhere. So the weights are measured on
+    a small side, a little longer than two radii, and copied to the places of the large side.
     """
     if spec.blur_kind == "gaussian":
         reach, passes, border = math.ceil(GAUSSIAN_REACH * spec.blur_sigma_max), 1, "reflect"
@@ -64,9 +66,9 @@ def blur_taps(
         kernel = (radius_G1 + 1 - _offsets(reach).abs()).clamp(0, 1) / (2 * radius_G1 + 1)
     whole = reach * passes
     small = min(size, 2 * whole + 3)
-    dense = _of_each_alone(small, kernel, reach, passes, border)
+    dense = _dense_weights(small, kernel, reach, passes, border)
     count = min(2 * whole + 1, small)
-    # Which pixel of the small side each of the large one is like.
+    # For each pixel of the large side the pixel of the small side with the same weights.
     x = np.arange(size)
     like = np.where(x > whole, np.maximum(whole + 1, x - (size - small)), x) if size > small else x
     first = np.clip(like - whole, 0, small - count)
@@ -81,10 +83,10 @@ def _offsets(reach: int) -> Tensor:
     return torch.arange(-reach, reach + 1, dtype=torch.float32)
 
 
-def _of_each_alone(
+def _dense_weights(
     small: int, kernel_GK: Tensor, reach: int, passes: int, border: str
 ) -> np.ndarray:
-    """Returns what each new pixel takes of each old one [G, n, n]."""
+    """Returns the weight of each old pixel in each new one [G, n, n]."""
     filters = len(kernel_GK)
     x = torch.eye(small)[:, None].expand(-1, filters, -1)
     for _ in range(passes):

@@ -1,9 +1,9 @@
-"""Policies of augmentation: each is one table of facts.
+"""Augmentation policies: each is one set of values for all augmentation settings.
 
-`truthful` is this project's own: flow keeps telling the truth about motion, and nothing flickers.
-The others do to the letter what published code does, so that a published run can be repeated;
-docs/methods.md has what they do otherwise than one would, and why it is kept. A recipe names its
-policy and may then change any single fact of it.
+`truthful` is this project's own: mirrored flow still shows the true motion, and nothing flickers.
+The others do exactly what published code does, so that a published run can be repeated;
+docs/methods.md lists where that is unusual, and why it is kept. A recipe names its policy and may
+then change any single setting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vidssl.base.errors import UsageError, nearest_name, require
 from vidssl.views import VIEWS
 from vidssl.views.view import NATIVE
 
-# What a fact may be, where it is a word.
+# The allowed values of settings that are words.
 WORDS = {
     "crop": ("area", "square"),
     "crop_ratio": ("log-uniform", "uniform-or-inverse"),
@@ -31,7 +31,7 @@ CHANCES = ("flip", "jitter", "gray", "blur", "channel_shuffle", "one_clip", "str
 
 @dataclass(frozen=True)
 class AugmentSpec:
-    """What may be drawn for a training clip, and how. Defaults: the policy `truthful`.
+    """The settings by which a training clip is augmented. Defaults: the policy `truthful`.
 
     Ranges and chances (the defaults are CoCLR's):
 
@@ -43,31 +43,33 @@ class AugmentSpec:
         hue: shift drawn from [-x, x] of a full turn.
         blur_sigma_min, blur_sigma_max: in pixels of the network's input.
 
-    Facts in which policies differ:
+    Settings in which policies differ:
 
     Attributes:
-        policy: the entry of :data:`POLICIES` that the rest is taken from, unless said otherwise.
-        one_clip: where two clips of a video are wanted, the probability that both are of one
-            moment, one of them changed in colour and the other not.
+        policy: the entry of :data:`POLICIES` whose values hold for all settings not given.
+        one_clip: where two clips of a video are made, the probability that both have the same
+            frames, one of them changed in colour and the other not.
         strong: otherwise, each clip's probability of being changed in colour at all.
         crop: "area": by area and ratio; "square": of `crop_square` of the short side.
-        crop_ratio: "log-uniform", or "uniform-or-inverse": uniform, or one over it, at evens.
+        crop_ratio: "log-uniform", or "uniform-or-inverse": uniform, or with probability 0.5 one
+            over it.
         crop_attempts: draws of area and ratio until a crop fits into the frame.
-        crop_fallback: what if none did: "square", the largest, centred; "whole", the frame.
-        crop_candidates: in views that are no film, so many squares are drawn, and the one in which
-            most happens is taken (:meth:`vidssl.views.View.activity`): of `crop_square` in motion,
-            of `crop_square_still` in poses and masks; 0: these views are cropped as film is.
-        resize: "area" averages when shrinking and is bilinear when growing; "bilinear" and
+        crop_fallback: the crop if none fits: "square", the largest, centred; "whole", the frame.
+        crop_candidates: for views other than film, the number of squares that are drawn; the one
+            with the most activity (:meth:`vidssl.views.View.activity`) is taken. Their side is
+            `crop_square` in motion, `crop_square_still` in poses and masks. 0: these views are
+            cropped as film is.
+        resize: "area" averages when shrinking and is bilinear when enlarging; "bilinear" and
             "bicubic" widen their filter when shrinking, as PIL does; "nearest".
-        per_frame: what is drawn anew for every frame: "nothing"; "gray-channel": which channel
-            the grey is, also for every view; "colour": all colour changes, chances included.
+        per_frame: what is drawn for every frame: "nothing"; "gray-channel": which channel is used
+            as grey, also for every view; "colour": all colour changes, and whether they happen.
         gray_first: grey before jitter, not after.
         blur_kind: "gaussian", or "boxes": three box filters in a row, as PIL does.
-        shared: views share what is drawn for a clip; else they share its moment alone.
-        presentation: how networks that begin here see flow: native, or a published form.
+        shared: views share all that is drawn for a clip; else they share only its frames.
+        presentation: how new networks see flow: native, or a published form.
         motion_as_picture: flow shown as a colour picture is treated as one: changed in colour,
-            and mirrored without turning u round.
-        motion_mirrored: views that are no film are mirrored, too.
+            and mirrored without changing the sign of u.
+        motion_mirrored: views other than film are mirrored as well.
     """
 
     crop_area_min: float = 0.2
@@ -128,10 +130,10 @@ class AugmentSpec:
             raise UsageError("crop_candidates are of single views: give shared=false as well")
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what identifies it.
+        """Returns the settings that identify a run.
 
-        Facts that are those of `truthful` are left out: they came later than the ranges, and runs
-        from before keep their identity.
+        Settings added after the ranges are left out where they have the value of `truthful`, so
+        that older runs keep their identity.
         """
         later = [f for f in dataclasses.fields(self) if f.name not in _RANGES]
         told = [f.name for f in later if getattr(self, f.name) != f.default]
@@ -143,7 +145,7 @@ _RANGES = tuple(_NAMES[: _NAMES.index("policy")])
 
 
 def presentations() -> tuple[str, ...]:
-    """Returns all names of how a view may be shown."""
+    """Returns the names of all presentations of all views."""
     return (NATIVE, *dict.fromkeys(name for view in VIEWS.values() for name in view.published))
 
 
@@ -154,7 +156,7 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         )
 
 
-# What DPC's and CoCon's code do to film of UCF101 and HMDB51; on Kinetics they crop by area.
+# What the code of DPC and CoCon does to film of UCF101 and HMDB51; on Kinetics it crops by area.
 _BLOCKS = AugmentSpec(
     crop="square",  # 224 px of 240
     resize="nearest",
@@ -215,7 +217,7 @@ POLICIES: dict[str, AugmentSpec] = {
     ),
 }
 
-# How the same code finetunes: one clip of a video, more mildly changed.
+# How the same code finetunes: one clip of a video, with weaker changes.
 POLICIES |= {
     "coclr-finetune": dataclasses.replace(
         POLICIES["coclr"],

@@ -1,8 +1,8 @@
-"""What is drawn for a training clip: a place in the frame, a mirror, changes of colour.
+"""Draws the augmentation of training clips: crop, mirroring and colour changes.
 
-All chance becomes plain numbers here; :mod:`vidssl.augment.crop_resize` and
-:mod:`vidssl.augment.colour` do what they say. The order in which the policy `truthful` draws is
-kept: results depend on it.
+All random choices become plain numbers here, which :mod:`vidssl.augment.crop_resize` and
+:mod:`vidssl.augment.colour` then apply. The order of the draws must not change: results depend on
+it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vidssl.augment.policy import AugmentSpec
 
 @dataclass(frozen=True)
 class Box:
-    """A crop in shares of the frame's width and height, so that views of other sizes share it."""
+    """A crop in fractions of the frame's width and height, for views of any size."""
 
     left: float
     top: float
@@ -45,10 +45,10 @@ class ColourDraw:
 
 @dataclass(frozen=True)
 class ClipDraw:
-    """All that was drawn for one clip of one view beside its place in time.
+    """All that was drawn for one clip of one view, except its frames.
 
     Attributes:
-        boxes: one, or candidates of which that one is taken in which most happens.
+        boxes: one crop, or several candidates of which the one with the most activity is taken.
         colour: one for the whole clip, or one for each of its frames.
     """
 
@@ -59,10 +59,10 @@ class ClipDraw:
 
 @dataclass(frozen=True)
 class ClipTimes:
-    """Which clips of a video are taken.
+    """How the clips of a video are taken.
 
     Attributes:
-        one: all clips are of the same moment.
+        one: whether all clips have the same frames.
         strong: for each clip, whether its colour may be changed.
     """
 
@@ -71,7 +71,7 @@ class ClipTimes:
 
 
 def draw_clip_times(spec: AugmentSpec, draw: np.random.Generator, clips: int) -> ClipTimes:
-    """Draws whether clips are of one moment, and which of them are strongly changed."""
+    """Draws whether clips have the same frames, and which of them may be changed in colour."""
     if clips == 2 and spec.one_clip > 0 and draw.random() < spec.one_clip:
         first = bool(draw.random() < 0.5)
         return ClipTimes(True, (first, not first))
@@ -136,7 +136,7 @@ def draw_clip(
 
 
 def draw_box(spec: AugmentSpec, draw: np.random.Generator, aspect: float) -> Box:
-    """Draws a crop by the spec's `crop`, or what its `crop_fallback` says where none fits."""
+    """Draws a crop by the spec's `crop`, or returns its `crop_fallback` where none fits."""
     if spec.crop == "square":
         return draw_square(spec.crop_square, draw, aspect)
     for _ in range(spec.crop_attempts):
@@ -149,7 +149,7 @@ def draw_box(spec: AugmentSpec, draw: np.random.Generator, aspect: float) -> Box
 
 
 def draw_square(share: float, draw: np.random.Generator, aspect: float) -> Box:
-    """Draws the place of a square of `share` of the short side."""
+    """Draws the place of a square whose side is `share` of the short side."""
     square = centre_square(aspect, share)
     return _somewhere(draw, square.width, square.height)
 
@@ -190,7 +190,7 @@ def draw_colours(
 
 
 def redraw_gray(spec: AugmentSpec, draw: np.random.Generator, clip: ClipDraw) -> ClipDraw:
-    """Returns what another view shares of a clip's draw: all, but for channels drawn per frame."""
+    """Returns a clip's draw for another view: the same, but grey channels drawn per frame anew."""
     if spec.per_frame != "gray-channel":
         return clip
     return replace(clip, colour=_gray_anew(draw, clip.colour))

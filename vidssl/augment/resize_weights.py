@@ -1,11 +1,11 @@
-"""Resizing regions of frames where tensors lie: what :mod:`vidssl.augment.crop_resize` does on a
-host.
+"""Resizes regions of frames on the device that holds them, by matrices of weights.
 
-Every way to resize is a weighted sum of rows and then of columns, with weights that depend on two
-sizes alone. As two matrix products it costs a GPU next to nothing, where it costs a host a third
-of loading. A value that lies in the middle between two levels may be rounded the other way.
+The result is that of :mod:`vidssl.augment.crop_resize` on a host, but a value halfway between two
+levels may be rounded the other way. Every kind of resizing is a weighted sum of columns and then of
+rows, with weights that depend only on the old and the new size. As two matrix products it costs a
+GPU next to nothing; on a host it takes a third of the loading time.
 
-Legend: C channels, T frames, H and W pixels, S pixels of the side that is made.
+Legend: C channels, T frames, H and W pixels, S pixels of the new side.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor
 
 from vidssl.augment.area_resize import area_weights
 
-PIL_RESIZES = ("bilinear", "bicubic")  # they round to 8 bits between columns and rows, as PIL does
+PIL_RESIZES = ("bilinear", "bicubic")  # PIL rounds to 8 bits between columns and rows
 
 
 def resize_on_device(pixels_CTHW: Tensor, size: int, resize: str = "area") -> Tensor:
-    """Makes squares of regions: uint8 [C, T, H, W] → [C, T, S, S].
+    """Resizes regions to squares: uint8 [C, T, H, W] → [C, T, S, S].
 
     Args:
         size: S.
@@ -43,7 +43,7 @@ def resize_on_device(pixels_CTHW: Tensor, size: int, resize: str = "area") -> Te
 
 
 def weight_kind(resize: str, height: int, width: int, size: int) -> str:
-    """Returns which :func:`resize_weights` make a square of a region."""
+    """Returns the kind of :func:`resize_weights` that resizes a region to a square."""
     return "linear" if resize == "area" and min(height, width) < size else resize
 
 
@@ -53,10 +53,10 @@ def _rounded(x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=2048)
 def resize_weights(kind: str, old: int, new: int, device: torch.device) -> Tensor:
-    """Returns what each new pixel of a side takes of each old one: float32 [new, old].
+    """Returns the weight of each old pixel of a side in each new one: float32 [new, old].
 
     Args:
-        kind: "area" (shrinking), "linear" (as OpenCV's, for growing), or a way of PIL's.
+        kind: "area" (shrinking), "linear" (as OpenCV's, for enlarging), or one of PIL's.
     """
     return resize_weights_on_host(kind, old, new).to(device)
 
@@ -69,7 +69,8 @@ def resize_weights_on_host(kind: str, old: int, new: int) -> Tensor:
         made = torch.zeros(new, old)
         made[torch.arange(new).repeat_interleave(each), of.old] = of.weight
         return made
-    # Of the others: what they do to an old pixel that alone is 1.
+    # The others are measured: column i of the result is what they do to an old pixel i that is 1
+    # while all others are 0.
     each_alone = np.eye(old, dtype=np.float32)
     if kind == "linear":
         grown = cv2.resize(each_alone, (old, new), interpolation=cv2.INTER_LINEAR)

@@ -1,19 +1,21 @@
-"""What a GPU does to a batch's clips, each step as one kernel over all of them.
+"""Transforms all clips of a batch on a GPU: resizing, colour changes, blur and standardising.
 
-Operation by operation the same moves over 100 times a clip's size through memory, as much as the
-network does (docs/benchmarks.md). Here a clip is read as bytes and written once as the network
-takes it:
+Each step is one kernel over all clips. Plain PyTorch (:mod:`vidssl.clips.gpu.torch_transforms`)
+does the same and moves over 100 times a clip's size through memory, as much as the network does
+(docs/benchmarks.md). Here a clip is read as bytes and written once, as network input:
 
-    resize          regions of frames        → clips, uint8 (along x, then along y, where a way to
-                                               resize rounds between the two)
-    means           clips of changed contrast → the mean grey of each frame
-    change_colour   clips                    → network input; unblurred pictures of what is blurred
-    filter_side     these, along x, then y   → network input
-    look_up         clips of other views     → network input
+    resize          regions of frames          → clips, uint8 (launched twice, along x and then
+                                                 along y, where levels are rounded in between)
+    means           clips of changed contrast  → the mean grey of each frame
+    change_colour   clips                      → network input; for blurred frames: pictures that
+                                                 are still to be blurred
+    filter_side     these, along x, then y     → network input
+    look_up         clips of other views       → network input
 
-Every way to resize, and every blur with its border, is a weighted sum along one side and then the
-other: for each new pixel a *first* old one and *taps*, the weights of it and the following ones.
-A program has a part of one frame. There are no atomics: the same clips give the same bits.
+Every kind of resizing, and every blur with its border, is a weighted sum along one side and then
+the other: each new pixel has the number of its *first* old pixel, and *taps*, the weights of this
+pixel and the following ones. A program works on a part of one frame. There are no atomics: the same
+clips give the same result bit for bit.
 
 Legend: M clips, C channels, T frames, S pixels of a side, F frames of all clips (M·T), K taps.
 """
@@ -24,8 +26,8 @@ import triton
 import triton.language as tl
 
 # Columns of a region's row in the table of `resize`, int64: its address, how many values lie
-# between neighbours, its size, frames before its own first one, whether it is mirrored, and how
-# many old pixels make a new one of its own, where others may take more.
+# between neighbours, its size, how often its first frame is repeated, whether it is mirrored, and
+# its own number of taps along x and y (other regions may have more).
 ADDRESS = tl.constexpr(0)
 ALONG_T = tl.constexpr(1)
 ALONG_Y = tl.constexpr(2)
@@ -38,9 +40,9 @@ MIRRORED = tl.constexpr(8)
 TAPS_X = tl.constexpr(9)
 TAPS_Y = tl.constexpr(10)
 REGION = tl.constexpr(11)
-# Columns of a row of colour changes, float32: four factors; what is done first, second, third and
-# fourth, by the number of the factor; where each channel comes from; which one is the grey; and at
-# what place contrast is changed.
+# Columns of a row of colour changes, float32: four factors; the four changes in their order, by the
+# numbers of their factors; where each channel comes from; the grey channel; and the place of
+# contrast in the order.
 BRIGHTNESS = tl.constexpr(0)
 CONTRAST = tl.constexpr(1)
 SATURATION = tl.constexpr(2)
@@ -50,31 +52,35 @@ CHANNELS = tl.constexpr(8)
 GREY = tl.constexpr(11)
 CONTRAST_PLACE = tl.constexpr(12)
 CHANGE = tl.constexpr(13)
-NOTHING = tl.constexpr(-1)  # instead of an operation or a channel
-NOWHERE = tl.constexpr(4)  # instead of contrast's place
+NOTHING = tl.constexpr(-1)  # in place of a change or a channel: there is none
+NOWHERE = tl.constexpr(4)  # contrast's place in the order where it is not changed
 LEVELS = tl.constexpr(256)
 # ITU-R 601, as vidssl.augment.colour.GREY_WEIGHTS, which kernels may not import.
 RED = tl.constexpr(0.2989)
 GREEN = tl.constexpr(0.587)
 BLUE = tl.constexpr(0.114)
-PIXELS = 1024  # of a frame that a program has in work
+PIXELS = 1024  # of a frame that a program works on at a time
 NUM_WARPS = 4
 
 
 @triton.jit
 def _level(x):
-    """The nearest of 0..255, halves to even."""
-    return _held((x + 12582912.0) - 12582912.0)  # 1.5 · 2²³: float32 has no halves there
+    """Rounds to the nearest of 0..255, halves to even."""
+    return _clamped((x + 12582912.0) - 12582912.0)  # 1.5 · 2²³: float32 has no halves there
 
 
 @triton.jit
-def _held(x):
+def _clamped(x):
+    """Limits values to 0..255."""
     return tl.minimum(tl.maximum(x, 0.0), 255.0)
 
 
 @triton.jit
 def _frame_and_part(program, whole, part):
-    """Which frame a program has, and which part of it: the first axis alone has no small limit."""
+    """Returns the frame and the part of it that a program works on.
+
+    Both are in the grid's first axis: the others are limited to 65,535 programs.
+    """
     parts = tl.cdiv(whole, part)
     return program // parts, program % parts
 
@@ -87,10 +93,11 @@ def resize(
     table, first_x, weight_x, first_y, weight_y, out, frames, of_block, channels, rows, columns,
     taps_x, taps_y, ROWS: tl.constexpr, S: tl.constexpr,
 ):  # fmt: skip
-    """Regions → clips [M·blocks, C, T, rows, columns]: a program makes some rows of all channels.
+    """Resizes regions to clips [M·blocks, C, T, rows, columns].
 
-    First and weights are [M, columns] and [M, K, columns], or with rows. A frame before the
-    region's own is its first one.
+    A program makes some rows of all channels. `first_x` and `weight_x` are [M, columns] and
+    [M, K, columns], `first_y` and `weight_y` the same with rows. At the clip's beginning the
+    region's first frame may be repeated.
     """
     part, t, m = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row = table + m * REGION
@@ -141,7 +148,7 @@ def _away(start, x, factor):
     # As torch.lerp: exact at both ends.
     near = start + factor * (x - start)
     far = x - (x - start) * (1.0 - factor)
-    return _held(tl.where(factor < 0.5, near, far))
+    return _clamped(tl.where(factor < 0.5, near, far))
 
 
 @triton.jit
@@ -153,10 +160,10 @@ def _sector(place, hue):
 
 @triton.jit
 def _changed(red, green, blue, operation, row, mean):
-    """One of the four changes, or none."""
+    """Applies one of the four colour changes, or none."""
     if operation == BRIGHTNESS:
         factor = tl.load(row + BRIGHTNESS)
-        red, green, blue = _held(red * factor), _held(green * factor), _held(blue * factor)
+        red, green, blue = _clamped(red * factor), _clamped(green * factor), _clamped(blue * factor)
     elif operation == CONTRAST:
         factor = tl.load(row + CONTRAST)
         red = _away(mean, red, factor)
@@ -187,7 +194,7 @@ def _changed(red, green, blue, operation, row, mean):
 
 @triton.jit
 def _replicated(red, green, blue, row):
-    """All channels as the one that is the grey, if one is."""
+    """Sets all channels to the grey one, if there is one."""
     which = tl.load(row + GREY)
     one = tl.where(which == 0.0, red, tl.where(which == 1.0, green, blue))
     red = tl.where(which >= 0.0, one, red)
@@ -198,7 +205,7 @@ def _replicated(red, green, blue, row):
 
 @triton.jit
 def _film(x, levels, row, f, channels, of_clip, pixels, p, here):
-    """Red, green and blue of a frame of clips [M, C, T, S·S], shuffled as the row says."""
+    """Loads red, green and blue of a frame of clips [M, C, T, S·S], shuffled as the row says."""
     red = _channel(x, levels, row + CHANNELS, f, channels, of_clip, pixels, p, here)
     green = _channel(x, levels, row + CHANNELS + 1, f, channels, of_clip, pixels, p, here)
     blue = _channel(x, levels, row + CHANNELS + 2, f, channels, of_clip, pixels, p, here)
@@ -207,7 +214,7 @@ def _film(x, levels, row, f, channels, of_clip, pixels, p, here):
 
 @triton.jit
 def _channel(x, levels, which, f, channels, of_clip, pixels, p, here):
-    """One of three channels, of which `levels` says where it comes from and by what table."""
+    """Loads one of three channels; `levels` has its stored channel and its table of levels."""
     told = levels + tl.load(which).to(tl.int32) * (1 + LEVELS)
     plane = (f // of_clip * channels + tl.load(told).to(tl.int32)) * of_clip + f % of_clip
     stored = tl.load(x + plane.to(tl.int64) * pixels + p, mask=here, other=0)
@@ -219,7 +226,10 @@ def means(
     x, levels, changes, mean, channels, of_clip, of_row, pixels,
     GREY_FIRST: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """The mean grey of every frame [F] as contrast finds it; a program has a frame."""
+    """Computes the mean grey of every frame [F] just before its contrast is changed.
+
+    A program works on one frame.
+    """
     f = tl.program_id(0)
     row = changes + (f // of_row) * CHANGE
     until = tl.load(row + CONTRAST_PLACE)
@@ -240,7 +250,7 @@ def means(
 
 @triton.jit
 def _place_of(f, of_clip, count, samples):
-    """Where a frame lies in the network input: clips of all samples together where samples > 0."""
+    """Returns a frame's place in the network input; with samples > 0 clips come before samples."""
     clip, t = f // of_clip, f % of_clip
     if samples > 0:
         clip = (clip % count) * samples + clip // count
@@ -249,17 +259,20 @@ def _place_of(f, of_clip, count, samples):
 
 @triton.jit(do_not_specialize=["count", "samples"])
 def change_colour(
-    x, levels, changes, mean, slots, unblurred, out, scale, shift,
+    x, levels, changes, mean, places, unblurred, out, scale, shift,
     channels, of_clip, of_row, pixels, count, samples,
     GREY_FIRST: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """Clips [M, C, T, S, S] → network input [M, T, S, S, 3], or a slot [., 3, S, S] of unblurred.
+    """Changes the colour of clips [M, C, T, S, S].
+
+    A frame that is not blurred is written as network input [M, T, S, S, 3], a frame that is blurred
+    into `unblurred` [., 3, S, S].
 
     Args:
-        levels: of each channel of the picture that is changed, which channel of the clips it is,
-            and what it makes of each level [3, 1 + 256].
-        slots: of each frame, −1 where it is not blurred.
-        scale, shift: of each channel, what a level becomes.
+        levels: for each channel of the picture the number of the clips' channel it comes from, and
+            its value for each level [3, 1 + 256].
+        places: of each frame in `unblurred`; −1 where it is not blurred.
+        scale, shift: of each channel, from values to network input.
     """
     f, part = _frame_and_part(tl.program_id(0), pixels, P)
     row = changes + (f // of_row) * CHANGE
@@ -274,14 +287,14 @@ def change_colour(
         red, green, blue = _changed(red, green, blue, operation, row, of_frame)
     if not GREY_FIRST:
         red, green, blue = _replicated(red, green, blue, row)
-    slot = tl.load(slots + f)
-    if slot < 0:
+    picture = tl.load(places + f)
+    if picture < 0:
         at = out + (_place_of(f, of_clip, count, samples) * pixels + p) * 3
         tl.store(at, red * tl.load(scale) + tl.load(shift), mask=here)
         tl.store(at + 1, green * tl.load(scale + 1) + tl.load(shift + 1), mask=here)
         tl.store(at + 2, blue * tl.load(scale + 2) + tl.load(shift + 2), mask=here)
     else:
-        at = unblurred + slot.to(tl.int64) * 3 * pixels + p
+        at = unblurred + picture.to(tl.int64) * 3 * pixels + p
         tl.store(at, red, mask=here)
         tl.store(at + pixels, green, mask=here)
         tl.store(at + 2 * pixels, blue, mask=here)
@@ -292,20 +305,20 @@ def filter_side(
     x, frames, filters, first, weight, out, scale, shift, taps, size, of_clip, count, samples,
     LAST: tl.constexpr, ROWS: tl.constexpr, S: tl.constexpr,
 ):  # fmt: skip
-    """Filters slots [., 3, S, S] along x into slots, or, if LAST, along y into network input.
+    """Filters pictures [., 3, S, S] along x into pictures, or, if LAST, along y into network input.
 
     Args:
-        frames, filters: of each slot, which frame it is and which filter is its.
+        frames, filters: numbers of each picture's frame and of its filter.
         first, weight: of each filter, [., S] and [., K, S].
     """
-    # Channels go first: together they fill the memory that one alone writes every third place of.
+    # Channels are the fastest index of programs: three of them together write consecutive memory.
     c = tl.program_id(0) % 3
-    slot, part = _frame_and_part(tl.program_id(0) // 3, size, ROWS)
-    which = tl.load(filters + slot)
+    picture, part = _frame_and_part(tl.program_id(0) // 3, size, ROWS)
+    which = tl.load(filters + picture)
     row, column = part * ROWS + tl.arange(0, ROWS), tl.arange(0, S)
     row_here, column_here = row < size, column < size
     here = row_here[:, None] & column_here[None, :]
-    plane = (slot.to(tl.int64) * 3 + c) * size * size
+    plane = (picture.to(tl.int64) * 3 + c) * size * size
     made = tl.zeros([ROWS, S], tl.float32)
     if LAST:
         begin = tl.load(first + which * size + row, mask=row_here, other=0)
@@ -322,7 +335,7 @@ def filter_side(
         made += share * tl.load(x + plane + at, mask=here, other=0.0)
     at = row[:, None] * size + column[None, :]
     if LAST:
-        frame = _place_of(tl.load(frames + slot), of_clip, count, samples)
+        frame = _place_of(tl.load(frames + picture), of_clip, count, samples)
         made = made * tl.load(scale + c) + tl.load(shift + c)
         tl.store(out + (frame * size * size + at) * 3 + c, made, mask=here)
     else:
@@ -336,7 +349,7 @@ def filter_side(
 def look_up(
     x, shown, out, channels, of_clip, pixels, count, samples, P: tl.constexpr
 ):  # fmt: skip
-    """Clips [M, C, T, S, S] → network input [M, T, S, S, C] by a table of levels [C, 256]."""
+    """Turns clips [M, C, T, S, S] into network input [M, T, S, S, C] by a table [C, 256]."""
     f, part = _frame_and_part(tl.program_id(0), pixels, P)
     p = part * P + tl.arange(0, P)
     here = p < pixels
