@@ -23,6 +23,7 @@ from vidssl.augment import (
     gaussian_blur,
 )
 from vidssl.augment.area_resize import area_weights, shrink_by_area
+from vidssl.augment.colour import replicate_channel
 from vidssl.augment.random_draws import draw_colours
 
 
@@ -165,3 +166,8 @@ def test_shares_of_area_cover_every_old_pixel_equally(old, new):
     given = torch.zeros(old).index_add_(0, found.old, found.weight)
     torch.testing.assert_close(given, torch.full((old,), new / old))
     torch.testing.assert_close(found.sum_rows(torch.ones(old, 1)), torch.ones(new, 1))
+
+
+def test_one_channel_for_all_is_the_same_for_numbers_and_tensors():
+    x = torch.rand(1, 3, 2, 4, 4)
+    assert replicate_channel(x.clone(), 2).equal(replicate_channel(x.clone(), torch.tensor([2])))

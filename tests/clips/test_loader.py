@@ -18,7 +18,6 @@ from vidssl.augment import (
     adjust_saturation,
     gaussian_blur,
 )
-from vidssl.augment.colour import replicate_channel
 from vidssl.base.errors import VidsslError
 from vidssl.clips.batch import ClipSpec
 from vidssl.clips.frame_reader import TrainingVideos
@@ -321,6 +320,38 @@ def test_while_the_loop_is_at_one_step_threads_make_the_next_two_where_a_core_is
     steps.close()
 
 
-def test_one_channel_for_all_is_the_same_for_numbers_and_tensors():
-    x = torch.rand(1, 3, 2, 4, 4)
-    assert replicate_channel(x.clone(), 2).equal(replicate_channel(x.clone(), torch.tensor([2])))
+# ── the work of going to a step ──────────────────────────────────────────────────────────────
+
+MANY = 40
+
+
+class BlackFrames:
+    """Black frames, and how often they were asked for."""
+
+    asked = 0
+
+    def frame_count(self, view):
+        return np.full(MANY, 12)
+
+    def pictures(self, view, video, indices, for_copying=False):
+        self.asked += 1
+        return [np.zeros((24, 32, 3), np.uint8) for _ in indices]
+
+
+@pytest.mark.parametrize("step", [0, 7, 10**6 + 3])
+def test_going_to_any_step_is_the_same_work(step, monkeypatch):
+    """One order of an epoch is drawn, and one batch is read; nothing of the steps before."""
+    reader, rows = BlackFrames(), np.arange(MANY)
+    loader = ClipLoader(
+        TrainingVideos(reader, rows, rows, rows),
+        ["rgb"],
+        ClipSpec(4, 1, 16),
+        POLICIES["truthful"],
+        4,
+    )
+    orders = []
+    order = loader._order
+    monkeypatch.setattr(loader, "_order", lambda epoch: orders.append(epoch) or order(epoch))
+    ((made,),) = loader.steps(step, step + 1)
+    assert len(made.index) == 4
+    assert (reader.asked, orders) == (4, [step // (MANY // 4)])

@@ -1,4 +1,4 @@
-"""Backbones and the encoder around them. A backbone is one entry of :data:`BACKBONES`."""
+"""Backbones and the encoder around them; :data:`BACKBONES` has one entry for each backbone."""
 
 from vidssl.backbones.encoder import BACKBONES, Encoder, EncoderSpec, check_backbone
 

@@ -1,6 +1,7 @@
-"""Activations computed twice instead of kept (Chen et al. 2016): less memory, a third more time.
+"""Activation checkpointing (Chen et al. 2016): less memory for a third more time.
 
-Nothing else changes: the second computation moves no BatchNorm statistics.
+Activations are computed again in the backward pass instead of being kept. The second computation
+does not update BatchNorm statistics, so results are the same.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute_activations(backbone: nn.Module) -> None:
-    """Lets every block of a backbone keep its input alone for the backward pass."""
+    """Makes every block of a backbone keep only its input for the backward pass."""
     for block in blocks(backbone):
         block.forward = partial(_twice, block, block.forward)  # type: ignore[method-assign]
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """Returns a network's largest parts that are more than one layer, and no plain sequence."""
+    """Yields a network's largest modules of more than one layer that are no plain Sequential."""
     for part in network.children():
         if type(part) is nn.Sequential:
             yield from blocks(part)
@@ -48,7 +49,7 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        # Not track_running_stats=False: the pass must save as many tensors as the first one.
+        # Not track_running_stats=False: this pass must save as many tensors as the first one.
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield

@@ -1,8 +1,8 @@
-"""The context of dense predictive coding: what the blocks so far say of the blocks to come.
+"""The context network of dense predictive coding: predicts later blocks from earlier ones.
 
 Han et al. 2019 (DPC), §3; Rai et al. 2021 (CoCon) with unit features and unit states.
 
-Legend: B clips, N blocks, K of them looked at, P predicted, D channels, H and W places.
+Legend: B clips, N blocks: K of them seen, P predicted; D channels, H and W places.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ NORM_EPS = 1e-5
 
 
 class Rollout(NamedTuple):
-    """What a context foretells.
+    """What a context network predicts.
 
     Attributes:
-        pred: of the P blocks to come [B, P, D, H, W].
+        pred: features of the P next blocks [B, P, D, H, W].
         hidden: the state after the last of them [B, D, H, W].
     """
 
@@ -56,7 +56,7 @@ class DenseContext(nn.Module):
         """Returns the state after K blocks [B, D, H, W], from a state of zeros.
 
         Args:
-            drop: dropout of the state, which is carried on; by default none.
+            drop: dropout of the state, which the next block gets; by default none.
         """
         h = torch.zeros_like(x_BKDHW[:, 0])
         for x_BDHW in x_BKDHW.unbind(1):
@@ -71,19 +71,19 @@ class DenseContext(nn.Module):
         unit: bool = True,
         drop: Callable[[Tensor], Tensor] = _as_is,
     ) -> Rollout:
-        """Takes up K blocks, then foretells `steps` more from its own predictions.
+        """Takes K blocks, then predicts `steps` more, each from the predictions before it.
 
         Args:
-            unit: predictions and states at unit length (CoCon; `seen` must be so already); if
-                not, what enters the GRU goes through a ReLU instead (DPC).
-            drop: dropout of the state, which is carried on; by default none.
+            unit: predictions and states have unit length (CoCon; `seen` must have it already);
+                if not, the input of the GRU passes a ReLU instead (DPC).
+            drop: dropout of the state, which the next step gets; by default none.
         """
         size = unit_channels if unit else (lambda x, dim: x)
         enters = _as_is if unit else torch.relu
         h = size(self.look(enters(seen_BKDHW), drop), 1)
         pred = []
         for _ in range(steps):
-            foretold = size(self.predict(h), 1)
-            pred.append(foretold)
-            h = size(drop(self.gru(enters(foretold), h)), 1)
+            predicted = size(self.predict(h), 1)
+            pred.append(predicted)
+            h = size(drop(self.gru(enters(predicted), h)), 1)
         return Rollout(torch.stack(pred, dim=1), h)

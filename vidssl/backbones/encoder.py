@@ -1,4 +1,4 @@
-"""The encoder: a backbone with what is needed to know what to feed it.
+"""The encoder: a backbone with its projection head or context, and the spec of its input.
 
 Legend: B clips, N blocks, C channels, T frames, D backbone width, P projection width.
 """
@@ -35,7 +35,11 @@ CONTEXTS: dict[str, Callable[[int], nn.Module]] = {"gru": DenseContext}
 
 
 def check_backbone(name: str) -> None:
-    """Raises a :class:`UsageError` that names the nearest, unless there is such a backbone."""
+    """Checks that there is such a backbone.
+
+    Raises:
+        UsageError: there is none; the sentence names the nearest.
+    """
     if name not in BACKBONES:
         raise UsageError(
             f"there is no backbone {name}{nearest_name(name, BACKBONES)}; "
@@ -45,17 +49,17 @@ def check_backbone(name: str) -> None:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What an encoder is made of and what it eats.
+    """The parts of an encoder, and the clips it takes.
 
     Attributes:
-        view: name of the view it reads (its to_float gives the network's input).
+        view: name of the view it takes.
         backbone: an entry of :data:`BACKBONES`.
         channels: of the input.
         frames, stride, size: a block is `frames` frames, `stride` apart, `size`×`size` pixels.
         project: width of the projection head's output; None: no head.
         blocks: consecutive blocks in a clip; methods that compare whole clips have one.
-        context: an entry of :data:`CONTEXTS`, which looks over the blocks; None: none.
-        presentation: how the view shows itself to the network: "native", or as a published
+        context: an entry of :data:`CONTEXTS`, a network over the blocks; None: none.
+        presentation: how the view is shown to the network: "native", or as a published
             implementation did (:meth:`vidssl.views.View.present`).
     """
 
@@ -78,7 +82,7 @@ class EncoderSpec:
     def as_dict(self) -> dict[str, Any]:
         """Returns the spec as plain data.
 
-        Fields that came later are written only where they say something, so that an older
+        Fields that were added later are left out where they have their default, so that an older
         encoder keeps its bytes and its digest.
         """
         later = {"blocks": 1, "context": None, "presentation": "native"}
@@ -89,7 +93,8 @@ class EncoderSpec:
 class Encoder(nn.Module):
     """backbone → global average pool → MLP head → unit length (CoCLR §3, MoCo v2 head).
 
-    With a context the feature maps of consecutive blocks go there (DPC §3), and there is no head.
+    With a context, that network takes the feature maps of consecutive blocks (DPC §3), and there is
+    no head.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -105,7 +110,7 @@ class Encoder(nn.Module):
         self.half_precision = False
 
     def drop_head(self) -> None:
-        """Takes the projection head off: what is left is pooled features, and the context."""
+        """Removes the projection head; pooled features and the context stay."""
         self.head = None
         self.spec = replace(self.spec, project=None)
 
@@ -137,7 +142,7 @@ class Encoder(nn.Module):
     def embed(self, x_BNCTHW: Tensor) -> Tensor:
         """Returns one window's embedding [B, D]: pooled features, averaged over its N blocks.
 
-        The context has no part in it, so that encoders of all methods are compared alike.
+        The context is not used, so that encoders of all methods can be compared.
         """
         blocks = x_BNCTHW.shape[1]
         pooled = self.pool(x_BNCTHW.flatten(0, 1))

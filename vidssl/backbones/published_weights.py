@@ -1,6 +1,7 @@
-"""Published checkpoints of CoCLR, ViCC, DPC and CoCon, tensor by tensor into our encoders.
+"""Imports published checkpoints of CoCLR, ViCC, DPC and CoCon into our encoders.
 
-A rule renames a published key; every key of the file is taken, known and left out, or an error.
+Rules rename the published keys. Every key of a file is imported, or known and left out; any other
+key is an error.
 
 Layouts: the `state_dict` of a file written by `torch.save` has, after an optional `module.`,
 
@@ -34,15 +35,15 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class PublishedMethod:
-    """How a published implementation lays out its files and what its networks eat.
+    """The layout of a published implementation's files, and the input of its networks.
 
     Attributes:
         backbone: of the published runs.
         frames, stride, blocks: of their clips (128 pixels wide).
         head: whether there is a projection head, rather than a context.
-        left_out: beginnings of keys that no encoder needs, and what they are.
-        presentations: {view: how it was shown}, where that is not our own way.
-        extra_state: {our name: key} of what the method leaves to later runs.
+        left_out: {beginning of keys that no encoder needs: what they are}.
+        presentations: {view: how it was shown}, where that is not "native".
+        extra_state: {our name: key} of tensors that later runs of the method need.
     """
 
     backbone: str
@@ -77,7 +78,7 @@ _DENSE = PublishedMethod(
     left_out={},
     presentations={"flow": "cocon"},
 )
-# What files of finetuned networks and linear probes have beside their backbone.
+# The keys of finetuned networks and linear probes besides their backbone.
 _CLASSIFIER = {
     "final_bn.": "BatchNorm of a classifier",
     "final_fc.0.": "classifier",
@@ -100,10 +101,10 @@ PUBLISHED_METHODS: dict[str, PublishedMethod] = {
 
 @dataclass(frozen=True)
 class Imported:
-    """An encoder out of a published file, and what became of everything else in it.
+    """An encoder from a published file, and what else the file holds.
 
     Attributes:
-        tensors: what the method leaves to later runs: ViCC's prototypes [count, 128].
+        tensors: what later runs of the method need: ViCC's prototypes [count, 128].
         notes: a sentence for each kind of thing that was left out or is missing.
         lacks_statistics: the file has no BatchNorm statistics, and the encoder only initial ones.
     """
@@ -115,10 +116,10 @@ class Imported:
 
 
 def get_method(name: str) -> PublishedMethod:
-    """Returns how a published method lays out its files, whatever the case of its name.
+    """Returns the layout of a published method's files; the case of its name does not matter.
 
     Raises:
-        UsageError: none of these files can be read.
+        UsageError: no files of such a method are known.
     """
     if name.lower() not in PUBLISHED_METHODS:
         raise UsageError(
@@ -141,7 +142,7 @@ def is_classifier(state: Mapping[str, Tensor]) -> bool:
 
 
 class _Dtype:
-    """Stands in for numpy.dtype: notes its code and its byte order, and nothing else."""
+    """Replaces numpy.dtype: keeps its code and its byte order, and nothing else."""
 
     def __init__(self, code: str, *rest: object) -> None:
         self.code, self.order = code, "<"
@@ -151,14 +152,15 @@ class _Dtype:
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> int | float | bool:
-    """Stands in for NumPy's scalar: gives a plain number, refuses all that is none."""
+    """Replaces NumPy's scalar: returns a plain number, and refuses anything else."""
     if not re.fullmatch(r"[biuf]\d", dtype.code):
         raise ValueError(f"a NumPy scalar of kind {dtype.code} is no plain number")
     number: int | float | bool = np.frombuffer(data, dtype.order + dtype.code)[0].item()
     return number
 
 
-# What `best_acc` and the like were pickled as, in NumPy 1 and 2. Nothing of NumPy is called.
+# The types with which `best_acc` and the like were pickled, in NumPy 1 and 2. No code of NumPy is
+# called.
 _STAND_INS = [
     (_scalar, "numpy.core.multiarray.scalar"),
     (_scalar, "numpy._core.multiarray.scalar"),
@@ -170,7 +172,7 @@ def read_published(path: Path) -> dict[str, Any]:
     """Reads a published `.pth.tar` without running any code in it.
 
     Raises:
-        VidsslError: no such file, no checkpoint, or one that needs code to be read.
+        VidsslError: there is no such file, it is no checkpoint, or reading it would run code.
     """
     if not path.is_file():
         raise VidsslError(f"there is no file {path}")
@@ -203,10 +205,10 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) -> Imported:
-    """Makes an encoder of a published state_dict.
+    """Makes an encoder from a published state_dict.
 
     Args:
-        spec: what to make; the head's width is read from the file.
+        spec: of the encoder; the head's width is that of :func:`projection_width`.
 
     Raises:
         VidsslError: a tensor is missing, left over, of another shape, or an alias that differs.
@@ -243,7 +245,7 @@ def projection_width(state: Mapping[str, Tensor], method: str) -> int | None:
     """Returns the width of the file's projection head; None for methods and files without one.
 
     Raises:
-        VidsslError: there should be one, and there is not.
+        VidsslError: the file should have one, and has none.
     """
     if not get_method(method).head or is_classifier(state):
         return None
@@ -301,7 +303,7 @@ def _renamed(state: Mapping[str, Tensor], rename: Rename) -> dict[str, tuple[str
 
 
 def _fill(encoder: Encoder, renamed: Mapping[str, tuple[str, Tensor]]) -> int:
-    """Loads the tensors; gives how many BatchNorm statistics the file lacks (none, or all)."""
+    """Loads the tensors; returns how many BatchNorm statistics the file lacks (none, or all)."""
     wanted = encoder.state_dict()
     _refuse("left over", [key for name, (key, _) in renamed.items() if name not in wanted])
     missing = [name for name in wanted if name not in renamed]
@@ -383,5 +385,5 @@ def rename_r2plus1d(key: str) -> str:
     return re.sub(r"^bn1\.", "stem.1.", key)
 
 
-# The 2D3D-ResNets are named alike here and there.
+# The tensors of 2D3D-ResNets have the same names here and there.
 BACKBONE_RULES: dict[str, Rename] = {"s3d": rename_s3d, "r2plus1d": rename_r2plus1d}

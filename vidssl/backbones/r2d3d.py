@@ -1,4 +1,4 @@
-"""2D3D-ResNets: two stages that see single frames, then two that look over three.
+"""2D3D-ResNets: two stages of 2D convolutions, then two of 3D convolutions over three frames.
 
 18 and 34 layers are those of DPC and CoCon (Han et al. 2019; Rai et al. 2021), whose fourth stage
 is 256 wide and ends without a ReLU; 50 layers is that of CoCLR's code, 2048 wide. Modules are
@@ -83,7 +83,7 @@ class Bottleneck(nn.Module):
 
 
 class R2D3D(nn.Module):
-    """Stem, max pool over space, four stages; the last two look over three frames.
+    """Stem, max pool over space, four stages; the last two convolve over three frames.
 
     Args:
         channels: C.

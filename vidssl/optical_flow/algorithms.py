@@ -1,8 +1,8 @@
-"""Optical flow: what extract-flow and retrieve derive the flow view with.
+"""The optical flow algorithms from which extract-flow and retrieve choose.
 
-Training never imports this. A frame pair goes in as uint8, grey [H, W] or RGB [H, W, 3] as the
-method asks for; flow comes out as float32 [H, W, 2], in pixels: u to the right, v downward, from
-the first frame to the second.
+Training never imports this. The input is a pair of frames, uint8, grey [H, W] or RGB [H, W, 3] as
+the algorithm asks for; the result is flow from the first frame to the second, float32 [H, W, 2],
+in pixels: u to the right, v downward.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ Estimate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class FlowAlgorithm:
-    """One algorithm, its parameters still open: a row of :data:`FLOW_METHODS`.
+    """One algorithm without its parameters: an entry of :data:`FLOW_METHODS`.
 
     Attributes:
         presets: named sets of all its parameters; the first is the default.
         start: makes an estimator of one pair after another, on a CPU.
-        batched: makes one of many pairs at once, on a device ("cpu" or "cuda").
+        batched: makes an estimator of many pairs at once, on a device ("cpu" or "cuda").
         colour: whether it takes RGB frames instead of grey ones.
-        smallest: short side below which it cannot work.
-        check_device: raises a :class:`VidsslError` where a GPU cannot be used for want of a part.
-        complete: of a network, gives a preset's parameters with the digest of the weights in a
+        smallest: short side in pixels below which it cannot work.
+        check_device: raises a :class:`VidsslError` where a GPU cannot be used because a package
+            is missing.
+        complete: for networks: returns a preset's parameters with the digest of the weights in a
             file (or in torch's cache). `start` and `batched` then take the file as `weights`.
     """
 
@@ -54,12 +55,10 @@ class FlowMethod:
 
     Attributes:
         name: as recorded with the flow.
-        params: likewise; the same parameters give the same flow.
+        params: as recorded with the flow; the same parameters give the same flow.
         start: makes an estimator, which may be used for any number of pairs in one process.
         batched: makes a :class:`BatchedFlow` on a device; None where the method has none.
-        colour: whether it takes RGB frames instead of grey ones.
-        smallest: short side below which it cannot work.
-        check_device: raises a :class:`VidsslError` where a GPU cannot be used for want of a part.
+        colour, smallest, check_device: as of :class:`FlowAlgorithm`.
     """
 
     name: str
@@ -78,8 +77,8 @@ def get_flow_method(name: str, preset: str | None = None, weights: str = "") -> 
         weights: file of a network's weights; empty: torch's cache.
 
     Raises:
-        UsageError: there is no such method, or it has no such preset, or no weights.
-        VidsslError: this OpenCV lacks it, or the weights are missing.
+        UsageError: there is no such method or preset, or the method takes no weights.
+        VidsslError: this OpenCV does not have it, or the weights are missing.
     """
     if name not in FLOW_METHODS:
         raise UsageError(
@@ -98,12 +97,12 @@ def get_flow_method(name: str, preset: str | None = None, weights: str = "") -> 
     if row.complete is not None:
         params = row.complete(params, weights)
     method = flow_method(name, params, weights)
-    method.start()  # so that a missing algorithm is told before any work
+    method.start()  # so that a missing algorithm is reported before any work
     return method
 
 
 def flow_method(name: str, params: Params, weights: str = "") -> FlowMethod:
-    """Returns a method with the parameters recorded with some flow.
+    """Returns a method with parameters that were recorded with flow.
 
     Args:
         weights: as of :func:`get_flow_method`.
@@ -129,8 +128,8 @@ def flow_method(name: str, params: Params, weights: str = "") -> FlowMethod:
 def working_frame(frame: np.ndarray, size: int | None, colour: bool = False) -> np.ndarray:
     """Returns an RGB frame [H, W, 3] as a method takes it: grey or RGB, at the working size.
 
-    Grey is OpenCV's 0.299 R + 0.587 G + 0.114 B. The short side is scaled down to `size` (None:
-    as it is); frames that are smaller still are not enlarged.
+    Grey is OpenCV's 0.299 R + 0.587 G + 0.114 B. The short side is scaled down to `size` pixels
+    (None: it is not scaled); smaller frames are not enlarged.
     """
     height, width = frame.shape[:2]
     if not colour:
@@ -142,9 +141,10 @@ def working_frame(frame: np.ndarray, size: int | None, colour: bool = False) -> 
 
 
 def in_pixels_of(flow: np.ndarray, size: int | None) -> np.ndarray:
-    """Returns flow [H, W, 2] of frames smaller than `size` in pixels of that size all the same.
+    """Returns flow [H, W, 2] in pixels of frames with a short side of `size`.
 
-    So motion means the same in small and large videos.
+    Flow of frames that are smaller is scaled up, so that numbers mean the same motion in small
+    and large videos.
     """
     shortest = min(flow.shape[:2])
     return flow if size in (None, shortest) else flow * np.float32(size / shortest)
@@ -153,9 +153,9 @@ def in_pixels_of(flow: np.ndarray, size: int | None) -> np.ndarray:
 def derive_flow(
     frames: Iterable[np.ndarray], estimate: Estimate, size: int | None, colour: bool = False
 ) -> Iterator[np.ndarray]:
-    """Returns the flow between each RGB frame [H, W, 3] and the next: float32 [h, w, 2].
+    """Yields the flow between each RGB frame [H, W, 3] and the next: float32 [h, w, 2].
 
-    It is computed at the working size (:func:`working_frame`) and given in its pixels
+    It is computed at the working size (:func:`working_frame`), in its pixels
     (:func:`in_pixels_of`).
     """
     for pair in _pairs(frames, size, colour):
@@ -165,7 +165,7 @@ def derive_flow(
 def derive_together(
     frames: Iterable[np.ndarray], method: BatchedFlow, size: int | None, colour: bool = False
 ) -> Iterator[np.ndarray]:
-    """Returns what :func:`derive_flow` gives, by a method that works on many pairs at once."""
+    """Yields the same as :func:`derive_flow`, by a method that works on many pairs at once."""
     ready: dict[Hashable, np.ndarray] = {}
     given = 0
     for index, flow in method.flows(_pairs(frames, size, colour)):
@@ -205,7 +205,7 @@ TVL1_PARAMS = {
     "gamma": 0.0,
     "median_filtering": 5,
 }
-# What the others cost in accuracy and save in time: docs/benchmarks.md, "TV-L1".
+# The accuracy and the time of the other presets: docs/benchmarks.md, "TV-L1".
 TVL1_PRESETS = {
     "published": TVL1_PARAMS,
     "balanced": TVL1_PARAMS | {"epsilon": 0.02},
@@ -226,7 +226,7 @@ def _start_dis(params: Params) -> Estimate:
     made: dict[tuple[int, ...], cv2.DISOpticalFlow] = {}
 
     def estimate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        # One for each size: OpenCV's flow changes after pictures of another size.
+        # One for each size: after pictures of another size OpenCV's flow is different.
         if before.shape not in made:
             made[before.shape] = cv2.DISOpticalFlow_create(_DIS_PRESETS[params["preset"]])
         flow: np.ndarray = made[before.shape].calc(before, after, None)
@@ -262,7 +262,7 @@ def _start_tvl1_of_opencv(p: Params) -> Estimate:
     create = cv2.optflow.DualTVL1OpticalFlow_create
 
     def estimate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        # A new one each time: after a small picture OpenCV's keeps fewer scales for later ones.
+        # A new one each time: after a small picture OpenCV uses fewer scales for larger ones, too.
         tvl1 = create(
             p["tau"],
             p["lambda"],

@@ -1,8 +1,7 @@
-"""Flow of many frame pairs at once, which is how a device is kept busy.
+"""The interface of flow algorithms that work on many frame pairs at once, as GPUs need it.
 
-A method that works in batches takes pairs as they come, from any number of videos, and gives flows
-as they get done, in whatever order: :meth:`BatchedFlow.flows`. Who calls it puts them back in
-order by their tags.
+Such an algorithm takes pairs from any number of videos, and returns flows in the order in which
+they are finished: :meth:`BatchedFlow.flows`. The caller restores the order by the pairs' tags.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class FramePair:
-    """Two frames between which flow is wanted.
+    """Two frames between which flow is computed.
 
     Attributes:
-        tag: handed back with the flow.
+        tag: returned with the flow.
         before: uint8, grey [H, W] or RGB [H, W, 3], as the method asks for.
         after: of the same shape.
     """
@@ -37,23 +36,23 @@ class BatchedFlow(ABC):
 
     @abstractmethod
     def flows(self, pairs: Iterable[FramePair | None]) -> Iterator[TaggedFlow]:
-        """Returns (tag, flow) of each pair, float32 [H, W, 2] in pixels, as they get done.
+        """Yields (tag, flow) of each pair when it is finished, float32 [H, W, 2] in pixels.
 
-        Pairs are drawn only as there is room for them, so a source that decodes is held back by
-        the flow and not the other way round. A flow depends on its own pair alone, never on what
-        else was in the batch. Sizes may be mixed; none is changed.
+        Pairs are taken only when there is room for them, so decoded frames do not pile up. A flow
+        depends on its own pair alone, never on the other pairs of its batch. Sizes may be mixed;
+        frames are not resized.
 
         Args:
-            pairs: ends when there are no more. None stands for "none is ready yet": the method
-                goes on with what it has and asks again.
+            pairs: may yield None when no pair is ready yet: the method then continues with the
+                pairs it has, and asks again.
         """
 
 
 def batches_of_one_size(pairs: Iterable[FramePair | None], most: int) -> Iterator[list[FramePair]]:
-    """Returns up to `most` pairs at a time, all of one frame size.
+    """Yields batches of up to `most` pairs, each of one frame size.
 
-    A batch is given when it is full; when no pair is ready, or none is left, what there is of
-    each size is given as it is.
+    A batch is yielded when it is full. When no pair is ready (None), and at the end, all batches
+    that have been begun are yielded.
     """
     waiting: dict[tuple[int, ...], list[FramePair]] = {}
     for pair in pairs:

@@ -1,7 +1,8 @@
 """RAFT (Teed and Deng 2020): optical flow by torchvision's networks, many pairs at once.
 
-It sees colour, and looks for each eighth of the picture's width and height among all places of the
-other frame, so pictures are padded to multiples of 8 and to no less than 128 pixels a side.
+RAFT takes RGB frames. It computes features at an eighth of the resolution and compares every place
+of one frame with every place of the other. So pictures are padded to multiples of 8, and to at
+least 128 pixels a side.
 
 Legend: B pairs, H and W pixels.
 """
@@ -27,7 +28,7 @@ from vidssl.optical_flow.batched import (
 from vidssl.views.torchvision_networks import Weights, find_weights, load_network
 
 MULTIPLE, LEAST = 8, 128
-BATCH_PIXELS = 2_500_000  # the table of all places against all grows with the square of them
+BATCH_PIXELS = 2_500_000  # the comparison of all places with all takes much memory
 MOST_PAIRS = 32
 
 
@@ -50,7 +51,7 @@ def _raft(params: tuple[tuple[str, Any], ...], weights: str, device: str) -> Raf
 
 
 class RaftFlow(BatchedFlow):
-    """RAFT on pairs as they come."""
+    """Computes flow by RAFT in batches of pairs of one size."""
 
     def __init__(self, raft: Raft) -> None:
         self.raft = raft
@@ -69,28 +70,29 @@ class RaftFlow(BatchedFlow):
 
 
 def with_weights(params: Mapping[str, Any], weights: str = "") -> dict[str, Any]:
-    """Returns a preset with the digest of its weights, as it is recorded.
+    """Returns a preset's parameters with the digest of its weights, as they are recorded.
 
     Args:
         weights: a file; empty: torchvision's, in torch's cache.
 
     Raises:
-        MissingInput: there are none; the sentence says how to get them.
+        MissingInput: there are no weights; the sentence says how to get them.
     """
     found = find_weights(params["model"], weights)
     return dict(params) | {"weights": f"sha256:{found.sha256}"}
 
 
 class Raft:
-    """A network that gives the flow of many pairs of frames at once.
+    """The network, which computes the flow of many pairs of frames at once.
 
     Args:
-        params: of :func:`with_weights`.
+        params: as :func:`with_weights` returns them.
         weights: a file; empty: torchvision's, in torch's cache.
         device: cpu or cuda. It computes in float32 on both.
 
     Raises:
-        VidsslError: the weights are missing, of another network, or not those of `params`.
+        VidsslError: the weights are missing, belong to another network, or are not those of
+            `params`.
     """
 
     def __init__(self, params: Mapping[str, Any], weights: str = "", device: str = "cpu") -> None:
@@ -114,7 +116,7 @@ class Raft:
 
 
 def pairs_at_once(height: int, width: int, device: str) -> int:
-    """Returns how many pairs of that size go together well: one on a CPU."""
+    """Returns how many pairs of that size make a good batch: one on a CPU."""
     if device != "cuda":
         return 1
     return min(MOST_PAIRS, max(1, BATCH_PIXELS // (height * width)))
@@ -140,6 +142,6 @@ def _padded(x_B3HW: Tensor) -> Tensor:
 
 
 def _margins(size: int) -> tuple[int, int]:
-    """Returns how much is added before and behind."""
+    """Returns how many pixels are added before and behind a side."""
     missing = max(LEAST, size + -size % MULTIPLE) - size
     return missing // 2, missing - missing // 2

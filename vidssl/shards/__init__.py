@@ -1,6 +1,6 @@
 """Shards: encoded frames of many videos in plain HDF5 (docs/formats.md).
 
-:class:`ShardWriter` and :class:`ShardReader` are siblings: what one writes the other reads.
+:class:`ShardWriter` writes them, :class:`ShardReader` reads them.
 
     shard-0000.h5
       /videos/id path note fps frames width height digest  one row per video
@@ -9,7 +9,7 @@
                  /crc32        <u4 [frames]       checksum of each blob
                  /first_frame  <i8 [videos + 1]   where each video begins in offsets
 
-Training reads shards; nothing here decodes video or computes a view.
+Nothing here decodes video files or computes a view.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What writer and reader of shards agree on: names, records and digests."""
+"""The format that writer and reader of shards share: file names, records and digests."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Params = Mapping[str, Any]
 
 
 class DamagedShard(VidsslError):
-    """A shard whose bytes are not those that were written.
+    """A shard has other bytes than were written.
 
     Attributes:
-        fault: what is wrong with it, without the advice on what to do.
+        fault: what is wrong with the shard, without the advice on what to do.
     """
 
     def __init__(self, fault: str, advice: str = "") -> None:
@@ -32,7 +32,7 @@ class DamagedShard(VidsslError):
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """What a shard's table says of one video.
+    """One video's row in a shard's table.
 
     Attributes:
         id: see :class:`vidssl.dataset.video.Source`.
@@ -40,7 +40,7 @@ class VideoRecord:
         fps: frames per second, 0.0 when unknown.
         frames: decoded frames of the source.
         width, height: pixels of the source, upright.
-        note: what the user should know of it, such as damage; usually empty.
+        note: something the user should know, such as damage; usually empty.
     """
 
     id: str
@@ -53,7 +53,7 @@ class VideoRecord:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Returns a folder's shards in their order."""
+    """Returns a folder's shards, in the order of their numbers."""
     return sorted(folder.glob("shard-*.h5"), key=shard_number)
 
 
@@ -94,10 +94,10 @@ def data_digest(videos: Iterable[tuple[str, str]]) -> str:
 def check_same_views(
     path: Path, found: Mapping[str, Params], expected: Mapping[str, Params]
 ) -> None:
-    """Refuses a shard that does not belong to its neighbours.
+    """Checks that a shard has the same views as the shards beside it.
 
     Raises:
-        VidsslError: other views, or other parameters of one.
+        VidsslError: it has other views, or other parameters of a view.
     """
     if found != expected:
         raise VidsslError(f"{path} was made with other parameters than the shards beside it")

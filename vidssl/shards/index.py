@@ -1,4 +1,4 @@
-"""The tables of shards: what is known of every video without reading a frame."""
+"""The tables of shards: a row for every video, and where its frames are stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = ("id", "path", "digest", "fps", "frames", "width", "height")
 
 @dataclass(frozen=True)
 class ViewPlace:
-    """Where a view's datasets lie in one file, in bytes from the file's start.
+    """The places of a view's datasets in one file, in bytes from the file's start.
 
     Attributes:
         blobs, offsets, crc32: starts of the three datasets.
@@ -41,7 +41,7 @@ class ViewPlace:
 
 @dataclass(frozen=True)
 class ShardTables:
-    """One file's tables: parameters and place of each view, and a column per fact of a video."""
+    """One file's tables: parameters and place of each view, and the columns of its videos."""
 
     path: Path
     views: Mapping[str, Params]
@@ -53,8 +53,8 @@ class ShardTables:
         """Reads one file's tables.
 
         Raises:
-            VidsslError: not a shard, of an unknown version, or no right to read it.
-            DamagedShard: it cannot be read, or its tables do not fit together.
+            VidsslError: it is no shard, has an unknown version, or may not be read.
+            DamagedShard: it cannot be read, or its tables contradict each other.
         """
         try:
             with h5py.File(path, "r", locking=False) as file:
@@ -110,8 +110,8 @@ class VideoTable:
         id, path, digest: UTF-8 bytes; :meth:`vidssl.shards.ShardReader.video_id` gives text.
         fps: frames per second, 0.0 when unknown.
         frames, width, height: of the source video.
-        shard: which file it lies in.
-        row: which row of that file.
+        shard: number of its file.
+        row: its row in that file.
         length: {view: stored frames}.
     """
 
@@ -131,10 +131,10 @@ class VideoTable:
 
 
 def join_tables(shards: Sequence[ShardTables]) -> VideoTable:
-    """Puts the rows of all shards together, sorted by id.
+    """Joins the rows of all shards, sorted by id.
 
-    So the number of a video does not depend on which process finished it first, nor on how the
-    videos are spread over shards.
+    So the number of a video depends neither on which process finished it first nor on how the
+    videos are distributed over shards.
     """
     counts = [len(shard.columns["id"]) for shard in shards]
     columns = {name: np.concatenate([shard.columns[name] for shard in shards]) for name in COLUMNS}

@@ -1,4 +1,4 @@
-"""Reading shards: any frame of any video, from many threads and processes at once."""
+"""Reads shards: any frame of any video, from many threads and processes at once."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from vidssl.views import get_view
 from vidssl.views.flow import read_pixels
 from vidssl.views.frame_interpolation import read_strided
 
-Frames = Sequence[int] | np.ndarray
+FrameNumbers = Sequence[int] | np.ndarray
 
-NOT_READ = 1 << 16  # bytes: a gap between frames below which one read is cheaper than two
+MOST_GAP = 1 << 16  # bytes: up to this gap between frames one read is cheaper than two
 
 
 class ShardReader:
-    """Reads frames from shards with `pread`, past HDF5 and its lock.
+    """Reads frames from shards with `pread`, without HDF5 and its lock.
 
-    Opening reads a few numbers per video and nothing per frame. It can be pickled and survives a
-    fork: each process opens the files for itself, at the first read.
+    Opening reads a few numbers per video and nothing per frame. The reader can be pickled and works
+    after a fork: each process opens the files itself, at its first read.
 
     Args:
         source: a folder of shards, or the files.
@@ -48,8 +48,8 @@ class ShardReader:
         views: {view: parameters}.
 
     Raises:
-        VidsslError: no shard there, an unknown version, or shards that do not belong together.
-        DamagedShard: a file that cannot be read.
+        VidsslError: there is no shard, one has an unknown version, or they do not belong together.
+        DamagedShard: a file cannot be read.
     """
 
     def __init__(self, source: Path | str | Sequence[Path]) -> None:
@@ -72,7 +72,7 @@ class ShardReader:
         return str(self.videos.id[video].decode())
 
     def find(self, video_id: str) -> int | None:
-        """Returns the number of a video, None when it is not here."""
+        """Returns the number of a video; None if no shard has it."""
         wanted = video_id.encode()
         number = int(np.searchsorted(self.videos.id, wanted))
         found = number < len(self) and self.videos.id[number] == wanted
@@ -91,7 +91,7 @@ class ShardReader:
         )
 
     def notes(self) -> dict[str, str]:
-        """Returns what the user should know of some videos: {id: sentence}."""
+        """Returns the notes of the videos that have one: {id: sentence}."""
         found = {}
         for shard in self._shards:
             with h5py.File(shard.path, "r", locking=False) as file:
@@ -110,7 +110,7 @@ class ShardReader:
         """Returns the stored frames of every video: int [V].
 
         Raises:
-            VidsslError: the shards lack the view.
+            VidsslError: the shards do not have the view.
         """
         if view not in self.views:
             raise VidsslError(
@@ -120,7 +120,7 @@ class ShardReader:
         return self.videos.length[view]
 
     def frame_bytes(self, view: str) -> float:
-        """Returns the bytes of a view's frame, mean over all of them.
+        """Returns the mean size in bytes of a view's stored frames.
 
         Raises:
             As :meth:`frame_count`.
@@ -130,25 +130,25 @@ class ShardReader:
 
     # ── frames
 
-    def read(self, view: str, video: int, frames: Frames) -> list[bytes]:
+    def read(self, view: str, video: int, frames: FrameNumbers) -> list[bytes]:
         """Returns the blobs of some frames of one video, in the order asked for.
 
-        Frames near each other are one read, and a frame asked for twice is read once. Every
-        checksum is checked every time.
+        Frames near each other are read together, and a frame asked for twice is read once. Every
+        checksum is checked at every read.
 
         Raises:
-            VidsslError: the shards lack the view.
+            VidsslError: the shards do not have the view.
             IndexError: the video has no such frame.
-            DamagedShard: a checksum does not fit; the text names file, video, view and frame.
+            DamagedShard: a checksum is wrong; the text names file, video, view and frame.
         """
         unique, back = self._sort(view, video, frames)
         blobs = self._read_sorted(view, video, unique) if len(unique) else []
         return [blobs[i] for i in back]
 
-    def frames(self, view: str, video: int, frames: Frames) -> np.ndarray:
+    def frames(self, view: str, video: int, frames: FrameNumbers) -> np.ndarray:
         """Returns decoded frames: uint8 [T, H, W, C], in the order asked for, T at least 1.
 
-        Frames that a view stored at a stride lacks are interpolated.
+        Where a view is stored at a stride, the frames in between are interpolated.
 
         Raises:
             As :meth:`read`.
@@ -158,15 +158,15 @@ class ShardReader:
         return np.stack([pictures[i] for i in back])
 
     def pictures(
-        self, view: str, video: int, frames: Frames, *, for_copying: bool = False
+        self, view: str, video: int, frames: FrameNumbers, *, for_copying: bool = False
     ) -> Iterator[np.ndarray]:
         """Returns decoded frames one by one, uint8 [H, W, C]: in ascending order, each once.
 
-        A frame is decoded when its turn comes: who lets go of one before the next needs the
-        memory of one, which is then still in the core's cache.
+        A frame is decoded when it is asked for. A caller that drops each frame before it takes the
+        next needs the memory of one frame, which stays in the core's cache.
 
         Args:
-            for_copying: memory may be in whatever order comes cheapest
+            for_copying: the caller only copies pixels out, so their order in memory is free
                 (:meth:`vidssl.views.View.decode_for_copying`).
 
         Raises:
@@ -181,8 +181,8 @@ class ShardReader:
         count = int(self.frame_count(view)[video])
         return iter(read_strided(unique, stride, count, partial(self._decoded, view, video)))
 
-    def flow(self, video: int, frames: Frames) -> np.ndarray:
-        """Returns flow in pixels of the recorded working size, however it is stored.
+    def flow(self, video: int, frames: FrameNumbers) -> np.ndarray:
+        """Returns flow in pixels of the recorded working size, whatever its codec.
 
         Returns:
             float32 [T, H, W, 2], u to the right and v downward, in the order asked for.
@@ -203,8 +203,10 @@ class ShardReader:
         frames: np.ndarray,
         decode: Callable[[bytes], np.ndarray] | None = None,
     ) -> Iterator[np.ndarray]:
-        """Returns stored frames, sorted and each once: uint8 [H, W, C] each, or as `decode`
-        does.
+        """Yields stored frames, decoded: uint8 [H, W, C] each, or as `decode` makes them.
+
+        Args:
+            frames: in ascending order, each once.
         """
         decode = decode or partial(get_view(view).decode, codec=self.views[view]["codec"])
         for frame, blob in zip(frames, self._read_sorted(view, video, frames), strict=True):
@@ -215,8 +217,8 @@ class ShardReader:
                 raise self._damage(video, view, int(frame), what) from error
             yield picture
 
-    def _sort(self, view: str, video: int, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the frames sorted, each once, and where each one asked for stands among them."""
+    def _sort(self, view: str, video: int, frames: FrameNumbers) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the frames sorted, each once, and the place of each one asked for among them."""
         count = int(self.frame_count(view)[video])
         unique, back = np.unique(np.asarray(frames, dtype=np.int64), return_inverse=True)
         if len(unique) and not 0 <= unique[0] <= unique[-1] < count:
@@ -235,7 +237,7 @@ class ShardReader:
         wanted = frames - frames[0]
         begins, ends = offsets[wanted], offsets[wanted + 1]
         blobs: list[bytes] = []
-        for run in np.split(np.arange(len(frames)), gaps_above(NOT_READ, begins, ends)):
+        for run in np.split(np.arange(len(frames)), gaps_above(MOST_GAP, begins, ends)):
             edges = np.stack([begins[run], ends[run]], axis=1).tolist()
             (first, _), (_, end) = edges[0], edges[-1]
             data = self._pread(shard.path, end - first, place.blobs + first)
@@ -246,7 +248,7 @@ class ShardReader:
         return blobs
 
     def _table(self, shard: ShardTables, place: int, low: int, high: int, kind: str) -> np.ndarray:
-        """Reads rows low..high of a per-frame table; all of them would be a gigabyte for K400."""
+        """Reads rows low..high of a per-frame table; the whole table has a gigabyte for K400."""
         width = np.dtype(kind).itemsize
         data = self._pread(shard.path, (high - low) * width, place + low * width)
         return np.frombuffer(data, kind)
@@ -279,7 +281,7 @@ class ShardReader:
         return descriptor
 
     def _begin_process(self) -> None:
-        """Starts an empty set of descriptors; after a fork the parent's stay open, unused."""
+        """Starts an empty set of descriptors; after a fork the parent's stay open and unused."""
         self._process = os.getpid()
         self._descriptors: dict[Path, int] = {}
         self._lock = threading.Lock()
@@ -306,10 +308,10 @@ class ShardReader:
         vars(self).update(state)
         self._begin_process()
 
-    # ── checking
+    # ── verifying
 
     def verify(self, tell: Callable[[int], None] = lambda done: None) -> Iterator[str]:
-        """Reads everything and gives one sentence per problem found.
+        """Reads everything and yields one sentence per problem.
 
         Args:
             tell: is called with the number of videos read, after each of them.
@@ -334,7 +336,7 @@ class ShardReader:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises this process's limit of open files as far as it may, for sets of many shards."""
+    """Raises this process's limit of open files as far as allowed, for sets of many shards."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
         most = count if hard == resource.RLIM_INFINITY else min(count, hard)
@@ -342,7 +344,5 @@ def _allow_open_files(count: int) -> None:
 
 
 def gaps_above(most: int, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Returns which blobs, the first left aside, begin more than so many bytes after the last
-    end.
-    """
+    """Returns the numbers of the blobs that begin more than `most` bytes after the one before."""
     return np.flatnonzero(begins[1:] - ends[:-1] > most) + 1

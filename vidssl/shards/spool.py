@@ -1,12 +1,12 @@
-"""The spool: finished videos on their way into a shard, safe from a kill at any moment.
+"""The spool: collects finished videos for a shard, and survives a kill at any moment.
 
-A contiguous HDF5 dataset cannot grow, so videos are collected in a side file first:
+A contiguous HDF5 dataset cannot grow, so videos are first collected in two files:
 
     spool-0000.bin       blobs, end to end
-    spool-0000.journal   a head, then one JSON line per finished video
+    spool-0000.journal   a header, then one JSON line per finished video
 
-Blobs are written and fsynced before their line is, so a whole line is the promise that its blobs
-are on the disk, and recovery cuts both files after the last line that keeps its promise.
+Blobs are written and fsynced before their line. So where a line is complete, its blobs are on the
+disk. Recovery cuts both files after the last complete line whose blobs are there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Entry = dict[str, Any]
 
 
 class Spool:
-    """The spool of one shard to come; opening it takes up what an earlier process left.
+    """The spool of one future shard; opening it continues what an earlier process left.
 
     Attributes:
         entries: one per video: video, digest, start, lengths and crc32 per view.
@@ -39,7 +39,7 @@ class Spool:
 
     Raises:
         VidsslError: it was begun with other parameters.
-        OSError: the disk is full, and the like.
+        OSError: the disk is full, or another error of the file system.
     """
 
     def __init__(self, folder: Path, number: int, views: Mapping[str, Params]) -> None:
@@ -61,7 +61,7 @@ class Spool:
         """Stores one video; when this returns it survives a power cut.
 
         Raises:
-            OSError: it could not be written, and nothing of it is left behind.
+            OSError: it could not be written; the files are as before.
         """
         entry: Entry = {
             "video": vars(video),
@@ -76,7 +76,7 @@ class Spool:
             os.fsync(self._blobs)
             _write_all(self._journal, json.dumps(entry).encode() + b"\n")
             os.fsync(self._journal)
-        except BaseException:  # also Ctrl-C: what follows must not begin in the middle of a line
+        except BaseException:  # also Ctrl-C: the next line must not begin in the middle of this one
             os.ftruncate(self._journal, line_start)
             os.ftruncate(self._blobs, self.size)
             raise
@@ -85,7 +85,7 @@ class Spool:
         return entry
 
     def close(self) -> None:
-        """Lets go of the files, which stay for the next process."""
+        """Closes the files, which stay for the next process."""
         for descriptor in (self._blobs, self._journal):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -99,7 +99,7 @@ class Spool:
 
 
 def read_journal(folder: Path, number: int, views: Mapping[str, Params]) -> tuple[list[Entry], int]:
-    """Returns the entries of a spool whose blobs are there, and where the last one's line ends.
+    """Returns the entries of a spool whose blobs are complete, and where the last line ends.
 
     Raises:
         VidsslError: it was begun with other parameters.

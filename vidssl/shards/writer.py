@@ -1,4 +1,4 @@
-"""Writing shards: finished videos go to a spool, and a full spool becomes one HDF5 file."""
+"""Writes shards: finished videos go to a spool, and a full spool becomes one HDF5 file."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ class ShardWriter:
     """Collects finished videos into shards; may be killed at any moment and opened again.
 
     Args:
-        folder: where the shards go; what an earlier writer left there is taken up.
+        folder: of the shards; the work of an earlier writer there is continued.
         views: parameters of each view, recorded in every shard.
-        shard_bytes: blobs that make a shard.
+        shard_bytes: bytes of blobs after which a shard is written.
 
     Attributes:
-        digests: {id: digest} of the videos that are here already.
+        digests: {id: digest} of the videos that are already in the folder.
 
     Raises:
-        VidsslError: the folder holds work with other parameters, or the disk is full.
+        VidsslError: the folder holds videos with other parameters, or the disk is full.
     """
 
     def __init__(
         self, folder: Path, views: Mapping[str, Params], shard_bytes: int = SHARD_BYTES
     ) -> None:
         self.folder = folder
-        # As JSON gives them back, so that parameters compare equal after a round through a file.
+        # Through JSON, as from a file, so that equal parameters compare equal.
         self.views: dict[str, Params] = json.loads(json.dumps(views))
         self.shard_bytes = shard_bytes
         self.digests: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        self._spool = self._take_up()
+        self._spool = self._recover()
 
     @property
     def finished(self) -> set[str]:
-        """Ids of the videos that are here already."""
+        """Ids of the videos that are already in the folder."""
         return set(self.digests)
 
     def add(self, video: VideoRecord, blobs: Mapping[str, Sequence[bytes]]) -> None:
@@ -73,7 +73,7 @@ class ShardWriter:
 
         Raises:
             VidsslError: the disk is full; what was stored before is kept.
-            ValueError: the video is here already, or its views are not the writer's.
+            ValueError: the video is in the folder already, or its views are not the writer's.
         """
         if video.id in self.digests or blobs.keys() != self.views.keys():
             raise ValueError(f"{video.id} cannot be added with views {list(blobs)}")
@@ -84,10 +84,10 @@ class ShardWriter:
             self._seal()
 
     def finish(self) -> str:
-        """Makes the last shard and gives the digest of all the data.
+        """Writes the last shard and returns the digest of all the data.
 
         Raises:
-            VidsslError: the disk is full; run again to go on.
+            VidsslError: the disk is full; another writer can continue.
         """
         if self._spool.entries:
             self._seal()
@@ -95,7 +95,7 @@ class ShardWriter:
         return data_digest(self.digests.items())
 
     def close(self) -> None:
-        """Lets go of the files; what is spooled stays for the next writer."""
+        """Closes the files; the spool stays for the next writer."""
         self._spool.close()
 
     def __enter__(self) -> ShardWriter:
@@ -104,8 +104,8 @@ class ShardWriter:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _take_up(self) -> Spool:
-        """Takes up the folder as an earlier writer left it, wherever that was stopped."""
+    def _recover(self) -> Spool:
+        """Continues the folder of an earlier writer, wherever that one was stopped."""
         for aside in self.folder.glob("shard-*.h5.tmp"):
             aside.unlink()
         number = 0
@@ -124,7 +124,7 @@ class ShardWriter:
         return spool
 
     def _seal(self) -> None:
-        """Turns the spool into a shard: temporary name, fsync, rename."""
+        """Turns the spool into a shard: writes under a temporary name, fsyncs, renames."""
         target = self.folder / shard_name(self._spool.number)
         aside = target.with_name(target.name + ".tmp")
         try:
@@ -139,10 +139,10 @@ class ShardWriter:
 
 
 def finished_videos(folder: Path, views: Mapping[str, Params]) -> dict[str, str]:
-    """Returns {id: digest} of the videos that a writer finished in `folder`, and changes nothing.
+    """Returns {id: digest} of the videos that a writer finished in `folder`; changes nothing.
 
     Raises:
-        VidsslError: the folder holds work with other parameters.
+        VidsslError: the folder holds videos with other parameters.
         DamagedShard: a shard cannot be read.
     """
     views = json.loads(json.dumps(views))
@@ -170,9 +170,9 @@ def _digests_of(entries: list[Entry]) -> dict[str, str]:
 def _write_shard(path: Path, spool: Spool) -> None:
     """Writes one HDF5 file and makes sure that it is on the disk.
 
-    All the room is reserved first, because HDF5 does not survive a disk that fills up under it:
-    it prints, keeps the file open and may crash the process at its end. HDF5 then writes the
-    tables and sets room aside for the blobs, which are copied past it.
+    Disk space is reserved first, because HDF5 cannot handle a full disk: it prints, keeps the file
+    open and may crash the process at its end. HDF5 then writes the tables and allocates the blobs,
+    which are copied into the file without HDF5.
     """
     with path.open("wb") as target:
         target.write(_empty_file())
@@ -205,7 +205,7 @@ def _empty_file() -> bytes:
 
 
 def _most_bytes_of_tables(spool: Spool) -> int:
-    """Returns more than HDF5 needs beside the blobs; what is left over is cut off at the end."""
+    """Returns more bytes than HDF5 needs for all but the blobs; the rest is cut off at the end."""
     videos = [entry["video"] for entry in spool.entries]
     texts = [max(len(v[column].encode()) for v in videos) for column in ("id", "path", "note")]
     per_video = sum(texts) + 1 + 64 + 4 * 8 + 8 * len(spool.views)
@@ -225,13 +225,13 @@ def _write_videos(group: h5py.Group, entries: list[Entry]) -> None:
 
 
 def _strings(texts: list[str]) -> np.ndarray:
-    """Fixed-length UTF-8: a table of 240,000 loads as one block, without a Python object each."""
+    """Returns fixed-length UTF-8: a table of 240,000 loads as one block, without Python objects."""
     encoded = [text.encode() for text in texts]
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def _write_view(group: h5py.Group, view: str, params: Params, entries: list[Entry]) -> int:
-    """Writes a view's tables, sets room aside for its blobs, and gives its place in the file."""
+    """Writes a view's tables, allocates its blobs, and returns their place in the file."""
     lengths = np.concatenate([np.array(entry["lengths"][view], "<i8") for entry in entries])
     counts = [len(entry["lengths"][view]) for entry in entries]
     group.attrs["params"] = json.dumps(params, sort_keys=True)
@@ -248,7 +248,7 @@ def _write_view(group: h5py.Group, view: str, params: Params, entries: list[Entr
 
 
 def _places_in_spool(spool: Spool, view: str) -> list[tuple[int, int]]:
-    """Returns (start, size) of one view of each video; a video's views lie end to end."""
+    """Returns (start, size) in the spool of one view of each video."""
     order = list(spool.views)
     earlier = order[: order.index(view)]
     return [

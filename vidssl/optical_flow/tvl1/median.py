@@ -1,9 +1,10 @@
-"""The median of 5 × 5 pixels, by sorting networks: comparisons that do not depend on the data.
+"""The median filter of 5 × 5 pixels, by sorting networks: fixed sequences of comparisons.
 
-A column of five serves five windows, so columns are sorted once. Sorting each row of what comes
-out leaves 25 values in order along rows and columns. Of those, the six in the upper left have at
-least 13 values above them and the six in the lower right as many below, so the median of all is
-the median of the 13 between; :data:`MIDDLE` finds it.
+A column of five pixels belongs to five windows, so columns are sorted once. Then each row of a
+window of sorted columns is sorted. After that the 25 values ascend along rows and columns. Each of
+the six values in the upper left has at least 13 values that are not below it, and each of the six
+in the lower right has as many that are not above it. So the median of all 25 is the median of the
+13 in between; :data:`MIDDLE` finds it.
 
 Legend: B pictures, H rows, W columns.
 """
@@ -19,8 +20,8 @@ from torch import Tensor
 # Pairs (a, b) after which a is the smaller one.
 SORT_FIVE = ((0, 1), (3, 4), (2, 4), (2, 3), (1, 4), (0, 3), (0, 2), (1, 3), (1, 2))
 
-# The same on (row, column) of the ordered 5 × 5; then MEDIAN holds the median. Found by a search
-# over the 162 ways in which 0 and 1 can lie on the 13 places, which also proves it.
+# The same on (row, column) of the ordered 5 × 5; afterwards MEDIAN holds the median. Found by a
+# search over the 162 ways in which zeros and ones can lie on the 13 places, which also proves it.
 MIDDLE = (
     ((2, 3), (4, 0)), ((1, 2), (3, 1)), ((1, 3), (0, 4)), ((2, 3), (2, 2)), ((3, 2), (4, 1)),
     ((2, 1), (3, 0)), ((3, 2), (2, 2)), ((3, 1), (3, 2)), ((3, 0), (2, 3)), ((3, 1), (2, 3)),
@@ -31,7 +32,7 @@ MEDIAN = (0, 3)
 
 
 def median_5x5(x_BHW: Tensor) -> Tensor:
-    """Returns the median around each pixel; beyond the border its pixels are repeated."""
+    """Returns the median around each pixel [B, H, W]; border pixels are repeated outwards."""
     height, width = x_BHW.shape[1:]
     x = F.pad(x_BHW[:, None], (2, 2, 2, 2), mode="replicate")[:, 0]
     columns = _sorted_five([x[:, row : row + height] for row in range(5)])

@@ -1,4 +1,4 @@
-"""The numbers of TV-L1, and what follows from them for frames of some size."""
+"""The parameters of TV-L1, and the numbers that follow from them for frames of a size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from vidssl.base.errors import VidsslError
 
-SMALLEST_SCALE = 16  # pixels of a side: the pyramid ends above that
+SMALLEST_SCALE = 16  # pixels of a side: no scale of the pyramid is smaller
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Parameters:
         tau: step of the dual variables.
         lambda_: weight of the data against smoothness.
         theta: how tightly the two are coupled.
-        nscales: of the pyramid, at most.
+        nscales: most scales of the pyramid.
         warps: linearisations per scale.
         epsilon: stop where the flow's mean square change, over pixels, is epsilon² or less.
         inner_iterations: between two medians.
@@ -41,10 +41,10 @@ class Parameters:
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Parameters:
-        """Reads what is recorded with flow.
+        """Returns the parameters that are recorded with flow.
 
         Raises:
-            VidsslError: it asks for something that is not built.
+            VidsslError: they ask for something that is not implemented.
         """
         fields = dict(params)
         if fields.pop("gamma") != 0:
