@@ -170,12 +170,6 @@ def test_there_is_one_file_per_recipe():
     assert list((ROOT / "vidssl" / "recipes").glob("*.toml"))
 
 
-def test_only_kernels_need_triton():
-    for module in MODULES:
-        if not module.startswith("vidssl.kernels."):
-            assert "triton" not in third_parties(module), module
-
-
 # ── what a training machine needs ────────────────────────────────────────────────────────────
 
 TRAINING = ("pretrain", "cotrain", "finetune", "probe", "evaluate_retrieval", "baselines")
