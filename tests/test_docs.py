@@ -25,7 +25,9 @@ from vidssl.optical_flow.algorithms import FLOW_METHODS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = sorted([README, *(ROOT / "docs").glob("*.md")])
+USAGE = ROOT / "docs" / "usage.md"
+PAGES = sorted([README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+EVERYDAY = ("extract-flow", "pack", "pretrain", "cotrain", "probe", "retrieve")
 SOURCES = sorted(
     path
     for folder in ("vidssl", "tests", "docs", ".ci")
@@ -116,7 +118,18 @@ def test_every_command_is_documented_with_an_example_that_parses(name):
         assert f"vidssl {name}" in line
         assert not complaint(line)
     assert f"\n## vidssl {name}\n" in (ROOT / "docs" / "cli.md").read_text()
-    assert f"vidssl {name}" in README.read_text(), f"README.md does not know vidssl {name}"
+    assert calls(USAGE, name), f"docs/usage.md does not call vidssl {name}"
+
+
+def calls(path: Path, name: str) -> bool:
+    """Whether a code block of the page calls the command."""
+    lines = (shlex.split(line, comments=True) for line in commands_in_blocks(path.read_text()))
+    return any(words[1 : 1 + len(name.split())] == name.split() for words in lines)
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_the_readme_calls_the_six_everyday_commands(name):
+    assert calls(README, name)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -154,8 +167,8 @@ def test_every_command_named_in_a_sentence_exists(path):
         assert not said or "Missing argument" in said, f"{path.name}: {said}"
 
 
-def test_the_readmes_python_example_runs(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def test_the_python_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", USAGE.read_text(), flags=re.DOTALL)
     script = tmp_path / "example.py"
     script.write_text(code)
     done = subprocess.run(
@@ -293,17 +306,22 @@ def member(owner: object, name: str) -> object:
 
 
 def test_the_readmes_tree_is_the_package():
-    named = set(re.findall(r"^\s+([\w/]+\.py)\s", tree_of_readme(), flags=re.MULTILINE))
+    named = re.findall(r"^ {4}([\w/]+)/ ", tree_of_readme(), flags=re.MULTILINE)
     there = {
-        path.relative_to(ROOT / "vidssl").as_posix()
-        for path in (ROOT / "vidssl").rglob("*.py")
-        if path.name != "__init__.py" or path.parent.name in {"recipes"}
-    }
-    assert named == there, "the tree in README.md is not what lies in vidssl/"
+        path.parent.relative_to(ROOT / "vidssl").as_posix()
+        for path in (ROOT / "vidssl").rglob("__init__.py")
+    } - {"."}
+    assert sorted(named) == sorted(there), "the tree in README.md is not what lies in vidssl/"
 
 
 def tree_of_readme() -> str:
     return README.read_text().partition("## The source")[2].partition("\n## ")[0]
+
+
+def test_the_first_pages_are_short():
+    """What somebody reads first must not grow into a second manual."""
+    assert len(README.read_text().splitlines()) < 180
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 50
 
 
 # ── the author's machine ─────────────────────────────────────────────────────────────────────

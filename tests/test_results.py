@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +21,20 @@ ARCHIVES = sorted(tables.ARCHIVES.glob("*.tar.xz"))
 def test_the_page_is_what_the_artifacts_give():
     page = tables.PAGE.read_text()
     assert tables.filled(page) == page, "run: python docs/results_tables.py write"
+
+
+def test_the_readme_has_the_figures_of_the_page():
+    rows = re.findall(r"^\| ([^|]*) \|.* ([\d.]+) \| [\d.]+ \|$", demo_table(), re.MULTILINE)
+    mean = dict(rows)
+    flow, coclr = mean["InfoNCE flow"], mean["CoCLR RGB, 21 epochs after InfoNCE's 7"]
+    infonce, untrained = mean["InfoNCE RGB, 28 epochs"], mean["untrained RGB"]
+    said = re.findall(r"(\d+\.\d) %", (DOCS.parent / "README.md").read_text())
+    assert said == [flow, coclr, infonce, untrained, mean["chance"]]
+
+
+def demo_table() -> str:
+    page = tables.PAGE.read_text()
+    return page.partition("<!-- begin demo -->")[2].partition("<!-- end demo -->")[0]
 
 
 def test_the_demo_calls_its_trainings_as_the_page_does_in_the_same_order():

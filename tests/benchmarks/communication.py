@@ -4,7 +4,8 @@
 
 Trains `tiny` by InfoNCE and CoCLR with 2 and 4 processes (gloo, CPU), with every collective
 operation and DDP's buckets counted, and holds the counts against a formula. The formula then gives
-S3D at 32×128×128 on 8 and 64 GPUs. Prints the Markdown tables of docs/benchmarks.md.
+S3D at 32×128×128 on 8 and 64 GPUs. Prints the Markdown tables of docs/benchmarks.md and
+docs/benchmarks_on_paper.md.
 """
 
 from __future__ import annotations

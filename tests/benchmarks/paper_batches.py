@@ -9,7 +9,7 @@ written, once for each tensor and pass, as if caches held nothing between two ke
 within one; of frames that are sent to the device, not the sending. *Launches*: of kernels and
 copies, that of the frames left out. *Waits*: uploads from memory that copies may not be made from,
 for which the host waits until the stream has done all before. Prints the Markdown table of
-docs/benchmarks.md.
+docs/benchmarks_on_paper.md.
 """
 
 from __future__ import annotations

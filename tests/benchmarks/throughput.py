@@ -4,7 +4,7 @@
 
 Every step is measured on every clip, one after the other in one thread, in process time: other work
 on the machine then slows all of them alike, and their ratios hold. Prints the Markdown tables of
-docs/benchmarks.md.
+docs/benchmarks.md and docs/benchmarks_on_paper.md.
 """
 
 from __future__ import annotations
