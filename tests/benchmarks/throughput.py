@@ -32,6 +32,8 @@ from vidssl.dataset.video import (
 from vidssl.extraction.partition import Part, divide
 from vidssl.extraction.process_pool import Product
 from vidssl.extraction.shard_job import ShardJob, carry_out, videos_digest
+from vidssl.extraction.video_flow import extract_video_flow
+from vidssl.extraction.video_frames import pack_video
 from vidssl.extraction.video_manifest import Share
 from vidssl.optical_flow.algorithms import get_flow_method
 from vidssl.shards import VideoRecord
@@ -39,10 +41,9 @@ from vidssl.stages.extract_flow import (
     WORKING_SIZE,
     ExtractFlow,
     choose_method,
-    extract_video,
     flow_params,
 )
-from vidssl.stages.pack import RGB_SIZE, pack_video
+from vidssl.stages.pack import RGB_SIZE
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
 from vidssl.views.resize import short_side
@@ -122,7 +123,7 @@ def measure_clip(clock: Clock, source: Source, tvl1_every: int) -> None:
         config = ExtractFlow(source.path, method=method, device="cpu")
         params = flow_params(config, choose_method(config)[0])
         with clock.step(name, count):
-            product = extract_video(source, params)
+            product = extract_video_flow(source, params)
         clock.bytes[name] += sum(map(len, product.blobs["flow"]))
     with clock.step("pack", count):
         product = pack_video(source, RGB_PARAMS)

@@ -15,6 +15,11 @@ from video_files import moving_square, write_sound, write_video
 from vidssl.dataset.video import Source, find_videos
 from vidssl.extraction.gpu_flow import CHUNK, extract_in_batches, in_chunks
 from vidssl.extraction.process_pool import BeganAgain, Product, stream_videos
+from vidssl.extraction.video_flow import (
+    encode_working_flow,
+    extract_video_flow,
+    stream_video_frames,
+)
 from vidssl.optical_flow.algorithms import FlowMethod, get_flow_method
 from vidssl.optical_flow.batched import BatchedFlow, FramePair, batches_of_one_size
 from vidssl.shards import ShardReader
@@ -22,10 +27,7 @@ from vidssl.stages import extract_flow
 from vidssl.stages.extract_flow import (
     ExtractFlow,
     choose_method,
-    encode_working_flow,
-    extract_video,
     flow_params,
-    stream_video,
 )
 from vidssl.workspace.workspace import Workspace
 
@@ -68,7 +70,7 @@ def together(videos: Path, params: dict, method: BatchedFlow, workers: int = 2) 
         source.name: product
         for source, product in extract_in_batches(
             find_videos(videos),
-            decode=partial(stream_video, params=params),
+            decode=partial(stream_video_frames, params=params),
             flow=lambda: method,
             encode=partial(encode_working_flow, params=params),
             view="flow",
@@ -85,7 +87,7 @@ def test_videos_together_give_what_each_gives_alone(videos: Path, most: int):
     for source in find_videos(videos):
         product = found[source.name]
         if source.name[0] in "vo":
-            assert product == extract_video(source, params)
+            assert product == extract_video_flow(source, params)
             assert len(product.blobs["flow"]) == product.record.frames - 1
     assert found["single.mp4"].reason == "it has one frame only, and flow needs two"
     assert found["empty.mp4"].reason == "the file is empty"
@@ -117,7 +119,7 @@ def test_small_frames_flow_is_in_pixels_of_the_size_asked_for(tmp_path: Path):
     write_video(tmp_path / "v.mp4", moving_square(3, 64, 48))
     params = params_of(tmp_path, size=96)
     product = together(tmp_path, params, FarnebackInBatches())["v.mp4"]
-    assert product == extract_video(find_videos(tmp_path)[0], params)
+    assert product == extract_video_flow(find_videos(tmp_path)[0], params)
 
 
 def _crash_once(source: Source, folder: Path) -> Iterator:

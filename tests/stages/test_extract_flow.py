@@ -23,13 +23,13 @@ from vidssl.base.errors import Interrupted, UsageError, VidsslError
 from vidssl.dataset.video import Source, decode, find_videos
 from vidssl.extraction import pool, process_pool
 from vidssl.extraction.process_pool import Product, work_on_videos
+from vidssl.extraction.video_flow import extract_video_flow
 from vidssl.optical_flow.algorithms import derive_flow, get_flow_method
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
 from vidssl.stages.extract_flow import (
     ExtractFlow,
     choose_method,
-    extract_video,
     flow_params,
 )
 from vidssl.views.flow import to_pixels
@@ -151,12 +151,12 @@ def test_sizes_are_short_sides_and_flow_keeps_its_working_unit(tmp_path: Path):
     path = write_video(tmp_path / "v.mp4", clip)
     source = find_videos(path)[0]
     params = params_of(ExtractFlow(path, method="dis", size=128, stored=64, bound=20, codec="png"))
-    product = extract_video(source, params)
+    product = extract_video_flow(source, params)
     stored = extract_flow.get_view("flow").decode(product.blobs["flow"][0])
     assert stored.shape == (64, 96, 2)
     assert abs(np.median(to_pixels(stored, 20)[16:48, 24:72, 0]) - 4) < 0.3
     params = params_of(ExtractFlow(path, method="dis", size=128, stored=None, codec="png"))
-    blob = extract_video(source, params).blobs["flow"][0]
+    blob = extract_video_flow(source, params).blobs["flow"][0]
     assert extract_flow.get_view("flow").decode(blob).shape == (128, 192, 2)
 
 

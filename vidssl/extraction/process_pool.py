@@ -56,10 +56,6 @@ Stream = Callable[[Source], Iterator[Any]]  # parts of what a video gives, and a
 Pool = Callable[[Sequence[Source]], Iterator[tuple[Source, Product]]]
 
 
-class UnusableVideo(VidsslError):
-    """A video that cannot be used; the text is the reason."""
-
-
 def work_on_videos(
     sources: Sequence[Source], work: Work, workers: int | None = None
 ) -> Iterator[tuple[Source, Product]]:

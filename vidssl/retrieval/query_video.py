@@ -18,10 +18,10 @@ import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.dataset.video import Source
+from vidssl.extraction.video_flow import extract_video_flow
+from vidssl.extraction.video_frames import pack_video
+from vidssl.extraction.video_view import derive_video_view
 from vidssl.retrieval.gallery import Gallery
-from vidssl.stages.extract_flow import extract_video
-from vidssl.stages.extract_view import derive_video
-from vidssl.stages.pack import pack_video
 from vidssl.views import get_view
 from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import read_strided
@@ -97,9 +97,9 @@ def show_like(
         if view == "rgb":
             product = pack_video(source, params[view])
         elif view == "flow":
-            product = extract_video(source, params[view], weights=weights.get(view, ""))
+            product = extract_video_flow(source, params[view], weights=weights.get(view, ""))
         elif view in derivers:
-            product = derive_video(source, view, derivers[view], params[view])
+            product = derive_video_view(source, view, derivers[view], params[view])
         else:
             raise VidsslError(f"a query cannot be shown as {view}: the pack does not say how")
         assert product.record is not None

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.dataset.video import Source, decode, frame_rate
 from vidssl.extraction.dry_run import plan_run
-from vidssl.extraction.gpu_flow import Frames, extract_in_batches, in_chunks
+from vidssl.extraction.gpu_flow import extract_in_batches
 from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
-from vidssl.extraction.process_pool import Pool, Product, UnusableVideo
+from vidssl.extraction.process_pool import Pool
 from vidssl.extraction.shard_job import (
     ShardJob,
     carry_out,
@@ -27,20 +23,19 @@ from vidssl.extraction.shard_job import (
     tell,
     videos_digest,
 )
+from vidssl.extraction.video_flow import (
+    encode_working_flow,
+    extract_video_flow,
+    stream_video_frames,
+)
 from vidssl.extraction.video_manifest import find_share
 from vidssl.optical_flow.algorithms import (
     FlowMethod,
-    derive_flow,
-    derive_together,
-    flow_method,
     get_flow_method,
-    in_pixels_of,
-    working_frame,
 )
-from vidssl.shards import SHARD_BYTES, VideoRecord
+from vidssl.shards import SHARD_BYTES
 from vidssl.views import get_view
-from vidssl.views.flow import map_name, store_pixels
-from vidssl.views.resize import short_side
+from vidssl.views.flow import map_name
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import tell_of_others
@@ -175,113 +170,19 @@ def flow_params(config: ExtractFlow, method: FlowMethod) -> dict[str, Any]:
     }
 
 
-def extract_video(
-    source: Source, params: Mapping[str, Any], device: str = "cpu", weights: str = ""
-) -> Product:
-    """Decodes one video and encodes the flow between its frames.
-
-    Args:
-        weights: file of a network's weights; empty: torch's cache.
-
-    Raises:
-        UnusableVideo: fewer than two frames, or frames too small for the algorithm.
-        UnreadableVideo: nothing can be decoded.
-    """
-    method = flow_method(params["method"], params["method_params"], weights)
-    video = _Decoded(source, method, params["working_size"])
-    try:
-        flows = (
-            derive_flow(video.frames(), method.start(), video.size, method.colour)
-            if device == "cpu" or method.batched is None
-            else derive_together(video.frames(), method.batched(device), video.size, method.colour)
-        )
-        blobs = [encode_flow(flow, params) for flow in flows]
-    except cv2.error as error:
-        raise video.too_small() from error
-    return Product(video.record(), {"flow": blobs})
-
-
-def stream_video(source: Source, params: Mapping[str, Any]) -> Iterator[Frames | Product]:
-    """Decodes one video into the frames between which flow is wanted, and gives its record last.
-
-    Raises:
-        UnusableVideo: as :func:`extract_video`.
-        UnreadableVideo: nothing can be decoded.
-    """
-    method = flow_method(params["method"], params["method_params"])
-    video = _Decoded(source, method, params["working_size"])
-    yield from in_chunks(
-        working_frame(frame, params["working_size"], method.colour) for frame in video.frames()
-    )
-    yield Product(video.record())
-
-
-def encode_flow(flow: np.ndarray, params: Mapping[str, Any]) -> bytes:
-    """Makes the blob of one flow, float32 [H, W, 2] in pixels: stored size, 8 bits, codec."""
-    stored = short_side(flow.shape[1], flow.shape[0], params["stored_size"])
-    if flow.shape[1::-1] != stored:
-        flow = cv2.resize(flow, stored, interpolation=cv2.INTER_AREA)
-    return store_pixels(flow, params["codec"], params["bound"])
-
-
-def encode_working_flow(flow: np.ndarray, params: Mapping[str, Any]) -> bytes:
-    """Makes the blob of one flow as the method gave it: in pixels of its frames."""
-    return encode_flow(in_pixels_of(flow, params["working_size"]), params)
-
-
 def _choose_pool(
     config: ExtractFlow, params: Mapping[str, Any], method: FlowMethod, device: str
 ) -> Pool:
     """Returns what makes flow: processes with a video each, or one device for all of them."""
     if device == "cpu" or config.dask is not None:
-        work = partial(extract_video, params=params, device=device, weights=config.weights)
+        work = partial(extract_video_flow, params=params, device=device, weights=config.weights)
         return choose_pool(work, config.workers, config.dask)
     assert method.batched is not None
     return partial(
         extract_in_batches,
-        decode=partial(stream_video, params=params),
+        decode=partial(stream_video_frames, params=params),
         flow=partial(method.batched, device),
         encode=partial(encode_working_flow, params=params),
         view="flow",
         workers=config.workers,
     )
-
-
-class _Decoded:
-    """One video on its way through a decoder, and what is known of it by then."""
-
-    def __init__(self, source: Source, method: FlowMethod, size: int | None) -> None:
-        self.source, self.method, self.size = source, method, size
-        self.notes: list[str] = []
-        self.count = self.width = self.height = 0
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """Returns the frames, RGB uint8 [H, W, 3]."""
-        for frame in decode(self.source.path, self.notes):
-            if not self.count:
-                self.height, self.width = frame.shape[:2]
-                if min(short_side(self.width, self.height, self.size)) < self.method.smallest:
-                    raise self.too_small()
-            self.count += 1
-            yield frame
-
-    def too_small(self) -> UnusableVideo:
-        return UnusableVideo(f"{self.method.name} cannot do frames of {self.width}x{self.height}")
-
-    def record(self) -> VideoRecord:
-        """Returns the video's record once all frames were given.
-
-        Raises:
-            UnusableVideo: there was one frame only.
-        """
-        if self.count < 2:
-            raise UnusableVideo("it has one frame only, and flow needs two")
-        return VideoRecord(
-            id=self.source.id,
-            path=self.source.name,
-            fps=frame_rate(self.source.path),
-            frames=self.count,
-            width=self.width,
-            height=self.height,
-            note="; ".join(self.notes),
-        )

@@ -6,26 +6,20 @@ every frame: at a stride of 2 every other one has no blob, and readers interpola
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import cv2
-import numpy as np
 
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.settings import configure
-from vidssl.base.text import counted
-from vidssl.dataset.video import Source, decode, frame_rate
 from vidssl.extraction.dry_run import plan_run
 from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
-from vidssl.extraction.process_pool import Product, UnusableVideo
 from vidssl.extraction.shard_job import (
     ShardJob,
     carry_out,
@@ -34,12 +28,12 @@ from vidssl.extraction.shard_job import (
     videos_digest,
 )
 from vidssl.extraction.video_manifest import find_share
-from vidssl.shards import SHARD_BYTES, VideoRecord
+from vidssl.extraction.video_view import derive_in_worker
+from vidssl.shards import SHARD_BYTES
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.deriver import Deriver
-from vidssl.views.frame_interpolation import INTERPOLATION, stored_frame
-from vidssl.views.resize import resize, short_side
+from vidssl.views.frame_interpolation import INTERPOLATION
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import tell_of_others
@@ -104,7 +98,7 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     videos = videos_digest(sources)
     recipe = {"stage": "extract-view", "views": {config.view: params}, "videos": videos}
     work = partial(
-        _derive_in_worker,
+        derive_in_worker,
         view=config.view,
         settings=tuple(vars(settings).items()),
         params=params,
@@ -159,78 +153,3 @@ def view_params(
         "interpolation": INTERPOLATION,
         "derivation": deriver.describe(settings, device),
     }
-
-
-# ── one video ────────────────────────────────────────────────────────────────────────────────
-
-
-def derive_video(source: Source, view: str, deriver: Deriver, params: Mapping[str, Any]) -> Product:
-    """Decodes one video and encodes a view of it.
-
-    Raises:
-        UnusableVideo: it is too short for the view.
-        UnreadableVideo: nothing can be decoded.
-    """
-    shown, notes = get_view(view), list[str]()
-    stride, size = int(params["stride"]), params["stored_size"]
-    frames = _Counted(decode(source.path, notes))
-    derived = deriver.derive(frames, stride, size)
-    stored = [shown.encode(_at_stored_size(frame, size), params["codec"]) for frame in derived]
-    for _ in frames:  # what the deriver had no use for counts as well
-        pass
-    count = frames.count - shown.lag
-    if count < 1:
-        raise UnusableVideo(f"it has {counted(frames.count, 'frame')}, too few for {view}")
-    wanted = (count - 1) // stride + 1
-    if len(stored) != wanted:
-        raise UnusableVideo(
-            f"{view} gave {len(stored)} frames for {frames.count} of video at a stride of "
-            f"{stride}, and not {wanted}"
-        )
-    blobs = [stored[i // stride] if stored_frame(i, stride) else b"" for i in range(count)]
-    record = VideoRecord(
-        id=source.id,
-        path=source.name,
-        fps=frame_rate(source.path),
-        frames=frames.count,
-        width=frames.width,
-        height=frames.height,
-        note="; ".join(notes),
-    )
-    return Product(record, {view: blobs})
-
-
-def _at_stored_size(frame: np.ndarray, size: int | None) -> np.ndarray:
-    height, width = frame.shape[:2]
-    return resize(frame, short_side(width, height, size), cv2.INTER_AREA)
-
-
-class _Counted(Iterator[np.ndarray]):
-    """Frames on their way to a deriver, with how many there were and of what size."""
-
-    def __init__(self, frames: Iterator[np.ndarray]) -> None:
-        self._frames = frames
-        self.count, self.width, self.height = 0, 0, 0
-
-    def __next__(self) -> np.ndarray:
-        frame = next(self._frames)
-        self.count += 1
-        self.height, self.width = frame.shape[:2]
-        return frame
-
-
-def _derive_in_worker(
-    source: Source,
-    view: str,
-    settings: tuple[tuple[str, Any], ...],
-    params: Mapping[str, Any],
-    device: str,
-) -> Product:
-    return derive_video(source, view, _deriver(view, settings, device), params)
-
-
-@lru_cache(maxsize=1)
-def _deriver(view: str, settings: tuple[tuple[str, Any], ...], device: str) -> Deriver:
-    """Makes a worker's deriver, once, of settings as plain data: a user's class cannot travel."""
-    deriver = get_view(view).deriver()
-    return deriver(deriver.Config(**dict(settings)), device)

@@ -13,21 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from vidssl.base.errors import UsageError
 from vidssl.base.files import file_digest
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT, Progress
-from vidssl.base.text import counted
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
 from vidssl.dataset.labels import check_labelling, label_videos
-from vidssl.dataset.video import Source, decode, frame_rate
+from vidssl.dataset.video import Source
 from vidssl.extraction.derived_views import Derived, check_views, choose_derived
 from vidssl.extraction.dry_run import plan_run
 from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
-from vidssl.extraction.process_pool import Product, UnusableVideo
 from vidssl.extraction.shard_job import (
     ShardJob,
     carry_out,
@@ -35,11 +31,10 @@ from vidssl.extraction.shard_job import (
     tell,
     videos_digest,
 )
+from vidssl.extraction.video_frames import pack_video
 from vidssl.extraction.video_manifest import Share, find_share
-from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
-from vidssl.views import get_view
+from vidssl.shards import SHARD_BYTES, ShardReader
 from vidssl.views.codecs import get_codec
-from vidssl.views.resize import short_side
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import tell_of_others
@@ -109,7 +104,11 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         MissingInput: flow is asked for and there is none.
         Interrupted: a signal came; finished videos are kept.
     """
-    views = {"rgb": check(config)}
+    check_name(config.name)
+    check_views(config.views)
+    check_labelling(config.labels, config.group_pattern)
+    views = {"rgb": rgb_params(config)}
+    check_pool(config.dask)
     sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
     # Before any work, so that a mistake in the labels costs a second and not an hour.
     label_videos(sources, config.labels, config.group_pattern)
@@ -143,21 +142,15 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     )
 
 
-def check(config: Pack) -> dict[str, Any]:
-    """Checks what options say by themselves, and gives all that determines the stored frames.
+def rgb_params(config: Pack) -> dict[str, Any]:
+    """Returns all that determines the stored RGB frames; recorded with them.
 
     Raises:
-        UsageError: the first that makes no sense.
-        VidsslError: dask is asked for and not installed.
+        UsageError: a size or quality that makes no sense.
     """
-    check_name(config.name)
-    check_views(config.views)
-    check_labelling(config.labels, config.group_pattern)
     if config.size is not None and config.size < 16:
         raise UsageError(f"--size {config.size} is too small for a picture: give 16 or more")
-    codec = get_codec(f"jpeg{config.quality}")
-    check_pool(config.dask)
-    return {"codec": codec.name, "stored_size": config.size}
+    return {"codec": get_codec(f"jpeg{config.quality}").name, "stored_size": config.size}
 
 
 # ── frames
@@ -188,57 +181,6 @@ def _pack(
         if opened.finished is not None:
             return reused(opened.finished)
         return carry_out(opened, job, sources, progress, share)
-
-
-def pack_video(
-    source: Source, rgb: Mapping[str, Any], derived: Mapping[str, Derived] | None = None
-) -> Product:
-    """Encodes one video's RGB frames and takes its derived views over, blob for blob.
-
-    Raises:
-        UnusableVideo: a view lacks it, or does not fit the frames.
-        UnreadableVideo: nothing can be decoded.
-    """
-    derived = derived or {}
-    for name, of in derived.items():
-        if of.reader.find(source.id) is None:
-            command = f"run vidssl {get_view(name).command} again to add it"
-            raise UnusableVideo(f"no {name} for it: {of.why_not.get(source.id, command)}")
-    notes: list[str] = []
-    view = get_view("rgb")
-    frames, (width, height) = [], (0, 0)
-    for frame in decode(source.path, notes):
-        height, width = frame.shape[:2]
-        stored = short_side(width, height, rgb["stored_size"])
-        if stored != (width, height):
-            frame = cv2.resize(frame, stored, interpolation=cv2.INTER_AREA)
-        frames.append(view.encode(frame, rgb["codec"]))
-    blobs = {view.name: frames}
-    for name, of in derived.items():
-        blobs[name] = _take_over(of.reader, source, name, len(frames))
-    record = VideoRecord(
-        id=source.id,
-        path=source.name,
-        fps=frame_rate(source.path),
-        frames=len(frames),
-        width=width,
-        height=height,
-        note="; ".join(notes),
-    )
-    return Product(record, blobs)
-
-
-def _take_over(reader: ShardReader, source: Source, name: str, frames: int) -> list[bytes]:
-    number = reader.find(source.id)
-    assert number is not None
-    stored = int(reader.frame_count(name)[number])
-    view = get_view(name)
-    if frames - view.lag != stored:
-        raise UnusableVideo(
-            f"it has {counted(frames, 'frame')}, and its {name} {stored}: "
-            f"run vidssl {view.command} --new"
-        )
-    return reader.read(name, number, range(stored))
 
 
 # ── annotations
