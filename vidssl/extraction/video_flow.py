@@ -14,8 +14,8 @@ import numpy as np
 
 from vidssl.dataset.video import Source
 from vidssl.extraction.decoded_video import DecodedVideo, UnusableVideo
-from vidssl.extraction.gpu_flow import Frames, in_chunks
-from vidssl.extraction.process_pool import Product
+from vidssl.extraction.gpu_flow import FrameChunk, in_chunks
+from vidssl.extraction.process_pool import VideoResult
 from vidssl.optical_flow.algorithms import (
     FlowMethod,
     derive_flow,
@@ -31,7 +31,7 @@ from vidssl.views.resize import short_side
 
 def extract_video_flow(
     source: Source, params: Mapping[str, Any], device: str = "cpu", weights: str = ""
-) -> Product:
+) -> VideoResult:
     """Decodes one video and encodes the flow between its frames.
 
     Args:
@@ -54,10 +54,12 @@ def extract_video_flow(
         blobs = [encode_flow(flow, params) for flow in flows]
     except cv2.error as error:
         raise _too_small(video, method) from error
-    return Product(_record(video), {"flow": blobs})
+    return VideoResult(_record(video), {"flow": blobs})
 
 
-def stream_video_frames(source: Source, params: Mapping[str, Any]) -> Iterator[Frames | Product]:
+def stream_video_frames(
+    source: Source, params: Mapping[str, Any]
+) -> Iterator[FrameChunk | VideoResult]:
     """Decodes one video; yields the frames at the method's working size, then the video's record.
 
     Raises:
@@ -69,7 +71,7 @@ def stream_video_frames(source: Source, params: Mapping[str, Any]) -> Iterator[F
     yield from in_chunks(
         working_frame(frame, size, method.colour) for frame in _large_enough(video, method, size)
     )
-    yield Product(_record(video))
+    yield VideoResult(_record(video))
 
 
 def encode_flow(flow: np.ndarray, params: Mapping[str, Any]) -> bytes:

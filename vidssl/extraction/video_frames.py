@@ -10,16 +10,16 @@ import cv2
 from vidssl.base.text import counted
 from vidssl.dataset.video import Source
 from vidssl.extraction.decoded_video import DecodedVideo, UnusableVideo
-from vidssl.extraction.derived_views import Derived
-from vidssl.extraction.process_pool import Product
+from vidssl.extraction.derived_views import DerivedView
+from vidssl.extraction.process_pool import VideoResult
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
 from vidssl.views.resize import short_side
 
 
 def pack_video(
-    source: Source, rgb: Mapping[str, Any], derived: Mapping[str, Derived] | None = None
-) -> Product:
+    source: Source, rgb: Mapping[str, Any], derived: Mapping[str, DerivedView] | None = None
+) -> VideoResult:
     """Encodes one video's RGB frames and copies the blobs of its derived views.
 
     Workers call it, so it can be pickled.
@@ -36,7 +36,7 @@ def pack_video(
     for name, artifact in derived.items():
         if artifact.reader.find(source.id) is None:
             command = f"run vidssl {get_view(name).command} again to add it"
-            raise UnusableVideo(f"no {name} for it: {artifact.why_not.get(source.id, command)}")
+            raise UnusableVideo(f"no {name} for it: {artifact.left_out.get(source.id, command)}")
     video, view = DecodedVideo(source), get_view("rgb")
     frames = []
     for frame in video:
@@ -47,7 +47,7 @@ def pack_video(
     blobs = {view.name: frames}
     for name, artifact in derived.items():
         blobs[name] = _copy_blobs(artifact.reader, source, name, video.count)
-    return Product(video.record(), blobs)
+    return VideoResult(video.record(), blobs)
 
 
 def _copy_blobs(reader: ShardReader, source: Source, name: str, frames: int) -> list[bytes]:

@@ -12,7 +12,7 @@ import numpy as np
 from vidssl.base.text import counted
 from vidssl.dataset.video import Source
 from vidssl.extraction.decoded_video import DecodedVideo, UnusableVideo
-from vidssl.extraction.process_pool import Product
+from vidssl.extraction.process_pool import VideoResult
 from vidssl.views import get_view
 from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import stored_frame
@@ -23,7 +23,7 @@ Settings = tuple[tuple[str, Any], ...]  # (field, value) of a deriver's Config
 
 def derive_video_view(
     source: Source, view: str, deriver: Deriver, params: Mapping[str, Any]
-) -> Product:
+) -> VideoResult:
     """Decodes one video and encodes a view of it.
 
     Args:
@@ -51,12 +51,12 @@ def derive_video_view(
             f"{stride}, and not {wanted}"
         )
     blobs = [stored[i // stride] if stored_frame(i, stride) else b"" for i in range(count)]
-    return Product(video.record(), {view: blobs})
+    return VideoResult(video.record(), {view: blobs})
 
 
 def derive_in_worker(
     source: Source, view: str, settings: Settings, params: Mapping[str, Any], device: str
-) -> Product:
+) -> VideoResult:
     """Does what :func:`derive_video_view` does, with a deriver that is made once per process.
 
     Settings travel to workers as plain data, because a class of a user's own cannot be pickled.

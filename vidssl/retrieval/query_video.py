@@ -95,16 +95,16 @@ def show_like(
     fps = 0.0
     for view in sorted(views):
         if view == "rgb":
-            product = pack_video(source, params[view])
+            result = pack_video(source, params[view])
         elif view == "flow":
-            product = extract_video_flow(source, params[view], weights=weights.get(view, ""))
+            result = extract_video_flow(source, params[view], weights=weights.get(view, ""))
         elif view in derivers:
-            product = derive_video_view(source, view, derivers[view], params[view])
+            result = derive_video_view(source, view, derivers[view], params[view])
         else:
             raise VidsslError(f"a query cannot be shown as {view}: the pack does not say how")
-        assert product.record is not None
-        blobs |= product.blobs
-        fps = product.record.fps
+        assert result.record is not None
+        blobs |= result.blobs
+        fps = result.record.fps
     return QueryFrames(blobs, params, fps)
 
 

@@ -11,16 +11,17 @@ from typing import Any
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.extraction.dry_run import plan_run
+from vidssl.extraction.dry_run import describe_dry_run
 from vidssl.extraction.gpu_flow import extract_in_batches
+from vidssl.extraction.part_videos import find_part_videos
 from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
 from vidssl.extraction.process_pool import Pool
 from vidssl.extraction.shard_job import (
     ShardJob,
-    carry_out,
-    reused,
-    tell,
+    reused_result,
+    run_shard_job,
+    show_notes,
     videos_digest,
 )
 from vidssl.extraction.video_flow import (
@@ -28,7 +29,6 @@ from vidssl.extraction.video_flow import (
     extract_video_flow,
     stream_video_frames,
 )
-from vidssl.extraction.video_manifest import find_share
 from vidssl.optical_flow.algorithms import (
     FlowMethod,
     get_flow_method,
@@ -99,7 +99,9 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
     method, device = choose_method(config)
     params = flow_params(config, method)
     check_pool(config.dask)
-    sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
+    sources, part_videos = find_part_videos(
+        workspace, config.videos, config.part, progress, config.dry_run
+    )
     recipe = {"stage": "extract-flow", "flow": params, "videos": videos_digest(sources)}
     job = ShardJob(
         title="extract-flow",
@@ -108,17 +110,21 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         shard_bytes=config.shard_bytes,
         earlier=None if config.new else _earlier(workspace, params),
     )
-    begun = workspace.open_run("flow", config.name, recipe, {}, config.new, share is not None)
+    prepared = workspace.open_run(
+        "flow", config.name, recipe, {}, config.new, part_videos is not None
+    )
     if config.dry_run:
         who = config.dask or config.workers
         more = {"device": device}
-        return plan_run(begun, job.views, sources, share, who, progress, job.earlier, more)
-    tell_of_others(begun, progress)
-    with begun as opened:
+        return describe_dry_run(
+            prepared, job.views, sources, part_videos, who, progress, job.earlier, more
+        )
+    tell_of_others(prepared, progress)
+    with prepared as opened:
         if opened.finished is not None:
-            return reused(opened.finished)
-        result = carry_out(opened, job, sources, progress, share)
-    tell(result.notes, progress)
+            return reused_result(opened.finished)
+        result = run_shard_job(opened, job, sources, progress, part_videos)
+    show_notes(result.notes, progress)
     return result
 
 
@@ -175,8 +181,8 @@ def _choose_pool(
 ) -> Pool:
     """Returns what makes flow: processes with a video each, or one device for all of them."""
     if device == "cpu" or config.dask is not None:
-        work = partial(extract_video_flow, params=params, device=device, weights=config.weights)
-        return choose_pool(work, config.workers, config.dask)
+        function = partial(extract_video_flow, params=params, device=device, weights=config.weights)
+        return choose_pool(function, config.workers, config.dask)
     assert method.batched is not None
     return partial(
         extract_in_batches,

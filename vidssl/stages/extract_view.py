@@ -17,17 +17,17 @@ from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.settings import configure
-from vidssl.extraction.dry_run import plan_run
+from vidssl.extraction.dry_run import describe_dry_run
+from vidssl.extraction.part_videos import find_part_videos
 from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
 from vidssl.extraction.shard_job import (
     ShardJob,
-    carry_out,
-    reused,
-    tell,
+    reused_result,
+    run_shard_job,
+    show_notes,
     videos_digest,
 )
-from vidssl.extraction.video_manifest import find_share
 from vidssl.extraction.video_view import derive_in_worker
 from vidssl.shards import SHARD_BYTES
 from vidssl.views import get_view
@@ -94,10 +94,12 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     settings = configure(config.view, deriver.Config(), config.settings)
     check_pool(config.dask)
     params = view_params(config, deriver, settings, device)
-    sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
+    sources, part_videos = find_part_videos(
+        workspace, config.videos, config.part, progress, config.dry_run
+    )
     videos = videos_digest(sources)
     recipe = {"stage": "extract-view", "views": {config.view: params}, "videos": videos}
-    work = partial(
+    function = partial(
         derive_in_worker,
         view=config.view,
         settings=tuple(vars(settings).items()),
@@ -108,21 +110,23 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     job = ShardJob(
         title=f"extract-view {config.view}",
         views={config.view: params},
-        pool=choose_pool(work, config.workers or few, config.dask),
+        pool=choose_pool(function, config.workers or few, config.dask),
         shard_bytes=config.shard_bytes,
         earlier=None if config.new else _earlier(workspace, config.view, params),
     )
-    begun = workspace.open_run("view", name, recipe, {}, config.new, share is not None)
+    prepared = workspace.open_run("view", name, recipe, {}, config.new, part_videos is not None)
     if config.dry_run:
         who, more = config.dask or config.workers or few, {"device": device}
-        return plan_run(begun, job.views, sources, share, who, progress, job.earlier, more)
-    tell_of_others(begun, progress)
-    with begun as opened:
+        return describe_dry_run(
+            prepared, job.views, sources, part_videos, who, progress, job.earlier, more
+        )
+    tell_of_others(prepared, progress)
+    with prepared as opened:
         if opened.finished is not None:
-            return reused(opened.finished)
+            return reused_result(opened.finished)
         deriver(settings, "cpu")  # what cannot be loaded costs one sentence, not one per video
-        result = carry_out(opened, job, sources, progress, share)
-    tell(result.notes, progress)
+        result = run_shard_job(opened, job, sources, progress, part_videos)
+    show_notes(result.notes, progress)
     return result
 
 

@@ -20,19 +20,19 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
 from vidssl.dataset.labels import check_labelling, label_videos
 from vidssl.dataset.video import Source
-from vidssl.extraction.derived_views import Derived, check_views, choose_derived
-from vidssl.extraction.dry_run import plan_run
+from vidssl.extraction.derived_views import DerivedView, check_views, choose_derived_views
+from vidssl.extraction.dry_run import describe_dry_run
+from vidssl.extraction.part_videos import PartVideos, find_part_videos
 from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
 from vidssl.extraction.shard_job import (
     ShardJob,
-    carry_out,
-    reused,
-    tell,
+    reused_result,
+    run_shard_job,
+    show_notes,
     videos_digest,
 )
 from vidssl.extraction.video_frames import pack_video
-from vidssl.extraction.video_manifest import Share, find_share
 from vidssl.shards import SHARD_BYTES, ShardReader
 from vidssl.views.codecs import get_codec
 from vidssl.workspace.artifacts import Artifact, check_name
@@ -109,10 +109,12 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     check_labelling(config.labels, config.group_pattern)
     views = {"rgb": rgb_params(config)}
     check_pool(config.dask)
-    sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
+    sources, part_videos = find_part_videos(
+        workspace, config.videos, config.part, progress, config.dry_run
+    )
     # Before any work, so that a mistake in the labels costs a second and not an hour.
     label_videos(sources, config.labels, config.group_pattern)
-    derived = choose_derived(
+    derived = choose_derived_views(
         workspace, config.videos, sources, config.views, config.derived, progress
     )
     for view, artifact in derived.items():
@@ -121,17 +123,17 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     if config.dry_run:
         more = {"derived": {view: artifact.label for view, artifact in derived.items()}}
         more |= {"labels": config.labels}
-        begun = workspace.open_run("pack", config.name, recipe, derived, config.new)
+        prepared = workspace.open_run("pack", config.name, recipe, derived, config.new)
         who = config.dask or config.workers
-        planned = plan_run(begun, views, sources, share, who, progress, more=more)
+        planned = describe_dry_run(prepared, views, sources, part_videos, who, progress, more=more)
         return PackResult(artifact=None, plan=planned.plan)
-    packed = _pack(workspace, config, sources, share, derived, views, recipe, progress)
+    packed = _pack(workspace, config, sources, part_videos, derived, views, recipe, progress)
     if packed.artifact is None:  # a part, and not the last: the last one annotates
         return PackResult(
             None, reused=packed.reused, quarantined=packed.quarantined, part=packed.part
         )
     annotations, notes = _annotate(workspace, config, sources, packed.artifact)
-    tell(([] if packed.reused else packed.notes) + notes, progress)
+    show_notes(([] if packed.reused else packed.notes) + notes, progress)
     return PackResult(
         artifact=packed.artifact,
         reused=packed.reused,
@@ -160,27 +162,27 @@ def _pack(
     workspace: Workspace,
     config: Pack,
     sources: Sequence[Source],
-    share: Share | None,
+    part_videos: PartVideos | None,
     derived: Mapping[str, Artifact],
     views: Mapping[str, Mapping[str, Any]],
     recipe: Mapping[str, Any],
     progress: Progress,
 ) -> StageResult:
-    stored = {view: Derived.open(artifact) for view, artifact in derived.items()}
-    work = partial(pack_video, rgb=views["rgb"], derived=stored)
+    stored = {view: DerivedView.open(artifact) for view, artifact in derived.items()}
+    function = partial(pack_video, rgb=views["rgb"], derived=stored)
     job = ShardJob(
         title="pack",
         views=views,
-        pool=choose_pool(work, config.workers, config.dask),
+        pool=choose_pool(function, config.workers, config.dask),
         shard_bytes=config.shard_bytes,
     )
-    shared = share is not None
-    begun = workspace.open_run("pack", config.name, recipe, derived, config.new, shared)
-    tell_of_others(begun, progress)
-    with begun as opened:
+    shared = part_videos is not None
+    prepared = workspace.open_run("pack", config.name, recipe, derived, config.new, shared)
+    tell_of_others(prepared, progress)
+    with prepared as opened:
         if opened.finished is not None:
-            return reused(opened.finished)
-        return carry_out(opened, job, sources, progress, share)
+            return reused_result(opened.finished)
+        return run_shard_job(opened, job, sources, progress, part_videos)
 
 
 # ── annotations
