@@ -45,7 +45,7 @@ from vidssl.clips.decoders import FromEncoded, FromRegions
 from vidssl.clips.gpu.gpu_batches import OnDevice
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.loader import ClipLoader
-from vidssl.dataset.synthetic import MOTIONS
+from vidssl.dataset.synthetic_scene import MOTIONS
 from vidssl.engine.log import read_log
 from vidssl.stages import (
     cotrain,

@@ -20,7 +20,8 @@ from vidssl.base.parallel_jobs import Job, run_jobs
 from vidssl.base.progress import SILENT, Named, Progress
 from vidssl.base.resources import cores, one_thread
 from vidssl.base.text import counted
-from vidssl.dataset.synthetic import MOTIONS, write_clips
+from vidssl.dataset.synthetic import write_clips
+from vidssl.dataset.synthetic_scene import MOTIONS
 from vidssl.evaluation.classification import ClassificationReport
 from vidssl.evaluation.recall import RetrievalReport
 from vidssl.evaluation.untrained_encoder import untrained_spec
