@@ -166,7 +166,7 @@ def test_a_few_at_once_and_a_signal_ends_it(
 def test_a_worker_with_another_vidssl_is_refused(tmp_path: Path):
     (source,) = sources_in(tmp_path, ["a"])
     with pytest.raises(VidsslError, match=r"a dask worker has vidssl .*, and here it is 9\.9"):
-        dask_pool._attempt_there(source, partial(_odd_work, folder=tmp_path), "9.9")
+        dask_pool.process_on_worker(source, partial(_odd_work, folder=tmp_path), "9.9")
 
 
 # ── the command line

@@ -125,7 +125,7 @@ def _submit_and_collect(
             source = left.pop()
             there = replace(source, path=source.path.absolute())  # workers run in other folders
             future = client.submit(
-                _process_on_worker, there, shared_function, VERSION, pure=False, retries=RETRIES
+                process_on_worker, there, shared_function, VERSION, pure=False, retries=RETRIES
             )
             running[future] = source
             done.add(future)
@@ -169,7 +169,7 @@ def _return_unchanged(function: VideoFunction) -> VideoFunction:
     return function
 
 
-def _process_on_worker(source: Source, function: VideoFunction, version: str) -> VideoResult:
+def process_on_worker(source: Source, function: VideoFunction, version: str) -> VideoResult:
     """Processes one video; raises only errors that mean that this worker is unfit."""
     if version != VERSION:
         raise UnfitWorker(f"a dask worker has vidssl {VERSION}, and here it is {version}")

@@ -18,7 +18,7 @@ from typing import Any
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.text import counted
-from vidssl.dataset.video import Source, manifest
+from vidssl.dataset.video import Source, sorted_ids
 from vidssl.extraction.part_folders import (
     NothingUsable,
     PartFolder,
@@ -58,7 +58,7 @@ class ShardJob:
 
 def videos_digest(sources: Sequence[Source]) -> str:
     """Returns the digest of the videos' ids, the same on every machine."""
-    return canonical_digest(manifest(sources))
+    return canonical_digest(sorted_ids(sources))
 
 
 def reused_result(artifact: Artifact) -> StageResult:
