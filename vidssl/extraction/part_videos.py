@@ -10,7 +10,7 @@ from vidssl.base.text import counted
 from vidssl.dataset.video import Source, find_videos, locate_videos, name_videos
 from vidssl.extraction.partition import Part, divide
 from vidssl.extraction.video_manifest import describe_files
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

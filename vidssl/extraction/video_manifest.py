@@ -25,6 +25,7 @@ from vidssl.base.locks import file_lock
 from vidssl.base.progress import Progress
 from vidssl.dataset.video import duration, fingerprint, map_files
 from vidssl.workspace.artifacts import canonical_digest
+from vidssl.workspace.workspace import Workspace
 
 COLUMNS = ("path", "bytes", "mtime_ns", "fingerprint", "seconds")
 
