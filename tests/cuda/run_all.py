@@ -221,7 +221,7 @@ class Chain:
         return None, {"top1": report.top1, "error": report.error, "chance": report.chance}
 
     def retrieve(self) -> Result:
-        options = evaluate_retrieval.RetrieveOptions(device=self.arguments.device)
+        options = evaluate_retrieval.EvaluateRetrievalOptions(device=self.arguments.device)
         report = evaluate_retrieval.run(self.workspace, options).report
         assert report is not None
         first = report.at(1)

@@ -312,7 +312,7 @@ def _evaluate(
     of, device, shown = (checkpoint.label,), options.device, Named(progress, checkpoint.name)
     with one_thread():
         recall = evaluate_retrieval.run(
-            workspace, evaluate_retrieval.RetrieveOptions(of, device=device), shown
+            workspace, evaluate_retrieval.EvaluateRetrievalOptions(of, device=device), shown
         )
         probed = probe.run(workspace, probe.ProbeOptions(of, device=device), shown)
     assert recall.report is not None
