@@ -1,4 +1,4 @@
-"""`vidssl extract-flow`: the flow view of a folder of video, as a flow artifact."""
+"""`vidssl extract-flow`: computes the flow of a folder of video and stores it as an artifact."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ class ExtractFlow:
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
-        method: one of :data:`vidssl.optical_flow.algorithms.FLOW_METHODS`; None: tvl1 where there
+        method: one of :data:`vidssl.optical_flow.algorithms.FLOW_METHODS`; None: tvl1 if there
             is a CUDA device, else dis.
-        preset: of the method's parameters; None: its first.
-        weights: file of the weights of a method that is a network; empty: torch's cache.
-        device: cpu or cuda; None: cuda where there is one and the method can use it.
-        bound: pixels of the working size beyond which flow is clipped; None: a twelfth of it.
-        size: short side at which flow is computed; None: as the videos are.
-        stored: short side at which it is stored; None: as computed.
-        codec: jpeg1 to jpeg100; png or webp (lossless); or coclr, the published pictures.
+        preset: name of a set of the method's parameters; None: the first.
+        weights: file of a network's weights; empty: torch's cache.
+        device: cpu or cuda; None: cuda if there is one and the method can use it.
+        bound: flow is clipped to ± so many pixels of the working size; None: a twelfth of it.
+        size: working size, the short side at which flow is computed; None: the video's.
+        stored: short side at which flow is stored; None: the working size.
+        codec: jpeg1 to jpeg100; png or webp (lossless); or coclr, as CoCLR stores it.
         name: of the artifact.
         workers: processes, each for one video at a time; None: one per core.
         part: what falls to this process, where several divide the work; None: all.
@@ -92,7 +92,7 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
     """Extracts flow from every video; goes on where an earlier attempt stopped.
 
     Raises:
-        VidsslError: no video, not one that can be used, a bad option, or a full disk.
+        VidsslError: there is no video, none can be used, an option is wrong, or the disk is full.
         Interrupted: a signal came; finished videos are kept.
     """
     check_name(config.name)
@@ -129,16 +129,16 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
 
 
 def _earlier(workspace: Workspace, params: Mapping[str, Any]) -> Artifact | None:
-    """Finds flow of the same parameters, which a grown folder need not compute again."""
+    """Returns the newest artifact of the same parameters, whose videos need not be done again."""
     return workspace.newest("flow", lambda a: a.recipe.get("flow") == params)
 
 
 def choose_method(config: ExtractFlow) -> tuple[FlowMethod, str]:
-    """Returns the method and the device it runs on, as asked for or as the machine suggests.
+    """Returns the method and its device: those of the options, or the best for this machine.
 
     Raises:
-        UsageError: an unknown method, preset or device, or a method that cannot use the device.
-        VidsslError: what the method needs on the device is not installed.
+        UsageError: the method, preset or device is unknown, or does not fit the other.
+        VidsslError: a package that the method needs on the device is not installed.
     """
     device = choose_device(config.device)
     name = config.method or ("tvl1" if device == "cuda" else "dis")
@@ -156,7 +156,7 @@ def flow_params(config: ExtractFlow, method: FlowMethod) -> dict[str, Any]:
     """Returns all that determines the stored flow of a video; recorded with it.
 
     Raises:
-        VidsslError: an unknown codec, or a size or bound that makes no sense.
+        UsageError: the codec is unknown, or a size or bound makes no sense.
     """
     get_view("flow").check_codec(config.codec)
     for option, size in (("--size", config.size), ("--stored-size", config.stored)):
@@ -179,7 +179,7 @@ def flow_params(config: ExtractFlow, method: FlowMethod) -> dict[str, Any]:
 def _choose_pool(
     config: ExtractFlow, params: Mapping[str, Any], method: FlowMethod, device: str
 ) -> Pool:
-    """Returns what makes flow: processes with a video each, or one device for all of them."""
+    """Returns the pool that computes flow: one process per video, or one GPU for all videos."""
     if device == "cpu" or config.dask is not None:
         function = partial(extract_video_flow, params=params, device=device, weights=config.weights)
         return choose_pool(function, config.workers, config.dask)

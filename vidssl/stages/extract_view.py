@@ -1,7 +1,7 @@
-"""`vidssl extract-view`: a view of a folder of video that is made from its frames, as an artifact.
+"""`vidssl extract-view`: derives a view from a folder of video and stores it as an artifact.
 
-Poses and masks come from networks, views of a user's own from any code. A view need not be made of
-every frame: at a stride of 2 every other one has no blob, and readers interpolate it.
+Poses and masks are derived by networks, views of a user's own by any code. Not every frame need be
+derived: at a stride of 2 every other one has no blob, and readers interpolate it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import tell_of_others
 from vidssl.workspace.workspace import Workspace
 
-# Each has the network in the GPU's memory; several overlap decoding, network and encoding.
+# Each holds the network in GPU memory; several overlap decoding, network and encoding.
 WORKERS_ON_CUDA = 4
 
 
@@ -51,11 +51,11 @@ class ExtractView:
         videos: a folder, a video file, or a text file of paths.
         view: pose, mask, or one of the user's own.
         settings: (field, value) of the view's deriver, such as weights.
-        stride: every how many frames one is derived; None: the view's usual.
-        stored: short side at which frames are stored; 0: as derived; None: the view's usual.
-        codec: of the frames; None: the view's usual.
+        stride: one of so many frames is derived; None: the view's default.
+        stored: short side at which frames are stored; 0: as derived; None: the view's default.
+        codec: of the frames; None: the view's default.
         name: of the artifact; None: the view's.
-        device: cpu or cuda; None: cuda where there is one.
+        device: cpu or cuda; None: cuda if there is one.
         workers: processes, each for one video at a time; None: one per core, four on CUDA.
         part: what falls to this process, where several divide the work; None: all.
         dask: address of a dask scheduler, whose workers do it; they must know views of your own.
@@ -83,7 +83,7 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     """Derives the view of every video; goes on where an earlier attempt stopped.
 
     Raises:
-        VidsslError: no video, not one that can be used, a bad option, or a full disk.
+        VidsslError: there is no video, none can be used, an option is wrong, or the disk is full.
         MissingInput: the view's network lacks its weights.
         Interrupted: a signal came; finished videos are kept.
     """
@@ -124,14 +124,14 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     with prepared as opened:
         if opened.finished is not None:
             return reused_result(opened.finished)
-        deriver(settings, "cpu")  # what cannot be loaded costs one sentence, not one per video
+        deriver(settings, "cpu")  # fails here once, and not once per video
         result = run_shard_job(opened, job, sources, progress, part_videos)
     show_notes(result.notes, progress)
     return result
 
 
 def _earlier(workspace: Workspace, view: str, params: Mapping[str, Any]) -> Artifact | None:
-    """Finds frames of the same parameters, which a grown folder need not derive again."""
+    """Returns the newest artifact of the same parameters, whose videos need not be done again."""
     return workspace.newest("view", lambda a: a.recipe.get("views") == {view: params})
 
 
@@ -141,7 +141,7 @@ def view_params(
     """Returns all that determines the stored frames of a video; recorded with them.
 
     Raises:
-        VidsslError: an unknown codec, a stride or size that makes no sense, or missing weights.
+        VidsslError: the codec is unknown, a stride or size makes no sense, or weights are missing.
     """
     codec = get_codec(config.codec or get_view(config.view).default_codec)
     stride = deriver.stride if config.stride is None else config.stride

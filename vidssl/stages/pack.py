@@ -1,7 +1,7 @@
-"""`vidssl pack`: the views of a folder of video in shards, and what is known of each video.
+"""`vidssl pack`: stores the views of a folder of video in shards, with labels, groups and splits.
 
-Makes two artifacts: the pack (frames) and the annotations (labels, groups, splits). Packing the
-same videos with other labels makes new annotations only.
+It makes two artifacts: the pack (frames) and the annotations (labels, groups, splits). If the same
+videos are packed with other labels, only the annotations are new.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Pack:
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
-        views: those to pack; None: rgb, and every derived view that there is of these videos.
-        size: short side of RGB frames; None: as the videos are.
+        views: those to pack; None: rgb, and every derived view that exists of these videos.
+        size: short side of RGB frames; None: the video's.
         quality: of RGB's JPEG, 1 to 100.
-        derived: artifacts of derived views, flow included; of a view that none of them holds the
-            newest that has these videos.
+        derived: artifacts of derived views, including flow; for other views the one that holds
+            most of these videos is taken.
         labels: "folders", "none", or a CSV file (path,label[,group][,split columns]).
         group_pattern: see :func:`vidssl.dataset.labels.label_videos`.
         name: of both artifacts.
@@ -84,7 +84,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class PackResult(StageResult):
-    """What pack gives back: the pack as `artifact`, and its annotations."""
+    """The result of pack: the pack as `artifact`, and its annotations."""
 
     annotations: Artifact | None = None
 
@@ -100,8 +100,8 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     """Packs the videos and annotates the pack; goes on where an earlier attempt stopped.
 
     Raises:
-        VidsslError: no video, not one that can be used, bad labels, or a full disk.
-        MissingInput: flow is asked for and there is none.
+        VidsslError: there is no video, none can be used, labels are wrong, or the disk is full.
+        MissingInput: a view is asked for that was not made yet.
         Interrupted: a signal came; finished videos are kept.
     """
     check_name(config.name)
@@ -112,7 +112,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     sources, part_videos = find_part_videos(
         workspace, config.videos, config.part, progress, config.dry_run
     )
-    # Before any work, so that a mistake in the labels costs a second and not an hour.
+    # Before the long work, so that a mistake in the labels is found within a second.
     label_videos(sources, config.labels, config.group_pattern)
     derived = choose_derived_views(
         workspace, config.videos, sources, config.views, config.derived, progress
@@ -121,14 +121,14 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         views[view] = dict(ShardReader(artifact.path).views[view])
     recipe = {"stage": "pack", "views": views, "videos": videos_digest(sources)}
     if config.dry_run:
-        more = {"derived": {view: artifact.label for view, artifact in derived.items()}}
-        more |= {"labels": config.labels}
+        labels = {view: artifact.label for view, artifact in derived.items()}
+        more = {"derived": labels, "labels": config.labels}
         prepared = workspace.open_run("pack", config.name, recipe, derived, config.new)
         who = config.dask or config.workers
         planned = describe_dry_run(prepared, views, sources, part_videos, who, progress, more=more)
         return PackResult(artifact=None, plan=planned.plan)
     packed = _pack(workspace, config, sources, part_videos, derived, views, recipe, progress)
-    if packed.artifact is None:  # a part, and not the last: the last one annotates
+    if packed.artifact is None:  # not the last part: that one annotates
         return PackResult(
             None, reused=packed.reused, quarantined=packed.quarantined, part=packed.part
         )
@@ -155,7 +155,7 @@ def rgb_params(config: Pack) -> dict[str, Any]:
     return {"codec": get_codec(f"jpeg{config.quality}").name, "stored_size": config.size}
 
 
-# ── frames
+# ── frames ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _pack(
@@ -185,13 +185,13 @@ def _pack(
         return run_shard_job(opened, job, sources, progress, part_videos)
 
 
-# ── annotations
+# ── annotations ──────────────────────────────────────────────────────────────────────────────
 
 
 def _annotate(
     workspace: Workspace, config: Pack, sources: Sequence[Source], pack: Artifact
 ) -> tuple[Artifact, list[str]]:
-    """Publishes what is known of the packed videos, or finds that it was."""
+    """Publishes the annotations of the packed videos, unless the newest are the same."""
     reader = ShardReader(pack.path)
     packed = [source for source in sources if reader.find(source.id) is not None]
     labelling = label_videos(packed, config.labels, config.group_pattern)
@@ -202,9 +202,9 @@ def _annotate(
         "labels_sha256": file_digest(Path(config.labels)) if table else None,
         "group_pattern": config.group_pattern,
     }
-    # One after the other: several parts of a pack may find it finished at once.
+    # With a lock: several parts of a pack may come here at once.
     with file_lock(workspace.root / ".annotations.lock"):
-        # Labels given again after others must be the newest again, for that is what training takes.
+        # Training takes the newest, so older labels that are given again are published again.
         newest = workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
         with workspace.open_run("annotations", config.name, recipe, {"pack": pack}) as opened:
             if opened.finished is not None and newest == opened.finished:
