@@ -130,7 +130,7 @@ class Annotations:
         A class with a single group stays in the training part, and so do videos without a label.
         """
         draw = np.random.default_rng(seed)
-        test = np.zeros(len(self), bool)
+        test: np.ndarray = np.zeros(len(self), bool)
         by_group = np.argsort(self.groups, kind="stable")
         first = np.searchsorted(self.groups[by_group], np.arange(1, len(self.group_names)))
         of_group = np.split(by_group, first)

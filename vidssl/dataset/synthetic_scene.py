@@ -155,6 +155,8 @@ def _pattern(kind: int, x: np.ndarray, y: np.ndarray, draw: np.random.Generator)
 def _sprite(draw: np.random.Generator, bright: bool) -> np.ndarray:
     """Draws a patterned shape [S, S, 4]: RGB 0..255 times coverage, and coverage 0..1."""
     axis = np.linspace(-1.15, 1.15, SPRITE)
+    x: np.ndarray
+    y: np.ndarray
     x, y = np.meshgrid(axis, axis)
     edge = _outline(int(draw.integers(3)), np.arctan2(y, x), draw)
     cover = np.clip((edge - np.hypot(x, y)) * SPRITE / 4 + 0.5, 0, 1)[..., None]
@@ -250,12 +252,12 @@ def render_clip(
     still = _still_life(look, size, radius, not bright)
 
     draw = np.random.default_rng([seed, 1 + MOTIONS.index(motion)])
-    t = np.arange(frames, dtype=float)
+    t: np.ndarray = np.arange(frames, dtype=float)
     paths = [_MOVES[motion](t, draw, radius) for _ in homes]
     margin = int(np.ceil(0.25 * frames)) + 1
     wide = _background(look, (size[0] + 2 * margin, size[1] + 2 * margin), min(size), bright)
 
-    clip = np.empty((frames, size[1], size[0], 3), np.uint8)
+    clip: np.ndarray = np.empty((frames, size[1], size[0], 3), np.uint8)
     for i in range(frames):
         way = drift * (i - frames / 2)
         view = np.array([[1, 0, margin - way[0]], [0, 1, margin - way[1]]])

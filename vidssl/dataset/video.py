@@ -222,6 +222,7 @@ def frame_rate(path: Path) -> float:
     """
     with _open(path) as container:
         stream = _video_stream(container)
+        assert stream is not None  # _open has looked
         return float(stream.average_rate or stream.guessed_rate or 0)
 
 
@@ -292,6 +293,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream | No
 def _frames(container: av.container.InputContainer, notes: list[str]) -> Iterator[av.VideoFrame]:
     """Decodes packet by packet, up to the first damage after a good frame."""
     stream = _video_stream(container)
+    assert stream is not None  # _open has looked
     stream.thread_type = "NONE"  # one core per video: many videos are decoded at once
     count = 0
     try:

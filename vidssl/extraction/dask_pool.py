@@ -25,6 +25,7 @@ from vidssl.extraction.process_pool import (
     CHECK_SIGNALS_EVERY,
     VideoFunction,
     VideoResult,
+    VideoResults,
     process_video,
     raise_if_stopped,
 )
@@ -50,7 +51,7 @@ def require_dask() -> None:
 
 def process_on_cluster(
     sources: Sequence[Source], function: VideoFunction, address: str
-) -> Iterator[tuple[Source, VideoResult]]:
+) -> VideoResults:
     """Yields each video with its result, in the order in which they are finished.
 
     Args:

@@ -106,7 +106,7 @@ def _existing_views(workspace: Workspace, progress: Progress) -> list[str]:
 
 def _named(workspace: Workspace, labels: Sequence[str]) -> dict[str, Artifact]:
     """Returns the artifacts that the user named: {view: artifact that holds it}."""
-    found = {}
+    found: dict[str, Artifact] = {}
     for label in labels:
         kinds = [k for k in DERIVED_KINDS if label.startswith(f"{k}/")] or DERIVED_KINDS
         artifact = _resolve(workspace, kinds, label)

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from vidssl.base.resources import cores
 from vidssl.dataset.video import Source
-from vidssl.extraction.process_pool import Restarted, VideoResult, stream_videos
+from vidssl.extraction.process_pool import Restarted, VideoResult, VideoResults, stream_videos
 from vidssl.optical_flow.batched import BatchedFlow, FramePair
 
 CHUNK = 16  # frames that a worker sends at a time
@@ -142,7 +142,7 @@ def extract_in_batches(
     encode: Encode,
     view: str,
     workers: int | None = None,
-) -> Iterator[tuple[Source, VideoResult]]:
+) -> VideoResults:
     """Yields each video with its encoded flow, in the order in which they are finished.
 
     Args:
@@ -166,7 +166,8 @@ def extract_in_batches(
         closing(stream_videos(sources, decode, workers, PATIENCE)) as events,
     ):
         collector = _FlowCollector(view, encode, encoders, WAITING * threads)
-        for (video, index), result in method.flows(collector.pairs(events)):
+        for tag, result in method.flows(collector.pairs(events)):
+            video, index = cast(tuple[_OpenVideo, int], tag)  # as pairs() made it
             collector.take(video, index, result)
             yield from collector.finished()
         yield from collector.finished(wait=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,12 +53,13 @@ VideoGenerator = Callable[[Source], Iterator[Any]]  # yields chunks, and a Video
 
 # Yields each of some videos with its result, each once, in any order. Closing the iterator stops
 # its workers; after a signal it raises Interrupted.
-Pool = Callable[[Sequence[Source]], Iterator[tuple[Source, VideoResult]]]
+VideoResults = Generator[tuple[Source, VideoResult], None, None]
+Pool = Callable[[Sequence[Source]], VideoResults]
 
 
 def process_videos(
     sources: Sequence[Source], function: VideoFunction, workers: int | None = None
-) -> Iterator[tuple[Source, VideoResult]]:
+) -> VideoResults:
     """Yields each video with its result, in the order in which they are finished.
 
     Args:
@@ -80,7 +81,7 @@ def process_videos(
 
 def stream_videos(
     sources: Sequence[Source], generator: VideoGenerator, workers: int | None, patience: float
-) -> Iterator[tuple[Source, Any] | None]:
+) -> Generator[tuple[Source, Any] | None, None, None]:
     """Yields each video with the chunks that a worker makes of it, as they arrive.
 
     A worker that is ahead of its reader waits, so few chunks are in memory at once.

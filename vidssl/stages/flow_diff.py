@@ -189,7 +189,7 @@ class _ErrorHistogram:
     """Counts errors of many pixels in bins, so that quantiles need no list of them."""
 
     def __init__(self) -> None:
-        self.histogram = np.zeros(BINS + 1, np.int64)
+        self.histogram: np.ndarray = np.zeros(BINS + 1, np.int64)
         self.frames = self.pixels = 0
         self.total = self.largest = 0.0
         self.motion = [0.0, 0.0]

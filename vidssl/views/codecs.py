@@ -101,10 +101,10 @@ def decode_colour(blob: bytes) -> np.ndarray:
     if IN_ORDER is None:
         image = _decode_picture(blob)
         return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    image = cv2.imdecode(np.frombuffer(blob, np.uint8), IN_ORDER)
-    if image is None:
+    decoded = cv2.imdecode(np.frombuffer(blob, np.uint8), IN_ORDER)
+    if decoded is None:
         raise ValueError(NO_PICTURE)
-    return image
+    return decoded
 
 
 def _decode_picture(blob: bytes) -> np.ndarray:

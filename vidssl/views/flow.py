@@ -77,7 +77,7 @@ def read_pixels(blob: bytes, codec: str, bound: float) -> np.ndarray:
         ValueError: the blob is no flow.
     """
     if codec == COCLR:
-        levels = _decode_coclr(blob).astype(np.float32)
+        levels: np.ndarray = _decode_coclr(blob).astype(np.float32)
         return levels * np.float32(2 * bound / 255) - np.float32(bound)
     return to_pixels(FlowView().decode(blob, codec), bound)
 
@@ -184,7 +184,7 @@ class FlowView(StackedView):
         turned = mirrored(frames)
         # u and v as one number, u in its lower half: twice as fast as every other byte. Of 8 bits
         # 256 - u is ~u + 1, but for u = 0, where ~u is 255 already.
-        both = turned.view("<u2")
+        both: np.ndarray = turned.view("<u2")
         both ^= 255
         both += (both & 255) != 255
         return turned

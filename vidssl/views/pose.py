@@ -73,7 +73,7 @@ class PoseView(StackedView):
 
     def picture(self, frame: np.ndarray) -> np.ndarray:
         """Shows each joint in its own hue; the brightest pixel is the most likely one."""
-        hues = np.full((1, self.channels, 3), 255, np.uint8)
+        hues: np.ndarray = np.full((1, self.channels, 3), 255, np.uint8)
         hues[0, :, 0] = np.arange(self.channels) * 180 // self.channels
         colour_J3 = cv2.cvtColor(hues, cv2.COLOR_HSV2RGB)[0] / np.float32(max(frame.max(), 1))
         return (frame[..., None] * colour_J3).max(axis=2).astype(np.uint8)
