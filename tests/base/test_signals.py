@@ -14,7 +14,7 @@ from patience import PATIENCE
 from video_files import moving_square, write_video
 
 from vidssl.dataset.video import Source, find_videos
-from vidssl.extraction.process_pool import Product, _Worker
+from vidssl.extraction.process_pool import VideoResult, _Worker
 
 # A module that gets the signal amid its import, inside exec: after that Python itself would end
 # with the signal rather than with the exit code that it was asked for.
@@ -40,8 +40,8 @@ def test_a_signal_amid_imports_ends_with_one_line(tmp_path, module, number):
     assert not (tmp_path / "workspace").exists()
 
 
-def name_of(source: Source) -> Iterator[Product]:
-    yield Product(reason=source.name)
+def name_of(source: Source) -> Iterator[VideoResult]:
+    yield VideoResult(reason=source.name)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -52,8 +52,8 @@ def test_a_worker_is_deaf_from_its_first_moment(tmp_path: Path, number: int) -> 
     try:
         os.kill(worker.process.pid, number)
         worker.give(find_videos(tmp_path))
-        _, product = worker.take()
-        assert not worker.dead and product.reason == "clip.mp4"
+        _, result = worker.take()
+        assert not worker.dead and result.reason == "clip.mp4"
     finally:
         worker.end()
 

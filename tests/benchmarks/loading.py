@@ -36,7 +36,8 @@ from vidssl.clips.gpu.gpu_batches import RegionBatchMaker
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.network_input import network_input
 from vidssl.clips.sampler import ClipSampler
-from vidssl.dataset.synthetic import FPS, MOTIONS, render
+from vidssl.dataset.synthetic import FPS
+from vidssl.dataset.synthetic_scene import MOTIONS, render_clip
 from vidssl.shards import ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
@@ -60,7 +61,7 @@ def write_shards(folder: Path, videos: int, width: int, height: int) -> Training
     """Packs rendered video and its flow at one size."""
     with ShardWriter(folder, CODECS) as writer:
         for number in range(videos):
-            frames = render(MOTIONS[number % len(MOTIONS)], number, LENGTH, (width, height))
+            frames = render_clip(MOTIONS[number % len(MOTIONS)], number, LENGTH, (width, height))
             dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
             grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
             flow = [quantise(dis.calc(a, b, None), height / 12) for a, b in pairwise(grey)]

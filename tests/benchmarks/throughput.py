@@ -29,20 +29,21 @@ from vidssl.dataset.video import (
     find_videos,
     fingerprint,
 )
+from vidssl.extraction.part_videos import PartVideos
 from vidssl.extraction.partition import Part, divide
-from vidssl.extraction.process_pool import Product
-from vidssl.extraction.shard_job import ShardJob, carry_out, videos_digest
-from vidssl.extraction.video_manifest import Share
+from vidssl.extraction.process_pool import VideoResult
+from vidssl.extraction.shard_job import ShardJob, run_shard_job, videos_digest
+from vidssl.extraction.video_flow import extract_video_flow
+from vidssl.extraction.video_frames import pack_video
 from vidssl.optical_flow.algorithms import get_flow_method
 from vidssl.shards import VideoRecord
 from vidssl.stages.extract_flow import (
     WORKING_SIZE,
     ExtractFlow,
     choose_method,
-    extract_video,
     flow_params,
 )
-from vidssl.stages.pack import RGB_SIZE, pack_video
+from vidssl.stages.pack import RGB_SIZE
 from vidssl.views import get_view
 from vidssl.views.flow import quantise
 from vidssl.views.resize import short_side
@@ -122,11 +123,11 @@ def measure_clip(clock: Clock, source: Source, tvl1_every: int) -> None:
         config = ExtractFlow(source.path, method=method, device="cpu")
         params = flow_params(config, choose_method(config)[0])
         with clock.step(name, count):
-            product = extract_video(source, params)
-        clock.bytes[name] += sum(map(len, product.blobs["flow"]))
+            result = extract_video_flow(source, params)
+        clock.bytes[name] += sum(map(len, result.blobs["flow"]))
     with clock.step("pack", count):
-        product = pack_video(source, RGB_PARAMS)
-    clock.bytes["pack"] += sum(map(len, product.blobs["rgb"]))
+        result = pack_video(source, RGB_PARAMS)
+    clock.bytes["pack"] += sum(map(len, result.blobs["rgb"]))
 
 
 def measure_encoding(
@@ -181,19 +182,19 @@ def measure_gathering(parts: int, videos: int, shard_videos: int) -> tuple[float
         workspace = Workspace(Path(folder))
         for index in range(parts):
             ids = {s.id for s, owner in zip(sources, owners, strict=True) if owner == index}
-            share = Share(Part(index, parts), frozenset(ids), 0.0)
+            share = PartVideos(Part(index, parts), frozenset(ids), 0.0)
             begin = time.process_time()
             with workspace.open_run("flow", "main", recipe, {}, shared=True) as run:
-                result = carry_out(run, job, sources, SILENT, share)
+                result = run_shard_job(run, job, sources, SILENT, share)
             took.append(time.process_time() - begin)
     assert result.artifact is not None
     return took[-1] - float(np.median(took)), len(result.artifact.payload) - 1
 
 
-def made_up(sources: Sequence[Source]) -> Iterator[tuple[Source, Product]]:
+def made_up(sources: Sequence[Source]) -> Iterator[tuple[Source, VideoResult]]:
     for source in sources:
         record = VideoRecord(source.id, source.name, 25.0, 2, 8, 8)
-        yield source, Product(record, {"flow": [b"x" * 64]})
+        yield source, VideoResult(record, {"flow": [b"x" * 64]})
 
 
 # ── tables

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torchvision
 
-from vidssl.dataset.synthetic import MOTIONS, render
+from vidssl.dataset.synthetic_scene import MOTIONS, render_clip
 from vidssl.optical_flow.algorithms import RAFT_PRESETS, flow_method
 from vidssl.optical_flow.batched import FramePair
 from vidssl.optical_flow.raft import with_weights
@@ -40,7 +40,7 @@ def random_weights(model: str, folder: Path) -> Path:
 
 def clip(frames: int, short: int) -> np.ndarray:
     """A rendered video: uint8 RGB [T, H, W, 3]."""
-    return render(MOTIONS[0], 0, frames, (short * 4 // 3, short))
+    return render_clip(MOTIONS[0], 0, frames, (short * 4 // 3, short))
 
 
 def derive_view(

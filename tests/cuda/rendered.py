@@ -13,7 +13,8 @@ import numpy as np
 
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
-from vidssl.dataset.synthetic import FPS, MOTIONS, render
+from vidssl.dataset.synthetic import FPS
+from vidssl.dataset.synthetic_scene import MOTIONS, render_clip
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.views import get_view
 from vidssl.views.flow import MAP_NAME, quantise
@@ -70,7 +71,7 @@ def render_video(
     cv2.setNumThreads(0)
     stored = views["rgb"]["stored_size"]
     width, height = stored * 4 // 3, stored
-    frames = render(MOTIONS[number % len(MOTIONS)], number, length, (width, height))
+    frames = render_clip(MOTIONS[number % len(MOTIONS)], number, length, (width, height))
     flow = [quantise(f, views["flow"]["bound"]) for f in dis_flow(frames)]
     blobs = {
         view: [get_view(view).encode(picture, views[view]["codec"]) for picture in pictures]

@@ -45,7 +45,7 @@ from vidssl.clips.gpu.gpu_batches import GpuBatchMaker, RegionBatchMaker
 from vidssl.clips.gpu.nvjpeg_batches import NvjpegBatchMaker
 from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.loader import ClipLoader
-from vidssl.dataset.synthetic import MOTIONS
+from vidssl.dataset.synthetic_scene import MOTIONS
 from vidssl.engine.log import read_log
 from vidssl.stages import (
     cotrain,
@@ -224,7 +224,7 @@ class Chain:
         return None, {"top1": report.top1, "error": report.error, "chance": report.chance}
 
     def retrieve(self) -> Result:
-        options = evaluate_retrieval.RetrieveOptions(device=self.arguments.device)
+        options = evaluate_retrieval.EvaluateRetrievalOptions(device=self.arguments.device)
         report = evaluate_retrieval.run(self.workspace, options).report
         assert report is not None
         first = report.at(1)

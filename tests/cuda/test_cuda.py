@@ -45,7 +45,7 @@ from vidssl.optical_flow.raft import Raft, RaftFlow, with_weights
 from vidssl.views import get_view
 from vidssl.views.keypoint_rcnn import KeypointConfig, KeypointDeriver, heatmaps
 from vidssl.views.person_segmentation import MaskConfig, MaskDeriver
-from vidssl.views.rcnn import ask_heads, detect, surest
+from vidssl.views.rcnn import best_detections, detect, run_head
 from vidssl.views.torchvision_networks import imagenet_input
 
 SCRIPT = Path(__file__).with_name("run_all.py")
@@ -432,7 +432,9 @@ def test_keypoint_heads_say_the_same_on_both_devices(pose_weights):
     """Of the same boxes: which boxes there are is decided by digits that differ."""
     frames = noise_frames(3, 96, 128).numpy()
     config = KeypointConfig(weights=str(pose_weights), min_score=0.1, people=2)
-    found = surest(detect(KeypointDeriver(config).network, imagenet_input(frames, "cpu")), 2)
+    found = best_detections(
+        detect(KeypointDeriver(config).network, imagenet_input(frames, "cpu")), 2
+    )
     logits, maps = {}, {}
     for device in ("cpu", "cuda"):
         network = KeypointDeriver(config, device).network
@@ -441,7 +443,7 @@ def test_keypoint_heads_say_the_same_on_both_devices(pose_weights):
             assert all(boxes.dtype == torch.float32 for boxes in seen.boxes)
             boxes = [one.to(device) for one in found.boxes]
             heads = network.roi_heads
-            said = ask_heads(
+            said = run_head(
                 heads.keypoint_roi_pool,
                 heads.keypoint_head,
                 heads.keypoint_predictor,

@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 import torch
 
-from vidssl.dataset.synthetic import MOTIONS, render
+from vidssl.dataset.synthetic_scene import MOTIONS, render_clip
 from vidssl.optical_flow.algorithms import TVL1_PRESETS, flow_method, working_frame
 from vidssl.optical_flow.batched import FramePair
 from vidssl.optical_flow.tvl1.parameters import Parameters
@@ -79,7 +79,7 @@ class Rate:
 
 def decoded(clips: int, frames: int, size: tuple[int, int]) -> list[np.ndarray]:
     """Returns clips as a decoder would, uint8 RGB [T, H, W, 3]; size is (width, height)."""
-    return [render(motion, n, frames, size) for n, motion in zip(range(clips), cycle(MOTIONS))]
+    return [render_clip(motion, n, frames, size) for n, motion in zip(range(clips), cycle(MOTIONS))]
 
 
 def grey_pairs(clips: Sequence[np.ndarray], count: int) -> Iterator[FramePair]:

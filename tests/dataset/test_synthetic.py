@@ -8,7 +8,7 @@ import pytest
 from watching import Watching
 
 from vidssl.base.errors import VidsslError
-from vidssl.dataset import synthetic
+from vidssl.dataset import synthetic, synthetic_scene
 
 
 def decode(path):
@@ -16,12 +16,12 @@ def decode(path):
         return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
 
 
-@pytest.mark.parametrize("motion", synthetic.MOTIONS)
+@pytest.mark.parametrize("motion", synthetic_scene.MOTIONS)
 def test_render_is_determined_by_motion_and_seed(motion):
-    clip = synthetic.render(motion, 3, frames=8, size=(48, 40))
+    clip = synthetic_scene.render_clip(motion, 3, frames=8, size=(48, 40))
     assert clip.shape == (8, 40, 48, 3) and clip.dtype == np.uint8
-    assert np.array_equal(clip, synthetic.render(motion, 3, frames=8, size=(48, 40)))
-    assert not np.array_equal(clip, synthetic.render(motion, 4, frames=8, size=(48, 40)))
+    assert np.array_equal(clip, synthetic_scene.render_clip(motion, 3, frames=8, size=(48, 40)))
+    assert not np.array_equal(clip, synthetic_scene.render_clip(motion, 4, frames=8, size=(48, 40)))
     assert np.abs(np.diff(clip.astype(float), axis=0)).mean(axis=(1, 2, 3)).min() > 0.05, (
         "a frame stands still"
     )
@@ -29,12 +29,15 @@ def test_render_is_determined_by_motion_and_seed(motion):
 
 def test_unknown_motion_is_refused():
     with pytest.raises(ValueError, match="hovers"):
-        synthetic.render("hovers", 0)
+        synthetic_scene.render_clip("hovers", 0)
 
 
 def test_one_seed_gives_every_motion_the_same_appearance():
     """The frame's corners hold background alone; most colours there must agree."""
-    corners = [synthetic.render(m, 5, frames=2)[0, :4, :4].astype(int) for m in synthetic.MOTIONS]
+    corners = [
+        synthetic_scene.render_clip(m, 5, frames=2)[0, :4, :4].astype(int)
+        for m in synthetic_scene.MOTIONS
+    ]
     for other in corners[1:]:
         assert np.abs(other - corners[0]).max() <= 2
 
@@ -42,13 +45,15 @@ def test_one_seed_gives_every_motion_the_same_appearance():
 def test_plan_is_balanced_and_test_scenes_are_shown_in_every_motion():
     plans = list(synthetic.plan_clips(60, seed=1))
     for split, count in (("train", 7), ("test", 3)):
-        for motion in synthetic.MOTIONS:
+        for motion in synthetic_scene.MOTIONS:
             assert abs(sum(p.split == split and p.motion == motion for p in plans) - count) <= 1
     train, test = ([p for p in plans if p.split == split] for split in ("train", "test"))
     assert len({p.path for p in plans}) == 60
     assert len({p.seed for p in train}) == len({p.scene for p in train}) == len(train) == 42
     scenes = {p.scene: {q.motion for q in test if q.seed == p.seed} for p in test}
-    assert len(scenes) == 3 and all(shown == set(synthetic.MOTIONS) for shown in scenes.values())
+    assert len(scenes) == 3 and all(
+        shown == set(synthetic_scene.MOTIONS) for shown in scenes.values()
+    )
     assert {p.seed for p in train}.isdisjoint(p.seed for p in test)
     assert list(synthetic.plan_clips(7, seed=1)) == plans[:7]
     assert {p.seed for p in plans}.isdisjoint(p.seed for p in synthetic.plan_clips(60, seed=2))
@@ -57,7 +62,7 @@ def test_plan_is_balanced_and_test_scenes_are_shown_in_every_motion():
 def test_written_files_decode_to_what_was_rendered(tmp_path):
     synthetic.write_clips(tmp_path, 6, seed=1, frames=8)
     for plan in synthetic.plan_clips(6, seed=1):
-        clip = synthetic.render(plan.motion, plan.seed, frames=8)
+        clip = synthetic_scene.render_clip(plan.motion, plan.seed, frames=8)
         seen = decode(tmp_path / plan.path)
         assert seen.shape == clip.shape
         assert np.abs(seen.astype(float) - clip).mean() < 8

@@ -18,8 +18,8 @@ from video_files import moving_square, write_video
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.dataset.video import Source
 from vidssl.extraction import dask_pool
-from vidssl.extraction.dask_pool import work_on_cluster
-from vidssl.extraction.process_pool import Product
+from vidssl.extraction.dask_pool import process_on_cluster
+from vidssl.extraction.process_pool import VideoResult
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import extract_flow, pack
 from vidssl.stages.extract_flow import ExtractFlow
@@ -105,7 +105,7 @@ def test_pack_takes_flow_on_the_cluster(
 # ── the pool
 
 
-def _odd_work(source: Source, folder: Path) -> Product:
+def _odd_work(source: Source, folder: Path) -> VideoResult:
     """Crashes, fails, misses a file or works, as the name says."""
     with (folder / f"{source.name}.log").open("a") as file:
         file.write("x")
@@ -115,7 +115,7 @@ def _odd_work(source: Source, folder: Path) -> Product:
         raise RuntimeError("a strange\nfile")
     if source.name.startswith("blind"):
         (folder / "not mounted").stat()
-    return Product(reason="done")
+    return VideoResult(reason="done")
 
 
 def sources_in(folder: Path, names: list[str]) -> list[Source]:
@@ -130,8 +130,8 @@ def test_what_is_the_fault_of_a_video_and_what_is_not(
     sources = sources_in(tmp_path, ["a", "fail", "crash", "b", "gone", "c"])
     (tmp_path / "gone").unlink()
     work = partial(_odd_work, folder=tmp_path)
-    pool = work_on_cluster(sources, work, cluster.scheduler_address)
-    found = {source.name: product.reason for source, product in pool}
+    pool = process_on_cluster(sources, work, cluster.scheduler_address)
+    found = {source.name: result.reason for source, result in pool}
     assert (tmp_path / "crash.log").read_text() == "xx", "once with others, once alone"
     assert found == {
         "a": "done",
@@ -142,7 +142,7 @@ def test_what_is_the_fault_of_a_video_and_what_is_not(
         "gone": "the file is gone",
     }
     with pytest.raises(VidsslError, match=r"a dask worker does not see .*not mounted, which is"):
-        list(work_on_cluster(sources_in(tmp_path, ["blind"]), work, cluster.scheduler_address))
+        list(process_on_cluster(sources_in(tmp_path, ["blind"]), work, cluster.scheduler_address))
     assert (tmp_path / "blind.log").read_text() == "x" * (1 + dask_pool.RETRIES), "tried elsewhere"
 
 
@@ -153,7 +153,7 @@ def test_a_few_at_once_and_a_signal_ends_it(
     monkeypatch.setattr(dask_pool, "AHEAD", 2)
     sources = sources_in(tmp_path, [f"v{n}" for n in range(30)])
     work = partial(_odd_work, folder=tmp_path)
-    pool = work_on_cluster(sources, work, cluster.scheduler_address)
+    pool = process_on_cluster(sources, work, cluster.scheduler_address)
     given = [next(pool)]
     time.sleep(1)
     assert len(list(tmp_path.glob("*.log"))) <= 2 * 2 + 1
@@ -166,7 +166,7 @@ def test_a_few_at_once_and_a_signal_ends_it(
 def test_a_worker_with_another_vidssl_is_refused(tmp_path: Path):
     (source,) = sources_in(tmp_path, ["a"])
     with pytest.raises(VidsslError, match=r"a dask worker has vidssl .*, and here it is 9\.9"):
-        dask_pool._attempt_there(source, partial(_odd_work, folder=tmp_path), "9.9")
+        dask_pool.process_on_worker(source, partial(_odd_work, folder=tmp_path), "9.9")
 
 
 # ── the command line

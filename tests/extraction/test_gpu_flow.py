@@ -14,7 +14,12 @@ from video_files import moving_square, write_sound, write_video
 
 from vidssl.dataset.video import Source, find_videos
 from vidssl.extraction.gpu_flow import CHUNK, extract_in_batches, in_chunks
-from vidssl.extraction.process_pool import BeganAgain, Product, stream_videos
+from vidssl.extraction.process_pool import Restarted, VideoResult, stream_videos
+from vidssl.extraction.video_flow import (
+    encode_working_flow,
+    extract_video_flow,
+    stream_video_frames,
+)
 from vidssl.optical_flow.algorithms import FlowMethod, get_flow_method
 from vidssl.optical_flow.batched import BatchedFlow, FramePair, batches_of_one_size
 from vidssl.shards import ShardReader
@@ -22,10 +27,7 @@ from vidssl.stages import extract_flow
 from vidssl.stages.extract_flow import (
     ExtractFlow,
     choose_method,
-    encode_working_flow,
-    extract_video,
     flow_params,
-    stream_video,
 )
 from vidssl.workspace.workspace import Workspace
 
@@ -65,10 +67,10 @@ def params_of(videos: Path, **options: object) -> dict:
 
 def together(videos: Path, params: dict, method: BatchedFlow, workers: int = 2) -> dict:
     return {
-        source.name: product
-        for source, product in extract_in_batches(
+        source.name: result
+        for source, result in extract_in_batches(
             find_videos(videos),
-            decode=partial(stream_video, params=params),
+            decode=partial(stream_video_frames, params=params),
             flow=lambda: method,
             encode=partial(encode_working_flow, params=params),
             view="flow",
@@ -83,10 +85,10 @@ def test_videos_together_give_what_each_gives_alone(videos: Path, most: int):
     found = together(videos, params, FarnebackInBatches(most))
     assert len(found) == len(find_videos(videos))
     for source in find_videos(videos):
-        product = found[source.name]
+        result = found[source.name]
         if source.name[0] in "vo":
-            assert product == extract_video(source, params)
-            assert len(product.blobs["flow"]) == product.record.frames - 1
+            assert result == extract_video_flow(source, params)
+            assert len(result.blobs["flow"]) == result.record.frames - 1
     assert found["single.mp4"].reason == "it has one frame only, and flow needs two"
     assert found["empty.mp4"].reason == "the file is empty"
     assert "only audio" in found["sound.mp4"].reason
@@ -116,8 +118,8 @@ def test_a_run_on_a_device_makes_the_same_artifact(
 def test_small_frames_flow_is_in_pixels_of_the_size_asked_for(tmp_path: Path):
     write_video(tmp_path / "v.mp4", moving_square(3, 64, 48))
     params = params_of(tmp_path, size=96)
-    product = together(tmp_path, params, FarnebackInBatches())["v.mp4"]
-    assert product == extract_video(find_videos(tmp_path)[0], params)
+    result = together(tmp_path, params, FarnebackInBatches())["v.mp4"]
+    assert result == extract_video_flow(find_videos(tmp_path)[0], params)
 
 
 def _crash_once(source: Source, folder: Path) -> Iterator:
@@ -129,7 +131,7 @@ def _crash_once(source: Source, folder: Path) -> Iterator:
         (folder / "crashed").touch()
         os.kill(os.getpid(), signal.SIGSEGV)
     yield from chunks
-    yield Product(reason="over")
+    yield VideoResult(reason="over")
 
 
 def test_what_came_of_a_video_before_a_crash_is_void(tmp_path: Path):
@@ -141,10 +143,10 @@ def test_what_came_of_a_video_before_a_crash_is_void(tmp_path: Path):
             told[event[0].name].append(event[1])
     sizes = [len(part.frames) for part in told["a"][:-1]]
     assert sizes == [CHUNK, 3]
-    again = next(n for n, part in enumerate(told["crash"]) if isinstance(part, BeganAgain))
+    again = next(n for n, part in enumerate(told["crash"]) if isinstance(part, Restarted))
     after = told["crash"][again + 1 :]
     assert [len(part.frames) for part in after[:-1]] == [CHUNK, 3]
-    assert after[-1] == Product(reason="over")
+    assert after[-1] == VideoResult(reason="over")
 
 
 def test_a_batch_has_one_size_and_nothing_waits_for_ever():

@@ -22,15 +22,15 @@ from vidssl.base.progress import SILENT
 from vidssl.dataset.video import Source, find_videos
 from vidssl.extraction import part_folders, shard_job, video_manifest
 from vidssl.extraction.part_folders import PartFolder
+from vidssl.extraction.part_videos import PartVideos, find_part_videos
 from vidssl.extraction.partition import Part, choose_part, divide
-from vidssl.extraction.process_pool import Product
+from vidssl.extraction.process_pool import VideoResult
 from vidssl.extraction.shard_job import (
     ShardJob,
-    carry_out,
-    reused,
+    reused_result,
+    run_shard_job,
     videos_digest,
 )
-from vidssl.extraction.video_manifest import Share, find_share
 from vidssl.shards import ShardReader, VideoRecord
 from vidssl.stages import (
     extract_flow,
@@ -162,11 +162,11 @@ def read_files() -> Iterator[list[str]]:
 def test_the_manifest_names_videos_as_ever_and_is_made_once(tmp_path: Path, clips: Path):
     workspace = Workspace(tmp_path / "w")
     with read_files() as names:
-        sources, share = find_share(workspace, clips, Part(0, 2))
+        sources, share = find_part_videos(workspace, clips, Part(0, 2))
     assert sorted(names) == sorted(path.name for path in clips.iterdir())
     assert sources == find_videos(clips)
     with read_files() as names:
-        again, other = find_share(workspace, clips, Part(1, 2))
+        again, other = find_part_videos(workspace, clips, Part(1, 2))
     assert names == []
     assert again == sources
     assert share.ids | other.ids == {source.id for source in sources}
@@ -180,12 +180,12 @@ def test_a_changed_file_is_read_again(tmp_path: Path):
     for number in range(3):
         write_video(folder / f"v{number}.mp4", moving_square(5, seed=number))
     workspace = Workspace(tmp_path / "w")
-    before, _ = find_share(workspace, folder, Part(0, 2))
+    before, _ = find_part_videos(workspace, folder, Part(0, 2))
     write_video(folder / "v1.mp4", moving_square(9, seed=9))
     write_video(folder / "new.mp4", moving_square(9, seed=8))
     (folder / "v0.mp4").unlink()
     with read_files() as names:
-        after, _ = find_share(workspace, folder, Part(0, 2))
+        after, _ = find_part_videos(workspace, folder, Part(0, 2))
     assert sorted(names) == ["new.mp4", "v1.mp4"]
     assert after == find_videos(folder)
     assert before[1].id != after[1].id
@@ -193,13 +193,13 @@ def test_a_changed_file_is_read_again(tmp_path: Path):
 
 def test_a_damaged_manifest_is_made_anew_and_a_dry_run_makes_none(tmp_path: Path, clips: Path):
     workspace = Workspace(tmp_path / "w")
-    dry = find_share(workspace, clips, Part(0, 2), dry_run=True)
+    dry = find_part_videos(workspace, clips, Part(0, 2), dry_run=True)
     assert not workspace.root.exists()
-    assert find_share(workspace, clips, Part(0, 2)) == dry
+    assert find_part_videos(workspace, clips, Part(0, 2)) == dry
     (path,) = workspace.root.glob(".manifests/*.csv")
     for damage in (b"", b"\xff\x00", path.read_bytes().replace(b"v1.mp4,", b"v1.mp4,x")):
         path.write_bytes(damage)
-        assert find_share(workspace, clips, Part(0, 2)) == dry
+        assert find_part_videos(workspace, clips, Part(0, 2)) == dry
 
 
 # ── parts of a run. What is made of a video is made up here, so that only the division is tested.
@@ -208,13 +208,13 @@ PARAMS = {"flow": {"codec": "png", "bound": 10.0}}
 COUNT = 12
 
 
-def product(source: Source) -> Product:
+def result_of(source: Source) -> VideoResult:
     number = int(source.name.removeprefix("v"))
     if number == 5:
-        return Product(reason="it is odd")
+        return VideoResult(reason="it is odd")
     record = VideoRecord(source.id, source.name, 25.0, 3, 8, 6)
     picture = np.random.default_rng(number).integers(1, 256, (6, 8, 2), np.uint8)
-    return Product(record, {"flow": [get_view("flow").encode(picture, "png")] * 2})
+    return VideoResult(record, {"flow": [get_view("flow").encode(picture, "png")] * 2})
 
 
 class Stopped(Exception):
@@ -231,19 +231,19 @@ class Site:
         self.worked: list[str] = []
 
     def pool(self, dies_after: int | None) -> Callable[[Sequence[Source]], Iterator]:
-        def work(sources: Sequence[Source]) -> Iterator[tuple[Source, Product]]:
+        def work(sources: Sequence[Source]) -> Iterator[tuple[Source, VideoResult]]:
             for number, source in enumerate(sources):
                 if number == dies_after:
                     raise Stopped
                 self.worked.append(source.name)
-                yield source, product(source)
+                yield source, result_of(source)
 
         return work
 
-    def share(self, part: Part) -> Share:
+    def share(self, part: Part) -> PartVideos:
         parts = divide([1.0] * len(self.sources), part.count)
         pairs = zip(self.sources, parts, strict=True)
-        return Share(part, frozenset(s.id for s, p in pairs if p == part.index), 0.0)
+        return PartVideos(part, frozenset(s.id for s, p in pairs if p == part.index), 0.0)
 
     @contextmanager
     def open(self, shared: bool, new: bool = False) -> Iterator:
@@ -257,10 +257,10 @@ class Site:
         part = choose_part(shard, {})
         with self.open(part is not None, new) as run:
             if run.finished is not None:
-                return reused(run.finished)
+                return reused_result(run.finished)
             job = ShardJob("test", PARAMS, self.pool(dies_after), self.shard_bytes)
             share = None if part is None else self.share(part)
-            return carry_out(run, job, self.sources, SILENT, share)
+            return run_shard_job(run, job, self.sources, SILENT, share)
 
     def killed(self, shard: str | None, after: int) -> None:
         with pytest.raises(Stopped):
@@ -490,18 +490,18 @@ def test_the_last_part_is_killed_while_another_is_about_to_look(
 def test_the_same_part_twice_is_refused_and_harms_nothing(site: Site, whole: StageResult):
     refusals = []
 
-    def pool(sources: Sequence[Source]) -> Iterator[tuple[Source, Product]]:
+    def pool(sources: Sequence[Source]) -> Iterator[tuple[Source, VideoResult]]:
         for source in sources:
             if not refusals:
                 for shard in ("0/2", None, "0/3"):
                     with pytest.raises(VidsslError) as caught:
                         site.run(shard)
                     refusals.append(str(caught.value))
-            yield source, product(source)
+            yield source, result_of(source)
 
     with site.open(shared=True) as run:
         job = ShardJob("test", PARAMS, pool, site.shard_bytes)
-        carry_out(run, job, site.sources, SILENT, site.share(Part(0, 2)))
+        run_shard_job(run, job, site.sources, SILENT, site.share(Part(0, 2)))
     same, all_of_it, divided_otherwise = refusals
     assert "another process is at work on part 0/2 of this run" in same
     assert "another process is at work on this very run" in all_of_it
@@ -519,15 +519,15 @@ def test_parts_are_refused_while_one_process_does_all(site: Site, whole: StageRe
 def test_other_parts_may_begin_and_end_meanwhile(site: Site, whole: StageResult):
     results = []
 
-    def pool(sources: Sequence[Source]) -> Iterator[tuple[Source, Product]]:
+    def pool(sources: Sequence[Source]) -> Iterator[tuple[Source, VideoResult]]:
         for source in sources:
             if not results:
                 results.append(site.run("1/2"))
-            yield source, product(source)
+            yield source, result_of(source)
 
     with site.open(shared=True) as run:
         job = ShardJob("test", PARAMS, pool, site.shard_bytes)
-        last = carry_out(run, job, site.sources, SILENT, site.share(Part(0, 2)))
+        last = run_shard_job(run, job, site.sources, SILENT, site.share(Part(0, 2)))
     assert results[0].artifact is None
     check(site, last, whole)
 
@@ -540,7 +540,7 @@ def test_one_that_comes_too_late_finds_the_artifact(site: Site, whole: StageResu
         assert run.finished is None
         run._note_start()  # as if it had been so far then
         job = ShardJob("test", PARAMS, site.pool(None), site.shard_bytes)
-        late = carry_out(run, job, site.sources, SILENT, site.share(Part(0, 2)))
+        late = run_shard_job(run, job, site.sources, SILENT, site.share(Part(0, 2)))
     assert late.reused and late.artifact == done.artifact
     check(site, done, whole)
 
@@ -575,7 +575,7 @@ def test_processes_side_by_side(tmp_path: Path, whole: StageResult):
 
 
 def test_nothing_usable_is_found_by_the_last(site: Site, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(globals(), "product", lambda source: Product(reason="it is odd"))
+    monkeypatch.setitem(globals(), "result_of", lambda source: VideoResult(reason="it is odd"))
     assert len(site.run("0/2").quarantined) == COUNT // 2
     with pytest.raises(VidsslError, match=rf"not one of {COUNT} videos can be used; the first, v"):
         site.run("1/2")
@@ -586,7 +586,7 @@ def test_a_video_in_two_parts_is_refused(site: Site):
     """As when locks do not reach over the machines: never an artifact with a video twice."""
     site.killed("0/2", after=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_job, "accounted_for", lambda *_: set())
+        patch.setattr(shard_job, "finished_ids", lambda *_: set())
         site.run("0/3")
         site.run("1/3")
         with pytest.raises(VidsslError, match=r"is both in .* and in .*: delete the second"):
@@ -675,7 +675,7 @@ def test_a_dry_run_of_a_part(tmp_path: Path, clips: Path):
 def test_the_command_line_in_parts(tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch):
     """By hand, and as torchrun starts them: what does not exit with 0 makes it end the others."""
     workspace = tmp_path / "w"
-    _, share = find_share(Workspace(workspace), clips, Part(0, 2))
+    _, share = find_part_videos(Workspace(workspace), clips, Part(0, 2))
     broken = int(not any(video.startswith("broken.mp4") for video in share.ids))
     command = ["extract-flow", clips, "--workers", 1, "--size", 32]
     first = vidssl(*command, "--shard", f"{broken}/2", workspace=workspace, code=3)

@@ -10,8 +10,8 @@ import pytest
 
 from vidssl.base.errors import VidsslError
 from vidssl.retrieval import contact_sheet, text_drawing
-from vidssl.retrieval.contact_sheet import Card, draw_sheet, render
-from vidssl.retrieval.overlay import laid_over
+from vidssl.retrieval.contact_sheet import Card, draw_sheet, render_sheet
+from vidssl.retrieval.overlay import overlay_pictures
 
 
 def card(colour: tuple[int, int, int], size: tuple[int, int] = (36, 48), **fields) -> Card:
@@ -31,7 +31,7 @@ def has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
 
 
 def test_query_is_left_of_its_neighbours() -> None:
-    picture = render(card((10, 220, 10)), neighbours(4))
+    picture = render_sheet(card((10, 220, 10)), neighbours(4))
     middle = 400  # the query is 320 wide
     assert has(picture[:, :middle], (10, 220, 10))
     for n in range(4):
@@ -40,7 +40,7 @@ def test_query_is_left_of_its_neighbours() -> None:
 
 
 def test_ranks_run_from_left_to_right() -> None:
-    picture = render(card((10, 220, 10)), neighbours(4))
+    picture = render_sheet(card((10, 220, 10)), neighbours(4))
     first, second, third = (
         np.argwhere((picture == (200, 20 * n, 10)).all(-1)).mean(0) for n in range(3)
     )
@@ -49,7 +49,7 @@ def test_ranks_run_from_left_to_right() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 37])
 def test_any_number_of_neighbours(count: int) -> None:
-    picture = render(card((1, 2, 3)), neighbours(count), footer="checkpoint")
+    picture = render_sheet(card((1, 2, 3)), neighbours(count), footer="checkpoint")
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
     assert (picture[:10] == contact_sheet.GROUND).all() and (
         picture[:, -10:] == contact_sheet.GROUND
@@ -58,14 +58,14 @@ def test_any_number_of_neighbours(count: int) -> None:
 
 @pytest.mark.parametrize("size", [(16, 200), (200, 16), (1, 1), (720, 1280)])
 def test_odd_frames(size: tuple[int, int]) -> None:
-    render(card((9, 9, 9), size), [card((99, 9, 9), size, rank=1, similarity=-0.3)])
+    render_sheet(card((9, 9, 9), size), [card((99, 9, 9), size, rank=1, similarity=-0.3)])
 
 
 def test_same_label_stands_out_only_when_the_query_has_one() -> None:
     other = [card((5, 5, 5), rank=1, similarity=0.5, label="walk")]
-    assert has(render(card((1, 1, 1), label="walk"), other), contact_sheet.SAME)
-    assert not has(render(card((1, 1, 1), label="run"), other), contact_sheet.SAME)
-    assert not has(render(card((1, 1, 1)), other), contact_sheet.SAME)
+    assert has(render_sheet(card((1, 1, 1), label="walk"), other), contact_sheet.SAME)
+    assert not has(render_sheet(card((1, 1, 1), label="run"), other), contact_sheet.SAME)
+    assert not has(render_sheet(card((1, 1, 1)), other), contact_sheet.SAME)
 
 
 def test_the_file_is_a_picture(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_file_is_a_picture(tmp_path: Path) -> None:
         draw_sheet(tmp_path / name, card((10, 220, 10)), neighbours(2), "footer")
         data = np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
         read = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        expected = render(card((10, 220, 10)), neighbours(2), "footer")
+        expected = render_sheet(card((10, 220, 10)), neighbours(2), "footer")
         assert np.abs(read.astype(int) - expected).mean() < 3
     with pytest.raises(VidsslError, match="name it"):
         draw_sheet(tmp_path / "c.txt", card((1, 1, 1)), [])
@@ -100,7 +100,7 @@ def test_names_of_any_script_fit(monkeypatch: pytest.MonkeyPatch, unicode_font: 
         text_drawing.draw_text(picture, short, (4, 28), 16, (255, 255, 255))
         assert picture.any() and not picture[:, 190:].any()
     assert text_drawing.fit("short.mp4", 180, 16) == "short.mp4"
-    render(card((1, 1, 1), name="Привет.mp4", label="día"), neighbours(3), "… – −")
+    render_sheet(card((1, 1, 1), name="Привет.mp4", label="día"), neighbours(3), "… – −")
 
 
 LONG = "a_folder_of_many_letters_that_fills_the_line"
@@ -127,7 +127,7 @@ def test_paths_that_differ_look_different(paths: list[str]) -> None:
 
 def test_the_sheet_tells_folders_apart() -> None:
     def sheet_of(*names: str) -> np.ndarray:
-        return render(card((1, 1, 1)), [card((9, 9, 9), name=name, rank=1) for name in names])
+        return render_sheet(card((1, 1, 1)), [card((9, 9, 9), name=name, rank=1) for name in names])
 
     for folder in ("b", f"b/{LONG}/{LONG}"):
         one, other = (f"{LONG}/{f}/{LONG}/clip.mp4" for f in ("a", folder))
@@ -142,6 +142,6 @@ def test_what_a_view_sees_is_laid_over_the_dimmed_frame() -> None:
     frame = np.full((20, 40, 3), 100, np.uint8)
     picture = np.zeros((10, 20, 3), np.uint8)
     picture[4:6, 4:8] = (0, 250, 0)
-    shown = laid_over(frame, [picture])
+    shown = overlay_pictures(frame, [picture])
     assert shown[10, 12].tolist() == [45, 250, 45] and shown[2, 30].tolist() == [45, 45, 45]
-    assert laid_over(frame, []) is frame
+    assert overlay_pictures(frame, []) is frame

@@ -22,14 +22,14 @@ from video_files import moving_square, write_sound, write_video
 from vidssl.base.errors import Interrupted, UsageError, VidsslError
 from vidssl.dataset.video import Source, decode, find_videos
 from vidssl.extraction import pool, process_pool
-from vidssl.extraction.process_pool import Product, work_on_videos
+from vidssl.extraction.process_pool import VideoResult, process_videos
+from vidssl.extraction.video_flow import extract_video_flow
 from vidssl.optical_flow.algorithms import derive_flow, get_flow_method
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
 from vidssl.stages.extract_flow import (
     ExtractFlow,
     choose_method,
-    extract_video,
     flow_params,
 )
 from vidssl.views.flow import to_pixels
@@ -78,12 +78,12 @@ def worked_on() -> Iterator[list[str]]:
     """Returns the names of the videos that workers are given meanwhile."""
     worked: list[str] = []
 
-    def spy(sources, work, workers):
+    def spy(sources, function, workers):
         worked.extend(source.name for source in sources)
-        return work_on_videos(sources, work, workers)
+        return process_videos(sources, function, workers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "work_on_videos", spy)
+        patch.setattr(pool, "process_videos", spy)
         yield worked
 
 
@@ -151,12 +151,12 @@ def test_sizes_are_short_sides_and_flow_keeps_its_working_unit(tmp_path: Path):
     path = write_video(tmp_path / "v.mp4", clip)
     source = find_videos(path)[0]
     params = params_of(ExtractFlow(path, method="dis", size=128, stored=64, bound=20, codec="png"))
-    product = extract_video(source, params)
-    stored = extract_flow.get_view("flow").decode(product.blobs["flow"][0])
+    result = extract_video_flow(source, params)
+    stored = extract_flow.get_view("flow").decode(result.blobs["flow"][0])
     assert stored.shape == (64, 96, 2)
     assert abs(np.median(to_pixels(stored, 20)[16:48, 24:72, 0]) - 4) < 0.3
     params = params_of(ExtractFlow(path, method="dis", size=128, stored=None, codec="png"))
-    blob = extract_video(source, params).blobs["flow"][0]
+    blob = extract_video_flow(source, params).blobs["flow"][0]
     assert extract_flow.get_view("flow").decode(blob).shape == (128, 192, 2)
 
 
@@ -395,7 +395,7 @@ def test_two_processes_do_not_work_on_one_run(tmp_path: Path, long_videos: Path)
 # ── the pool
 
 
-def _odd_work(source: Source, folder: Path) -> Product:
+def _odd_work(source: Source, folder: Path) -> VideoResult:
     """Crashes, fails or works, as the name says."""
     with (folder / source.name).open("a") as file:
         file.write("x")
@@ -403,7 +403,7 @@ def _odd_work(source: Source, folder: Path) -> Product:
         os.kill(os.getpid(), signal.SIGSEGV)
     if source.name.startswith("fail"):
         raise RuntimeError("a strange\nfile")
-    return Product(reason="done")
+    return VideoResult(reason="done")
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -411,7 +411,7 @@ def test_a_crash_or_a_failure_costs_one_video(tmp_path: Path, workers: int):
     names = ["a", "crash1", "b", "fail", "crash2", "c"]
     sources = [Source(f"{n}#0", Path(n), n, "0") for n in names]
     work = partial(_odd_work, folder=tmp_path)
-    found = {s.name: p.reason for s, p in work_on_videos(sources, work, workers)}
+    found = {s.name: p.reason for s, p in process_videos(sources, work, workers)}
     assert found == {
         "a": "done",
         "b": "done",
@@ -427,7 +427,7 @@ def test_a_crash_or_a_failure_costs_one_video(tmp_path: Path, workers: int):
 SLEEP = """
 import time
 from pathlib import Path
-from vidssl.extraction.process_pool import work_on_videos
+from vidssl.extraction.process_pool import process_videos
 from vidssl.dataset.video import Source
 
 def sleep(source):
@@ -435,7 +435,7 @@ def sleep(source):
     time.sleep(60)
 
 if __name__ == "__main__":
-    list(work_on_videos([Source("a#0", Path("a"), "a", "0")], sleep, 1))
+    list(process_videos([Source("a#0", Path("a"), "a", "0")], sleep, 1))
 """
 
 
@@ -456,13 +456,13 @@ def test_a_worker_dies_with_its_parent_in_the_middle_of_a_video(tmp_path: Path):
 
 
 def test_no_video_no_process():
-    assert list(work_on_videos([], partial(_odd_work, folder=Path()), 2)) == []
+    assert list(process_videos([], partial(_odd_work, folder=Path()), 2)) == []
 
 
 def test_interrupted_carries_the_exit_code():
     stop = process_pool.StopRequest()
-    process_pool.end_if_asked(stop)
+    process_pool.raise_if_stopped(stop)
     stop.signal_number = signal.SIGTERM
     with pytest.raises(Interrupted) as caught:
-        process_pool.end_if_asked(stop)
+        process_pool.raise_if_stopped(stop)
     assert caught.value.exit_code == 143

@@ -15,7 +15,7 @@ from video_files import moving_square, write_video
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.dataset.video import decode, find_videos
 from vidssl.extraction import pool
-from vidssl.extraction.process_pool import work_on_videos
+from vidssl.extraction.process_pool import process_videos
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, extract_view, pack
 from vidssl.stages.extract_view import ExtractView
@@ -135,11 +135,11 @@ def test_a_grown_folder_is_not_derived_again(tmp_path, workspace, config, monkey
     write_video(grown / "c0/new.mp4", moving_square(5, seed=77))
     worked: list[str] = []
 
-    def spy(sources, work, workers):
+    def spy(sources, function, workers):
         worked.extend(source.name for source in sources)
-        return work_on_videos(sources, work, workers)
+        return process_videos(sources, function, workers)
 
-    monkeypatch.setattr(pool, "work_on_videos", spy)
+    monkeypatch.setattr(pool, "process_videos", spy)
     result = extract_view.run(workspace, replace(config, videos=grown))
     assert worked == ["c0/new.mp4"]
     anew = extract_view.run(Workspace(tmp_path / "anew"), replace(config, videos=grown))

@@ -31,7 +31,7 @@ from vidssl.stages import (
     probe,
     verify,
 )
-from vidssl.stages.evaluate_retrieval import RetrieveOptions
+from vidssl.stages.evaluate_retrieval import EvaluateRetrievalOptions
 from vidssl.stages.finetune import FinetuneOptions
 from vidssl.stages.probe import ProbeOptions
 from vidssl.views import get_view
@@ -172,7 +172,7 @@ def test_a_finetuned_encoder_is_probed_and_retrieved_with(done, tmp_path: Path) 
     label = result.trainings[0].artifact.label
     probed = probe.run(workspace, ProbeOptions((label,)))
     assert probed.report.top1 > 0.9 and probed.stage.notes == too_few(6)
-    found = evaluate_retrieval.run(workspace, RetrieveOptions((label,)))
+    found = evaluate_retrieval.run(workspace, EvaluateRetrievalOptions((label,)))
     assert found.report.at(1).recall > 0.9
     spec = checkpoint_encoder(result.trainings[0].artifact, "rgb").spec
     assert spec == EncoderSpec("rgb", "tiny", 3, 8, 1, 32, project=None)

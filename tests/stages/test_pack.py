@@ -19,7 +19,9 @@ from video_files import moving_square, write_video
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.dataset.annotations import Annotations
 from vidssl.dataset.video import decode, find_videos
-from vidssl.extraction.derived_views import Derived
+from vidssl.extraction import decoded_video
+from vidssl.extraction.derived_views import DerivedView
+from vidssl.extraction.video_frames import pack_video
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pack
 from vidssl.stages.extract_flow import ExtractFlow
@@ -134,13 +136,15 @@ def test_flow_of_another_file_of_that_name_is_not_taken(workspace: Workspace, vi
 def test_flow_that_does_not_fit_the_frames(
     workspace: Workspace, videos: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    flow = {"flow": Derived.open(with_flow(workspace, videos).artifacts("flow")[0])}
+    flow = {"flow": DerivedView.open(with_flow(workspace, videos).artifacts("flow")[0])}
     source = find_videos(videos)[0]
     params = {"codec": "jpeg90", "stored_size": 32}
-    assert pack.pack_video(source, params, flow).record is not None
-    monkeypatch.setattr(pack, "decode", lambda path, notes: iter(list(decode(path, notes))[:-1]))
-    with pytest.raises(pack.UnusableVideo, match="it has 4 frames, and its flow 4"):
-        pack.pack_video(source, params, flow)
+    assert pack_video(source, params, flow).record is not None
+    monkeypatch.setattr(
+        decoded_video, "decode", lambda path, notes: iter(list(decode(path, notes))[:-1])
+    )
+    with pytest.raises(decoded_video.UnusableVideo, match="it has 4 frames, and its flow 4"):
+        pack_video(source, params, flow)
 
 
 # ── annotations

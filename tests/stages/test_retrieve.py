@@ -25,10 +25,10 @@ from vidssl.stages import (
     pack,
     retrieve,
 )
-from vidssl.stages.evaluate_retrieval import RetrieveOptions
+from vidssl.stages.evaluate_retrieval import EvaluateRetrievalOptions
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
-from vidssl.stages.retrieve import QueryOptions
+from vidssl.stages.retrieve import RetrieveOptions
 from vidssl.workspace.workspace import Workspace
 
 # ── the measure
@@ -57,7 +57,7 @@ def test_recall_is_the_slow_twin(tmp_path: Path) -> None:
     words = ["test" if n % 3 == 0 else "train" if n % 3 == 1 else "unused" for n in range(60)]
     table = annotate(workspace, made, labels, {"s": words})
     make_checkpoint(workspace, made, table, split="s")
-    result = evaluate_retrieval.run(workspace, RetrieveOptions())
+    result = evaluate_retrieval.run(workspace, EvaluateRetrievalOptions())
     report, artifact = result.report, result.stage.artifact
     features = load_features(workspace.by_digest(artifact.parents["features"]))
     test, train = (
@@ -75,9 +75,9 @@ def test_recall_is_the_slow_twin(tmp_path: Path) -> None:
 
 def test_the_shade_of_the_noise_is_found_and_kept(tmp_path: Path) -> None:
     workspace = small_workspace(tmp_path / "ws")
-    first = evaluate_retrieval.run(workspace, RetrieveOptions())
+    first = evaluate_retrieval.run(workspace, EvaluateRetrievalOptions())
     assert first.report.at(1).recall == 1.0
-    again = evaluate_retrieval.run(workspace, RetrieveOptions())
+    again = evaluate_retrieval.run(workspace, EvaluateRetrievalOptions())
     assert again.stage.reused and again.report == first.report
     assert again.as_dict()["results"]["recall"][0]["k"] == 1
 
@@ -89,7 +89,7 @@ def test_two_streams_add_their_similarities(tmp_path: Path) -> None:
     table = annotate(workspace, made, splits={"s": words})
     for stream in ("rgb", "flow"):
         make_checkpoint(workspace, made, table, stream, split="s")
-    result = evaluate_retrieval.run(workspace, RetrieveOptions(streams=("rgb", "flow")))
+    result = evaluate_retrieval.run(workspace, EvaluateRetrievalOptions(streams=("rgb", "flow")))
     artifact = result.stage.artifact
     assert artifact.label == "retrieval/rgb-infonce_flow-infonce/v001"
     total = 0
@@ -99,10 +99,10 @@ def test_two_streams_add_their_similarities(tmp_path: Path) -> None:
     best = next(csv.DictReader((artifact.path / "neighbours.csv").open()))
     assert float(best["similarity"]) == pytest.approx(total[0].max(), abs=1e-4)
     with pytest.raises(UsageError, match="did you mean flow"):
-        evaluate_retrieval.run(workspace, RetrieveOptions(streams=("rgb", "flwo")))
+        evaluate_retrieval.run(workspace, EvaluateRetrievalOptions(streams=("rgb", "flwo")))
     with pytest.raises(UsageError, match="name a stream for each checkpoint, or none"):
         evaluate_retrieval.run(
-            workspace, RetrieveOptions(("rgb-infonce", "flow-infonce"), ("rgb",))
+            workspace, EvaluateRetrievalOptions(("rgb-infonce", "flow-infonce"), ("rgb",))
         )
 
 
@@ -111,7 +111,7 @@ def test_evaluation_without_labels_is_one_sentence(tmp_path: Path) -> None:
     made = make_pack(workspace, [0, 1])
     make_checkpoint(workspace, made, split="all")
     with pytest.raises(MissingInput, match="--labels"):
-        evaluate_retrieval.run(workspace, RetrieveOptions())
+        evaluate_retrieval.run(workspace, EvaluateRetrievalOptions())
 
 
 def test_evaluation_needs_no_decoder_and_no_flow_algorithm() -> None:
@@ -147,7 +147,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("streams", [(), ("flow",), ("rgb", "flow")])
 def test_a_packed_video_finds_itself(packed: Path, streams: tuple[str, ...]) -> None:
     path = packed / "videos" / "class1" / "v3.mp4"
-    options = QueryOptions((path,), streams=streams, k=3, keep_self=True)
+    options = RetrieveOptions((path,), streams=streams, k=3, keep_self=True)
     (answer,) = retrieve.run(Workspace(packed / "ws"), options).answers
     best = answer.neighbours[0]
     assert best.video == "class1/v3.mp4" and best.label == "class1"
@@ -159,7 +159,7 @@ def test_a_packed_video_finds_itself(packed: Path, streams: tuple[str, ...]) -> 
 def test_the_query_itself_is_left_out_whatever_its_name(packed: Path, tmp_path: Path) -> None:
     path = tmp_path / "Überfahrt 1.mp4"
     shutil.copy(packed / "videos" / "class0" / "v2.mp4", path)
-    result = retrieve.run(Workspace(packed / "ws"), QueryOptions((path,), k=50))
+    result = retrieve.run(Workspace(packed / "ws"), RetrieveOptions((path,), k=50))
     (answer,) = result.answers
     assert answer.left_out == ["class0/v2.mp4"]
     assert len(answer.neighbours) == 5
@@ -181,7 +181,7 @@ def test_the_time_range_is_that_of_the_matching_window(packed: Path, tmp_path: P
     made = pack.run(workspace, Pack(videos, size=40, labels="none", workers=1))
     make_checkpoint(workspace, made.artifact)
     part = write_video(tmp_path / "part.mp4", long[21:29], key_frames_only=True)
-    (answer,) = retrieve.run(workspace, QueryOptions((part,), k=1)).answers
+    (answer,) = retrieve.run(workspace, RetrieveOptions((part,), k=1)).answers
     best = answer.neighbours[0]
     assert best.video == "long.mp4" and best.label is None
     assert best.first_frame == 21 and best.last_frame == 28  # windows of 8, 3 apart
@@ -190,7 +190,7 @@ def test_the_time_range_is_that_of_the_matching_window(packed: Path, tmp_path: P
 
 def test_a_two_stream_similarity_is_at_most_one(packed: Path) -> None:
     path = packed / "videos" / "class0" / "v0.mp4"
-    options = QueryOptions((path,), streams=("rgb", "flow"), keep_self=True)
+    options = RetrieveOptions((path,), streams=("rgb", "flow"), keep_self=True)
     (answer,) = retrieve.run(Workspace(packed / "ws"), options).answers
     assert all(-1.0001 <= n.similarity <= 1.0001 for n in answer.neighbours)
 
@@ -200,14 +200,14 @@ def test_several_queries_and_a_bad_one(packed: Path, tmp_path: Path) -> None:
     write_video(good, moving_square(9, 64, 48, seed=9))
     bad.write_bytes(b"")
     sheet = tmp_path / "out.png"
-    result = retrieve.run(Workspace(packed / "ws"), QueryOptions((good, bad, good), sheet=sheet))
+    result = retrieve.run(Workspace(packed / "ws"), RetrieveOptions((good, bad, good), sheet=sheet))
     assert [Path(a.query).name for a in result.answers] == ["good.mp4", "good.mp4"]
     assert result.quarantined == [(str(bad), "the file is empty")]
     assert [a.sheet.name for a in result.answers] == ["out-1.png", "out-3.png"]
     assert all(a.sheet.stat().st_size > 10_000 for a in result.answers)
     json.dumps(result.as_dict())
     with pytest.raises(VidsslError, match=r"bad\.mp4 cannot be used: the file is empty"):
-        retrieve.run(Workspace(packed / "ws"), QueryOptions((bad,)))
+        retrieve.run(Workspace(packed / "ws"), RetrieveOptions((bad,)))
 
 
 def test_a_query_that_is_no_video_is_told_before_the_gallery_is_embedded(
@@ -217,10 +217,10 @@ def test_a_query_that_is_no_video_is_told_before_the_gallery_is_embedded(
     bad, workspace, heard = tmp_path / "bad.mp4", Workspace(tmp_path / "ws"), Watching()
     bad.write_text("this is no video")
     with pytest.raises(VidsslError, match=r"bad\.mp4 cannot be used"):
-        retrieve.run(workspace, QueryOptions((bad,)), heard)
+        retrieve.run(workspace, RetrieveOptions((bad,)), heard)
     assert heard.titles == [] and workspace.artifacts("features") == []
     good = write_video(tmp_path / "good.mp4", moving_square(9, 64, 48, seed=9))
-    assert retrieve.run(workspace, QueryOptions((bad, good)), heard).answers
+    assert retrieve.run(workspace, RetrieveOptions((bad, good)), heard).answers
     assert heard.titles and workspace.artifacts("features")
 
 
@@ -228,21 +228,21 @@ def test_bad_options_cost_one_sentence(packed: Path, tmp_path: Path) -> None:
     workspace = Workspace(packed / "ws")
     path = packed / "videos" / "class0" / "v0.mp4"
     with pytest.raises(VidsslError, match="no such"):
-        retrieve.run(workspace, QueryOptions((tmp_path / "none.mp4",)))
+        retrieve.run(workspace, RetrieveOptions((tmp_path / "none.mp4",)))
     with pytest.raises(UsageError, match="one neighbour"):
-        retrieve.run(workspace, QueryOptions((path,), k=0))
+        retrieve.run(workspace, RetrieveOptions((path,), k=0))
     with pytest.raises(VidsslError, match=r"\.png or \.jpg"):
-        retrieve.run(workspace, QueryOptions((path,), sheet=tmp_path / "sheet.pdf"))
+        retrieve.run(workspace, RetrieveOptions((path,), sheet=tmp_path / "sheet.pdf"))
     with pytest.raises(VidsslError, match="there is no folder"):
-        retrieve.run(workspace, QueryOptions((path,), sheet=tmp_path / "none" / "sheet.png"))
+        retrieve.run(workspace, RetrieveOptions((path,), sheet=tmp_path / "none" / "sheet.png"))
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(VidsslError, match="is a folder"):
-        retrieve.run(workspace, QueryOptions((path,), sheet=tmp_path / "folder.png"))
+        retrieve.run(workspace, RetrieveOptions((path,), sheet=tmp_path / "folder.png"))
     with pytest.raises(MissingInput, match="vidssl pretrain"):
-        retrieve.run(Workspace(tmp_path / "empty"), QueryOptions((path,)))
+        retrieve.run(Workspace(tmp_path / "empty"), RetrieveOptions((path,)))
 
 
 def test_opencv_threads_are_restored(packed: Path) -> None:
     before = cv2.getNumThreads()
-    retrieve.run(Workspace(packed / "ws"), QueryOptions((packed / "videos/class0/v0.mp4",)))
+    retrieve.run(Workspace(packed / "ws"), RetrieveOptions((packed / "videos/class0/v0.mp4",)))
     assert cv2.getNumThreads() == before

@@ -20,7 +20,7 @@ from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.locks import LOOK_OF_OTHERS, file_lock, is_locked
 from vidssl.cli.tables import _unfinished
 from vidssl.stages import evaluate_retrieval, probe, status
-from vidssl.stages.evaluate_retrieval import RetrieveOptions
+from vidssl.stages.evaluate_retrieval import EvaluateRetrievalOptions
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.status import ArtifactStatus, Node
 from vidssl.workspace import summaries
@@ -81,7 +81,7 @@ def test_lineage_and_tree(tmp_path: Path) -> None:
 
 def test_headlines_of_every_kind(tmp_path: Path) -> None:
     workspace = small_workspace(tmp_path / "ws")
-    evaluate_retrieval.run(workspace, RetrieveOptions())
+    evaluate_retrieval.run(workspace, EvaluateRetrievalOptions())
     found = {a.kind: a.headline for a in status.run(workspace).artifacts}
     assert found == {
         "pack": "30 videos, rgb",

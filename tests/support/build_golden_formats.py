@@ -133,7 +133,7 @@ def build(root: Path) -> None:
     annotations = _annotate(workspace, pack)
     _checkpoint(workspace, pack, annotations)
     probe.run(workspace, probe.ProbeOptions(settings=(("epochs", 3),)))
-    evaluate_retrieval.run(workspace, evaluate_retrieval.RetrieveOptions())
+    evaluate_retrieval.run(workspace, evaluate_retrieval.EvaluateRetrievalOptions())
     module, optimizer = small_training()
     save_resume(root, module, optimizer, epoch=2, step_in_epoch=3, log_rows=4)
     for lock in workspace.root.rglob("*.lock"):

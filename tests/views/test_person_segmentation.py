@@ -85,7 +85,7 @@ def injected(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
         return logits
 
     monkeypatch.setattr(person_segmentation, "detect", found)
-    monkeypatch.setattr(person_segmentation, "ask_heads", heads)
+    monkeypatch.setattr(person_segmentation, "run_head", heads)
 
 
 @pytest.fixture(scope="module")

@@ -230,7 +230,7 @@ def test_an_injected_person_comes_out_where_it_is(deriver, monkeypatch):
 
     cells = (joints + 0.5 - box[:2].numpy()) / (box[2:] - box[:2]).numpy() * 56 - 0.5
     monkeypatch.setattr(keypoint_rcnn, "detect", one_person)
-    monkeypatch.setattr(keypoint_rcnn, "ask_heads", lambda *_: logits_of(cells[None]))
+    monkeypatch.setattr(keypoint_rcnn, "run_head", lambda *_: logits_of(cells[None]))
     frame = np.zeros((192, 256, 3), np.uint8)
     (derived,) = deriver.derive(iter([frame]), 1, 96)
     stored = POSE.decode(POSE.encode(derived))

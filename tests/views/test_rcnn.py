@@ -9,12 +9,12 @@ from small_networks import noise_frames, random_network
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 
 from vidssl.views.rcnn import (
-    ask_heads,
+    best_detections,
     box_coordinates,
     detect,
+    run_head,
     sample_boxes,
     scale_boxes,
-    surest,
 )
 from vidssl.views.torchvision_networks import imagenet_input
 
@@ -33,7 +33,7 @@ def test_boxes_and_joints_are_those_of_the_whole_network(keypoint_network):
         whole = keypoint_network(list(frames.permute(0, 3, 1, 2).float() / 255))
         found = detect(keypoint_network, imagenet_input(frames.numpy(), "cpu"))
         heads = keypoint_network.roi_heads
-        logits = ask_heads(
+        logits = run_head(
             heads.keypoint_roi_pool, heads.keypoint_head, heads.keypoint_predictor, found
         )
     assert found.padded == (64, 96)
@@ -55,9 +55,9 @@ def test_the_surest_of_a_class(keypoint_network):
     with torch.inference_mode():
         found = detect(keypoint_network, imagenet_input(noise_frames(1).numpy(), "cpu"))
     assert len(found.boxes[0]) == 3
-    assert surest(found, 2).scores[0].equal(found.scores[0][:2])
-    assert len(surest(found, 5, label=1).boxes[0]) == 3
-    assert len(surest(found, 5, label=2).boxes[0]) == 0
+    assert best_detections(found, 2).scores[0].equal(found.scores[0][:2])
+    assert len(best_detections(found, 5, label=1).boxes[0]) == 3
+    assert len(best_detections(found, 5, label=2).boxes[0]) == 0
 
 
 def test_a_map_lies_in_its_box():

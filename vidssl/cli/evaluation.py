@@ -231,7 +231,7 @@ def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None
     from vidssl.cli.tables import query_tables
     from vidssl.stages import retrieve as stage
 
-    result = terminal.run(stage.run, stage.QueryOptions(videos, **options))
+    result = terminal.run(stage.run, stage.RetrieveOptions(videos, **options))
     terminal.json_out(result.as_dict())
     terminal.show(query_tables(result))
     for note in result.notes:
@@ -243,7 +243,7 @@ def _evaluate(terminal: Terminal, **options: Any) -> None:
     from vidssl.cli.tables import recall_table
     from vidssl.stages import evaluate_retrieval as stage
 
-    result = terminal.run(stage.run, stage.RetrieveOptions(**options))
+    result = terminal.run(stage.run, stage.EvaluateRetrievalOptions(**options))
     terminal.json_out(result.as_dict())
     if result.report is not None:
         terminal.show(recall_table([result.report]))

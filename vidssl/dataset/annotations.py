@@ -1,9 +1,11 @@
-"""Labels, groups and splits of a pack: a small artifact beside the shards (docs/formats.md).
+"""Labels, groups and splits of a pack's videos, as stored in an artifact (docs/formats.md).
 
     annotations.csv    id,label,group,SPLIT,SPLIT,...    one row per video
 
-Packing does not depend on it, so three splits or a better list of labels never mean packing
-again. V videos; an empty label means none.
+A pack does not depend on it, so new splits or better labels never mean packing again. An empty
+label means none.
+
+Legend: V videos, N of them.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Selection:
-    """Which videos are for training and which for testing.
+    """The train and test videos of a split.
 
     Attributes:
         name: the split column, "80/20" or "all".
-        train, test: positions among the videos [N], ascending; the rest is in neither.
-        note: a phrase for the user.
+        train, test: positions among the videos [N], ascending; a video may be in neither.
+        note: one phrase that describes the split to the user.
     """
 
     name: str
@@ -43,13 +45,13 @@ class Selection:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What is known of V videos, in their order.
+    """Labels, groups and splits of V videos, in the order of the videos.
 
     Attributes:
-        labels: number of the class, -1 for none: int64 [V].
-        classes: their names, sorted.
-        groups: number of the source the video was cut from: int64 [V].
-        group_names: their names.
+        labels: index into `classes`, -1 for none: int64 [V].
+        classes: names of the classes, sorted.
+        groups: index into `group_names`: int64 [V]. Clips of one source video are one group.
+        group_names: names of the groups, sorted.
         splits: {column: "train", "test" or another word, for each video [V]}.
     """
 
@@ -64,7 +66,7 @@ class Annotations:
         """Reads an annotation artifact for the videos `ids`; those it lacks have no label.
 
         Raises:
-            VidsslError: the file is missing or no table of annotations.
+            VidsslError: the file is missing, or is no table of annotations.
         """
         path = folder / ANNOTATIONS_FILE
         header, rows = read_table(path)
@@ -76,16 +78,16 @@ class Annotations:
 
     @classmethod
     def unlabelled(cls, ids: Sequence[str]) -> Annotations:
-        """Returns annotations that say nothing: no label, each video its own group."""
+        """Returns annotations without labels, in which each video is a group of its own."""
         return cls.from_rows([{"id": video} for video in ids], [])
 
     @classmethod
     def from_rows(
         cls, rows: Sequence[Mapping[str, str]], split_columns: Sequence[str]
     ) -> Annotations:
-        """Makes the arrays from rows of id, label, group and split columns."""
-        labels, classes = _number([row.get("label", "") for row in rows])
-        groups, group_names = _number([row.get("group") or row["id"] for row in rows])
+        """Builds annotations from rows of id, label, group and split columns."""
+        labels, classes = _number_names([row.get("label", "") for row in rows])
+        groups, group_names = _number_names([row.get("group") or row["id"] for row in rows])
         splits = {name: np.array([row.get(name, "") for row in rows]) for name in split_columns}
         return cls(labels, classes, groups, group_names, splits)
 
@@ -95,11 +97,13 @@ class Annotations:
     def select(self, split: str | None, seed: int) -> Selection:
         """Returns the train and test part of a split: a column, "80/20" or "all".
 
-        With no split named it is the first column there is; without a column but with labels
-        a seeded 80/20 split by group, stratified by label; and without labels all for training.
+        Args:
+            split: None chooses the first column; without columns a seeded 80/20 split by group,
+                stratified by label; without labels all videos for training.
+            seed: of the 80/20 split.
 
         Raises:
-            VidsslError: there is no split of that name; the sentence lists those there are.
+            VidsslError: there is no split of that name; the message lists the names.
         """
         if split is None:
             split = next(iter(self.splits), SEEDED if np.any(self.labels >= 0) else EVERYTHING)
@@ -122,11 +126,11 @@ class Annotations:
     def _draw_test(self, seed: int) -> np.ndarray:
         """Draws whole groups for the test part, about a fifth of each class: bool [V].
 
-        Groups are taken in the order of their names, so the order of the videos does not matter.
-        A class of one group stays in the training part, and so does what has no label.
+        Groups are drawn in the order of their names, so the order of the videos does not matter.
+        A class with a single group stays in the training part, and so do videos without a label.
         """
         draw = np.random.default_rng(seed)
-        test = np.zeros(len(self), bool)
+        test: np.ndarray = np.zeros(len(self), bool)
         by_group = np.argsort(self.groups, kind="stable")
         first = np.searchsorted(self.groups[by_group], np.arange(1, len(self.group_names)))
         of_group = np.split(by_group, first)
@@ -154,10 +158,10 @@ def write_annotations(
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Reads a CSV file with a header; cells are stripped, missing ones are empty.
+    """Reads a CSV file; returns its header and its rows. Cells are stripped, missing ones empty.
 
     Raises:
-        VidsslError: no such file, no text, or no header.
+        VidsslError: there is no such file, it is not text, or it has no header.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -174,15 +178,15 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, [empty | dict(zip(header, line, strict=False)) for line in lines[1:]]
 
 
-def _number(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Numbers names in sorted order; the empty one gets -1."""
+def _number_names(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Returns the number of each name in sorted order, -1 for an empty one, and the names."""
     known = sorted(set(names) - {""})
     number = {name: i for i, name in enumerate(known)} | {"": -1}
     return np.array([number[name] for name in names], np.int64), known
 
 
 def _most_common(labels: np.ndarray) -> int:
-    """The commonest label of a group, -1 when none has one."""
+    """Returns the most frequent label of a group, -1 if none of its videos has one."""
     known = labels[labels >= 0]
     return int(np.bincount(known).argmax()) if len(known) else -1
 

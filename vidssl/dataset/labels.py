@@ -1,4 +1,4 @@
-"""Where labels, groups and splits come from: folder names, a CSV file, the names of the files."""
+"""Labels videos by their folders or by a CSV file, and groups them by their file names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidssl.base.text import agree, counted
 from vidssl.dataset.annotations import read_table
 from vidssl.dataset.video import Source
 
-Row = dict[str, str]
+LabelRow = dict[str, str]
 
 LABEL_WORDS = ("folders", "none")
 SPLIT_WORDS = frozenset(("train", "test", "val", "valid", "validation", "unused", "none", "-", ""))
@@ -25,7 +25,7 @@ _HMDB51 = (
     "sit situp smile smoke somersault stand swing_baseball sword sword_exercise talk throw turn "
     "walk wave"
 )
-# What the published data sets' file names say of the video that a clip was cut from.
+# How the file names of published data sets name the video that a clip was cut from.
 GROUP_PATTERNS = {
     "ucf101": r"(v_\w+_g\d+)_c\d+",
     "hmdb51": rf"(.+?)_(?:{'|'.join(_HMDB51.split())})"
@@ -35,18 +35,18 @@ GROUP_PATTERNS = {
 
 @dataclass(frozen=True)
 class Labelling:
-    """Rows of id, label, group and split columns, and what the user should know about them."""
+    """Rows of id, label, group and split columns, and notes on them for the user."""
 
-    rows: list[Row]
+    rows: list[LabelRow]
     split_columns: list[str]
     notes: list[str]
 
 
 def check_labelling(labels: str | Path, group_pattern: str | None) -> None:
-    """Checks what :func:`label_videos` is told, before there are videos.
+    """Checks the options of :func:`label_videos` before any video is looked at.
 
     Raises:
-        UsageError: labels that are neither a word nor a table, or a bad pattern.
+        UsageError: `labels` is neither a known word nor a table, or the pattern is wrong.
         VidsslError: there is no such table.
     """
     text = str(labels)
@@ -75,13 +75,13 @@ def label_videos(
     Args:
         labels: "folders" (each video's own folder names its class, unless that is the root),
             "none", or a CSV file: path,label[,group][,any columns of train/test].
-        group_pattern: a name in :data:`GROUP_PATTERNS` or a regular expression for the file's
-            name without suffix, whose first bracket (or whole match) is the group; None tries
-            the known names and falls back to a group per video, copies of a file being one. A
-            group column goes before it.
+        group_pattern: a name in :data:`GROUP_PATTERNS`, or a regular expression for the file's
+            name without suffix, whose first bracket (or whole match) is the group. None tries
+            the known patterns; if none fits, each video is a group of its own, and copies of a
+            file are one group. A group column of the table comes before the pattern.
 
     Raises:
-        VidsslError: as :func:`check_labelling`, or a CSV that lacks a column or matches no video.
+        VidsslError: as :func:`check_labelling`; or the table lacks a column or matches no video.
     """
     check_labelling(labels, group_pattern)
     rows = [{"id": s.id, "label": "", "group": ""} for s in sources]
@@ -95,10 +95,10 @@ def label_videos(
     return Labelling(rows, split_columns, notes)
 
 
-# ── folders
+# ── folders ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _label_by_folder(rows: list[Row], sources: Sequence[Source]) -> list[str]:
+def _label_by_folder(rows: list[LabelRow], sources: Sequence[Source]) -> list[str]:
     folders = [PurePosixPath(source.name).parent.name for source in sources]
     if len(folders) > 1 and max(Counter(folders).values()) == 1:
         return ["every folder holds one video, so folder names are not taken as labels"]
@@ -107,13 +107,13 @@ def _label_by_folder(rows: list[Row], sources: Sequence[Source]) -> list[str]:
     return []
 
 
-# ── a table
+# ── a table ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _label_by_table(
-    rows: list[Row], sources: Sequence[Source], path: Path, notes: list[str]
+    rows: list[LabelRow], sources: Sequence[Source], path: Path, notes: list[str]
 ) -> list[str]:
-    """Fills rows in from a CSV file and gives its split columns."""
+    """Fills the rows from a CSV file; returns its split columns."""
     header, table = read_table(path)
     for column in ("path", "label"):
         if column not in header:
@@ -127,11 +127,11 @@ def _label_by_table(
         for column in others
         if column not in split_columns and (why := _why_no_split(table, column))
     ]
-    match = _Matcher(sources)
-    filled: dict[int, Row] = {}
+    find_video = _VideoFinder(sources)
+    filled: dict[int, LabelRow] = {}
     unmatched = []
     for line in table:
-        video = match(line["path"])
+        video = find_video(line["path"])
         if video is None:
             unmatched.append(line["path"])
             continue
@@ -159,13 +159,13 @@ def _label_by_table(
     return split_columns
 
 
-def _is_split(table: Sequence[Row], column: str) -> bool:
+def _is_split(table: Sequence[LabelRow], column: str) -> bool:
     words = {line[column].lower() for line in table}
     return "train" in words and words <= SPLIT_WORDS
 
 
-def _why_no_split(table: Sequence[Row], column: str) -> str:
-    """Returns what keeps a column that was perhaps meant as a split from being one."""
+def _why_no_split(table: Sequence[LabelRow], column: str) -> str:
+    """Returns why a column is no split although it looks like one; empty if it does not."""
     words = {line[column].lower() for line in table}
     if not words & {"train", "test"}:
         return ""
@@ -175,8 +175,8 @@ def _why_no_split(table: Sequence[Row], column: str) -> str:
     return "no row of it says train"
 
 
-class _Matcher:
-    """Finds the video a path in a table means: as written, absolute, or by a unique file name."""
+class _VideoFinder:
+    """Finds the video that a path in a table names: exactly, absolute, or by a unique file name."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._exact: dict[str, int] = {}
@@ -207,13 +207,13 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-# ── groups
+# ── groups ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _group_by_name(
-    rows: list[Row], sources: Sequence[Source], pattern: str | None, notes: list[str]
+    rows: list[LabelRow], sources: Sequence[Source], pattern: str | None, notes: list[str]
 ) -> None:
-    """Fills the groups in that are still empty."""
+    """Fills the groups that are still empty."""
     missing = [i for i, row in enumerate(rows) if not row["group"]]
     stems = {i: _stem(sources[i].name) for i in missing}
     if pattern is None:
@@ -244,7 +244,7 @@ def _fits_all(name: str, stems: Sequence[str]) -> bool:
 
 
 def _group_of(stem: str, pattern: str) -> str | None:
-    """The group that a name tells, None when it does not fit."""
+    """Returns the group that a file name contains, None if the pattern does not fit."""
     if pattern in GROUP_PATTERNS:
         match = re.fullmatch(GROUP_PATTERNS[pattern], stem)
     else:

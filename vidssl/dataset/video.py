@@ -1,6 +1,6 @@
-"""Video files: finding them, naming them, decoding them.
+"""Finds, names and decodes video files.
 
-Only extract-flow, pack and retrieve come here; training reads shards. Frames are H×W×3 uint8 RGB.
+Only the commands that read video use it; training reads shards. Frames are RGB uint8 [H, W, 3].
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class UnreadableVideo(VidsslError):
-    """A file from which no frame can be decoded; the text is the reason."""
+    """A file of which no frame can be decoded; the text is the reason."""
 
 
 # ── finding and naming ───────────────────────────────────────────────────────────────────────
@@ -45,7 +45,7 @@ class Source:
 
     Attributes:
         id: `name` + "#" + `fingerprint`; the same on every machine that has the same folder.
-        path: where it lies on this machine.
+        path: of the file on this machine.
         name: POSIX path relative to the root.
         fingerprint: 12 hex digits of the file's size and of its first, middle and last 64 KiB.
     """
@@ -59,13 +59,13 @@ class Source:
 def find_videos(path: Path | str) -> list[Source]:
     """Returns the videos of a folder (at any depth), of one file, or of a text file of paths.
 
-    Files that are no video are skipped without a word. A list has one path per line, relative to
+    Other files are skipped silently. A list has one path per line, relative to
     the list's folder or to the current one; empty lines and lines that begin with # are skipped.
     The result is sorted by name.
 
     Raises:
-        VidsslError: nothing there, no video in it, a list naming files that are missing, or a file
-            or folder that cannot be read.
+        VidsslError: there is no such path or no video in it, a list names files that are missing,
+            or a file or folder cannot be read.
     """
     root, files = locate_videos(path)
     return name_videos(root, files, list(map_files(fingerprint, files)))
@@ -108,18 +108,16 @@ def name_videos(root: Path, files: Sequence[Path], fingerprints: Sequence[str]) 
 
 
 def map_files(read: Callable[[Path], T], files: Sequence[Path]) -> Iterator[T]:
-    """Returns `read` of every file, several at once: on a network disk the time goes into
-    waiting.
-    """
+    """Yields `read(file)` for each file, several at once: network disks are slow."""
     with ThreadPoolExecutor(8) as pool:
         yield from pool.map(read, files)
 
 
 def fingerprint(path: Path) -> str:
-    """Returns 12 hex digits that tell a file from another of the same name.
+    """Returns 12 hex digits that distinguish a file from others of the same name.
 
-    It covers the file's size and its first, middle and last 64 KiB, not all of it: reading the
-    whole of Kinetics only to name it would take as long as decoding it.
+    They depend on the file's size and its first, middle and last 64 KiB only: reading all of
+    Kinetics just to name its files would take as long as decoding it.
 
     Raises:
         VidsslError: the file cannot be read.
@@ -152,7 +150,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    """Raises that a folder cannot be read: its videos would else be missing without a word."""
+    """Raises for a folder that cannot be read; else its videos would be missing silently."""
     if Path(error.filename).name not in SYSTEM_FOLDERS:
         raise VidsslError(f"{error.filename} cannot be read: {error.strerror}") from error
 
@@ -165,7 +163,7 @@ def _is_video(path: Path) -> bool:
 
 
 def _is_transport_stream(path: Path) -> bool:
-    """Whether a .ts file is empty or starts like MPEG-TS: 0x47 at the head of each packet."""
+    """Whether a .ts file is empty or starts like MPEG-TS: each packet begins with 0x47."""
     with path.open("rb") as file:
         head = file.read(189)
     return not head or (head[0] == 0x47 and (len(head) < 189 or head[188] == 0x47))
@@ -198,7 +196,7 @@ def _read_list(path: Path) -> list[Path]:
 
 
 def _root_of_list(path: Path, files: list[Path]) -> Path:
-    """The list's folder, the current one, or what the files have in common, in this order."""
+    """Returns the list's folder, the current one, or the common one: the first that fits."""
     for root in (path.parent.absolute(), Path.cwd()):
         if all(file.is_relative_to(root) for file in files):
             return root
@@ -207,8 +205,8 @@ def _root_of_list(path: Path, files: list[Path]) -> Path:
 
 def _name(file: Path, root: Path) -> str:
     name = PurePosixPath(os.path.relpath(file, root)).as_posix()
-    # File names are bytes: those that are no UTF-8 must still fit into JSON and HDF5, and those
-    # with line breaks into a line.
+    # File names are bytes. Those that are not UTF-8 must still fit into JSON and HDF5, and those
+    # with line breaks must fit into one line.
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", name)
 
@@ -217,18 +215,19 @@ def _name(file: Path, root: Path) -> str:
 
 
 def frame_rate(path: Path) -> float:
-    """Returns a video's frames per second, 0.0 where the file does not say.
+    """Returns a video's frames per second, 0.0 if the file does not say.
 
     Raises:
         UnreadableVideo: no video stream can be opened.
     """
     with _open(path) as container:
-        stream = _pictures(container)
+        stream = _video_stream(container)
+        assert stream is not None  # _open has looked
         return float(stream.average_rate or stream.guessed_rate or 0)
 
 
 def duration(path: Path) -> float:
-    """Returns a video's seconds as its header announces them, 0.0 where it says nothing of use."""
+    """Returns a video's length in seconds according to its header, 0.0 if that is unknown."""
     try:
         with _open(path) as container:
             return max(0.0, (container.duration or 0) / av.time_base)
@@ -237,16 +236,16 @@ def duration(path: Path) -> float:
 
 
 def decode(path: Path | str, notes: list[str] | None = None) -> Iterator[np.ndarray]:
-    """Returns a video's frames, RGB uint8 [H, W, 3], upright, all of the first one's size.
+    """Yields a video's frames, RGB uint8 [H, W, 3], upright, all of the size of the first one.
 
-    Frames come in decode order: AVI files with packed B-frames have timestamps that jump back,
-    and headers announce frames that do not exist, so neither is asked. Damage ends the video:
-    what was decoded before it is used, and a sentence about it is appended to `notes`; packets
-    that fail before the first good frame are skipped. Pixels are taken as stored, whatever
-    aspect ratio the file asks for.
+    Frames come in decode order, without regard to timestamps and announced frame counts: AVI files
+    with packed B-frames have timestamps that jump back, and some headers announce frames that do
+    not exist. Damage ends the video: the frames before it are used, and a sentence about it is
+    appended to `notes`. Packets that fail before the first good frame are skipped. Pixels are taken
+    as stored; the aspect ratio that the file asks for is ignored.
 
     Raises:
-        UnreadableVideo: not one frame can be decoded; the text says why.
+        UnreadableVideo: no frame can be decoded; the text says why.
     """
     notes = [] if notes is None else notes
     with _open(Path(path)) as container:
@@ -267,7 +266,7 @@ def decode(path: Path | str, notes: list[str] | None = None) -> Iterator[np.ndar
 
 
 def _open(path: Path) -> av.container.InputContainer:
-    """Opens a container that has a video stream."""
+    """Opens a file that has a video stream."""
     try:
         if path.stat().st_size == 0:
             raise UnreadableVideo("the file is empty")
@@ -276,7 +275,7 @@ def _open(path: Path) -> av.container.InputContainer:
         raise UnreadableVideo("the file is gone") from None
     except (av.error.FFmpegError, OSError) as error:
         raise UnreadableVideo(f"it cannot be opened as video ({_reason(error)})") from error
-    if _pictures(container) is None:
+    if _video_stream(container) is None:
         others = {stream.type for stream in container.streams} - {"video"}
         container.close()
         holds = f", only {' and '.join(sorted(others))}" if others else ""
@@ -284,16 +283,17 @@ def _open(path: Path) -> av.container.InputContainer:
     return container
 
 
-def _pictures(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The main video stream; a sound file's cover is none."""
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """Returns the main video stream; None if there is none, or only the cover of a sound file."""
     stream = container.streams.best("video")
     cover = stream is not None and bool(stream.disposition & av.stream.Disposition.attached_pic)
     return None if cover else stream
 
 
 def _frames(container: av.container.InputContainer, notes: list[str]) -> Iterator[av.VideoFrame]:
-    """Decodes packet by packet up to the first damage after a good frame."""
-    stream = _pictures(container)
+    """Decodes packet by packet, up to the first damage after a good frame."""
+    stream = _video_stream(container)
+    assert stream is not None  # _open has looked
     stream.thread_type = "NONE"  # one core per video: many videos are decoded at once
     count = 0
     try:
@@ -319,17 +319,17 @@ def _frames(container: av.container.InputContainer, notes: list[str]) -> Iterato
 
 
 def _reason(error: Exception) -> str:
-    """FFmpeg's own words without the number and the file name."""
+    """Returns FFmpeg's message without the error number and the file name."""
     return str(getattr(error, "strerror", None) or error).lower()
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """Applies the container's display rotation, rounded to quarter turns."""
+    """Rotates a frame as the file asks, rounded to quarter turns."""
     image = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def manifest(sources: Iterable[Source]) -> list[str]:
-    """Returns the sorted ids: what a recipe says of its videos, whatever machine they lie on."""
+def sorted_ids(sources: Iterable[Source]) -> list[str]:
+    """Returns the sorted ids, which a run's recipe records; the same on every machine."""
     return sorted(source.id for source in sources)

@@ -1,9 +1,9 @@
-"""Work on many videos on a dask.distributed cluster: for clouds and sites without Slurm.
+"""Processes many videos on a dask.distributed cluster: for clouds and sites without Slurm.
 
-The workers make products, as the processes of :mod:`vidssl.extraction.process_pool` do; this
-process alone writes. They need vidssl of this version, the videos at the same path as here, and
-for `pack` the workspace too. Dask balances the work, gives the videos of a worker that died to
-another one, and shows it all on its dashboard. One thread per worker is best: one video, one core.
+Workers return a :class:`vidssl.extraction.process_pool.VideoResult` for each video; only this
+process writes. Workers need the same version of vidssl, the videos at the same path as here, and
+for `pack` the workspace too. Dask balances the load, sends the videos of a dead worker to another
+one, and shows all of this on its dashboard. One thread per worker is best: one video, one core.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from vidssl.base.extras import require_extra
 from vidssl.base.signals import StopRequest, stop_requests
 from vidssl.dataset.video import Source
 from vidssl.extraction.process_pool import (
-    LOOK_UP_EVERY,
-    Product,
-    Work,
-    attempt,
-    end_if_asked,
+    CHECK_SIGNALS_EVERY,
+    VideoFunction,
+    VideoResult,
+    VideoResults,
+    process_video,
+    raise_if_stopped,
 )
 from vidssl.version import VERSION
 
@@ -34,54 +35,55 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 CONNECT_SECONDS = 20
-AHEAD = 3  # videos per thread of the cluster that are given out at once, so that none waits
+AHEAD = 3  # videos submitted per thread of the cluster, so that no thread waits for the next
 COUNT_THREADS_EVERY = 5.0  # seconds; workers come and go
-RETRIES = 2  # elsewhere, after an error that is not the video's
+RETRIES = 2  # on other workers, after an error that is not the video's
 
 
 class UnfitWorker(VidsslError):
-    """A worker that cannot do the work; the text says why."""
+    """A worker that cannot process videos; the text says why."""
 
 
 def require_dask() -> None:
-    """Raises a :class:`VidsslError` where dask is not installed."""
+    """Raises a :class:`VidsslError` if dask is not installed."""
     require_extra("dask", "--dask", "distributed", more=", here and on the workers")
 
 
-def work_on_cluster(
-    sources: Sequence[Source], work: Work, address: str
-) -> Iterator[tuple[Source, Product]]:
-    """Returns each video with what became of it, in the order in which they get done.
+def process_on_cluster(
+    sources: Sequence[Source], function: VideoFunction, address: str
+) -> VideoResults:
+    """Yields each video with its result, in the order in which they are finished.
 
     Args:
-        work: a function that can be pickled, which workers import from vidssl.
+        function: processes one video; can be pickled, and workers import it from vidssl.
         address: of the scheduler, such as tcp://host:8786.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; nothing is lost that was given before.
-        VidsslError: the cluster is out of reach or was lost, or its workers cannot do the work.
+        Interrupted: SIGINT or SIGTERM came; the results that were yielded before are complete.
+        VidsslError: the cluster cannot be reached or was lost, or its workers are unfit.
     """
     with _connect(address) as client, stop_requests() as stop:
         suspects: list[Source] = []
-        for source, future, result in _in_turn(client, sources, work, stop):
-            product = _understand(source, future, result, address)
-            if product is None:
+        for source, future, returned in _submit_and_collect(client, sources, function, stop):
+            result = _to_result(source, future, returned, address)
+            if result is None:
                 suspects.append(source)
             else:
-                yield source, product
-        # A worker that dies casts suspicion on all that it had: alone, a video is guilty or not.
+                yield source, result
+        # When a worker dies, any of its videos may be the cause. Each is tried again alone.
         for suspect in suspects:
-            for source, future, result in _in_turn(client, [suspect], work, stop):
-                product = _understand(source, future, result, address)
-                yield source, product or Product(reason="the dask workers that had it died")
+            for source, future, returned in _submit_and_collect(client, [suspect], function, stop):
+                result = _to_result(source, future, returned, address)
+                yield source, result or VideoResult(reason="the dask workers that had it died")
 
 
 @contextmanager
 def _connect(address: str) -> Iterator[Client]:
-    """Returns the way to the cluster; errors of the network on it become one sentence."""
+    """Connects to the cluster; turns network errors into one sentence."""
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it is told below, in a sentence
+    # What matters is said below, in one sentence.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -102,55 +104,58 @@ def _lost(address: str) -> VidsslError:
     )
 
 
-def _in_turn(
-    client: Client, sources: Sequence[Source], work: Work, stop: StopRequest
+def _submit_and_collect(
+    client: Client, sources: Sequence[Source], function: VideoFunction, stop: StopRequest
 ) -> Iterator[tuple[Source, Future, Any]]:
-    """Keeps the cluster busy, with no more at once than it soon needs: products are large."""
+    """Submits videos and yields what the cluster returns.
+
+    No more videos are submitted than the cluster soon needs, because results are large.
+    """
     from distributed import as_completed
 
-    # A task of its own: it goes to each worker once, and is made again where it is lost.
-    shared_work = client.submit(_hand_over, work, pure=False)
-    at_work: dict[Future, Source] = {}
+    # A task of its own: dask sends it to each worker once, and computes it again if it is lost.
+    shared_function = client.submit(_return_unchanged, function, pure=False)
+    running: dict[Future, Source] = {}
     done = as_completed(loop=client.loop, with_results=True, raise_errors=False)
     most, counted = 0, -COUNT_THREADS_EVERY
     left = list(reversed(sources))
-    while left or at_work:
+    while left or running:
         if time.monotonic() - counted > COUNT_THREADS_EVERY:
             most, counted = AHEAD * max(1, sum(client.nthreads().values())), time.monotonic()
-        while left and len(at_work) < most:
+        while left and len(running) < most:
             source = left.pop()
-            there = replace(source, path=source.path.absolute())  # workers begin in other folders
+            there = replace(source, path=source.path.absolute())  # workers run in other folders
             future = client.submit(
-                _attempt_there, there, shared_work, VERSION, pure=False, retries=RETRIES
+                process_on_worker, there, shared_function, VERSION, pure=False, retries=RETRIES
             )
-            at_work[future] = source
+            running[future] = source
             done.add(future)
         batch = done.next_batch(block=False)
-        for future, result in batch:
-            yield at_work.pop(future), future, result
-        end_if_asked(stop)
+        for future, returned in batch:
+            yield running.pop(future), future, returned
+        raise_if_stopped(stop)
         if not batch:
-            time.sleep(LOOK_UP_EVERY / 4)
+            time.sleep(CHECK_SIGNALS_EVERY / 4)
 
 
-def _understand(source: Source, future: Future, result: Any, address: str) -> Product | None:
-    """Returns a task's product, None where its workers died.
+def _to_result(source: Source, future: Future, returned: Any, address: str) -> VideoResult | None:
+    """Returns the result of a task, None if its workers died.
 
     Raises:
-        VidsslError: something else went wrong on the way, which is no fault of the video.
+        VidsslError: something failed that has nothing to do with the video.
     """
     from distributed.scheduler import KilledWorker
 
-    if isinstance(result, Product):  # whatever becomes of the worker that still holds it
-        return result
+    if isinstance(returned, VideoResult):  # even if the worker that holds it dies now
+        return returned
     if future.status != "error":
         raise _lost(address)
-    error = result[1]
+    error = returned[1]
     if isinstance(error, KilledWorker):
         return None
     if isinstance(error, FileNotFoundError):
         if not source.path.exists():
-            return Product(reason="the file is gone")
+            return VideoResult(reason="the file is gone")
         raise UnfitWorker(f"a dask worker does not see {error.filename}, which is here")
     if isinstance(error, VidsslError):
         raise error
@@ -158,17 +163,17 @@ def _understand(source: Source, future: Future, result: Any, address: str) -> Pr
     raise UnfitWorker(f"the dask workers cannot do it: {type(error).__name__}: {text}")
 
 
-# ── what runs on the workers
+# ── on the workers ───────────────────────────────────────────────────────────────────────────
 
 
-def _hand_over(work: Work) -> Work:
-    return work
+def _return_unchanged(function: VideoFunction) -> VideoFunction:
+    return function
 
 
-def _attempt_there(source: Source, work: Work, version: str) -> Product:
-    """Works on one video; raises only what says that this worker is unfit."""
+def process_on_worker(source: Source, function: VideoFunction, version: str) -> VideoResult:
+    """Processes one video; raises only errors that mean that this worker is unfit."""
     if version != VERSION:
         raise UnfitWorker(f"a dask worker has vidssl {VERSION}, and here it is {version}")
     source.path.stat()
-    cv2.setNumThreads(0)  # flow depends on it; it holds for the whole process
-    return attempt(work, source, but=(FileNotFoundError,))
+    cv2.setNumThreads(0)  # DIS flow depends on the number of threads; set per process
+    return process_video(function, source, but=(FileNotFoundError,))

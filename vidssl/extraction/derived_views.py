@@ -1,4 +1,4 @@
-"""Which artifacts of derived views (flow, pose, …) go into a pack, and what they hold."""
+"""Finds the artifacts of derived views (flow, pose, …) that go into a pack."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ DERIVED_KINDS = ("flow", "view")
 
 
 @dataclass(frozen=True)
-class Derived:
-    """An artifact that holds a derived view.
+class DerivedView:
+    """The opened artifact of a derived view.
 
     Attributes:
-        why_not: reasons by id of the videos that it left out.
+        reader: of its shards.
+        left_out: {id of a video that it lacks: reason}.
     """
 
     reader: ShardReader
-    why_not: Mapping[str, str]
+    left_out: Mapping[str, str]
 
     @classmethod
-    def open(cls, artifact: Artifact) -> Derived:
-        """Opens the shards of an artifact, by full path: a cluster's workers begin elsewhere."""
+    def open(cls, artifact: Artifact) -> DerivedView:
+        """Opens an artifact by its absolute path: workers of a cluster run in other folders."""
         left_out = {video: reason for video, _, reason in read_quarantine(artifact.path)}
         return cls(ShardReader(artifact.path.absolute()), left_out)
 
 
 def check_views(wanted: Sequence[str] | None) -> None:
-    """Raises a :class:`UsageError` unless all of these are views, and rgb is among them."""
+    """Raises a :class:`UsageError` if one of these is no view, or if rgb is not among them."""
     for name in wanted or ():
         get_view(name)
     if wanted is not None and "rgb" not in wanted:
         raise UsageError("a pack holds at least the rgb view: give --views rgb or rgb,flow")
 
 
-def choose_derived(
+def choose_derived_views(
     workspace: Workspace,
     videos: Path,
     sources: Sequence[Source],
@@ -53,23 +54,27 @@ def choose_derived(
     labels: Sequence[str],
     progress: Progress,
 ) -> dict[str, Artifact]:
-    """Finds the artifact of each derived view to pack; tells which it took, or why none.
+    """Finds the artifact of each derived view to pack, and tells the user which.
 
-    The newest artifact that knows all the videos comes first, then the one that knows most.
+    It takes the artifact that holds most of the videos, and of equals the newest.
 
     Args:
-        videos: what the user named, of which `sources` came.
-        wanted: views to pack, rgb among them; None: every one that there is of these videos.
+        videos: the path that the user gave; used in messages.
+        sources: the videos found there.
+        wanted: views to pack, rgb among them; None: every view that exists of these videos.
         labels: artifacts that the user named.
 
+    Returns:
+        {view: artifact}, without rgb.
+
     Raises:
-        UsageError: no such view, or rgb is not among those asked for.
+        UsageError: there is no such view, or rgb is not among those asked for.
         MissingInput: a view that is asked for was not made yet.
     """
     check_views(wanted)
     named = _named(workspace, labels)
     ids = {source.id for source in sources}
-    known = _views_there(workspace, progress) if wanted is None else []
+    known = _existing_views(workspace, progress) if wanted is None else []
     chosen = {}
     for view in (v for v in wanted or known if v != "rgb"):
         best = named.get(view) or _best(workspace, view, ids)
@@ -88,8 +93,8 @@ def choose_derived(
     return chosen
 
 
-def _views_there(workspace: Workspace, progress: Progress) -> list[str]:
-    """Returns the derived views that a workspace has, of those that are known here."""
+def _existing_views(workspace: Workspace, progress: Progress) -> list[str]:
+    """Returns the derived views in the workspace that this vidssl knows; flow in any case."""
     newest = {view: a.label for a in workspace.artifacts("view") for view in a.summary["views"]}
     for view in sorted(newest.keys() - all_views().keys()):
         progress.say(
@@ -100,8 +105,8 @@ def _views_there(workspace: Workspace, progress: Progress) -> list[str]:
 
 
 def _named(workspace: Workspace, labels: Sequence[str]) -> dict[str, Artifact]:
-    """Returns the artifacts that the user named, by the views they hold."""
-    found = {}
+    """Returns the artifacts that the user named: {view: artifact that holds it}."""
+    found: dict[str, Artifact] = {}
     for label in labels:
         kinds = [k for k in DERIVED_KINDS if label.startswith(f"{k}/")] or DERIVED_KINDS
         artifact = _resolve(workspace, kinds, label)
@@ -119,18 +124,18 @@ def _resolve(workspace: Workspace, kinds: Sequence[str], label: str) -> Artifact
 
 
 def _best(workspace: Workspace, view: str, ids: set[str]) -> Artifact | None:
-    there = [
+    holders = [
         artifact
         for kind in DERIVED_KINDS
         for artifact in workspace.artifacts(kind)
         if view in artifact.summary["views"]
     ]
-    known = [(a, len(ids & _known_ids(a))) for a in reversed(there)]
-    best = max(known, key=lambda pair: pair[1], default=None)  # the first, so the newest, of equals
+    known = [(a, len(ids & _known_ids(a))) for a in reversed(holders)]
+    best = max(known, key=lambda pair: pair[1], default=None)  # of equals the first, the newest
     return best[0] if best is not None and best[1] else None
 
 
 def _known_ids(derived: Artifact) -> set[str]:
-    """Returns the videos that an artifact holds or says why not."""
+    """Returns the ids of the videos that an artifact holds, or left out for a reason."""
     stored = {video.decode() for video in ShardReader(derived.path).videos.id}
     return stored | {video for video, _, _ in read_quarantine(derived.path)}

@@ -1,4 +1,4 @@
-"""What a dry run of extract-flow, extract-view and pack says: how much there is, and is left."""
+"""Describes a run of extract-flow, extract-view or pack before it is started (`--dry-run`)."""
 
 from __future__ import annotations
 
@@ -8,49 +8,57 @@ from typing import Any
 from vidssl.base.progress import Progress
 from vidssl.base.resources import cores
 from vidssl.dataset.video import Source, duration, map_files
-from vidssl.extraction.part_folders import accounted_for
-from vidssl.extraction.video_manifest import Share, share_plan
+from vidssl.extraction.part_folders import finished_ids
+from vidssl.extraction.part_videos import PartVideos
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Run
 
 
-def plan_run(
+def describe_dry_run(
     run: Run,
     views: Mapping[str, Mapping[str, Any]],
     sources: Sequence[Source],
-    share: Share | None,
+    part_videos: PartVideos | None,
     workers: int | str | None,
     progress: Progress,
     earlier: Artifact | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> StageResult:
-    """Returns a dry run's plan: videos and minutes, what is done already, who works, all
-    parameters.
+    """Returns what a run would do: videos, minutes, what is done already, workers, parameters.
 
     Args:
-        run: that would go on; nothing is written.
+        run: the run that would start or go on; nothing is written.
+        views: parameters of each view.
+        part_videos: the videos of this process, where several divide the run; None: all.
         workers: how many processes, or the address of a cluster; None: one per core.
         earlier: an artifact from which videos would be copied.
-        more: what else the stage has to say.
+        more: further entries of the plan.
     """
     seconds = _seconds(sources, progress)
     done = _done(run, views, sources)
     copied = _copied(earlier, sources) - done if run.finished is None else set()
-    ids = {source.id for source in sources} if share is None else set(share.ids)
+    ids = {source.id for source in sources} if part_videos is None else set(part_videos.ids)
     plan: dict[str, Any] = {
         "stage": run.recipe["stage"],
         "makes": f"{run.kind}/{run.name}" if run.finished is None else "nothing, it is finished",
         "videos": len(sources),
-        "minutes": round(sum(seconds) / 60, 2),  # as the files' headers say
+        "minutes": round(sum(seconds) / 60, 2),  # according to the files' headers
         "done_before": len(done) if run.finished is None else run.finished.label,
     }
     if copied and earlier is not None:
         plan["copied_from"] = {earlier.label: len(copied)}
     plan["left"] = len(ids - done - copied)
     plan["workers"] = workers or cores()
-    return StageResult(None, plan=plan | share_plan(share) | {"views": views} | dict(more or {}))
+    plan |= _describe_part(part_videos) | {"views": views} | dict(more or {})
+    return StageResult(None, plan=plan)
+
+
+def _describe_part(part_videos: PartVideos | None) -> dict[str, Any]:
+    if part_videos is None:
+        return {}
+    return {"part": str(part_videos.part), "videos_of_part": len(part_videos.ids)}
 
 
 def _seconds(sources: Sequence[Source], progress: Progress) -> list[float]:
@@ -65,7 +73,7 @@ def _seconds(sources: Sequence[Source], progress: Progress) -> list[float]:
 def _done(run: Run, views: Mapping[str, Mapping[str, Any]], sources: Sequence[Source]) -> set[str]:
     if run.finished is not None:
         return {source.id for source in sources}
-    return accounted_for(run.folder, views) if run.started else set()
+    return finished_ids(run.folder, views) if run.started else set()
 
 
 def _copied(earlier: Artifact | None, sources: Sequence[Source]) -> set[str]:

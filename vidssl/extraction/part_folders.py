@@ -1,14 +1,14 @@
-"""What the parts of a run leave in its work folder, and how it becomes one artifact.
+"""The folders of a run's parts, and how their shards are gathered into one artifact.
 
     KIND/NAME/.run-XXXX/
-      shard-NNNN.h5, spool-NNNN.*     of a process that works on the whole run
+      shard-NNNN.h5, spool-NNNN.*     of a process that does the whole run
       parts/0003-of-0008/             of part 3 of 8: shards and spool of its own
-        part.json                     it is finished: digests of its shards, and its quarantine
-      parts/0003-of-0008.lock         held by the process at work on it
-      quarantine.csv                  all is gathered, and only publishing is left
+        part.json                     written at its end: digests of its shards, its quarantine
+      parts/0003-of-0008.lock         held by the process that does this part
+      quarantine.csv                  written when all is gathered; only publishing is left
 
-A part writes below its own folder only, so parts never wait for each other but in the moments in
-which one begins or looks whether it was the last (:meth:`vidssl.workspace.workspace.Run.alone`).
+A part writes in its own folder only. So parts wait for each other only when one begins, and when
+one checks whether it was the last (:meth:`vidssl.workspace.workspace.Run.alone`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vidssl.base.files import fsync_folder, write_json
 from vidssl.base.locks import file_lock, is_locked
 from vidssl.base.text import counted
 from vidssl.extraction.partition import Part
-from vidssl.extraction.quarantine import QUARANTINE_FILE, Row, write_quarantine
+from vidssl.extraction.quarantine import QUARANTINE_FILE, QuarantineRow, write_quarantine
 from vidssl.shards import ShardWriter, finished_videos, shard_files
 from vidssl.shards.format import shard_name, shard_number
 from vidssl.workspace.artifacts import FileRecord, file_record
@@ -41,7 +41,7 @@ Views = Mapping[str, Mapping[str, Any]]
 
 
 class NothingUsable(VidsslError):
-    """Not one video of a run can be used; the text names the first and its reason."""
+    """None of a run's videos can be used; the text names the first and its reason."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ class PartFolder:
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """The folder's path."""
         return self.run_folder / PARTS / f"{self.part.index:04d}-of-{self.part.count:04d}"
 
     @property
     def finished(self) -> bool:
-        """Whether all its videos are done or left out."""
+        """Whether each of its videos is stored or left out."""
         return (self.path / PART_MANIFEST).exists()
 
     @property
     def at_work(self) -> bool | None:
-        """Whether a process is at work on it now; None where it cannot be told."""
+        """Whether a process is doing this part now; None if that cannot be found out."""
         return is_locked(self._lock_path)
 
     @property
@@ -71,12 +71,12 @@ class PartFolder:
         return self.path.with_name(self.path.name + ".lock")
 
     def lock(self, refusal: str) -> AbstractContextManager[None]:
-        """Holds the part; raises `refusal` where another process does."""
+        """Locks the part; raises a :class:`VidsslError` of this text if another process has it."""
         self.path.parent.mkdir(exist_ok=True)
         return file_lock(self._lock_path, refusal)
 
-    def finish(self, quarantine: Sequence[Row]) -> None:
-        """Declares the part finished; reads its shards once, so that nobody has to later."""
+    def finish(self, quarantine: Sequence[QuarantineRow]) -> None:
+        """Writes the part's manifest: it is finished. Reads its shards once, to record digests."""
         shards = {path.name: file_record(path) for path in shard_files(self.path)}
         write_json(
             self.path / PART_MANIFEST,
@@ -102,15 +102,15 @@ class PartFolder:
             )
         return dict(found)
 
-    def quarantine(self) -> list[Row]:
-        """Returns the videos that a finished part left out; an unfinished one will try again."""
+    def quarantine(self) -> list[QuarantineRow]:
+        """Returns the videos that a finished part left out; an unfinished part tries them again."""
         if not self.finished:
             return []
         return [(video, name, reason) for video, name, reason in self.manifest()["quarantine"]]
 
 
 def part_folders(run_folder: Path) -> list[PartFolder]:
-    """Returns the parts of a run that were ever begun, in the order of their names."""
+    """Returns the parts of a run that were begun, sorted by name."""
     found = []
     for path in sorted((run_folder / PARTS).glob("*-of-*")):
         match = re.fullmatch(r"(\d{4,})-of-(\d{4,})", path.name)
@@ -121,14 +121,15 @@ def part_folders(run_folder: Path) -> list[PartFolder]:
 
 @contextmanager
 def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
-    """Holds one part of a run; to be entered in :meth:`vidssl.workspace.workspace.Run.alone`.
+    """Locks one part of a run; to be entered in :meth:`vidssl.workspace.workspace.Run.alone`.
 
     Raises:
-        VidsslError: another process is at work on it, or on parts of another number.
+        VidsslError: another process is doing it, or the run is being done in another number of
+            parts.
     """
     for other in part_folders(run_folder):
         if other.part.count != part.count:
-            # Two divisions at once would do videos twice.
+            # With two numbers of parts at once, videos would be done twice.
             with other.lock(
                 f"this run is being worked on in {counted(other.part.count, 'part')}: take one of "
                 f"these, or end those processes before dividing it into {part.count} ({run_folder})"
@@ -136,16 +137,16 @@ def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
                 pass
     own = PartFolder(run_folder, part)
     with own.lock(f"another process is at work on part {part} of this run ({own.path})"):
-        own.path.mkdir(exist_ok=True)  # from now on others see that the part is being worked on
+        own.path.mkdir(exist_ok=True)  # from now on other processes see that this part has begun
         yield own
 
 
-def accounted_for(run_folder: Path, views: Views, part: Part | None = None) -> set[str]:
-    """Returns the ids of all videos of a run that are done, and those that finished parts left out.
+def finished_ids(run_folder: Path, views: Views, part: Part | None = None) -> set[str]:
+    """Returns the ids of a run's videos that are stored, or that a finished part left out.
 
     Args:
-        part: the part that asks; unfinished parts beside it are being worked on, and have other
-            videos. None: nobody is at work.
+        part: the part that asks. Other unfinished parts of the same division do not count: they
+            may be running, and have other videos. None: no other process is running.
     """
     found = set(finished_videos(run_folder, views))
     for folder in part_folders(run_folder):
@@ -156,14 +157,15 @@ def accounted_for(run_folder: Path, views: Views, part: Part | None = None) -> s
 
 
 def unfinished_parts(run_folder: Path, part: Part) -> int:
-    """Returns how many parts of a division are not finished yet, begun or not."""
+    """Returns how many parts of this part's division are not finished yet, begun or not."""
     folders = part_folders(run_folder)
     return part.count - sum(f.finished for f in folders if f.part.count == part.count)
 
 
 def parts_in_words(run_folder: Path) -> str:
-    """Returns how far a divided run is: "5 of 8 parts finished, 2 at work"; empty for another
-    run.
+    """Returns how far a divided run is, such as "5 of 8 parts finished, 2 at work".
+
+    Empty for a run that was not divided.
     """
     finished: dict[int, int] = {}
     at_work = 0
@@ -179,36 +181,40 @@ def parts_in_words(run_folder: Path) -> str:
 
 
 def is_gathered(run_folder: Path) -> bool:
-    """Whether all that is left of a run is to publish it."""
+    """Whether only publishing is left of a run."""
     return (run_folder / QUARANTINE_FILE).exists()
 
 
 def gather(
-    run_folder: Path, views: Views, videos: Collection[str], quarantine: Sequence[Row] = ()
+    run_folder: Path,
+    views: Views,
+    videos: Collection[str],
+    quarantine: Sequence[QuarantineRow] = (),
 ) -> dict[str, FileRecord]:
-    """Moves the shards of all parts into the run's folder, and copies none.
+    """Moves the shards of all parts into the run's folder; copies none.
 
-    May be killed at any moment and called again. To be called by a process that holds the whole
-    run, or in :meth:`vidssl.workspace.workspace.Run.alone` after its own part is finished.
+    May be killed at any moment and called again. To be called by a process that holds the lock of
+    the whole run, or in :meth:`vidssl.workspace.workspace.Run.alone` after its own part is
+    finished.
 
     Args:
-        videos: ids that must all be done, or left out.
-        quarantine: what the caller itself left out.
+        videos: ids, each of which must be stored or left out.
+        quarantine: videos that the caller itself left out.
 
     Returns:
-        {file: record} of the shards whose digest a part has written down.
+        {file: record} of the shards whose digest a part has recorded.
 
     Raises:
-        NothingUsable: not one video is done, all were left out.
-        VidsslError: videos are missing or doubled, or another process is at work on a part.
+        NothingUsable: no video is stored; all were left out.
+        VidsslError: videos are missing or doubled, or another process is doing a part.
     """
     if is_gathered(run_folder):
         _remove_parts(run_folder)
         return {}
     folders = part_folders(run_folder)
-    _seal(run_folder, folders, views)
+    _finish_spools(run_folder, folders, views)
     rows = {row[0]: row for row in [*quarantine, *(r for f in folders for r in f.quarantine())]}
-    done = _owners([run_folder, *(folder.path for folder in folders)], views)
+    done = _folder_of_each([run_folder, *(folder.path for folder in folders)], views)
     missing = set(videos) - done.keys() - rows.keys()
     if missing:
         raise VidsslError(
@@ -216,54 +222,54 @@ def gather(
             "run the same command without --shard to add them"
         )
     if not done:
-        raise NothingUsable(_nothing(list(rows.values())))
+        raise NothingUsable(_nothing_usable(list(rows.values())))
     records = _move_shards(run_folder, folders)
     write_quarantine(run_folder, [row for video, row in rows.items() if video not in done])
     _remove_parts(run_folder)
     return records
 
 
-def _nothing(quarantine: Sequence[Row]) -> str:
+def _nothing_usable(quarantine: Sequence[QuarantineRow]) -> str:
     _, name, reason = quarantine[0]
     if len(quarantine) == 1:
         return f"{name} cannot be used: {reason}"
     return f"not one of {len(quarantine)} videos can be used; the first, {name}: {reason}"
 
 
-def _seal(run_folder: Path, folders: Sequence[PartFolder], views: Views) -> None:
-    """Makes shards of what stopped processes left in spools.
+def _finish_spools(run_folder: Path, folders: Sequence[PartFolder], views: Views) -> None:
+    """Turns the spools that stopped processes left into shards.
 
-    The run's own spool comes first: the number of its shard to come must not be given away.
+    The run's own spool comes first, so that no part's shard takes the number of its next shard.
     """
-    _finish(run_folder, views)
+    _finish_spool(run_folder, views)
     for folder in folders:
         if not folder.finished:
             with folder.lock(f"another process is at work on part {folder.part} of this run"):
-                _finish(folder.path, views)
+                _finish_spool(folder.path, views)
 
 
-def _finish(folder: Path, views: Views) -> None:
+def _finish_spool(folder: Path, views: Views) -> None:
     with ShardWriter(folder, views) as writer:
         writer.finish()
 
 
-def _owners(folders: Sequence[Path], views: Views) -> dict[str, Path]:
-    """Returns the folder in which each video lies.
+def _folder_of_each(folders: Sequence[Path], views: Views) -> dict[str, Path]:
+    """Returns {video: folder that holds it}.
 
     Raises:
-        VidsslError: one lies in two, which happens only where locks do not hold.
+        VidsslError: two folders hold one, which happens only where file locks do not work.
     """
-    owners: dict[str, Path] = {}
+    folder_of: dict[str, Path] = {}
     for folder in folders:
         for video in finished_videos(folder, views):
-            if video in owners:
+            if video in folder_of:
                 raise VidsslError(
-                    f"{video} is both in {owners[video]} and in {folder}, as if file locks did "
+                    f"{video} is both in {folder_of[video]} and in {folder}, as if file locks did "
                     "not reach from machine to machine: delete the second folder and run its part "
                     "again"
                 )
-            owners[video] = folder
-    return owners
+            folder_of[video] = folder
+    return folder_of
 
 
 def _move_shards(run_folder: Path, folders: Sequence[PartFolder]) -> dict[str, FileRecord]:
@@ -283,7 +289,7 @@ def _move_shards(run_folder: Path, folders: Sequence[PartFolder]) -> dict[str, F
 
 
 def _remove_parts(run_folder: Path) -> None:
-    """Takes the spent folders away; what cannot be deleted at once lies beside, not within."""
+    """Deletes the parts' folders; moves them out of the run's folder first, in one step."""
     spent = run_folder.with_name(f"{run_folder.name}.{PARTS}")
     shutil.rmtree(spent, ignore_errors=True)
     if (run_folder / PARTS).exists():

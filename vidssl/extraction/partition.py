@@ -1,7 +1,8 @@
-"""Parts: a run over videos divided among processes that share nothing but the workspace.
+"""Divides the videos of a run into parts, for processes that share only the workspace.
 
-Each process is told its number and how many there are, by `--shard 3/8` or by what Slurm and
-torchrun set, and all of them divide the same list by the same rule, without a word between them.
+Each process knows its number and how many there are, from `--shard 3/8` or from the environment
+variables of Slurm and torchrun. All of them divide the same list by the same rule, so they need not
+talk to each other.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Part:
     Attributes:
         index: counted from 0.
         count: how many parts there are.
-        by: who says so: --shard, or whose variables.
+        by: where the numbers come from: "--shard", "Slurm" or "torchrun".
     """
 
     index: int
@@ -34,14 +35,14 @@ class Part:
 
 
 def choose_part(text: str | None, variables: Mapping[str, str]) -> Part | None:
-    """Returns the part that `--shard` names, else the one of Slurm's or torchrun's variables.
+    """Returns the part that `--shard` names, else the one that Slurm or torchrun sets.
 
     Args:
         text: `I/N`, or None.
         variables: of the environment.
 
     Returns:
-        None where one process does everything.
+        None if one process does everything.
 
     Raises:
         UsageError: there is no such part.
@@ -61,7 +62,7 @@ def _parse(text: str) -> Part:
 
 
 def _of_launcher(variables: Mapping[str, str]) -> Part | None:
-    """Returns the part by a Slurm array, by the processes of one job, or by both together."""
+    """Returns the part from a Slurm array, from the processes of one job, or from both."""
     jobs, processes = _slurm_array(variables), _torchrun(variables) or _slurm_step(variables)
     if jobs is None or processes is None:
         return jobs or processes
@@ -87,18 +88,18 @@ def _slurm_array(variables: Mapping[str, str]) -> Part | None:
 
 
 def _slurm_step(variables: Mapping[str, str]) -> Part | None:
-    """Returns the task's place among those of its srun.
+    """Returns the task's number among those of its srun.
 
-    A batch script itself has SLURM_PROCID and SLURM_NTASKS as well, and yet is one process.
+    SLURM_NTASKS is no help: a batch script has it and SLURM_PROCID too, and is one process.
     """
-    return _place(variables, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "Slurm")
+    return _numbered(variables, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "Slurm")
 
 
 def _torchrun(variables: Mapping[str, str]) -> Part | None:
-    return _place(variables, "RANK", "WORLD_SIZE", "torchrun")
+    return _numbered(variables, "RANK", "WORLD_SIZE", "torchrun")
 
 
-def _place(variables: Mapping[str, str], index: str, count: str, by: str) -> Part | None:
+def _numbered(variables: Mapping[str, str], index: str, count: str, by: str) -> Part | None:
     own, all_ = _number(variables, index), _number(variables, count)
     if own is None or all_ is None or own >= all_ or all_ == 1:
         return None
@@ -111,15 +112,15 @@ def _number(variables: Mapping[str, str], name: str, instead: int | None = None)
 
 
 def divide(seconds: Sequence[float], count: int) -> list[int]:
-    """Returns the part of each video, so that all parts take about equally long.
+    """Returns the index of the part that each video goes to; parts take about equally long.
 
-    The longest goes first, each to the part that has the least so far (Graham 1969, "Bounds on
-    multiprocessing timing anomalies": at most 4/3 of the best possible). The result depends on
-    nothing but the arguments.
+    Videos are taken from the longest to the shortest, and each goes to the part with the fewest
+    seconds so far (Graham 1969, "Bounds on multiprocessing timing anomalies": at most 4/3 of the
+    best possible). The result depends on the arguments only.
 
     Args:
-        seconds: how long each video is; 0 where that is unknown: counts as the mean of the rest.
-        count: of parts.
+        seconds: how long each video is; an unknown length (0) counts as the mean of the others.
+        count: how many parts there are.
     """
     known = [length for length in seconds if 0 < length < inf]
     mean = sum(known) / len(known) if known else 1.0

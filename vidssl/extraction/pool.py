@@ -1,30 +1,31 @@
-"""Who works on the videos of a stage: processes here, or the workers of a cluster."""
+"""Chooses where the videos of a stage are processed: in local processes, or on a dask cluster."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from vidssl.extraction.dask_pool import require_dask, work_on_cluster
-from vidssl.extraction.process_pool import Pool, Work, work_on_videos
+from vidssl.extraction.dask_pool import process_on_cluster, require_dask
+from vidssl.extraction.process_pool import Pool, VideoFunction, process_videos
 
 
 def check_pool(dask: str | None) -> None:
-    """Raises a :class:`VidsslError` where the pool that is asked for is not installed.
+    """Raises a :class:`VidsslError` if a dask cluster is asked for and dask is not installed.
 
-    Stages do this first, before they look at any video.
+    Stages call it before they look at any video.
     """
     if dask is not None:
         require_dask()
 
 
-def choose_pool(work: Work, workers: int | None, dask: str | None) -> Pool:
+def choose_pool(function: VideoFunction, workers: int | None, dask: str | None) -> Pool:
     """Returns the pool that the options of a stage ask for.
 
     Args:
-        work: as for :func:`vidssl.extraction.process_pool.work_on_videos`.
+        function: processes one video; as for
+            :func:`vidssl.extraction.process_pool.process_videos`.
         workers: processes on this machine; None: one per core.
-        dask: address of a scheduler, whose workers do it instead.
+        dask: address of a scheduler, whose workers are used instead.
     """
     if dask is None:
-        return partial(work_on_videos, work=work, workers=workers)
-    return partial(work_on_cluster, work=work, address=dask)
+        return partial(process_videos, function=function, workers=workers)
+    return partial(process_on_cluster, function=function, address=dask)

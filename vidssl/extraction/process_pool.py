@@ -1,9 +1,9 @@
-"""Work on many videos at once: one process and one core per video.
+"""Processes many videos at once: one process and one core per video.
 
-What a worker makes of a video comes back to the parent, which alone writes: all at once
-(:func:`work_on_videos`), or in parts while it is still at work (:func:`stream_videos`). A video
-that fails is told apart from a worker that dies over it (a decoder can crash), which is tried once
-more: both cost that one video.
+Workers send their results to the parent, and only the parent writes. A worker sends either one
+result per video (:func:`process_videos`), or several chunks and then the result
+(:func:`stream_videos`). An error in a worker costs that one video. So does a worker that dies (a
+decoder can crash), but its video is tried once more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,72 +32,71 @@ from vidssl.base.signals import (
 from vidssl.dataset.video import Source
 from vidssl.shards import VideoRecord
 
-LOOK_UP_EVERY = 0.2  # seconds between two looks whether a signal came
+CHECK_SIGNALS_EVERY = 0.2  # seconds
 
 
 @dataclass(frozen=True)
-class Product:
-    """What became of one video: its record and the blobs of each view, or why there are none."""
+class VideoResult:
+    """The result for one video: its record and the blobs of each view, or why there are none."""
 
     record: VideoRecord | None = None
     blobs: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     reason: str = ""
 
 
-class BeganAgain:
-    """Said of a video whose worker died: what came of it so far is void, and it all comes anew."""
+class Restarted:
+    """Sent when the worker of a video died: its earlier chunks are void, and all are sent again."""
 
 
-Work = Callable[[Source], Product]
-Stream = Callable[[Source], Iterator[Any]]  # parts of what a video gives, and a Product at the end
+VideoFunction = Callable[[Source], VideoResult]
+VideoGenerator = Callable[[Source], Iterator[Any]]  # yields chunks, and a VideoResult at the end
 
-# Gives each of some videos with what became of it, each once, in any order. Closing the iterator
-# ends whatever it started; a signal ends it with Interrupted after what was given before.
-Pool = Callable[[Sequence[Source]], Iterator[tuple[Source, Product]]]
-
-
-class UnusableVideo(VidsslError):
-    """A video that cannot be used; the text is the reason."""
+# Yields each of some videos with its result, each once, in any order. Closing the iterator stops
+# its workers; after a signal it raises Interrupted.
+VideoResults = Generator[tuple[Source, VideoResult], None, None]
+Pool = Callable[[Sequence[Source]], VideoResults]
 
 
-def work_on_videos(
-    sources: Sequence[Source], work: Work, workers: int | None = None
-) -> Iterator[tuple[Source, Product]]:
-    """Returns each video with what became of it, in the order in which they get done.
+def process_videos(
+    sources: Sequence[Source], function: VideoFunction, workers: int | None = None
+) -> VideoResults:
+    """Yields each video with its result, in the order in which they are finished.
 
     Args:
-        work: a function that can be pickled; runs in a worker with OpenCV's threads off.
+        function: can be pickled; runs in a worker with OpenCV's threads off.
         workers: processes; None: one per core.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; nothing is lost that was given before.
+        Interrupted: SIGINT or SIGTERM came; the results that were yielded before are complete.
         VidsslError: workers cannot be started.
     """
-    events = stream_videos(sources, partial(_whole, work=work), workers, LOOK_UP_EVERY)
+    events = stream_videos(
+        sources, partial(_yield_result, function=function), workers, CHECK_SIGNALS_EVERY
+    )
     with closing(events):
         for event in events:
-            if event is not None and isinstance(event[1], Product):
+            if event is not None and isinstance(event[1], VideoResult):
                 yield event
 
 
 def stream_videos(
-    sources: Sequence[Source], stream: Stream, workers: int | None, patience: float
-) -> Iterator[tuple[Source, Any] | None]:
-    """Returns each video with the parts that a worker makes of it, as they come.
+    sources: Sequence[Source], generator: VideoGenerator, workers: int | None, patience: float
+) -> Generator[tuple[Source, Any] | None, None, None]:
+    """Yields each video with the chunks that a worker makes of it, as they arrive.
 
-    A worker that is ahead of its reader waits, so little is ever on its way.
+    A worker that is ahead of its reader waits, so few chunks are in memory at once.
 
     Args:
-        stream: a function that can be pickled; gives parts and then a :class:`Product`, in a
-            worker with OpenCV's threads off. A failure gives a product with its reason.
+        generator: can be pickled; yields chunks and then a :class:`VideoResult`, in a worker with
+            OpenCV's threads off. An error becomes a result with its reason.
         workers: processes; None: one per core.
-        patience: seconds after which None is given when nothing has come.
+        patience: seconds after which None is yielded if nothing has arrived.
 
-    Returns:
-        (video, part), (video, :class:`BeganAgain`) and, once for each video, (video, product).
+    Yields:
+        (video, chunk), (video, :class:`Restarted`) and, once for each video, (video, result).
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; nothing is lost that was given before.
+        Interrupted: SIGINT or SIGTERM came; the results that were yielded before are complete.
         VidsslError: workers cannot be started.
     """
     count = min(workers or cores(), len(sources))
@@ -106,35 +105,35 @@ def stream_videos(
     crashed: set[str] = set()
     with stop_requests() as stop:
         try:
-            pool += [_Worker(stream) for _ in range(count)]
+            pool += [_Worker(generator) for _ in range(count)]
             for worker in pool:
                 worker.give(left)
             while busy := {worker.pipe: worker for worker in pool if worker.source is not None}:
                 ready = wait(list(busy), patience)
                 for pipe in ready:
                     worker = busy[pipe]  # type: ignore[index]
-                    source, part = worker.take()
+                    source, chunk = worker.take()
                     if worker.dead:
                         pool.remove(worker)
-                        worker = _Worker(stream)
+                        worker = _Worker(generator)
                         pool.append(worker)
                         if source.id not in crashed:  # it may have been killed for memory
                             crashed.add(source.id)
                             left.append(source)
-                            part = BeganAgain()
+                            chunk = Restarted()
                     if worker.source is None:
                         worker.give(left)
-                    yield source, part
+                    yield source, chunk
                 if not ready:
                     yield None
-                end_if_asked(stop)
+                raise_if_stopped(stop)
         finally:
             for worker in pool:
                 worker.end()
 
 
-def end_if_asked(stop: StopRequest) -> None:
-    """Raises Interrupted where a signal came."""
+def raise_if_stopped(stop: StopRequest) -> None:
+    """Raises :class:`Interrupted` if a signal came."""
     if stop.signal_number is not None:
         raise Interrupted(
             "stopped; finished videos are kept: run the same command again to go on",
@@ -143,14 +142,14 @@ def end_if_asked(stop: StopRequest) -> None:
 
 
 class _Worker:
-    """A process that is given one video at a time, and the parent's end of the pipe to it."""
+    """A process that gets one video at a time, and the parent's end of the pipe to it."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, generator: VideoGenerator) -> None:
         # spawn: a fork would copy the locks of whatever threads the parent runs.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, stream), daemon=True, name="vidssl-video"
+            target=_serve, args=(theirs, generator), daemon=True, name="vidssl-video"
         )
         with deaf_children():
             self.process.start()
@@ -160,18 +159,18 @@ class _Worker:
         self._started = False
 
     def give(self, left: list[Source]) -> None:
-        """Sends the next video, if there is one."""
+        """Sends the next video if there is one, and takes it off the list."""
         self.source = left.pop() if left else None
         if self.source is not None:
             with suppress(OSError):  # it died in between; take() finds out
                 self.pipe.send(self.source)
 
     def take(self) -> tuple[Source, Any]:
-        """Receives a part of the video or its end, or finds that the worker died over it."""
+        """Receives a chunk of the video or its result; a failed result if the worker died."""
         source = self.source
         assert source is not None
         try:
-            part = self.pipe.recv()
+            chunk = self.pipe.recv()
             self._started = True
         except (EOFError, OSError):
             self.process.join()
@@ -183,60 +182,62 @@ class _Worker:
                     "under `if __name__ == '__main__':`"
                 ) from None
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            part = Product(reason=f"the process that worked on it crashed ({how})")
-        if isinstance(part, Product):
+            chunk = VideoResult(reason=f"the process that worked on it crashed ({how})")
+        if isinstance(chunk, VideoResult):
             self.source = None
-        return source, part
+        return source, chunk
 
     def end(self) -> None:
-        """Stops the process; it holds nothing worth saving."""
+        """Kills the process; only unfinished videos are lost."""
         self.pipe.close()
         self.process.kill()
         self.process.join()
 
 
-def _serve(pipe: Connection, stream: Stream) -> None:
-    """A worker's life: one video after another, until the parent hangs up or dies."""
+def _serve(pipe: Connection, generator: VideoGenerator) -> None:
+    """Runs in the worker: processes one video after another until the parent closes the pipe."""
     end_with_parent()
     cv2.setNumThreads(0)
-    os.environ["OMP_NUM_THREADS"] = "1"  # should the work load PyTorch
+    os.environ["OMP_NUM_THREADS"] = "1"  # in case the function loads PyTorch
     while True:
         try:
             source = pipe.recv()
         except EOFError:
             return
-        for part in _parts(stream, source):
-            pipe.send(part)
+        for chunk in _chunks(generator, source):
+            pipe.send(chunk)
 
 
-def _parts(stream: Stream, source: Source) -> Iterator[Any]:
+def _chunks(generator: VideoGenerator, source: Source) -> Iterator[Any]:
     try:
-        yield from stream(source)
+        yield from generator(source)
     except Exception as error:
         yield _failed(error)
 
 
-def attempt(work: Work, source: Source, but: tuple[type[Exception], ...] = ()) -> Product:
-    """Returns what becomes of one video: whatever is wrong with it becomes the reason.
+def process_video(
+    function: VideoFunction, source: Source, but: tuple[type[Exception], ...] = ()
+) -> VideoResult:
+    """Returns the result for one video; an error becomes the result's reason.
 
     Args:
-        but: errors to raise instead, which are not the video's.
+        but: errors that are raised instead, because the video does not cause them.
     """
     try:
-        return work(source)
+        return function(source)
     except but:
         raise
     except Exception as error:
         return _failed(error)
 
 
-def _failed(error: Exception) -> Product:
-    # Whatever a strange file brings about, it must not end a run of many hours.
+def _failed(error: Exception) -> VideoResult:
+    # One strange file must not end a run of many hours.
     if isinstance(error, VidsslError):
-        return Product(reason=str(error))
+        return VideoResult(reason=str(error))
     text = " ".join(str(error).split())
-    return Product(reason=f"{type(error).__name__}: {text}"[:300])
+    return VideoResult(reason=f"{type(error).__name__}: {text}"[:300])
 
 
-def _whole(source: Source, work: Work) -> Iterator[Product]:
-    yield work(source)
+def _yield_result(source: Source, function: VideoFunction) -> Iterator[VideoResult]:
+    yield function(source)

@@ -1,4 +1,4 @@
-"""Videos that were left out, and why: quarantine.csv of flow and pack artifacts."""
+"""Reads and writes quarantine.csv, the list of videos that a run left out, and why."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vidssl.base.files import atomic_write
 
 QUARANTINE_FILE = "quarantine.csv"
 
-Row = tuple[str, str, str]  # id, video, reason
+QuarantineRow = tuple[str, str, str]  # id, name, reason
 
 
-def write_quarantine(folder: Path, rows: Sequence[Row]) -> None:
-    """Writes quarantine.csv: one line for each video that was left out."""
+def write_quarantine(folder: Path, rows: Sequence[QuarantineRow]) -> None:
+    """Writes quarantine.csv, one line for each video that was left out, sorted by id."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("id", "video", "reason"))
@@ -23,8 +23,8 @@ def write_quarantine(folder: Path, rows: Sequence[Row]) -> None:
     atomic_write(folder / QUARANTINE_FILE, text.getvalue().encode())
 
 
-def read_quarantine(folder: Path) -> list[Row]:
-    """Reads quarantine.csv: (id, video, reason)."""
+def read_quarantine(folder: Path) -> list[QuarantineRow]:
+    """Reads quarantine.csv: (id, name, reason) of each video that was left out."""
     with (folder / QUARANTINE_FILE).open(newline="") as file:
         rows = list(csv.reader(file))[1:]
     return [(video, name, reason) for video, name, reason in rows]

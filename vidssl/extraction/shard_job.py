@@ -1,9 +1,9 @@
-"""What extract-flow and pack share: videos through a pool of workers into shards.
+"""Turns videos into shards: what extract-flow, extract-view and pack have in common.
 
-A stage says in a :class:`ShardJob` what is made of a video and where; :func:`carry_out` goes on
-where earlier processes stopped, stores what the pool gives, and publishes the artifact. It does so
-for all the videos or for one part of them, and the last part publishes
-(:mod:`vidssl.extraction.part_folders` has what lies in between).
+A stage describes in a :class:`ShardJob` how videos are processed. :func:`run_shard_job` goes on
+where earlier processes stopped, stores the results of the pool, and publishes the artifact. It does
+so for all the videos, or for one part of them; then the last part publishes (see
+:mod:`vidssl.extraction.part_folders`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.text import counted
-from vidssl.dataset.video import Source, manifest
+from vidssl.dataset.video import Source, sorted_ids
 from vidssl.extraction.part_folders import (
     NothingUsable,
     PartFolder,
-    accounted_for,
+    finished_ids,
     gather,
     is_gathered,
     open_part,
     unfinished_parts,
 )
+from vidssl.extraction.part_videos import PartVideos
 from vidssl.extraction.process_pool import Pool
-from vidssl.extraction.quarantine import Row, read_quarantine
-from vidssl.extraction.video_manifest import Share
+from vidssl.extraction.quarantine import QuarantineRow, read_quarantine
 from vidssl.shards import ShardReader, ShardWriter
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import PartReport, StageResult
@@ -39,13 +39,13 @@ from vidssl.workspace.workspace import Run
 
 @dataclass(frozen=True)
 class ShardJob:
-    """A run over videos: what to do with each and how to store it.
+    """How the videos of a run are processed and stored.
 
     Attributes:
-        title: what the progress bar says.
-        views: parameters of each view.
-        pool: makes products of the videos that are not done yet: where and how many at once.
-        shard_bytes: blobs that make a shard.
+        title: of the progress bar.
+        views: {view: its parameters}.
+        pool: processes the videos that are not done yet.
+        shard_bytes: size at which a shard is closed, in bytes of blobs.
         earlier: an artifact with the same parameters, from which videos are copied.
     """
 
@@ -57,76 +57,77 @@ class ShardJob:
 
 
 def videos_digest(sources: Sequence[Source]) -> str:
-    """Returns the digest of which videos there are, the same on every machine."""
-    return canonical_digest(manifest(sources))
+    """Returns the digest of the videos' ids, the same on every machine."""
+    return canonical_digest(sorted_ids(sources))
 
 
-def reused(artifact: Artifact) -> StageResult:
-    """Returns the result of a run that was finished before."""
+def reused_result(artifact: Artifact) -> StageResult:
+    """Returns the result of a stage whose run was finished before."""
     left_out, notes = _names(read_quarantine(artifact.path)), _notes(ShardReader(artifact.path))
     return StageResult(artifact, reused=True, quarantined=left_out, notes=notes)
 
 
-def carry_out(
+def run_shard_job(
     run: Run,
     job: ShardJob,
     sources: Sequence[Source],
     progress: Progress,
-    share: Share | None = None,
+    part_videos: PartVideos | None = None,
 ) -> StageResult:
-    """Works on the videos that the run has not finished yet and publishes the artifact.
+    """Processes the videos that the run has not finished yet, and publishes the artifact.
 
     Args:
+        run: open; shared if it is done in parts.
         sources: all videos of the run.
-        share: those of them that fall to this process, whose run is then a shared one, and which
-            publishes only where its part is the last; None: all that is left, whoever began it.
+        part_videos: the videos of this process, which publishes only if its part is the last one
+            to finish; None: all videos that are left, including those of unfinished parts.
 
     Raises:
         VidsslError: not one video can be used (nothing is published), the disk is full, or
-            another process is at work on this part.
+            another process is doing this part.
         Interrupted: a signal came; the same command goes on.
     """
-    if share is not None:
-        return _carry_out_part(run, job, sources, share, progress)
+    if part_videos is not None:
+        return _run_part(run, job, sources, part_videos, progress)
     if is_gathered(run.folder):
         return _gather_and_publish(run, job, sources)
-    done = accounted_for(run.folder, job.views)
-    quarantine = _work(run.folder, job, sources, done, progress)
+    done = finished_ids(run.folder, job.views)
+    quarantine = _process_remaining(run.folder, job, sources, done, progress)
     return _gather_and_publish(run, job, sources, quarantine)
 
 
-def _carry_out_part(
-    run: Run, job: ShardJob, sources: Sequence[Source], share: Share, progress: Progress
+def _run_part(
+    run: Run, job: ShardJob, sources: Sequence[Source], part_videos: PartVideos, progress: Progress
 ) -> StageResult:
     with ExitStack() as held:
         with run.alone():
-            if (ended := _end_of_others(run, job, sources)) is not None:
+            if (ended := _published_by_others(run, job, sources)) is not None:
                 return ended
-            own = held.enter_context(open_part(run.folder, share.part))
+            own = held.enter_context(open_part(run.folder, part_videos.part))
             before = own.finished
-            done = accounted_for(run.folder, job.views, share.part)
+            done = finished_ids(run.folder, job.views, part_videos.part)
         if not before:
-            mine = [source for source in sources if source.id in share.ids]
-            own.finish(_work(own.path, job, mine, done, progress))
-    # The part is finished, and its lock let go: whoever of them comes last here publishes.
+            mine = [source for source in sources if source.id in part_videos.ids]
+            own.finish(_process_remaining(own.path, job, mine, done, progress))
+    # The part is finished and its lock released. The last part that comes here publishes.
     with run.alone():
-        if (ended := _end_of_others(run, job, sources)) is not None:
+        if (ended := _published_by_others(run, job, sources)) is not None:
             return ended
-        report = _report(run, own, share)
+        report = _report(run, own, part_videos)
         if not report.unfinished:
             return replace(_gather_and_publish(run, job, sources), part=report)
         return StageResult(None, before, _names(own.quarantine()), part=report)
 
 
-def _work(
+def _process_remaining(
     folder: Path,
     job: ShardJob,
     sources: Sequence[Source],
     done: Collection[str],
     progress: Progress,
-) -> list[Row]:
-    """Makes shards in `folder` of those sources that are not done, and gives what it left out."""
-    quarantine: list[Row] = []
+) -> list[QuarantineRow]:
+    """Writes shards of the sources that are not done into `folder`; returns those left out."""
+    quarantine: list[QuarantineRow] = []
     with ShardWriter(folder, job.views, job.shard_bytes) as writer:
         sought = [source for source in sources if source.id not in done]
         if job.earlier is not None:
@@ -139,15 +140,15 @@ def _work(
         frames, begin = 0, time.monotonic()
         with (
             progress.task(job.title, len(sources), "video", len(sources) - len(left)) as task,
-            closing(job.pool(left)) as products,
+            closing(job.pool(left)) as results,
         ):
-            for source, product in products:
-                if product.record is None:
-                    quarantine.append((source.id, source.name, product.reason))
-                    task.note(f"left out: {source.name}: {product.reason}")
+            for source, result in results:
+                if result.record is None:
+                    quarantine.append((source.id, source.name, result.reason))
+                    task.note(f"left out: {source.name}: {result.reason}")
                 else:
-                    writer.add(product.record, product.blobs)
-                    frames += product.record.frames
+                    writer.add(result.record, result.blobs)
+                    frames += result.record.frames
                 rate = frames / max(time.monotonic() - begin, 1e-9)
                 task.advance(1, **{"frames/s": rate})
         writer.finish()
@@ -157,7 +158,7 @@ def _work(
 def _copy_earlier(
     earlier: Artifact, writer: ShardWriter, sources: Sequence[Source], progress: Progress
 ) -> None:
-    """Copies what an earlier artifact has of these videos: a folder that has grown is no new one.
+    """Copies the videos that an earlier artifact holds, so that only new videos are processed.
 
     Raises:
         DamagedShard: the earlier artifact is damaged.
@@ -181,11 +182,11 @@ def _copy_earlier(
         )
 
 
-# ── the end of a run
+# ── publishing ──────────────────────────────────────────────────────────────────────────────
 
 
 def _gather_and_publish(
-    run: Run, job: ShardJob, sources: Sequence[Source], quarantine: Sequence[Row] = ()
+    run: Run, job: ShardJob, sources: Sequence[Source], quarantine: Sequence[QuarantineRow] = ()
 ) -> StageResult:
     videos = [source.id for source in sources]
     try:
@@ -197,7 +198,7 @@ def _gather_and_publish(
 
 
 def _publish(run: Run, known: Mapping[str, Mapping[str, Any]]) -> StageResult:
-    """Turns a work folder in which all is gathered into the artifact."""
+    """Publishes a work folder in which all shards are gathered."""
     reader = ShardReader(run.folder)
     quarantine = read_quarantine(run.folder)
     summary = _summary(reader, run.folder, len(quarantine))
@@ -206,30 +207,31 @@ def _publish(run: Run, known: Mapping[str, Mapping[str, Any]]) -> StageResult:
     return StageResult(artifact, quarantined=_names(quarantine), notes=notes)
 
 
-def _end_of_others(run: Run, job: ShardJob, sources: Sequence[Source]) -> StageResult | None:
-    """Returns the artifact where other parts came to the end meanwhile, or were killed on the
-    way.
+def _published_by_others(run: Run, job: ShardJob, sources: Sequence[Source]) -> StageResult | None:
+    """Returns the result if other parts ended the run meanwhile; None if they did not.
+
+    A run that they had gathered when they were killed is published here.
     """
     if run.overtaken():
         artifact = run.find_finished()
         if artifact is None:
             raise VidsslError("not one video can be used, as another part of this run has found")
-        return reused(artifact)
+        return reused_result(artifact)
     if is_gathered(run.folder):
         return _gather_and_publish(run, job, sources)
     return None
 
 
-def _report(run: Run, own: PartFolder, share: Share) -> PartReport:
+def _report(run: Run, own: PartFolder, part_videos: PartVideos) -> PartReport:
     return PartReport(
-        part=str(share.part),
+        part=str(part_videos.part),
         run=f"{run.kind}/{run.name}",
-        videos=len(share.ids) - len(own.quarantine()),
-        unfinished=unfinished_parts(run.folder, share.part),
+        videos=len(part_videos.ids) - len(own.quarantine()),
+        unfinished=unfinished_parts(run.folder, part_videos.part),
     )
 
 
-def _names(quarantine: Sequence[Row]) -> list[tuple[str, str]]:
+def _names(quarantine: Sequence[QuarantineRow]) -> list[tuple[str, str]]:
     return sorted((name, reason) for _, name, reason in quarantine)
 
 
@@ -245,8 +247,8 @@ def _summary(reader: ShardReader, folder: Path, quarantined: int) -> dict[str, A
     }
 
 
-def tell(notes: Sequence[str], progress: Progress, most: int = 5) -> None:
-    """Says the first few notes."""
+def show_notes(notes: Sequence[str], progress: Progress, most: int = 5) -> None:
+    """Prints the first few notes."""
     for note in notes[:most]:
         progress.say(f"note: {note}")
     if len(notes) > most:

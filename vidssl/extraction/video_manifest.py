@@ -1,8 +1,8 @@
-"""One manifest of a folder of video, shared by all processes that divide the work on it.
+"""A manifest of a folder of video: fingerprints and lengths, shared by the parts of a run.
 
-Naming a video reads three blocks of it, and telling how long it is opens it. For Kinetics that is
-46 GB and some minutes: too much for each of a hundred processes. So the first one writes down what
-it found, and the others only look whether the files are still of that size and time:
+Computing a fingerprint reads three blocks of a file, and finding out its length opens it. For
+Kinetics that is 46 GB and some minutes: too much for each of a hundred processes. So the first
+process writes the manifest, and the others only check that each file's size and time are the same:
 
     WORKSPACE/.manifests/XXXXXXXXXXXXXXXX.csv     path,bytes,mtime_ns,fingerprint,seconds
 
@@ -18,23 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
 from vidssl.base.locks import file_lock
-from vidssl.base.progress import SILENT, Progress
-from vidssl.base.text import counted
-from vidssl.dataset.video import (
-    Source,
-    duration,
-    find_videos,
-    fingerprint,
-    locate_videos,
-    map_files,
-    name_videos,
-)
-from vidssl.extraction.partition import Part, divide
+from vidssl.base.progress import Progress
+from vidssl.dataset.video import duration, fingerprint, map_files
 from vidssl.workspace.artifacts import canonical_digest
 from vidssl.workspace.workspace import Workspace
 
@@ -42,23 +31,15 @@ COLUMNS = ("path", "bytes", "mtime_ns", "fingerprint", "seconds")
 
 
 @dataclass(frozen=True)
-class Share:
-    """What falls to one part.
+class VideoFile:
+    """What is known of one file, as long as its size and time stay the same.
 
     Attributes:
-        part: which one.
-        ids: its videos.
-        seconds: how long they are together.
+        bytes: its size.
+        mtime_ns: when it was changed last, in nanoseconds since 1970.
+        fingerprint: see :func:`vidssl.dataset.video.fingerprint`.
+        seconds: how long the video is; 0 if that is unknown.
     """
-
-    part: Part
-    ids: frozenset[str]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Row:
-    """What is known of one file, for as long as it keeps its size and time."""
 
     bytes: int
     mtime_ns: int
@@ -66,96 +47,68 @@ class _Row:
     seconds: float
 
 
-def find_share(
-    workspace: Workspace,
-    videos: Path,
-    part: Part | None,
-    progress: Progress = SILENT,
-    dry_run: bool = False,
-) -> tuple[list[Source], Share | None]:
-    """Returns all the videos, sorted by name, and which of them fall to a part.
+Rows = dict[str, VideoFile]  # by the file's absolute path
+
+
+def describe_files(
+    workspace: Workspace | None, videos: Path, files: Sequence[Path], progress: Progress
+) -> dict[Path, VideoFile]:
+    """Returns what is known of each file; reads only files that are new or have changed.
 
     Args:
-        videos: a folder, a file, or a list (see :func:`vidssl.dataset.video.find_videos`).
-        part: None: all videos fall to this process, and there is no share.
-        dry_run: leaves the manifest unwritten.
+        workspace: keeps the manifest; None: no manifest is read or written.
+        videos: the path that the user gave; each has a manifest of its own.
+        files: the videos found there.
 
     Raises:
-        VidsslError: there is no video, or a list names files that are missing.
+        VidsslError: a file cannot be read.
     """
-    if part is None:
-        return find_videos(videos), None
-    root, files = locate_videos(videos)
-    if dry_run:
-        rows = _look(files, {}, progress)
+    if workspace is None:
+        rows = _complete({}, files, progress)
     else:
         rows = _shared_rows(workspace, videos, files, progress)
-    sources = name_videos(root, files, [rows[_place(file)].fingerprint for file in files])
-    seconds = [rows[_place(source.path)].seconds for source in sources]
-    mine = [i for i, owner in enumerate(divide(seconds, part.count)) if owner == part.index]
-    share = Share(part, frozenset(sources[i].id for i in mine), sum(seconds[i] for i in mine))
-    progress.say(_announce(share, len(sources), sum(seconds)))
-    return sources, share
+    return {file: rows[_absolute(file)] for file in files}
 
 
-def share_plan(share: Share | None) -> dict[str, Any]:
-    """Returns what a dry run says of a part; nothing where there is none."""
-    if share is None:
-        return {}
-    return {"part": str(share.part), "videos_of_part": len(share.ids)}
-
-
-def _announce(share: Share, videos: int, seconds: float) -> str:
-    """Says how much falls to a part, and how to do without parts that nobody asked for."""
-    part = share.part
-    by = "" if part.by == "--shard" else f" by {part.by} (--shard 0/1 does all of it here)"
-    minutes, all_minutes = (f"{s / 60:.3g}" for s in (share.seconds, seconds))
-    count = f"{len(share.ids)} of {counted(videos, 'video')}"
-    return f"part {part}{by}: {count}, {minutes} of {all_minutes} minutes"
-
-
-Rows = dict[str, _Row]  # by the file's place on this machine
-
-
-def _place(file: Path) -> str:
+def _absolute(file: Path) -> str:
     return os.path.abspath(file)
 
 
 def _shared_rows(
     workspace: Workspace, videos: Path, files: Sequence[Path], progress: Progress
 ) -> Rows:
-    """Reads the manifest, and writes it anew where files are new or have changed."""
+    """Reads the manifest, and rewrites it if files are new or have changed."""
     folder = workspace.root / ".manifests"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{canonical_digest(_place(videos))[:16]}.csv"
+    path = folder / f"{canonical_digest(_absolute(videos))[:16]}.csv"
     wait = partial(progress.say, "another process is making the manifest of these videos: waiting")
     with file_lock(path.with_suffix(".lock"), before_waiting=wait):
         known = _read(path)
-        rows = _look(files, known, progress)
+        rows = _complete(known, files, progress)
         if rows != known:
             _write(path, rows)
     return rows
 
 
-def _look(files: Sequence[Path], known: Rows, progress: Progress) -> Rows:
-    """Returns the rows of all files; only those that are not known as they are now are read."""
-    rows: dict[str, _Row | None] = {}
+def _complete(known: Rows, files: Sequence[Path], progress: Progress) -> Rows:
+    """Returns the rows of all files; reads those that are not known or have changed."""
+    rows: dict[str, VideoFile | None] = {}
     for file, now in zip(files, map_files(_size_and_time, files), strict=True):
-        row = known.get(_place(file))
-        rows[_place(file)] = row if row and (row.bytes, row.mtime_ns) == now else None
-    new = [file for file in files if rows[_place(file)] is None]
+        row = known.get(_absolute(file))
+        rows[_absolute(file)] = row if row and (row.bytes, row.mtime_ns) == now else None
+    new = [file for file in files if rows[_absolute(file)] is None]
     if new:
         with progress.task("manifest", len(new), "video") as task:
-            for file, row in zip(new, map_files(_make_row, new), strict=True):
-                rows[_place(file)] = row
+            for file, row in zip(new, map_files(_read_file, new), strict=True):
+                rows[_absolute(file)] = row
                 task.advance()
-    return {place: row for place, row in rows.items() if row is not None}
+    return {file: row for file, row in rows.items() if row is not None}
 
 
-def _make_row(file: Path) -> _Row:
+def _read_file(file: Path) -> VideoFile:
     size, time = _size_and_time(file)
-    # To the millisecond, so that what is written is what is read.
-    return _Row(size, time, fingerprint(file), round(duration(file), 3))
+    # Rounded, so that the manifest holds the exact value.
+    return VideoFile(size, time, fingerprint(file), round(duration(file), 3))
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
@@ -167,14 +120,14 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> Rows:
-    """Returns the rows of a manifest, none where there is none or it cannot be read as one."""
+    """Returns the rows of a manifest; none if there is no such file or it is damaged."""
     try:
         lines = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"))))
         if tuple(lines[0]) != COLUMNS:
             return {}
         return {
-            place: _Row(int(size), int(time), mark, float(seconds))
-            for place, size, time, mark, seconds in lines[1:]
+            file: VideoFile(int(size), int(time), mark, float(seconds))
+            for file, size, time, mark, seconds in lines[1:]
         }
     except (OSError, ValueError, IndexError):
         return {}
@@ -184,6 +137,6 @@ def _write(path: Path, rows: Rows) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    for place, row in rows.items():
-        table.writerow((place, row.bytes, row.mtime_ns, row.fingerprint, row.seconds))
+    for file, row in rows.items():
+        table.writerow((file, row.bytes, row.mtime_ns, row.fingerprint, row.seconds))
     atomic_write(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -1,6 +1,6 @@
-"""The contact sheet of one query's answer: which frames of which videos go onto it.
+"""Draws the contact sheet of one query: its frames, and those of its nearest neighbours.
 
-A sheet by flow, pose or any other view shows it laid over the frames: what was compared is seen.
+If videos were compared by flow, pose or another derived view, it is drawn over the frames.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vidssl.evaluation.subjects import in_words
 from vidssl.retrieval.answers import Neighbour, QueryAnswer
 from vidssl.retrieval.contact_sheet import Card, draw_sheet
 from vidssl.retrieval.gallery import Gallery
-from vidssl.retrieval.overlay import laid_over
+from vidssl.retrieval.overlay import overlay_pictures
 from vidssl.retrieval.query_video import QueryFrames
 from vidssl.retrieval.text_drawing import DASH
 from vidssl.views import get_view
@@ -33,20 +33,22 @@ def draw_answer(
     gallery: Gallery,
     path: Path,
 ) -> None:
-    """Draws a query beside its neighbours, each by the window that is most like the query.
+    """Draws a query beside its neighbours, each with frames of its window that is most similar.
 
     Args:
-        label: of the query, where it is known.
+        label: of the query; None if it is unknown.
         videos: the neighbours' numbers in the gallery.
+        query: the query's frames.
+        path: of the picture that is written.
     """
     head = _query_card(answer, label, query, gallery)
     cards = [
         _neighbour_card(neighbour, video, gallery)
         for neighbour, video in zip(answer.neighbours, videos, strict=True)
     ]
-    streams = in_words(gallery.subjects)
+    compared = in_words(gallery.subjects)
     draw_sheet(
-        path, head, cards, footer=f"{streams}   gallery of {counted(len(gallery.reader), 'video')}"
+        path, head, cards, footer=f"{compared}   gallery of {counted(len(gallery.reader), 'video')}"
     )
 
 
@@ -76,11 +78,14 @@ def _neighbour_card(neighbour: Neighbour, video: int, gallery: Gallery) -> Card:
 def _as_compared(
     source: FrameSource, video: int, shown: np.ndarray, gallery: Gallery
 ) -> list[np.ndarray]:
-    """Returns frames as filmed, with the views by which videos were compared laid over them."""
+    """Returns RGB frames with the derived views by which videos were compared drawn over them."""
     views = [subject.stream for subject in gallery.subjects]
-    laid = [_pictures(view, source, video, shown) for view in views if view != "rgb"]
+    pictures = [_pictures(view, source, video, shown) for view in views if view != "rgb"]
     frames = source.frames("rgb", video, shown)
-    return [laid_over(frame, [one[t] for one in laid]) for t, frame in enumerate(frames)]
+    return [
+        overlay_pictures(frame, [of_view[t] for of_view in pictures])
+        for t, frame in enumerate(frames)
+    ]
 
 
 def _pictures(view: str, source: FrameSource, video: int, shown: np.ndarray) -> list[np.ndarray]:
@@ -89,7 +94,7 @@ def _pictures(view: str, source: FrameSource, video: int, shown: np.ndarray) -> 
 
 
 def _spread(first: int, last: int, count: int) -> np.ndarray:
-    """Returns `count` frame numbers from first to last, evenly."""
+    """Returns `count` frame numbers, evenly spaced from first to last."""
     return np.linspace(first, last, count).round().astype(int)
 
 

@@ -1,4 +1,4 @@
-"""What `vidssl retrieve QUERY` answers."""
+"""The result of `vidssl retrieve QUERY`: each query's nearest neighbours."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Neighbour:
     """One video of the gallery.
 
     Attributes:
-        similarity: centred cosine of the two videos, −1 to 1 (two streams: their mean).
-        label: None where the pack has none.
-        begin, end: seconds of the neighbour's window that is most like one of the query's; None
-            where the file did not tell its frame rate.
+        similarity: centred cosine of the two videos, −1 to 1; with several views, the mean.
+        label: None if the pack has none.
+        begin, end: of the neighbour's window that is most similar to a window of the query, in
+            seconds; None if the frame rate is unknown.
         first_frame, last_frame: the same in frames, the last one included.
-        query_begin, query_end: seconds of that window of the query.
+        query_begin, query_end: that window of the query, in seconds.
     """
 
     rank: int
@@ -39,7 +39,7 @@ class QueryAnswer:
 
     Attributes:
         left_out: videos of the gallery that are the query itself.
-        sheet: the contact sheet that was drawn.
+        sheet: path of the contact sheet; None if none was drawn.
     """
 
     query: str
@@ -50,11 +50,13 @@ class QueryAnswer:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What `vidssl retrieve QUERY` found.
+    """The result for all queries.
 
     Attributes:
         features: what was compared, in words.
-        checkpoints: those whose features they are.
+        checkpoints: labels of the checkpoints whose features were compared.
+        pack: label of the pack that was searched.
+        gallery: how many videos it has.
         quarantined: (video, reason) of queries that could not be used.
     """
 

@@ -1,4 +1,4 @@
-"""The contact sheet: a query at the left, its nearest neighbours at the right.
+"""Draws a contact sheet: a query on the left, its nearest neighbours on the right.
 
 All pictures are RGB uint8 [H, W, 3] until the file is written.
 """
@@ -37,7 +37,7 @@ OTHER: Colour = (92, 98, 112)
 MARGIN, GAP, PAD, CORNER = 36, 20, 16, 12
 TILE_HEIGHT = 132  # of a frame in a neighbour's strip
 HEAD_WIDTH = 320  # of a frame of the query
-MOST_STRETCHED = 2.2  # width over height that a tile may have
+WIDEST = 2.2  # width over height of a tile, at most
 BAR_WIDTH = 120
 LEAST_CARD = 420
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -49,7 +49,7 @@ class Card:
 
     Attributes:
         frames: over time, all of one size.
-        name: a path; of a neighbour as much of it is shown as tells it from the others.
+        name: a path; of a neighbour's, enough is shown to distinguish it from the others.
         detail: a short remark, such as a time range.
         rank, similarity: None for the query.
     """
@@ -63,10 +63,10 @@ class Card:
 
 
 def check_sheet(path: Path) -> None:
-    """Checks, before any work, that a sheet can be drawn into a file of that name.
+    """Checks that a sheet can be written to this path; called before any work.
 
     Raises:
-        VidsslError: a suffix that is no picture's, a folder that is not there, or one of that name.
+        VidsslError: the suffix is no picture's, the folder does not exist, or the path is a folder.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"a contact sheet cannot be drawn into {path}: name it .png or .jpg")
@@ -83,13 +83,13 @@ def draw_sheet(path: Path, query: Card, neighbours: Sequence[Card], footer: str 
         VidsslError: as :func:`check_sheet`, or a full disk.
     """
     check_sheet(path)
-    picture = cv2.cvtColor(render(query, neighbours, footer), cv2.COLOR_RGB2BGR)
+    picture = cv2.cvtColor(render_sheet(query, neighbours, footer), cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(path.suffix.lower(), picture)
     atomic_write(path, data.tobytes())
 
 
-def render(query: Card, neighbours: Sequence[Card], footer: str = "") -> np.ndarray:
-    """Returns the sheet as a picture."""
+def render_sheet(query: Card, neighbours: Sequence[Card], footer: str = "") -> np.ndarray:
+    """Returns the sheet as a picture, RGB uint8 [H, W, 3]."""
     head = _head(query)
     columns = 1 if len(neighbours) <= 3 else 2
     strips = [_strip(card.frames) for card in neighbours]
@@ -117,7 +117,7 @@ def render(query: Card, neighbours: Sequence[Card], footer: str = "") -> np.ndar
 
 
 def _head(query: Card) -> np.ndarray:
-    """The query: its frames over time, one below the other."""
+    """Draws the query: its frames over time, one below the other."""
     tiles = [_rounded(_to_width(frame, HEAD_WIDTH)) for frame in query.frames]
     lines = 72 + (38 if query.label else 0)
     height = PAD + lines + sum(tile.shape[0] + 10 for tile in tiles) - 10 + PAD
@@ -138,13 +138,13 @@ def _head(query: Card) -> np.ndarray:
 
 
 def _strip(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """A neighbour's frames side by side."""
+    """Draws a neighbour's frames side by side."""
     tiles = [_to_height(frame, TILE_HEIGHT) for frame in frames]
     return _rounded(np.hstack([t for tile in tiles for t in (tile, _bar())][:-1]))
 
 
 def _card(card: Card, name: str, strip: np.ndarray, width: int, wanted: str | None) -> np.ndarray:
-    """A neighbour: its strip, and below it rank, similarity, label, name as it fits, and time."""
+    """Draws a neighbour: its frames, and below them rank, similarity, label, name and time."""
     panel = _panel(PAD + TILE_HEIGHT + 76 + PAD, width + 2 * PAD, PANEL)
     _paste(panel, strip, PAD, PAD)
     y = PAD + TILE_HEIGHT + 34
@@ -169,7 +169,7 @@ def _card(card: Card, name: str, strip: np.ndarray, width: int, wanted: str | No
 
 
 def _similarity(panel: np.ndarray, value: float, x: int, y: int) -> int:
-    """Writes the similarity with a small bar from 0 to 1; gives where it ends."""
+    """Draws the similarity with a small bar from 0 to 1; returns the x at which it ends."""
     text = f"{value:.3f}".replace("-", MINUS)
     draw_text(panel, text, (x, y - 2), 20, BRIGHT, SEMIBOLD)
     x += max(text_width(text, 20, SEMIBOLD), text_width("0.000", 20, SEMIBOLD)) + 14
@@ -181,7 +181,7 @@ def _similarity(panel: np.ndarray, value: float, x: int, y: int) -> int:
 
 
 def _grid(cards: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Lays cards out row by row, so that rank runs from left to right."""
+    """Arranges cards row by row, so that ranks run from left to right."""
     if not cards:
         return _filled(1, LEAST_CARD, GROUND)
     width = max(card.shape[1] for card in cards)
@@ -214,7 +214,7 @@ def _panel(height: int, width: int, colour: Colour) -> np.ndarray:
 
 
 def _rounded(image: np.ndarray, outside: Colour = PANEL) -> np.ndarray:
-    """Rounds a picture's corners off, anti-aliased."""
+    """Rounds a picture's corners, anti-aliased."""
     height, width = image.shape[:2]
     scale = 4
     mask = np.zeros((height * scale, width * scale), np.uint8)
@@ -230,7 +230,7 @@ def _rounded(image: np.ndarray, outside: Colour = PANEL) -> np.ndarray:
 
 
 def _chip(image: np.ndarray, text: str, x: int, y: int, colour: Colour) -> None:
-    """Draws a label as a small rounded field."""
+    """Draws a label in a small rounded box."""
     width = text_width(text, 16, SEMIBOLD) + 24
     chip = _filled(30, width, colour)
     draw_text(chip, text, (12, 21), 16, GROUND if colour != OTHER else BRIGHT, SEMIBOLD)
@@ -239,17 +239,17 @@ def _chip(image: np.ndarray, text: str, x: int, y: int, colour: Colour) -> None:
 
 
 def _to_height(frame: np.ndarray, height: int) -> np.ndarray:
-    """Resizes a frame to a height; what is much wider than high is cut at its sides."""
+    """Resizes a frame to a height; a very wide frame is cropped at its sides."""
     wide = frame.shape[1] / frame.shape[0]
-    if wide > MOST_STRETCHED:
-        kept = round(frame.shape[0] * MOST_STRETCHED)
+    if wide > WIDEST:
+        kept = round(frame.shape[0] * WIDEST)
         left = (frame.shape[1] - kept) // 2
         frame = frame[:, left : left + kept]
     return _resize(frame, max(1, round(height * frame.shape[1] / frame.shape[0])), height)
 
 
 def _to_width(frame: np.ndarray, width: int) -> np.ndarray:
-    """Resizes a frame to a width; what is much higher than wide is cut above and below."""
+    """Resizes a frame to a width; a high frame is cropped above and below."""
     if frame.shape[0] / frame.shape[1] > 1.2:
         kept = round(frame.shape[1] * 1.2)
         top = (frame.shape[0] - kept) // 2

@@ -1,4 +1,4 @@
-"""The gallery that queries are compared with: a pack's videos and what encoders see in them.
+"""The gallery that queries are compared with: the videos of a pack and their features.
 
 Legend: V videos of the gallery, D feature width.
 """
@@ -26,11 +26,11 @@ from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Stream:
-    """One encoder with its features of the gallery.
+class EncodedGallery:
+    """The features of the gallery by one encoder.
 
     Attributes:
-        mean: the gallery's mean [D], which centres gallery and query alike.
+        mean: of the gallery's features [D]; it is subtracted from gallery and query.
         videos: centred unit features of the gallery's videos [V, D].
     """
 
@@ -43,13 +43,13 @@ class Stream:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pack, opened, with the features of every stream that is compared.
+    """The opened pack, with the features of its videos by one or more encoders.
 
     Attributes:
-        labels: of its videos, None where there is none [V].
-        subjects: the encoders that are compared, one of each stream.
-        embed: gives the features of all its videos by one of them; long work where it is the first
-            time, so it is done once there is a query to compare with.
+        labels: of its videos [V]; None for a video without a label.
+        subjects: the encoders, one of each view.
+        embed: returns the features of all videos by one of them. The first time takes long, so it
+            is called only when there is a query.
     """
 
     pack: Artifact
@@ -59,21 +59,21 @@ class Gallery:
     embed: Callable[[EncoderOnPack], Features]
 
     @cached_property
-    def streams(self) -> list[Stream]:
-        """The encoders with their features of all videos, train and test alike."""
-        return [self._stream(subject) for subject in self.subjects]
+    def encoded(self) -> list[EncodedGallery]:
+        """The features of all videos, train and test, by each encoder."""
+        return [self._encode(subject) for subject in self.subjects]
 
-    def _stream(self, subject: EncoderOnPack) -> Stream:
+    def _encode(self, subject: EncoderOnPack) -> EncodedGallery:
         features = self.embed(subject)
         encoder = checkpoint_encoder(subject.checkpoint, subject.stream)
         means = features.video_means()
         mean = means.mean(0, dtype=np.float64)
-        return Stream(subject, encoder, features, mean, centred_unit(means, mean))
+        return EncodedGallery(subject, encoder, features, mean, centred_unit(means, mean))
 
     @cached_property
     def videos(self) -> np.ndarray:
-        """Centred unit features of all streams side by side [V, ΣD]."""
-        return np.hstack([stream.videos for stream in self.streams])
+        """Centred unit features by all encoders side by side [V, ΣD]."""
+        return np.hstack([encoded.videos for encoded in self.encoded])
 
     def name(self, video: int) -> str:
         """Returns the path of a video relative to the packed folder."""
@@ -87,7 +87,7 @@ def open_gallery(
     device: str | None = None,
     progress: Progress = SILENT,
 ) -> Gallery:
-    """Opens the subjects' pack; what their encoders see in its videos is computed when needed."""
+    """Opens the pack of the encoders; features are computed when they are needed."""
     pack = subjects[0].pack
     progress.say(f"retrieve: {in_words(subjects)}, gallery {pack.label}")
 

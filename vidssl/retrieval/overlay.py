@@ -1,4 +1,4 @@
-"""A frame as filmed, with what other views see of it laid over it."""
+"""Draws derived views over an RGB frame."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import numpy as np
 
 from vidssl.views.resize import resize
 
-DIMMED = 0.45  # of the frame's brightness, where something is laid over it
+DIMMED = 0.45  # share of the frame's brightness that is kept
 
 
-def laid_over(frame: np.ndarray, pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns RGB uint8 [H, W, 3]: the frame dimmed, and wherever a picture is brighter, the
-    picture.
+def overlay_pictures(frame: np.ndarray, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the dimmed frame, and where a picture is brighter, the picture: uint8 [H, W, 3].
 
     Args:
         frame: RGB uint8 [H, W, 3].
-        pictures: RGB uint8 of any size, black where there is nothing to see; none: the frame
-            as it is.
+        pictures: RGB uint8 of any size, black where there is nothing to see; if there are none, the
+            frame is returned as it is.
     """
     if not pictures:
         return frame

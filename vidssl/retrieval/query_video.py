@@ -1,8 +1,8 @@
-"""A video file shown the way a pack's videos are.
+"""Decodes a query video and derives its views exactly as those of the packed videos.
 
-It is decoded, derived and encoded by the very functions and parameters that pack, extract-flow and
-extract-view used, so that a packed video finds itself at similarity 1. Nothing that runs on a
-training machine imports this: it needs a decoder and the flow algorithms.
+It uses the same functions and parameters as pack, extract-flow and extract-view, so that a packed
+video finds itself at similarity 1. It needs a video decoder and the flow algorithms, so nothing
+that runs on a training machine imports it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.dataset.video import Source
+from vidssl.extraction.video_flow import extract_video_flow
+from vidssl.extraction.video_frames import pack_video
+from vidssl.extraction.video_view import derive_video_view
 from vidssl.retrieval.gallery import Gallery
-from vidssl.stages.extract_flow import extract_video
-from vidssl.stages.extract_view import derive_video
-from vidssl.stages.pack import pack_video
 from vidssl.views import get_view
 from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import read_strided
@@ -29,14 +29,20 @@ from vidssl.views.frame_interpolation import read_strided
 
 @dataclass(frozen=True)
 class QueryFrames:
-    """One decoded video as a source of frames, stored as the gallery is."""
+    """The frames of one query video, encoded like those of the gallery.
+
+    Attributes:
+        blobs: {view: one blob per frame}.
+        params: {view: the parameters that the pack records}.
+        fps: frames per second, 0 if unknown.
+    """
 
     blobs: Mapping[str, Sequence[bytes]]
     params: Mapping[str, Mapping[str, Any]]
     fps: float
 
     def frame_count(self, view: str) -> np.ndarray:
-        """Returns the frames of the one video: int [1]."""
+        """Returns the number of frames of the one video: int [1]."""
         return np.array([len(self.blobs[view])])
 
     def frames(self, view: str, video: int, frames: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -52,19 +58,22 @@ class QueryFrames:
 
 
 def make_derivers(gallery: Gallery, weights: Mapping[str, str], device: str) -> dict[str, Deriver]:
-    """Makes what derives the views that extract-view made of the gallery, with its settings.
+    """Makes the derivers of the gallery's views, with the settings that the pack records.
 
     Args:
-        weights: files by view; of others they are looked for where they usually are.
+        weights: {view: file of its network's weights}; others are searched in torch's cache.
+
+    Returns:
+        {view: deriver} of the views that extract-view made.
 
     Raises:
         VidsslError: weights are missing, or are not those that the gallery was made with.
     """
-    streams = [subject.stream for subject in gallery.subjects]
-    if unused := weights.keys() - set(streams):
+    views = [subject.stream for subject in gallery.subjects]
+    if unused := weights.keys() - set(views):
         raise UsageError(f"no {min(unused)} is compared, and --weights {min(unused)}=… is given")
     derivers = {}
-    for view in streams:
+    for view in views:
         recorded = gallery.reader.views[view].get("derivation")
         if recorded is not None:
             deriver = get_view(view).deriver()
@@ -72,19 +81,19 @@ def make_derivers(gallery: Gallery, weights: Mapping[str, str], device: str) -> 
     return derivers
 
 
-def show_like(
+def derive_like_gallery(
     source: Source,
     gallery: Gallery,
     derivers: Mapping[str, Deriver],
     weights: Mapping[str, str],
     sheet: bool,
 ) -> QueryFrames:
-    """Decodes a video file and stores each view of it as the gallery's was.
+    """Decodes a video file and encodes its views as those of the gallery were.
 
     Args:
-        derivers: of :func:`make_derivers`.
-        weights: likewise; of flow, where its method is a network.
-        sheet: also show it as rgb, for the contact sheet.
+        derivers: what :func:`make_derivers` returns.
+        weights: {view: file}, of which flow's is used if its method is a network.
+        sheet: also encodes rgb, for the contact sheet.
 
     Raises:
         VidsslError: it cannot be decoded, or a view cannot be derived.
@@ -95,22 +104,22 @@ def show_like(
     fps = 0.0
     for view in sorted(views):
         if view == "rgb":
-            product = pack_video(source, params[view])
+            result = pack_video(source, params[view])
         elif view == "flow":
-            product = extract_video(source, params[view], weights=weights.get(view, ""))
+            result = extract_video_flow(source, params[view], weights=weights.get(view, ""))
         elif view in derivers:
-            product = derive_video(source, view, derivers[view], params[view])
+            result = derive_video_view(source, view, derivers[view], params[view])
         else:
             raise VidsslError(f"a query cannot be shown as {view}: the pack does not say how")
-        assert product.record is not None
-        blobs |= product.blobs
-        fps = product.record.fps
+        assert result.record is not None
+        blobs |= result.blobs
+        fps = result.record.fps
     return QueryFrames(blobs, params, fps)
 
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """Turns OpenCV's threads off, as extraction does: DIS flow depends on how many there are."""
+    """Turns OpenCV's threads off, as extraction does: DIS flow depends on their number."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(0)
     try:

@@ -1,7 +1,7 @@
-"""Text on pictures: anti-aliased, in any script where OpenCV can.
+"""Draws text on pictures, anti-aliased, and shortens it to a given width.
 
-OpenCV 5 carries a variable Unicode font; OpenCV 4 has only the ASCII strokes of Hershey, so that
-names are first brought to ASCII there (ü becomes u, and what has no such form an underscore).
+OpenCV 5 has a variable Unicode font. OpenCV 4 has only Hershey's ASCII letters, so text is first
+converted to ASCII there (ü becomes u, and a letter without an ASCII form an underscore).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]  # red, green, blue
 
 REGULAR, SEMIBOLD, BOLD = 400, 600, 750
 ELLIPSIS = "…"
-CUT = f"{ELLIPSIS}/"  # where folders were left out
+CUT = f"{ELLIPSIS}/"  # in place of folders that are left out
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 PLAIN = {DASH: "-", "—": "-", MINUS: "-", ELLIPSIS: "..", "·": "-", "ß": "ss"}
 _HERSHEY = cv2.FONT_HERSHEY_DUPLEX
@@ -27,7 +27,7 @@ _HERSHEY_HEIGHT = 30.0  # pixels of a line at scale 1
 
 
 def text_width(text: str, size: int, weight: int = REGULAR) -> int:
-    """Returns the pixels that a line takes."""
+    """Returns the width of a line of text in pixels."""
     face = _unicode_face()
     if face is None:
         return int(cv2.getTextSize(to_ascii(text), _HERSHEY, size / _HERSHEY_HEIGHT, 1)[0][0])
@@ -43,7 +43,7 @@ def draw_text(
     colour: Colour,
     weight: int = REGULAR,
 ) -> None:
-    """Writes one line into an RGB picture, `at` its left end on the baseline."""
+    """Draws one line of text into an RGB picture; `at` is the left end of its baseline."""
     face = _unicode_face()
     if face is not None:
         cv2.putText(image, text, at, colour, face, size, weight)
@@ -54,7 +54,7 @@ def draw_text(
 
 
 def fit(text: str, width: int, size: int, weight: int = REGULAR) -> str:
-    """Shortens a line in its middle until it fits; names differ most often at their ends."""
+    """Shortens a line in its middle until it fits; the ends of names differ most often."""
     if text_width(text, size, weight) <= width:
         return text
     low, high = 0, len(text)  # most characters kept that still fit
@@ -68,9 +68,9 @@ def fit(text: str, width: int, size: int, weight: int = REGULAR) -> str:
 
 
 def fit_apart(paths: Sequence[str], width: int, size: int) -> list[str]:
-    """Shortens paths in their middle, as :func:`fit`, but keeps what tells them apart.
+    """Shortens paths in their middle, as :func:`fit`, but keeps them distinct.
 
-    Of those that would look the same, the folders are left out that they have in common.
+    If several would look the same, the folders that they have in common are left out.
     """
     shown = {path: fit(path, width, size) for path in paths}
     for look in set(shown.values()):
@@ -85,7 +85,7 @@ def fit_apart(paths: Sequence[str], width: int, size: int) -> list[str]:
 
 
 def to_ascii(text: str) -> str:
-    """Returns the nearest ASCII: marks dropped, dashes plain, the rest an underscore."""
+    """Returns the nearest ASCII text: no accents, plain dashes, else an underscore."""
     text = "".join(PLAIN.get(letter, letter) for letter in text)
     letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return "".join(c if " " <= c <= "~" else "_" for c in letters)

@@ -20,7 +20,8 @@ from vidssl.base.parallel_jobs import Job, run_jobs
 from vidssl.base.progress import SILENT, Named, Progress
 from vidssl.base.resources import cores, one_thread
 from vidssl.base.text import counted
-from vidssl.dataset.synthetic import MOTIONS, write_clips
+from vidssl.dataset.synthetic import write_clips
+from vidssl.dataset.synthetic_scene import MOTIONS
 from vidssl.evaluation.classification import ClassificationReport
 from vidssl.evaluation.recall import RetrievalReport
 from vidssl.evaluation.untrained_encoder import untrained_spec
@@ -311,7 +312,7 @@ def _evaluate(
     of, device, shown = (checkpoint.label,), options.device, Named(progress, checkpoint.name)
     with one_thread():
         recall = evaluate_retrieval.run(
-            workspace, evaluate_retrieval.RetrieveOptions(of, device=device), shown
+            workspace, evaluate_retrieval.EvaluateRetrievalOptions(of, device=device), shown
         )
         probed = probe.run(workspace, probe.ProbeOptions(of, device=device), shown)
     assert recall.report is not None

@@ -1,4 +1,4 @@
-"""`vidssl retrieve --evaluate`: how often a test video's nearest train videos share its class."""
+"""`vidssl retrieve --evaluate`: measures how often nearest train videos have the right class."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class RetrieveOptions:
-    """What to evaluate.
+class EvaluateRetrievalOptions:
+    """Options of `vidssl retrieve --evaluate`.
 
     Attributes:
-        checkpoints: one, or one of each stream; none: the newest of each of `streams`.
-        streams: those whose similarities are added; none: the checkpoints' own, or rgb.
+        checkpoints: one, or one for each view; none: the newest of each of `streams`.
+        streams: the views whose similarities are added; none: the checkpoints' own, or rgb.
         pack: None: the one the first checkpoint was trained on.
         split: None: the one the first checkpoint was trained with.
         name: of the artifact; None: the checkpoints'.
@@ -52,7 +52,7 @@ class RetrieveOptions:
 
 
 def run(
-    workspace: Workspace, options: RetrieveOptions, progress: Progress = SILENT
+    workspace: Workspace, options: EvaluateRetrievalOptions, progress: Progress = SILENT
 ) -> RetrievalResult:
     """Measures R@1, 5, 10, 20, 50: test videos query the train videos of a split.
 
@@ -79,19 +79,19 @@ def run(
     shown = in_words(subjects)
     progress.say(f"retrieve: {shown} on {pack.label}, {labelled.selection.note}")
     parents: dict[str, Artifact] = {"annotations": labelled.artifact}
-    streams = []
+    means = []
     for number, subject in enumerate(subjects, 1):
         artifact, features = features_of(
             workspace, subject, options.protocol, options.device, progress
         )
         parents[numbered("checkpoint", number)] = subject.checkpoint
         parents[numbered("features", number)] = artifact
-        streams.append(features.video_means())
+        means.append(features.video_means())
     with workspace.open_run("retrieval", name, recipe, parents, options.new) as opened:
         if opened.finished is not None:
             stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
             return RetrievalResult(stage, read_report(opened.finished))
         device = choose_device(options.device)
-        report, found = measure(streams, labelled, shown, pack, device)
+        report, found = measure(means, labelled, shown, pack, device)
         artifact = publish(opened, report, found, labelled)
     return RetrievalResult(StageResult(artifact, notes=labelled.notes), report)

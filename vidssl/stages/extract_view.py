@@ -1,51 +1,45 @@
-"""`vidssl extract-view`: a view of a folder of video that is made from its frames, as an artifact.
+"""`vidssl extract-view`: derives a view from a folder of video and stores it as an artifact.
 
-Poses and masks come from networks, views of a user's own from any code. A view need not be made of
-every frame: at a stride of 2 every other one has no blob, and readers interpolate it.
+Poses and masks are derived by networks, views of a user's own by any code. Not every frame need be
+derived: at a stride of 2 every other one has no blob, and readers interpolate it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import cv2
-import numpy as np
 
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.settings import configure
-from vidssl.base.text import counted
-from vidssl.dataset.video import Source, decode, frame_rate
-from vidssl.extraction.dry_run import plan_run
+from vidssl.extraction.dry_run import describe_dry_run
+from vidssl.extraction.part_videos import find_part_videos
 from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
-from vidssl.extraction.process_pool import Product, UnusableVideo
 from vidssl.extraction.shard_job import (
     ShardJob,
-    carry_out,
-    reused,
-    tell,
+    reused_result,
+    run_shard_job,
+    show_notes,
     videos_digest,
 )
-from vidssl.extraction.video_manifest import find_share
-from vidssl.shards import SHARD_BYTES, VideoRecord
+from vidssl.extraction.video_view import derive_in_worker
+from vidssl.shards import SHARD_BYTES
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.deriver import Deriver
-from vidssl.views.frame_interpolation import INTERPOLATION, stored_frame
-from vidssl.views.resize import resize, short_side
+from vidssl.views.frame_interpolation import INTERPOLATION
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import tell_of_others
 from vidssl.workspace.workspace import Workspace
 
-# Each has the network in the GPU's memory; several overlap decoding, network and encoding.
+# Each holds the network in GPU memory; several overlap decoding, network and encoding.
 WORKERS_ON_CUDA = 4
 
 
@@ -57,11 +51,11 @@ class ExtractView:
         videos: a folder, a video file, or a text file of paths.
         view: pose, mask, or one of the user's own.
         settings: (field, value) of the view's deriver, such as weights.
-        stride: every how many frames one is derived; None: the view's usual.
-        stored: short side at which frames are stored; 0: as derived; None: the view's usual.
-        codec: of the frames; None: the view's usual.
+        stride: one of so many frames is derived; None: the view's default.
+        stored: short side at which frames are stored; 0: as derived; None: the view's default.
+        codec: of the frames; None: the view's default.
         name: of the artifact; None: the view's.
-        device: cpu or cuda; None: cuda where there is one.
+        device: cpu or cuda; None: cuda if there is one.
         workers: processes, each for one video at a time; None: one per core, four on CUDA.
         part: what falls to this process, where several divide the work; None: all.
         dask: address of a dask scheduler, whose workers do it; they must know views of your own.
@@ -89,7 +83,7 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     """Derives the view of every video; goes on where an earlier attempt stopped.
 
     Raises:
-        VidsslError: no video, not one that can be used, a bad option, or a full disk.
+        VidsslError: there is no video, none can be used, an option is wrong, or the disk is full.
         MissingInput: the view's network lacks its weights.
         Interrupted: a signal came; finished videos are kept.
     """
@@ -100,11 +94,13 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     settings = configure(config.view, deriver.Config(), config.settings)
     check_pool(config.dask)
     params = view_params(config, deriver, settings, device)
-    sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
+    sources, part_videos = find_part_videos(
+        workspace, config.videos, config.part, progress, config.dry_run
+    )
     videos = videos_digest(sources)
     recipe = {"stage": "extract-view", "views": {config.view: params}, "videos": videos}
-    work = partial(
-        _derive_in_worker,
+    function = partial(
+        derive_in_worker,
         view=config.view,
         settings=tuple(vars(settings).items()),
         params=params,
@@ -114,26 +110,28 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     job = ShardJob(
         title=f"extract-view {config.view}",
         views={config.view: params},
-        pool=choose_pool(work, config.workers or few, config.dask),
+        pool=choose_pool(function, config.workers or few, config.dask),
         shard_bytes=config.shard_bytes,
         earlier=None if config.new else _earlier(workspace, config.view, params),
     )
-    begun = workspace.open_run("view", name, recipe, {}, config.new, share is not None)
+    prepared = workspace.open_run("view", name, recipe, {}, config.new, part_videos is not None)
     if config.dry_run:
         who, more = config.dask or config.workers or few, {"device": device}
-        return plan_run(begun, job.views, sources, share, who, progress, job.earlier, more)
-    tell_of_others(begun, progress)
-    with begun as opened:
+        return describe_dry_run(
+            prepared, job.views, sources, part_videos, who, progress, job.earlier, more
+        )
+    tell_of_others(prepared, progress)
+    with prepared as opened:
         if opened.finished is not None:
-            return reused(opened.finished)
-        deriver(settings, "cpu")  # what cannot be loaded costs one sentence, not one per video
-        result = carry_out(opened, job, sources, progress, share)
-    tell(result.notes, progress)
+            return reused_result(opened.finished)
+        deriver(settings, "cpu")  # fails here once, and not once per video
+        result = run_shard_job(opened, job, sources, progress, part_videos)
+    show_notes(result.notes, progress)
     return result
 
 
 def _earlier(workspace: Workspace, view: str, params: Mapping[str, Any]) -> Artifact | None:
-    """Finds frames of the same parameters, which a grown folder need not derive again."""
+    """Returns the newest artifact of the same parameters, whose videos need not be done again."""
     return workspace.newest("view", lambda a: a.recipe.get("views") == {view: params})
 
 
@@ -143,7 +141,7 @@ def view_params(
     """Returns all that determines the stored frames of a video; recorded with them.
 
     Raises:
-        VidsslError: an unknown codec, a stride or size that makes no sense, or missing weights.
+        VidsslError: the codec is unknown, a stride or size makes no sense, or weights are missing.
     """
     codec = get_codec(config.codec or get_view(config.view).default_codec)
     stride = deriver.stride if config.stride is None else config.stride
@@ -159,78 +157,3 @@ def view_params(
         "interpolation": INTERPOLATION,
         "derivation": deriver.describe(settings, device),
     }
-
-
-# ── one video ────────────────────────────────────────────────────────────────────────────────
-
-
-def derive_video(source: Source, view: str, deriver: Deriver, params: Mapping[str, Any]) -> Product:
-    """Decodes one video and encodes a view of it.
-
-    Raises:
-        UnusableVideo: it is too short for the view.
-        UnreadableVideo: nothing can be decoded.
-    """
-    shown, notes = get_view(view), list[str]()
-    stride, size = int(params["stride"]), params["stored_size"]
-    frames = _Counted(decode(source.path, notes))
-    derived = deriver.derive(frames, stride, size)
-    stored = [shown.encode(_at_stored_size(frame, size), params["codec"]) for frame in derived]
-    for _ in frames:  # what the deriver had no use for counts as well
-        pass
-    count = frames.count - shown.lag
-    if count < 1:
-        raise UnusableVideo(f"it has {counted(frames.count, 'frame')}, too few for {view}")
-    wanted = (count - 1) // stride + 1
-    if len(stored) != wanted:
-        raise UnusableVideo(
-            f"{view} gave {len(stored)} frames for {frames.count} of video at a stride of "
-            f"{stride}, and not {wanted}"
-        )
-    blobs = [stored[i // stride] if stored_frame(i, stride) else b"" for i in range(count)]
-    record = VideoRecord(
-        id=source.id,
-        path=source.name,
-        fps=frame_rate(source.path),
-        frames=frames.count,
-        width=frames.width,
-        height=frames.height,
-        note="; ".join(notes),
-    )
-    return Product(record, {view: blobs})
-
-
-def _at_stored_size(frame: np.ndarray, size: int | None) -> np.ndarray:
-    height, width = frame.shape[:2]
-    return resize(frame, short_side(width, height, size), cv2.INTER_AREA)
-
-
-class _Counted(Iterator[np.ndarray]):
-    """Frames on their way to a deriver, with how many there were and of what size."""
-
-    def __init__(self, frames: Iterator[np.ndarray]) -> None:
-        self._frames = frames
-        self.count, self.width, self.height = 0, 0, 0
-
-    def __next__(self) -> np.ndarray:
-        frame = next(self._frames)
-        self.count += 1
-        self.height, self.width = frame.shape[:2]
-        return frame
-
-
-def _derive_in_worker(
-    source: Source,
-    view: str,
-    settings: tuple[tuple[str, Any], ...],
-    params: Mapping[str, Any],
-    device: str,
-) -> Product:
-    return derive_video(source, view, _deriver(view, settings, device), params)
-
-
-@lru_cache(maxsize=1)
-def _deriver(view: str, settings: tuple[tuple[str, Any], ...], device: str) -> Deriver:
-    """Makes a worker's deriver, once, of settings as plain data: a user's class cannot travel."""
-    deriver = get_view(view).deriver()
-    return deriver(deriver.Config(**dict(settings)), device)

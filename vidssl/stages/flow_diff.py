@@ -1,8 +1,7 @@
-"""`vidssl flow-diff A B`: how far apart two artifacts' flow of the same videos is.
+"""`vidssl flow-diff A B`: measures how much two artifacts' flow of the same videos differs.
 
-The measure is the end-point error, the distance in pixels between two motions of one pixel. Both
-are read in pixels, whatever codec and map they are stored with, and B is brought to A's working
-size and stored size.
+The measure is the end-point error: the distance in pixels between the two motions of one pixel.
+Both flows are converted to pixels, from any codec and map, and B's to A's working and stored size.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from vidssl.views.resize import resize
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.workspace import Workspace
 
-BIN = 0.001  # pixels: how finely quantiles are known
-BINS = 64_000  # beyond 64 pixels all errors count as one
+BIN = 0.001  # pixels: the resolution of quantiles
+BINS = 64_000  # errors above 64 pixels share one bin
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 WITHIN = (0.1, 0.5, 1.0, 3.0)
 CHUNK = 32  # frames that are compared at a time
@@ -31,11 +30,11 @@ WORST = 5
 
 @dataclass(frozen=True)
 class FlowDiffOptions:
-    """What to compare.
+    """Options of `vidssl flow-diff`.
 
     Attributes:
         first, second: artifacts that hold flow: NAME, NAME/vNNN, KIND/NAME/vNNN or a folder.
-        every: compare every so many frames.
+        every: compare one of so many frames.
     """
 
     first: str
@@ -48,13 +47,13 @@ class FlowDiff:
     """End-point errors in pixels of the first artifact's working size.
 
     Attributes:
-        videos, frames, pixels: that were compared.
-        mean, largest: of all pixels.
-        quantiles: {share: error below which so many pixels are}.
-        within: {error: share of pixels that are nearer}.
-        motion: mean length of either flow, of which the errors are a part.
+        videos, frames, pixels: how many were compared.
+        mean, largest: over all pixels.
+        quantiles: {share: error that this share of the pixels stays below}.
+        within: {error: share of the pixels with a smaller error}.
+        motion: mean length of each flow, to compare the errors with.
         worst: (video, mean error), the largest first.
-        notes: what the figures do not tell, one sentence each.
+        notes: limits of the comparison, one sentence each.
     """
 
     first: str
@@ -79,17 +78,17 @@ def run(workspace: Workspace, options: FlowDiffOptions, progress: Progress = SIL
     """Compares the flow of all videos that both artifacts have.
 
     Raises:
-        VidsslError: no such artifact, one without flow, or no video in common.
+        VidsslError: there is no such artifact, one has no flow, or they have no video in common.
     """
     if options.every < 1:
         raise UsageError(f"--every {options.every} makes no sense: give 1 or more")
     first, second = (_find(workspace, text) for text in (options.first, options.second))
     with ShardReader(first.path) as a, ShardReader(second.path) as b:
         pairs = [(a.find(b.video_id(v)), v) for v in range(len(b))]
-        common = [_Pair(a, b, va, vb, options.every) for va, vb in pairs if va is not None]
+        common = [_VideoInBoth(a, b, va, vb, options.every) for va, vb in pairs if va is not None]
         if not common:
             raise VidsslError(f"{first.label} and {second.label} have no video in common")
-        errors = _Errors()
+        errors = _ErrorHistogram()
         means = []
         with progress.task("flow-diff", len(common), "video") as task:
             for pair in common:
@@ -113,7 +112,7 @@ def run(workspace: Workspace, options: FlowDiffOptions, progress: Progress = SIL
 
 
 def _find(workspace: Workspace, text: str) -> Artifact:
-    """Finds an artifact that holds flow: of the kind flow, or a pack."""
+    """Finds an artifact that holds flow: a flow artifact or a pack."""
     kind = "pack" if text.startswith("pack/") else "flow"
     try:
         found = workspace.resolve(kind, text)
@@ -130,8 +129,8 @@ def _find(workspace: Workspace, text: str) -> Artifact:
 # ── one video ────────────────────────────────────────────────────────────────────────────────
 
 
-class _Pair:
-    """One video in both artifacts."""
+class _VideoInBoth:
+    """One video that both artifacts hold."""
 
     def __init__(self, a: ShardReader, b: ShardReader, va: int, vb: int, every: int) -> None:
         self.a, self.b, self.va, self.vb = a, b, va, vb
@@ -142,7 +141,7 @@ class _Pair:
         self.resized = False
 
     def flows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Returns some frames of both at a time, [T, H, W, 2] in pixels of the first's unit."""
+        """Yields chunks of both flows, [T, H, W, 2], in pixels of the first one's working size."""
         scale = np.float32(_unit(self.a, self.va) / _unit(self.b, self.vb))
         for start in range(0, len(self.frames), CHUNK):
             chunk = self.frames[start : start + CHUNK]
@@ -154,7 +153,7 @@ class _Pair:
 
 
 def _unit(reader: ShardReader, video: int) -> float:
-    """Returns the short side of the picture whose pixels the flow is in."""
+    """Returns the short side of the frames in whose pixels the flow is measured."""
     working = reader.views["flow"].get("working_size")
     own = min(reader.videos.width[video], reader.videos.height[video])
     return float(working or own)
@@ -166,7 +165,7 @@ def _at_size_of(like_THW2: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
     return resize(flow_HW2, (width, height), cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _notes(a: ShardReader, b: ShardReader, common: list[_Pair]) -> list[str]:
+def _notes(a: ShardReader, b: ShardReader, common: list[_VideoInBoth]) -> list[str]:
     notes = []
     if missing := len(a) + len(b) - 2 * len(common):
         notes.append(f"{missing} videos are in one of them only")
@@ -186,17 +185,17 @@ def _notes(a: ShardReader, b: ShardReader, common: list[_Pair]) -> list[str]:
 # ── all of them ──────────────────────────────────────────────────────────────────────────────
 
 
-class _Errors:
-    """Errors of many pixels, as a histogram: quantiles without keeping them."""
+class _ErrorHistogram:
+    """Counts errors of many pixels in bins, so that quantiles need no list of them."""
 
     def __init__(self) -> None:
-        self.histogram = np.zeros(BINS + 1, np.int64)
+        self.histogram: np.ndarray = np.zeros(BINS + 1, np.int64)
         self.frames = self.pixels = 0
         self.total = self.largest = 0.0
         self.motion = [0.0, 0.0]
 
-    def add(self, pair: _Pair) -> float:
-        """Adds one video and gives its mean error."""
+    def add(self, pair: _VideoInBoth) -> float:
+        """Adds one video and returns its mean error in pixels."""
         total, pixels = 0.0, 0
         for flows in pair.flows():
             error = np.linalg.norm(flows[0] - flows[1], axis=-1)

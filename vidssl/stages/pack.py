@@ -1,7 +1,7 @@
-"""`vidssl pack`: the views of a folder of video in shards, and what is known of each video.
+"""`vidssl pack`: stores the views of a folder of video in shards, with labels, groups and splits.
 
-Makes two artifacts: the pack (frames) and the annotations (labels, groups, splits). Packing the
-same videos with other labels makes new annotations only.
+It makes two artifacts: the pack (frames) and the annotations (labels, groups, splits). If the same
+videos are packed with other labels, only the annotations are new.
 """
 
 from __future__ import annotations
@@ -13,33 +13,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from vidssl.base.errors import UsageError
 from vidssl.base.files import file_digest
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT, Progress
-from vidssl.base.text import counted
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
 from vidssl.dataset.labels import check_labelling, label_videos
-from vidssl.dataset.video import Source, decode, frame_rate
-from vidssl.extraction.derived_views import Derived, check_views, choose_derived
-from vidssl.extraction.dry_run import plan_run
+from vidssl.dataset.video import Source
+from vidssl.extraction.derived_views import DerivedView, check_views, choose_derived_views
+from vidssl.extraction.dry_run import describe_dry_run
+from vidssl.extraction.part_videos import PartVideos, find_part_videos
 from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
-from vidssl.extraction.process_pool import Product, UnusableVideo
 from vidssl.extraction.shard_job import (
     ShardJob,
-    carry_out,
-    reused,
-    tell,
+    reused_result,
+    run_shard_job,
+    show_notes,
     videos_digest,
 )
-from vidssl.extraction.video_manifest import Share, find_share
-from vidssl.shards import SHARD_BYTES, ShardReader, VideoRecord
-from vidssl.views import get_view
+from vidssl.extraction.video_frames import pack_video
+from vidssl.shards import SHARD_BYTES, ShardReader
 from vidssl.views.codecs import get_codec
-from vidssl.views.resize import short_side
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import tell_of_others
@@ -56,11 +51,11 @@ class Pack:
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
-        views: those to pack; None: rgb, and every derived view that there is of these videos.
-        size: short side of RGB frames; None: as the videos are.
+        views: those to pack; None: rgb, and every derived view that exists of these videos.
+        size: short side of RGB frames; None: the video's.
         quality: of RGB's JPEG, 1 to 100.
-        derived: artifacts of derived views, flow included; of a view that none of them holds the
-            newest that has these videos.
+        derived: artifacts of derived views, including flow; for other views the one that holds
+            most of these videos is taken.
         labels: "folders", "none", or a CSV file (path,label[,group][,split columns]).
         group_pattern: see :func:`vidssl.dataset.labels.label_videos`.
         name: of both artifacts.
@@ -89,7 +84,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class PackResult(StageResult):
-    """What pack gives back: the pack as `artifact`, and its annotations."""
+    """The result of pack: the pack as `artifact`, and its annotations."""
 
     annotations: Artifact | None = None
 
@@ -105,34 +100,40 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     """Packs the videos and annotates the pack; goes on where an earlier attempt stopped.
 
     Raises:
-        VidsslError: no video, not one that can be used, bad labels, or a full disk.
-        MissingInput: flow is asked for and there is none.
+        VidsslError: there is no video, none can be used, labels are wrong, or the disk is full.
+        MissingInput: a view is asked for that was not made yet.
         Interrupted: a signal came; finished videos are kept.
     """
-    views = {"rgb": check(config)}
-    sources, share = find_share(workspace, config.videos, config.part, progress, config.dry_run)
-    # Before any work, so that a mistake in the labels costs a second and not an hour.
+    check_name(config.name)
+    check_views(config.views)
+    check_labelling(config.labels, config.group_pattern)
+    views = {"rgb": rgb_params(config)}
+    check_pool(config.dask)
+    sources, part_videos = find_part_videos(
+        workspace, config.videos, config.part, progress, config.dry_run
+    )
+    # Before the long work, so that a mistake in the labels is found within a second.
     label_videos(sources, config.labels, config.group_pattern)
-    derived = choose_derived(
+    derived = choose_derived_views(
         workspace, config.videos, sources, config.views, config.derived, progress
     )
     for view, artifact in derived.items():
         views[view] = dict(ShardReader(artifact.path).views[view])
     recipe = {"stage": "pack", "views": views, "videos": videos_digest(sources)}
     if config.dry_run:
-        more = {"derived": {view: artifact.label for view, artifact in derived.items()}}
-        more |= {"labels": config.labels}
-        begun = workspace.open_run("pack", config.name, recipe, derived, config.new)
+        labels = {view: artifact.label for view, artifact in derived.items()}
+        more = {"derived": labels, "labels": config.labels}
+        prepared = workspace.open_run("pack", config.name, recipe, derived, config.new)
         who = config.dask or config.workers
-        planned = plan_run(begun, views, sources, share, who, progress, more=more)
+        planned = describe_dry_run(prepared, views, sources, part_videos, who, progress, more=more)
         return PackResult(artifact=None, plan=planned.plan)
-    packed = _pack(workspace, config, sources, share, derived, views, recipe, progress)
-    if packed.artifact is None:  # a part, and not the last: the last one annotates
+    packed = _pack(workspace, config, sources, part_videos, derived, views, recipe, progress)
+    if packed.artifact is None:  # not the last part: that one annotates
         return PackResult(
             None, reused=packed.reused, quarantined=packed.quarantined, part=packed.part
         )
     annotations, notes = _annotate(workspace, config, sources, packed.artifact)
-    tell(([] if packed.reused else packed.notes) + notes, progress)
+    show_notes(([] if packed.reused else packed.notes) + notes, progress)
     return PackResult(
         artifact=packed.artifact,
         reused=packed.reused,
@@ -143,111 +144,54 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     )
 
 
-def check(config: Pack) -> dict[str, Any]:
-    """Checks what options say by themselves, and gives all that determines the stored frames.
+def rgb_params(config: Pack) -> dict[str, Any]:
+    """Returns all that determines the stored RGB frames; recorded with them.
 
     Raises:
-        UsageError: the first that makes no sense.
-        VidsslError: dask is asked for and not installed.
+        UsageError: a size or quality that makes no sense.
     """
-    check_name(config.name)
-    check_views(config.views)
-    check_labelling(config.labels, config.group_pattern)
     if config.size is not None and config.size < 16:
         raise UsageError(f"--size {config.size} is too small for a picture: give 16 or more")
-    codec = get_codec(f"jpeg{config.quality}")
-    check_pool(config.dask)
-    return {"codec": codec.name, "stored_size": config.size}
+    return {"codec": get_codec(f"jpeg{config.quality}").name, "stored_size": config.size}
 
 
-# ── frames
+# ── frames ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _pack(
     workspace: Workspace,
     config: Pack,
     sources: Sequence[Source],
-    share: Share | None,
+    part_videos: PartVideos | None,
     derived: Mapping[str, Artifact],
     views: Mapping[str, Mapping[str, Any]],
     recipe: Mapping[str, Any],
     progress: Progress,
 ) -> StageResult:
-    stored = {view: Derived.open(artifact) for view, artifact in derived.items()}
-    work = partial(pack_video, rgb=views["rgb"], derived=stored)
+    stored = {view: DerivedView.open(artifact) for view, artifact in derived.items()}
+    function = partial(pack_video, rgb=views["rgb"], derived=stored)
     job = ShardJob(
         title="pack",
         views=views,
-        pool=choose_pool(work, config.workers, config.dask),
+        pool=choose_pool(function, config.workers, config.dask),
         shard_bytes=config.shard_bytes,
     )
-    shared = share is not None
-    begun = workspace.open_run("pack", config.name, recipe, derived, config.new, shared)
-    tell_of_others(begun, progress)
-    with begun as opened:
+    shared = part_videos is not None
+    prepared = workspace.open_run("pack", config.name, recipe, derived, config.new, shared)
+    tell_of_others(prepared, progress)
+    with prepared as opened:
         if opened.finished is not None:
-            return reused(opened.finished)
-        return carry_out(opened, job, sources, progress, share)
+            return reused_result(opened.finished)
+        return run_shard_job(opened, job, sources, progress, part_videos)
 
 
-def pack_video(
-    source: Source, rgb: Mapping[str, Any], derived: Mapping[str, Derived] | None = None
-) -> Product:
-    """Encodes one video's RGB frames and takes its derived views over, blob for blob.
-
-    Raises:
-        UnusableVideo: a view lacks it, or does not fit the frames.
-        UnreadableVideo: nothing can be decoded.
-    """
-    derived = derived or {}
-    for name, of in derived.items():
-        if of.reader.find(source.id) is None:
-            command = f"run vidssl {get_view(name).command} again to add it"
-            raise UnusableVideo(f"no {name} for it: {of.why_not.get(source.id, command)}")
-    notes: list[str] = []
-    view = get_view("rgb")
-    frames, (width, height) = [], (0, 0)
-    for frame in decode(source.path, notes):
-        height, width = frame.shape[:2]
-        stored = short_side(width, height, rgb["stored_size"])
-        if stored != (width, height):
-            frame = cv2.resize(frame, stored, interpolation=cv2.INTER_AREA)
-        frames.append(view.encode(frame, rgb["codec"]))
-    blobs = {view.name: frames}
-    for name, of in derived.items():
-        blobs[name] = _take_over(of.reader, source, name, len(frames))
-    record = VideoRecord(
-        id=source.id,
-        path=source.name,
-        fps=frame_rate(source.path),
-        frames=len(frames),
-        width=width,
-        height=height,
-        note="; ".join(notes),
-    )
-    return Product(record, blobs)
-
-
-def _take_over(reader: ShardReader, source: Source, name: str, frames: int) -> list[bytes]:
-    number = reader.find(source.id)
-    assert number is not None
-    stored = int(reader.frame_count(name)[number])
-    view = get_view(name)
-    if frames - view.lag != stored:
-        raise UnusableVideo(
-            f"it has {counted(frames, 'frame')}, and its {name} {stored}: "
-            f"run vidssl {view.command} --new"
-        )
-    return reader.read(name, number, range(stored))
-
-
-# ── annotations
+# ── annotations ──────────────────────────────────────────────────────────────────────────────
 
 
 def _annotate(
     workspace: Workspace, config: Pack, sources: Sequence[Source], pack: Artifact
 ) -> tuple[Artifact, list[str]]:
-    """Publishes what is known of the packed videos, or finds that it was."""
+    """Publishes the annotations of the packed videos, unless the newest are the same."""
     reader = ShardReader(pack.path)
     packed = [source for source in sources if reader.find(source.id) is not None]
     labelling = label_videos(packed, config.labels, config.group_pattern)
@@ -258,9 +202,9 @@ def _annotate(
         "labels_sha256": file_digest(Path(config.labels)) if table else None,
         "group_pattern": config.group_pattern,
     }
-    # One after the other: several parts of a pack may find it finished at once.
+    # With a lock: several parts of a pack may come here at once.
     with file_lock(workspace.root / ".annotations.lock"):
-        # Labels given again after others must be the newest again, for that is what training takes.
+        # Training takes the newest, so older labels that are given again are published again.
         newest = workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
         with workspace.open_run("annotations", config.name, recipe, {"pack": pack}) as opened:
             if opened.finished is not None and newest == opened.finished:

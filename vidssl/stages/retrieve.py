@@ -1,6 +1,6 @@
-"""`vidssl retrieve QUERY`: the videos of a pack that are most like a video file.
+"""`vidssl retrieve QUERY`: finds the videos of a pack that are most similar to a video file.
 
-Both are centred with the gallery's mean: a lone query has none of its own.
+The gallery's mean is subtracted from both, because a single query has no mean of its own.
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ from vidssl.evaluation.subjects import (
 from vidssl.retrieval.answer_sheet import draw_answer
 from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
 from vidssl.retrieval.contact_sheet import check_sheet
-from vidssl.retrieval.gallery import Gallery, Stream, open_gallery
+from vidssl.retrieval.gallery import EncodedGallery, Gallery, open_gallery
 from vidssl.retrieval.query_video import (
     QueryFrames,
+    derive_like_gallery,
     make_derivers,
     one_opencv_thread,
-    show_like,
 )
 from vidssl.shards import ShardReader
 from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class QueryOptions:
-    """What to look for, and with what.
+class RetrieveOptions:
+    """Options of `vidssl retrieve QUERY`.
 
     Attributes:
         videos: files, folders, or text files of paths.
-        checkpoints, streams, pack: as of :class:`vidssl.stages.evaluate_retrieval.RetrieveOptions`.
-        k: neighbours to show.
-        keep_self: also show the query itself, when it is in the gallery.
-        sheet: where to draw a contact sheet; several queries get numbered files.
-        weights: (view, file) of networks that derive views, where they are not in torch's cache.
+        checkpoints, streams, pack: as in
+            :class:`vidssl.stages.evaluate_retrieval.EvaluateRetrievalOptions`.
+        k: how many neighbours to return.
+        keep_self: also returns the query itself if it is in the gallery.
+        sheet: path of the contact sheet; several queries get numbered files.
+        weights: (view, file) of networks that derive views and are not in torch's cache.
     """
 
     videos: tuple[Path, ...]
@@ -66,7 +67,7 @@ class QueryOptions:
 # ── the stage ────────────────────────────────────────────────────────────────────────────────
 
 
-def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT) -> QueryResult:
+def run(workspace: Workspace, options: RetrieveOptions, progress: Progress = SILENT) -> QueryResult:
     """Finds each query's nearest neighbours among all videos of a pack.
 
     Raises:
@@ -87,7 +88,9 @@ def run(workspace: Workspace, options: QueryOptions, progress: Progress = SILENT
     for number, source in enumerate(sources, 1):
         try:
             with one_opencv_thread():
-                query = show_like(source, gallery, derivers, weights, options.sheet is not None)
+                query = derive_like_gallery(
+                    source, gallery, derivers, weights, options.sheet is not None
+                )
         except VidsslError as error:
             quarantined.append((str(source.path), str(error)))
             continue
@@ -129,12 +132,16 @@ def _sheet_path(sheet: Path | None, number: int, count: int) -> Path | None:
 
 
 def _answer(
-    source: Source, query: QueryFrames, gallery: Gallery, options: QueryOptions, sheet: Path | None
+    source: Source,
+    query: QueryFrames,
+    gallery: Gallery,
+    options: RetrieveOptions,
+    sheet: Path | None,
 ) -> QueryAnswer:
-    embedded = [_embed_query(source, query, stream, options) for stream in gallery.streams]
+    own = [_embed_query(source, query, encoded, options) for encoded in gallery.encoded]
     rows = [
-        centred_unit(features.video_means(), stream.mean)
-        for stream, features in zip(gallery.streams, embedded, strict=True)
+        centred_unit(features.video_means(), encoded.mean)
+        for encoded, features in zip(gallery.encoded, own, strict=True)
     ]
     itself = _itself(source, gallery.reader)
     wanted = options.k if options.keep_self else options.k + len(itself)
@@ -147,7 +154,7 @@ def _answer(
     answer = QueryAnswer(
         query=str(source.path),
         neighbours=[
-            _neighbour(rank, video, value, embedded[0], query, gallery)
+            _neighbour(rank, video, value, own[0], query, gallery)
             for rank, (video, value) in enumerate(nearest, 1)
         ],
         left_out=[] if options.keep_self else [gallery.name(v) for v in itself],
@@ -160,31 +167,31 @@ def _answer(
 
 
 def _embed_query(
-    source: Source, query: QueryFrames, stream: Stream, options: QueryOptions
+    source: Source, query: QueryFrames, encoded: EncodedGallery, options: RetrieveOptions
 ) -> Features:
     device = choose_device(options.device)
-    return extract(stream.encoder, query, [0], [source.id], options.protocol, device)
+    return extract(encoded.encoder, query, [0], [source.id], options.protocol, device)
 
 
 def _itself(source: Source, reader: ShardReader) -> list[int]:
-    """Returns the gallery's videos with the query's fingerprint, whatever their names."""
+    """Returns the gallery's videos with the same fingerprint as the query, under any name."""
     return [v for v in range(len(reader)) if reader.video_id(v).endswith(f"#{source.fingerprint}")]
 
 
 def _neighbour(
     rank: int, video: int, similarity: float, own: Features, query: QueryFrames, gallery: Gallery
 ) -> Neighbour:
-    """Describes a neighbour, with its window that is most like one of the query's."""
-    stream = gallery.streams[0]
-    theirs = centred_unit(stream.features.unit_windows(video), stream.mean)
-    ours = centred_unit(own.unit_windows(), stream.mean)
+    """Describes a neighbour, with its window that is most similar to one of the query."""
+    encoded = gallery.encoded[0]
+    theirs = centred_unit(encoded.features.unit_windows(video), encoded.mean)
+    ours = centred_unit(own.unit_windows(), encoded.mean)
     mine, its = np.unravel_index(int((ours @ theirs.T).argmax()), (len(ours), len(theirs)))
-    spec = stream.encoder.spec
+    spec = encoded.encoder.spec
     cover = span(spec.window, spec.stride)
-    first = int(stream.features.starts[stream.features.of_video(video)][its])
+    first = int(encoded.features.starts[encoded.features.of_video(video)][its])
     last = min(first + cover, int(gallery.reader.videos.frames[video])) - 1
     query_first = int(own.starts[mine])
-    query_last = min(query_first + cover, int(query.frame_count(stream.subject.stream)[0])) - 1
+    query_last = min(query_first + cover, int(query.frame_count(encoded.subject.stream)[0])) - 1
     fps = float(gallery.reader.videos.fps[video])
     return Neighbour(
         rank=rank,

@@ -1,10 +1,12 @@
-"""The views of a video that can be stored, learnt from and compared.
+"""The views of a video: rgb, flow, pose, mask, and a user's own.
 
-A view is one file here and one row of :data:`VIEWS`, or a file of a user's own
-(:mod:`vidssl.views.plugins`). Nothing here needs a flow algorithm or a detector but what derives
-views (:mod:`vidssl.optical_flow.algorithms`, :mod:`vidssl.views.keypoint_rcnn`,
-:mod:`vidssl.views.person_segmentation`), and nothing decodes video, so a machine that only trains
-needs none of it.
+A view says how its frames are stored, mirrored and shown to a network. Each is one file here and
+one entry of :data:`VIEWS`, or a file of a user's own (:mod:`vidssl.views.plugins`).
+
+A machine that only trains loads no detector and no flow algorithm. The networks that derive views
+(:mod:`vidssl.views.keypoint_rcnn`, :mod:`vidssl.views.person_segmentation`) are imported by
+:meth:`vidssl.views.view.View.deriver` alone, flow algorithms
+(:mod:`vidssl.optical_flow.algorithms`) by `vidssl extract-flow` and `vidssl retrieve QUERY`.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ VIEWS: dict[str, View] = {
 
 
 def all_views() -> dict[str, View]:
-    """Returns the views of vidssl and the user's own, by name.
+    """Returns {name: view} of vidssl's views and the user's own.
 
     Raises:
-        UsageError: one of the user's own cannot be loaded, or bears the name of one of ours.
+        UsageError: one of the user's own cannot be loaded, or has the name of one of vidssl's.
     """
     own = plugin_views()
     if taken := own.keys() & VIEWS.keys():
@@ -42,7 +44,7 @@ def get_view(name: str) -> View:
     """Returns the view called `name`.
 
     Raises:
-        UsageError: there is none; the sentence names the nearest and lists all.
+        UsageError: there is none; the message names the nearest and lists all.
     """
     if name in VIEWS:
         return VIEWS[name]

@@ -1,4 +1,4 @@
-"""Named codecs: one picture ↔ one blob of bytes."""
+"""Named picture codecs (PNG, WebP, JPEG): encode one picture as one blob, and decode it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidssl.base.errors import UsageError
 
 WEBP_SIDE = 16383
 NO_PICTURE = "the blob is no picture that OpenCV can read"
-# OpenCV from 4.11 on can give red first, and need not turn the picture round.
+# OpenCV 4.11 and later can decode to RGB, and then nothing has to be converted.
 IN_ORDER = getattr(cv2, "IMREAD_COLOR_RGB", None) and (
     cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 )
@@ -37,8 +37,7 @@ class Codec:
 
 @lru_cache(maxsize=32)
 def get_codec(name: str) -> Codec:
-    """Returns the codec called ``png``, ``webp`` (both lossless) or ``jpegQ``, with Q from 1 to
-    100.
+    """Returns the codec ``png`` or ``webp`` (both lossless), or ``jpegQ`` with Q from 1 to 100.
 
     Raises:
         UsageError: there is no such codec.
@@ -71,13 +70,13 @@ def _encode_webp(image: np.ndarray) -> bytes:
             f"a picture of {image.shape[1]}x{image.shape[0]} is too large for webp, which has "
             f"{WEBP_SIDE} pixels a side: store it smaller, or with --codec png"
         )
-    # Above 100 is OpenCV's way of asking for no loss.
+    # OpenCV writes lossless WebP for a quality above 100.
     return _encode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])
 
 
 def _decode_webp(blob: bytes) -> np.ndarray:
     image = _decode_picture(blob)
-    if image.ndim == 3:  # WebP knows no grey pictures: they have three equal channels
+    if image.ndim == 3:  # WebP has no grey pictures: those have three equal channels
         red, green, blue = cv2.split(image)
         if np.array_equal(red, green) and np.array_equal(green, blue):
             return red
@@ -85,7 +84,7 @@ def _decode_webp(blob: bytes) -> np.ndarray:
 
 
 def _encode(suffix: str, image: np.ndarray, options: list[int]) -> bytes:
-    if image.ndim == 3:  # OpenCV writes blue, green, red
+    if image.ndim == 3:  # OpenCV wants blue, green, red
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, blob = cv2.imencode(suffix, image, options)
     if not done:
@@ -94,7 +93,7 @@ def _encode(suffix: str, image: np.ndarray, options: list[int]) -> bytes:
 
 
 def decode_colour(blob: bytes) -> np.ndarray:
-    """Returns any picture, grey ones as well, as RGB uint8 [H, W, 3].
+    """Decodes any picture, also a grey one, to RGB uint8 [H, W, 3].
 
     Raises:
         ValueError: the blob is no picture.
@@ -102,14 +101,14 @@ def decode_colour(blob: bytes) -> np.ndarray:
     if IN_ORDER is None:
         image = _decode_picture(blob)
         return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    image = cv2.imdecode(np.frombuffer(blob, np.uint8), IN_ORDER)
-    if image is None:
+    decoded = cv2.imdecode(np.frombuffer(blob, np.uint8), IN_ORDER)
+    if decoded is None:
         raise ValueError(NO_PICTURE)
-    return image
+    return decoded
 
 
 def _decode_picture(blob: bytes) -> np.ndarray:
-    # The picture's own header says of what format it is, and whether grey or colour.
+    # The blob's header says which format it has, and whether it is grey or colour.
     image = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise ValueError(NO_PICTURE)

@@ -1,7 +1,7 @@
-"""How a view is made from decoded frames: the contract of `vidssl extract-view`.
+"""The contract of a deriver, which makes a view from decoded frames for `vidssl extract-view`.
 
-It is apart from :class:`vidssl.views.view.View`, so that a machine that only trains loads no
-detector: a view names its deriver in :meth:`vidssl.views.view.View.deriver` and nowhere else.
+A deriver is a class apart from its :class:`vidssl.views.view.View`, so that a machine that only
+trains loads no detector: only :meth:`vidssl.views.view.View.deriver` imports it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class NoConfig:
-    """Of a deriver without settings."""
+    """The `Config` of a deriver without settings."""
 
 
 class Deriver(ABC):
-    """Makes the frames of a view from RGB frames; one is made per worker process.
+    """Makes the frames of a view from RGB frames; each worker process has one instance.
 
     Attributes:
-        Config: frozen dataclass of its settings; the command line fills it by `--set`.
-        stride: every how many frames it derives one, unless told; what lies between is
-            interpolated when it is read (:mod:`vidssl.views.frame_interpolation`).
-        stored_size: short side at which its frames are stored, unless told; None: as they come.
+        Config: frozen dataclass of its settings, which `--set` changes.
+        stride: the default of `--stride`: one of so many frames is derived, and those between are
+            interpolated when they are read (:mod:`vidssl.views.frame_interpolation`).
+        stored_size: the default of `--stored-size`, in pixels of the short side; None: as derived.
 
     Args:
         config: a `Config`.
@@ -44,30 +44,30 @@ class Deriver(ABC):
     def derive(
         self, frames: Iterable[np.ndarray], stride: int, size: int | None
     ) -> Iterator[np.ndarray]:
-        """Returns frames 0, stride, 2·stride, … of the view, uint8 [h, w, C].
+        """Yields frames 0, stride, 2·stride, … of the view, uint8 [h, w, C].
 
         Args:
-            frames: of the whole video, RGB uint8 [H, W, 3], all of one size; each may be asked
-                for once.
-            size: short side at which they will be stored. Frames that are larger are scaled down
-                by area afterwards; a deriver that knows better gives them at that size.
+            frames: of the whole video, RGB uint8 [H, W, 3], all of one size; can be iterated
+                once.
+            size: short side at which frames will be stored. Larger ones are scaled down by area
+                afterwards; a deriver with a better way returns them at that size.
         """
 
     @classmethod
     def describe(cls, config: Any, device: str) -> dict[str, Any]:
-        """Returns as plain data all that decides what is derived; recorded with the frames.
+        """Returns, as plain data, all that determines what is derived; recorded with the frames.
 
         Raises:
-            VidsslError: what it needs is missing, such as weights.
+            VidsslError: something that it needs is missing, such as weights.
         """
         return asdict(config)
 
     @classmethod
     def recall(cls, recorded: Mapping[str, Any], weights: str = "") -> Any:
-        """Returns the `Config` of what `describe` recorded.
+        """Returns the `Config` from what :meth:`describe` returned.
 
         Args:
-            weights: file of a network's weights; empty: where they usually are.
+            weights: file of a network's weights; empty: torch's cache.
 
         Raises:
             VidsslError: the weights are missing, or are not those recorded.

@@ -1,14 +1,14 @@
-"""The flow view: how far each pixel moves to the next frame, in 8 bits.
+"""The flow view: the motion of each pixel to the next frame, in 8 bits.
 
 A stored frame is [H, W, 2]: u (to the right) and v (downward), in pixels of the recorded working
 size, clipped to ±bound and mapped to 1..255 so that 128 is exactly no motion:
 
     stored = round(flow · 127 / bound) + 128
 
-Frame i is the motion from RGB frame i to i + 1. The published code maps with
+Frame i is the motion from RGB frame i to i + 1. CoCLR's published code maps with
 round((flow + 20) · 255 / 40), where no motion becomes 128 too but means +0.078 px
-(docs/methods.md), and writes colour JPEG: the codec "coclr" stores flow so. It is read back to the
-levels above; :func:`read_pixels` gives either kind in pixels.
+(docs/methods.md), and writes colour JPEG. The codec "coclr" stores flow in that way; reading it
+converts it to the levels above. :func:`read_pixels` returns either kind in pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ZERO = 128
 STEPS = 127  # levels on each side of zero
 MAP_NAME = "round(flow*127/bound)+128"
-COCLR = "coclr"  # a codec of flow alone
+COCLR = "coclr"  # a codec of the flow view only
 COCLR_MAP_NAME = "round((flow+bound)*255/(2*bound))"
 COCLR_QUALITY = "jpeg100"
 
@@ -38,7 +38,7 @@ _Array = TypeVar("_Array", "np.ndarray", "torch.Tensor")
 
 
 def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
-    """Clips flow [..., 2] in pixels to ±bound and gives its 8-bit form, uint8 in 1..255."""
+    """Clips flow [..., 2] in pixels to ±bound; returns its 8-bit form, uint8 in 1..255."""
     level = np.rint(flow * np.float32(STEPS / bound))
     return (np.clip(level, -STEPS, STEPS) + ZERO).astype(np.uint8)
 
@@ -46,7 +46,7 @@ def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
 def to_pixels(stored: _Array, bound: float) -> _Array:
     """Returns flow in pixels of the working size, float32, from its 8-bit form of any shape.
 
-    A lossy codec can leave a 0, which decodes to a little beyond -bound.
+    A lossy codec can produce a 0, which is slightly below -bound.
     """
     if isinstance(stored, np.ndarray):
         return (stored.astype(np.float32) - ZERO) * np.float32(bound / STEPS)
@@ -59,7 +59,7 @@ def map_name(codec: str) -> str:
 
 
 def store_pixels(flow: np.ndarray, codec: str, bound: float) -> bytes:
-    """Stores one flow, float32 [H, W, 2] in pixels, as one blob.
+    """Encodes one flow, float32 [H, W, 2] in pixels, as one blob.
 
     Raises:
         UsageError: the codec is unknown.
@@ -71,22 +71,22 @@ def store_pixels(flow: np.ndarray, codec: str, bound: float) -> bytes:
 
 
 def read_pixels(blob: bytes, codec: str, bound: float) -> np.ndarray:
-    """Returns what :func:`store_pixels` stored: float32 [H, W, 2] in pixels.
+    """Decodes a blob of :func:`store_pixels`: float32 [H, W, 2] in pixels.
 
     Raises:
         ValueError: the blob is no flow.
     """
     if codec == COCLR:
-        levels = _decode_coclr(blob).astype(np.float32)
+        levels: np.ndarray = _decode_coclr(blob).astype(np.float32)
         return levels * np.float32(2 * bound / 255) - np.float32(bound)
     return to_pixels(FlowView().decode(blob, codec), bound)
 
 
-# ── as published
+# ── CoCLR's format ───────────────────────────────────────────────────────────────────────────
 
 
 def _encode_coclr(levels: np.ndarray) -> bytes:
-    """Stores their levels, uint8 [H, W, 2], as they do: blue, green and red are u, v and 128."""
+    """Encodes CoCLR's levels, uint8 [H, W, 2], as CoCLR does: blue, green, red are u, v, 128."""
     picture = np.stack([np.full_like(levels[..., 0], ZERO), levels[..., 1], levels[..., 0]], -1)
     return get_codec(COCLR_QUALITY).encode(picture)
 
@@ -99,11 +99,10 @@ def _decode_coclr(blob: bytes) -> np.ndarray:
 
 
 def to_published(x: torch.Tensor) -> torch.Tensor:
-    """Returns the 8-bit values of CoCLR's, ViCC's and CoCon's flow: round((f +
-    bound)·255/(2·bound)).
+    """Returns flow as CoCLR, ViCC and CoCon store it: round((f + bound)·255/(2·bound)).
 
-    Their bound stands for 20 pixels of the video as it was; so does ours, scaled to the working
-    size, unless `extract-flow` was told another one.
+    Their bound is 20 pixels of the original video. So is ours, scaled to the working size, unless
+    `extract-flow --bound` says otherwise.
 
     Args:
         x: [..., 2, T, H, W] in stored units.
@@ -112,7 +111,7 @@ def to_published(x: torch.Tensor) -> torch.Tensor:
 
 
 def colour_picture(x: torch.Tensor) -> torch.Tensor:
-    """Returns CoCLR's and ViCC's picture of flow [..., 3, T, H, W]: 8-bit (128, v, u).
+    """Returns flow as CoCLR and ViCC show it to networks: 8-bit (128, v, u) [..., 3, T, H, W].
 
     They write (u, v, 128) as blue, green, red, and read red, green, blue.
     """
@@ -185,7 +184,7 @@ class FlowView(StackedView):
         turned = mirrored(frames)
         # u and v as one number, u in its lower half: twice as fast as every other byte. Of 8 bits
         # 256 - u is ~u + 1, but for u = 0, where ~u is 255 already.
-        both = turned.view("<u2")
+        both: np.ndarray = turned.view("<u2")
         both ^= 255
         both += (both & 255) != 255
         return turned

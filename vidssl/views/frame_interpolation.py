@@ -1,4 +1,4 @@
-"""Views of which only every so many frames are stored: what lies between is interpolated.
+"""Interpolates frames of views that are stored at a stride, such as every second frame.
 
 Legend: T frames asked for, H and W pixels, C channels.
 """
@@ -13,7 +13,7 @@ INTERPOLATION = "linear"
 
 
 def stored_frame(frame: int, stride: int) -> bool:
-    """Whether a frame of a view at that stride is stored; of the others the blob is empty."""
+    """Whether a view at this stride stores this frame; the blobs of other frames are empty."""
     return frame % stride == 0
 
 
@@ -23,15 +23,16 @@ def read_strided(
     count: int,
     read: Callable[[np.ndarray], Iterable[np.ndarray]],
 ) -> np.ndarray:
-    """Returns frames of a view, stored or between stored ones: uint8 [T, H, W, C].
+    """Returns frames of a view, read or interpolated: uint8 [T, H, W, C].
 
-    A frame between two that are stored is their mean, weighted by how near it is; those after the
-    last stored one repeat it. At a stride of 2 this is CoCon's rule.
+    A frame between two stored ones is interpolated linearly; frames after the last stored one
+    repeat it. At a stride of 2 this is CoCon's rule.
 
     Args:
-        frames: numbers of the frames asked for, in any order [T].
-        count: frames of the video.
-        read: gives the stored frames of some numbers, sorted and each once: uint8 [H, W, C] each.
+        frames: numbers of the frames, in any order [T].
+        count: how many frames the view has.
+        read: returns the stored frames of some numbers, which are sorted and distinct: uint8
+            [H, W, C] each.
     """
     last = (count - 1) // stride * stride
     before = [int(frame) - int(frame) % stride for frame in frames]

@@ -1,9 +1,9 @@
-"""The pose view derived: torchvision's Keypoint R-CNN (He et al. 2017) and CoCon's heatmaps.
+"""Derives the pose view with torchvision's Keypoint R-CNN (He et al. 2017), as CoCon does.
 
-For each person the keypoint head gives 17 maps of 56×56 logits over the box. CoCon's recipe (Rai et
-al. 2021, its published code): enlarge them bicubically to the box; exp, divided by the sum of exp
-over the 56×56 cells, so that a peak's height does not depend on the box's size; times the
-detection's score; summed over people; times 255, at most 255.
+For each person the keypoint head returns 17 maps of 56×56 logits over the box. CoCon's recipe (Rai
+et al. 2021, its published code): enlarge the maps bicubically to the box; take exp and divide by
+the sum of exp over the 56×56 cells, so that a peak's height does not depend on the box's size;
+multiply by the detection's score; sum over people; multiply by 255 and clip at 255.
 
 Legend: B frames, P people, J = 17 joints, S = 56 cells, h and w pixels of the stored frame.
 """
@@ -17,31 +17,31 @@ import torch
 from torch import Tensor, nn
 
 from vidssl.views.rcnn import (
-    ask_heads,
+    best_detections,
     box_coordinates,
     detect,
+    run_head,
     sample_boxes,
     scale_boxes,
-    surest,
 )
 from vidssl.views.torchvision_networks import NetworkDeriver, find_weights
 
 PERSON = 1
-# The SHA-256 of torchvision's COCO_V1 begins so; it was trained with BatchNorm of eps 0.
+# How the SHA-256 of torchvision's COCO_V1 begins; it was trained with BatchNorm of eps 0.
 TRAINED_WITHOUT_EPS = "fc266e95"
 
 
 @dataclass(frozen=True)
 class KeypointConfig:
-    """What decides the heatmaps; defaults: CoCon's.
+    """Settings of the heatmaps; the defaults are CoCon's.
 
     Attributes:
         model: torchvision's name of the network.
         weights: a file; empty: torchvision's, in torch's cache.
-        min_score: of a detection, below which it is no person.
-        people: in a frame, at most, the surest first.
+        min_score: detections with a lower score are ignored.
+        people: at most so many per frame, those with the highest scores.
         detector_size: short side at which the network sees frames; 0: 192. It was trained at 640
-            to 800, and finds small people better there.
+            to 800, where it finds small people better.
     """
 
     model: str = "keypointrcnn_resnet50_fpn"
@@ -67,9 +67,9 @@ class KeypointDeriver(NetworkDeriver):
                     part.eps = 0.0
 
     def see(self, x_B3HW: Tensor, size: tuple[int, int]) -> Tensor:
-        found = surest(detect(self.network, x_B3HW), self.config.people, PERSON)
+        found = best_detections(detect(self.network, x_B3HW), self.config.people, PERSON)
         heads = self.network.roi_heads
-        logits_PJSS = ask_heads(
+        logits_PJSS = run_head(
             heads.keypoint_roi_pool, heads.keypoint_head, heads.keypoint_predictor, found
         )
         seen = (x_B3HW.shape[2], x_B3HW.shape[3])
@@ -87,16 +87,15 @@ class KeypointDeriver(NetworkDeriver):
 def heatmaps(
     logits_PJSS: Tensor, boxes_P4: Tensor, scores_P: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Returns one frame's map of every joint: float [J, h, w], 1 where all of one person's share
-    is.
+    """Returns one frame's map of every joint, float [J, h, w]; zeros if there is no person.
 
-    Nobody gives zeros of the true size.
+    A value of 1 means that all of one person's probability lies in this pixel.
 
     Args:
         boxes_P4: left, top, right, bottom, in pixels of the stored frame.
         size: its (h, w).
     """
-    # exp(s) / Σ exp, taken before exp, where nothing overflows.
+    # exp(s) / Σ exp, computed in logarithms, so that nothing overflows.
     share = logits_PJSS - logits_PJSS.flatten(2).logsumexp(2)[..., None, None]
     share_PJhw = sample_boxes(share, boxes_P4, size, "bicubic", "border").exp()
     x_Pw, y_Ph = box_coordinates(boxes_P4, size)

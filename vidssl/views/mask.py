@@ -1,7 +1,7 @@
-"""The mask view: how much each pixel looks like a person's, in 8 bits.
+"""The mask view: the probability that a pixel belongs to a person, in 8 bits.
 
-A stored frame is [H, W, 1]: 255 times a probability, never cut off at some threshold. Zero
-everywhere: nobody was found. :mod:`vidssl.views.person_segmentation` makes it.
+A stored frame is [H, W, 1]: 255 times the probability, without a threshold. It is 0 everywhere if
+nobody was found. :mod:`vidssl.views.person_segmentation` derives it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MaskView(StackedView):
-    """Where people are (or all things, if it was extracted so)."""
+    """Where people are; or all things, if it was extracted with `--things`."""
 
     name: ClassVar[str] = "mask"
     channels: ClassVar[int] = 1

@@ -1,8 +1,8 @@
-"""The mask view derived: how much each pixel looks like a person's, by a torchvision network.
+"""Derives the mask view with a torchvision network that segments people.
 
-Mask R-CNN (He et al. 2017) gives 28×28 probabilities over each box; where people overlap the
-larger one counts. DeepLabV3 (Chen et al. 2017) and LR-ASPP (Howard et al. 2019) give every pixel's
-classes at once. CoCon's published masks are of all things, not of people: `things`.
+Mask R-CNN (He et al. 2017) returns 28×28 probabilities over each box; where boxes overlap, the
+largest counts. DeepLabV3 (Chen et al. 2017) and LR-ASPP (Howard et al. 2019) classify every pixel
+at once. CoCon's published masks show all things, not only people: the setting `things`.
 
 Legend: B frames, P boxes, K classes, S = 28 cells, h and w pixels of the stored frame.
 """
@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.views.rcnn import (
-    ask_heads,
+    best_detections,
     detect,
+    run_head,
     sample_boxes,
     scale_boxes,
-    surest,
 )
 from vidssl.views.torchvision_networks import NetworkDeriver, find_weights, half_precision
 
@@ -33,16 +33,16 @@ VOC_CLASSES, VOC_PERSON, VOC_BACKGROUND = 21, 15, 0
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """What decides the masks.
+    """Settings of the masks.
 
     Attributes:
         model: maskrcnn_resnet50_fpn_v2, deeplabv3_resnet50 or lraspp_mobilenet_v3_large.
         weights: a file; empty: torchvision's, in torch's cache.
-        things: all things that the network knows, not people alone.
-        min_score: of a detection of Mask R-CNN, below which it is none.
-        people: (or things) in a frame, at most, the surest first; of Mask R-CNN only.
-        detector_size: short side at which the network sees frames; 0: 192 of Mask R-CNN as
-            CoCon's, 520 of the others as they were trained.
+        things: all things that the network knows, not only people.
+        min_score: of Mask R-CNN; detections with a lower score are ignored.
+        people: of Mask R-CNN; at most so many people (or things) per frame, by score.
+        detector_size: short side at which the network sees frames; 0: 192 for Mask R-CNN, as
+            in CoCon, and 520 for the others, as they were trained.
     """
 
     model: str = "maskrcnn_resnet50_fpn_v2"
@@ -86,12 +86,12 @@ def masks_of_boxes(
     """Returns Mask R-CNN's masks: [B, 1, h, w] in 0..1.
 
     Args:
-        most: detections in a frame, at most.
-        label: of the class that is wanted; None: all of them.
+        most: detections per frame, at most.
+        label: number of the wanted class; None: all classes.
     """
-    found = surest(detect(rcnn, x_B3HW), most, label)
+    found = best_detections(detect(rcnn, x_B3HW), most, label)
     heads = rcnn.roi_heads
-    logits_PKSS = ask_heads(heads.mask_roi_pool, heads.mask_head, heads.mask_predictor, found)
+    logits_PKSS = run_head(heads.mask_roi_pool, heads.mask_head, heads.mask_predictor, found)
     label_P = torch.cat(found.labels)
     own_PSS = logits_PKSS[torch.arange(len(label_P), device=label_P.device), label_P].sigmoid()
     seen = (x_B3HW.shape[2], x_B3HW.shape[3])
@@ -105,13 +105,13 @@ def masks_of_boxes(
 
 
 def paste(mask_PSS: Tensor, boxes_P4: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns one frame's mask [1, h, w]: the largest of all boxes' masks; nobody gives zeros.
+    """Returns one frame's mask [1, h, w], the maximum over all boxes; zeros if there is none.
 
     Args:
         mask_PSS: probabilities over each box.
         boxes_P4: left, top, right, bottom, in pixels of the stored frame.
     """
-    # Outside of a box is nothing: a mask fades over its edge, half a cell to either side.
+    # Padded with zeros, so that a mask fades over the box's edge, half a cell to either side.
     mask_Phw = sample_boxes(mask_PSS[:, None], boxes_P4, size, "bilinear", "zeros")[:, 0]
     nothing = mask_Phw.new_zeros(1, *size)
     return torch.cat([nothing, mask_Phw]).amax(0, keepdim=True)

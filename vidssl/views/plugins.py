@@ -1,10 +1,11 @@
-"""Views of a user's own: Python files or modules named in the environment variable VIDSSL_VIEWS.
+"""Loads a user's own views from the files or modules in the environment variable VIDSSL_VIEWS.
 
     VIDSSL_VIEWS=difference.py vidssl extract-view VIDEOS --view difference
 
 An entry is the path of a .py file or the name of an installed module; several are separated as in
-PATH. Each says `VIEW = …`, an instance of :class:`vidssl.views.view.View`. A variable, because
-every process that vidssl starts inherits it: workers, torchrun's ranks, jobs of a batch system.
+PATH. Each defines `VIEW = …`, an instance of :class:`vidssl.views.view.View`. It is an environment
+variable because every process that vidssl starts inherits it: workers, torchrun's ranks, jobs of a
+batch system.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ VARIABLE = "VIDSSL_VIEWS"
 
 
 def plugin_views() -> dict[str, View]:
-    """Returns the user's own views by name; empty where the variable names none.
+    """Returns {name: view} of the user's own views; empty if the variable names none.
 
     Raises:
         UsageError: an entry that cannot be loaded or holds no view.
@@ -54,7 +55,7 @@ def _load(entry: str) -> ModuleType:
         if not entry.endswith(".py"):
             return importlib.import_module(entry)
         path = Path(entry).resolve()
-        # By its whole path, so that two files of one name are two modules.
+        # Named by its whole path, so that two files of the same name are two modules.
         name = f"vidssl_view_{path.stem}_{hashlib.blake2b(bytes(path), digest_size=4).hexdigest()}"
         if name not in sys.modules:
             spec = importlib.util.spec_from_file_location(name, path)
@@ -68,6 +69,6 @@ def _load(entry: str) -> ModuleType:
                 raise
         return sys.modules[name]
     except Exception as error:
-        # A user's file may fail in any way; which one it was matters more than the traceback.
+        # A user's file may fail in any way; which file it was matters more than the traceback.
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(f"{entry}, named in {VARIABLE}, cannot be loaded ({what})") from error

@@ -1,8 +1,8 @@
-"""The pose view: for each of 17 joints a map of where a person's is, in 8 bits.
+"""The pose view: heatmaps of 17 joints, in 8 bits.
 
 A stored frame is [H, W, 17]: 255 times the share of the joint's probability that lies in a cell of
-the keypoint head's map, weighted by the detection's score and summed over people (CoCon's recipe;
-:mod:`vidssl.views.keypoint_rcnn` makes it). Zero everywhere: nobody was found.
+the keypoint head's map, weighted by the detection's score and summed over people. This is CoCon's
+recipe; :mod:`vidssl.views.keypoint_rcnn` derives it. It is 0 everywhere if nobody was found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vidssl.views.stacked_channels import StackedView
 if TYPE_CHECKING:
     import torch
 
-# COCO's order, which is that of torchvision's and Detectron2's networks.
+# In COCO's order, as in torchvision's and Detectron2's networks.
 JOINTS = (
     "nose",
     "left_eye",
@@ -45,7 +45,7 @@ def _other_side(joint: str) -> str:
     return {"left": f"right_{part}", "right": f"left_{part}"}.get(side, joint)
 
 
-# In a mirrored picture joint j is where joint SWAPPED[j] was: a left hand has become a right one.
+# In a mirrored picture, joint j is where joint SWAPPED[j] was: a left hand becomes a right one.
 SWAPPED = tuple(JOINTS.index(_other_side(joint)) for joint in JOINTS)
 
 
@@ -72,8 +72,8 @@ class PoseView(StackedView):
         return torch.stack([x[joint] for joint in SWAPPED]).flip(-1)
 
     def picture(self, frame: np.ndarray) -> np.ndarray:
-        """Shows each joint in a hue of its own, the likeliest at full brightness."""
-        hues = np.full((1, self.channels, 3), 255, np.uint8)
+        """Shows each joint in its own hue; the brightest pixel is the most likely one."""
+        hues: np.ndarray = np.full((1, self.channels, 3), 255, np.uint8)
         hues[0, :, 0] = np.arange(self.channels) * 180 // self.channels
         colour_J3 = cv2.cvtColor(hues, cv2.COLOR_HSV2RGB)[0] / np.float32(max(frame.max(), 1))
         return (frame[..., None] * colour_J3).max(axis=2).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Torchvision's R-CNNs taken apart: boxes first, and what their heads say of boxes afterwards.
+"""Runs torchvision's R-CNNs step by step: first the boxes, then a mask or keypoint head on them.
 
-Taken whole they make a picture of every detection on the way, one at a time. Convolutions run in
-float16 on CUDA; boxes are computed in float32, where half a pixel still counts.
+Called as a whole, these networks draw each detection at full size, one at a time, which is slow.
+Convolutions run in float16 on CUDA; boxes are computed in float32, where half a pixel counts.
 
 Legend: B frames, P people found in a frame, H and W pixels of the network's input.
 """
@@ -17,19 +17,19 @@ from torchvision.models.detection.image_list import ImageList
 
 from vidssl.views.torchvision_networks import half_precision
 
-DIVISOR = 32  # the deepest of the feature maps is that many times smaller
+DIVISOR = 32  # how many times smaller than the input the deepest feature map is
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in a batch of frames.
+    """The detections in a batch of frames.
 
     Attributes:
-        features: the maps that heads look at.
+        features: the feature maps, from which heads pool.
         padded: (height, width) of the network's input with its padding.
         boxes: per frame [P, 4]: left, top, right, bottom, in pixels of the input.
         labels: per frame [P].
-        scores: per frame [P], the surest first.
+        scores: per frame [P], in descending order.
     """
 
     features: dict[str, Tensor]
@@ -42,7 +42,7 @@ class Detections:
 def detect(rcnn: nn.Module, x_B3HW: Tensor) -> Detections:
     """Finds boxes in frames that :func:`vidssl.views.torchvision_networks.imagenet_input` made.
 
-    What counts as found is up to the network's `box_score_thresh`.
+    The network's `box_score_thresh` decides which boxes count.
     """
     batch, _, height, width = x_B3HW.shape
     x = F.pad(x_B3HW, (0, -width % DIVISOR, 0, -height % DIVISOR))
@@ -52,7 +52,7 @@ def detect(rcnn: nn.Module, x_B3HW: Tensor) -> Detections:
         features = {name: map.float() for name, map in rcnn.backbone(x).items()}
     proposals, _ = rcnn.rpn(ImageList(x, [(height, width)] * batch), features)
     heads = rcnn.roi_heads
-    # The scale of a map is guessed from sizes; only the padded one is an exact multiple.
+    # torchvision infers a map's scale from sizes; only the padded size is an exact multiple.
     pooled = heads.box_roi_pool(features, proposals, [padded] * batch)
     with half_precision(device):
         logits, deltas = heads.box_predictor(heads.box_head(pooled))
@@ -62,8 +62,8 @@ def detect(rcnn: nn.Module, x_B3HW: Tensor) -> Detections:
     return Detections(features, padded, boxes, labels, scores)
 
 
-def surest(found: Detections, most: int, label: int | None = None) -> Detections:
-    """Returns at most `most` detections of each frame, the surest ones, of one class or of any."""
+def best_detections(found: Detections, most: int, label: int | None = None) -> Detections:
+    """Returns the `most` detections of highest score in each frame, of one class or of any."""
 
     def chosen(values: list[Tensor]) -> list[Tensor]:
         if label is None:
@@ -75,13 +75,13 @@ def surest(found: Detections, most: int, label: int | None = None) -> Detections
     )
 
 
-def ask_heads(pool: nn.Module, head: nn.Module, predictor: nn.Module, found: Detections) -> Tensor:
-    """Returns what a head says of every box, frame by frame: float32 [ΣP, …]."""
+def run_head(pool: nn.Module, head: nn.Module, predictor: nn.Module, found: Detections) -> Tensor:
+    """Returns the output of a head for every box, frame by frame: float32 [ΣP, …]."""
     shapes = [found.padded] * len(found.boxes)
     pooled = pool(found.features, found.boxes, shapes)
     with half_precision(pooled.device.type):
-        said: Tensor = predictor(head(pooled))
-    return said.float()
+        output: Tensor = predictor(head(pooled))
+    return output.float()
 
 
 # ── from a box to the frame ──────────────────────────────────────────────────────────────────
@@ -90,16 +90,16 @@ def ask_heads(pool: nn.Module, head: nn.Module, predictor: nn.Module, found: Det
 def sample_boxes(
     maps_PCSS: Tensor, boxes_P4: Tensor, size: tuple[int, int], mode: str, padding: str
 ) -> Tensor:
-    """Returns each box's square map as it lies in a frame: [P, C, h, w].
+    """Returns each box's square map, resampled to the frame: [P, C, h, w].
 
-    Pixel centres are looked up in the box, which may begin and end within a pixel, so there is no
-    rounding to whole ones.
+    The map is sampled at pixel centres. Boxes may begin and end within a pixel; they are not
+    rounded to whole pixels.
 
     Args:
         boxes_P4: left, top, right, bottom, in pixels of the frame.
         size: (h, w) of the frame.
         mode: bilinear or bicubic.
-        padding: what lies outside of the box: "zeros", or "border", its edge.
+        padding: the values outside the box: "zeros", or "border" to repeat its edge.
     """
     x_Pw, y_Ph = box_coordinates(boxes_P4, size)
     grid_PhwX = torch.stack(
@@ -113,7 +113,7 @@ def sample_boxes(
 
 
 def box_coordinates(boxes_P4: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Returns where pixel centres lie in each box, -1 and 1 being its edges: x [P, w] and y [P, h].
+    """Returns the pixel centres in coordinates of each box, from -1 to 1: x [P, w] and y [P, h].
 
     A box narrower than a pixel counts as one pixel wide.
     """
@@ -127,6 +127,6 @@ def box_coordinates(boxes_P4: Tensor, size: tuple[int, int]) -> tuple[Tensor, Te
 
 
 def scale_boxes(boxes_P4: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
-    """Returns boxes in pixels of a frame of another size; sizes are (height, width)."""
+    """Returns boxes rescaled to another frame size; sizes are (height, width)."""
     y, x = after[0] / before[0], after[1] / before[1]
     return boxes_P4 * boxes_P4.new_tensor([x, y, x, y])

@@ -1,18 +1,17 @@
-"""Sizes of frames, and frames of other sizes."""
+"""Resizes frames of any number of channels, and computes the size for a given short side."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-MOST_CHANNELS = 4  # that OpenCV resizes together
+MOST_CHANNELS = 4  # OpenCV resizes no more at once
 
 
 def short_side(width: int, height: int, size: int | None) -> tuple[int, int]:
-    """Returns (width, height) with the short side at most `size`, aspect kept; None changes
-    nothing.
+    """Returns (width, height) scaled so that the short side is at most `size`; never enlarged.
 
-    Nothing is enlarged.
+    A `size` of None returns the size unchanged.
     """
     short = min(width, height)
     if size is None or short <= size:
@@ -26,11 +25,11 @@ def resize(
     method: int = cv2.INTER_AREA,
     into: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns a frame of any number of channels at (width, height): [H, W, C] → [h, w, C].
+    """Resizes a frame of any number of channels to (width, height): [H, W, C] → [h, w, C].
 
     Args:
         method: OpenCV's interpolation; area does not alias when it shrinks.
-        into: memory for the result, one block of it.
+        into: contiguous array for the result.
     """
     if into is not None:
         return _resize_into(into, frame_HWC, size, method)

@@ -1,4 +1,4 @@
-"""The RGB view: frames as they were filmed."""
+"""The rgb view: the decoded frames themselves."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from vidssl.views.view import View, mirrored, standardise
 if TYPE_CHECKING:
     import torch
 
-# Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's models and both papers
-# use them.
+# Mean and standard deviation of ImageNet's RGB in 0..1, as in torchvision's models, CoCLR and ViCC.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -38,15 +37,15 @@ class RgbView(View):
     )
 
     def to_image(self, frame: np.ndarray) -> np.ndarray:
-        """A frame is a picture already: [H, W, 3]."""
+        """Returns the frame: it is a picture [H, W, 3] already."""
         return frame
 
     def from_image(self, image: np.ndarray) -> np.ndarray:
-        """A picture [H, W, 3] is a frame; a grey one [H, W] gets three equal channels."""
+        """Returns the picture [H, W, 3]; a grey one [H, W] gets three equal channels."""
         return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
     def decode(self, blob: bytes, codec: str | None = None) -> np.ndarray:
-        """Returns a stored frame back, of whatever codec: its header tells."""
+        """Decodes a stored frame; its header says which codec it has."""
         return decode_colour(blob)
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,7 +53,7 @@ class RgbView(View):
         return standardise_rgb(x)
 
     def picture(self, frame: np.ndarray) -> np.ndarray:
-        """A frame is a picture already."""
+        """Returns the frame: it is a picture already."""
         return frame
 
     def flip(self, frames: np.ndarray) -> np.ndarray:
@@ -66,5 +65,5 @@ class RgbView(View):
         return x.flip(-1)
 
     def from_planes(self, pictures: torch.Tensor) -> torch.Tensor:
-        """A picture [T, 3, H, W] is a frame; a grey one [T, 1, H, W] gets three equal channels."""
+        """Returns pictures [T, 3, H, W] as frames; grey ones get three equal channels."""
         return pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)

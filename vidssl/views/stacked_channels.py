@@ -1,4 +1,4 @@
-"""Views whose channels are stored one above another, as one grey picture."""
+"""The base of views whose channels are stored one above another, as one grey picture."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class StackedView(View):
     """A view of any number of channels: [H, W, C] is stored as a grey picture [C·H, W].
 
-    As channels of a colour picture JPEG would mix them and halve their resolution, and there are
-    no pictures of 17 channels.
+    In a colour picture JPEG would mix the channels and halve their resolution, and no picture
+    format has 17 channels.
     """
 
     def to_image(self, frame: np.ndarray) -> np.ndarray:
@@ -26,22 +26,22 @@ class StackedView(View):
         return np.ascontiguousarray(frame.transpose(2, 0, 1)).reshape(-1, frame.shape[1])
 
     def from_image(self, image: np.ndarray) -> np.ndarray:
-        """Takes [C·H, W] apart into [H, W, C].
+        """Splits [C·H, W] into channels: [H, W, C].
 
         Raises:
-            ValueError: not a grey picture whose height is C times something.
+            ValueError: it is no grey picture, or its height is no multiple of C.
         """
         channels = self._channels(image)
-        # OpenCV lays channels side by side many times faster than a transposed copy does.
+        # cv2.merge interleaves channels many times faster than a transposed copy.
         return cv2.merge(list(channels)).reshape(*channels.shape[1:], self.channels)
 
     def decode_for_copying(self, blob: bytes, codec: str | None = None) -> np.ndarray:
-        """Returns [H, W, C] of which each channel lies by itself, as it was decoded."""
+        """Returns [H, W, C], with each channel contiguous in memory as it was decoded."""
         image = get_codec(codec or self.default_codec).decode(blob)
         return self._channels(image).transpose(1, 2, 0)
 
     def _channels(self, image: np.ndarray) -> np.ndarray:
-        """Takes [C·H, W] apart into [C, H, W], the same memory."""
+        """Returns [C·H, W] as [C, H, W], a view of the same memory."""
         if image.ndim != 2 or image.shape[0] % self.channels:
             raise ValueError(
                 f"a picture of shape {image.shape} is not {self.channels} channels of {self.name} "
@@ -50,5 +50,5 @@ class StackedView(View):
         return image.reshape(self.channels, -1, image.shape[1])
 
     def from_planes(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Takes [T, 1, C·H, W] apart into [T, H, W, C]."""
+        """Splits [T, 1, C·H, W] into channels: [T, H, W, C]."""
         return pictures[:, 0].unflatten(1, (self.channels, -1)).permute(0, 2, 3, 1)

@@ -1,4 +1,7 @@
-"""Torchvision's networks, with weights from a file or from torch's cache; nothing is downloaded."""
+"""Derivers that use torchvision's networks, and how their weights are found and loaded.
+
+Weights come from a file or from torch's cache; nothing is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,9 @@ from vidssl.views.deriver import Deriver
 from vidssl.views.resize import resize, short_side
 from vidssl.views.rgb import IMAGENET_MEAN, IMAGENET_STD
 
-BATCH_PIXELS = 4_000_000  # of network input that go through together on a GPU
-MOST_FRAMES = 32
-PICKLE = b"\x80"  # what a pickle begins with
+BATCH_PIXELS = 4_000_000  # of network input in one batch on a GPU
+MOST_FRAMES = 32  # in one batch
+PICKLE = b"\x80"  # the first byte of a pickle
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def find_weights(model: str, given: str) -> Weights:
     """Finds a network's weights: the file that was given, or torchvision's in torch's cache.
 
     Raises:
-        MissingInput: they are not there; the sentence says how to get them.
+        MissingInput: they are not there; the message says how to get them.
     """
     if given:
         path = Path(given)
@@ -82,18 +85,18 @@ def load_network(
     """Builds a torchvision network in eval mode, with these weights, on a device.
 
     Args:
-        layout: of its tensors; channels_last is what float16 is fast in.
-        options: of torchvision's function of that name.
+        layout: of its tensors; float16 is fast in channels_last.
+        options: arguments of torchvision's function of that name.
 
     Raises:
-        VidsslError: the file is no such network's, or cannot be read without running code in it.
+        VidsslError: the file holds no weights of this network, or only as code to be run.
     """
     if multiprocessing.parent_process() is not None:
-        _be_a_worker(device)
+        _limit_to_share(device)
     network = torchvision.models.get_model(model, weights=None, **options)
     with weights.path.open("rb") as file:
         is_pickle = file.read(1) == PICKLE
-    # Weights of before 2020, such as torchvision's of R-CNNs, are in PyTorch's first format.
+    # Weights from before 2020, such as torchvision's R-CNNs, are in PyTorch's first format.
     is_zip = zipfile.is_zipfile(weights.path)
     if not (is_zip or is_pickle):
         raise VidsslError(
@@ -108,22 +111,22 @@ def load_network(
     return network.to(device, memory_format=layout).eval().requires_grad_(False)
 
 
-def _be_a_worker(device: str) -> None:
-    """Takes the share of this machine that a worker process has: one core, or one of the GPUs."""
+def _limit_to_share(device: str) -> None:
+    """Limits a worker process to its share of the machine: one core, or one of the GPUs."""
     if device == "cuda":
-        turn = os.environ.get("LOCAL_RANK") or os.getpid()  # workers begin one after another
+        turn = os.environ.get("LOCAL_RANK") or os.getpid()  # workers start one after another
         torch.cuda.set_device(int(turn) % torch.cuda.device_count())
     else:
         torch.set_num_threads(1)
 
 
 def half_precision(device: str) -> AbstractContextManager[Any]:
-    """Returns a context in which convolutions run in float16 on CUDA, and as they are elsewhere."""
+    """Returns a context in which convolutions run in float16 on CUDA; elsewhere it does nothing."""
     return torch.autocast("cuda", torch.float16) if device == "cuda" else nullcontext()
 
 
 def precision(device: str) -> str:
-    """Returns what :func:`half_precision` computes in, as it is recorded."""
+    """Returns the name of the precision that :func:`half_precision` computes in."""
     return "float16" if device == "cuda" else "float32"
 
 
@@ -131,14 +134,14 @@ def precision(device: str) -> str:
 
 
 class NetworkDeriver(Deriver):
-    """A deriver that shows frames to a torchvision network, in batches on a GPU.
+    """A deriver that runs a torchvision network on frames, in batches on a GPU.
 
     Its `Config` has `model`; `weights`, a file (empty: torch's cache); and `detector_size`, the
-    short side at which the network sees frames (0: the model's own). What is recorded is the
-    digest of the weights, not where they lay, and the size that is meant.
+    short side at which the network sees frames (0: the model's own). The digest of the weights is
+    recorded, not their path, and the size that is used.
 
     Attributes:
-        models: what torchvision calls the networks it can be used with, each with its own size.
+        models: {torchvision's name of a network that can be used: its own size}.
     """
 
     models: ClassVar[Mapping[str, int]]
@@ -169,7 +172,7 @@ class NetworkDeriver(Deriver):
         height, width = first.shape[:2]
         stored = short_side(width, height, size)[::-1]
         seen = _scaled(width, height, own_size(self.models, self.config))
-        # Enlarged too: these networks know people of a hundred pixels and more.
+        # Small frames are enlarged: these networks were trained on people of 100 pixels and more.
         method = cv2.INTER_AREA if seen < (width, height) else cv2.INTER_LINEAR
         shown = (resize(frame, seen, method) for frame in chain([first], chosen))
         for batch_BHWC in in_batches(shown, self.device):
@@ -205,12 +208,12 @@ class NetworkDeriver(Deriver):
 
 
 def own_size(models: Mapping[str, int], config: Any) -> int:
-    """Returns the short side at which a network sees frames."""
+    """Returns the short side, in pixels, at which a network sees frames."""
     return int(config.detector_size or models[config.model])
 
 
 def _scaled(width: int, height: int, short: int) -> tuple[int, int]:
-    """Returns (width, height) with that short side, aspect kept."""
+    """Returns (width, height) scaled to this short side."""
     scale = short / min(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -219,7 +222,7 @@ def _scaled(width: int, height: int, short: int) -> tuple[int, int]:
 
 
 def in_batches(frames: Iterable[np.ndarray], device: str) -> Iterator[np.ndarray]:
-    """Returns frames [H, W, C] in batches [B, H, W, C]: on CUDA as many as fit well, else one."""
+    """Yields frames [H, W, C] in batches [B, H, W, C]; B is 1 on a CPU."""
     batch: list[np.ndarray] = []
     for frame in frames:
         batch.append(frame)
@@ -233,7 +236,7 @@ def in_batches(frames: Iterable[np.ndarray], device: str) -> Iterator[np.ndarray
 
 
 def imagenet_input(frames_BHWC: np.ndarray, device: str) -> Tensor:
-    """Returns RGB uint8 frames as torchvision's networks want them: float32 [B, 3, H, W]."""
+    """Returns RGB uint8 frames as input of torchvision's networks: float32 [B, 3, H, W]."""
     frames = torch.from_numpy(frames_BHWC).to(device).permute(0, 3, 1, 2)
     mean, std = (
         torch.tensor(values, device=device).view(3, 1, 1)

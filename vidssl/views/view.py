@@ -1,4 +1,4 @@
-"""What every view of a video offers to the stages above.
+"""The contract of a view: how its frames are stored, mirrored and shown to networks and people.
 
 Shapes: T frames, H and W pixels, C channels of the view.
 """
@@ -31,9 +31,9 @@ class Presentation:
     Attributes:
         channels: of the network's input.
         normalisation: what `levels` and `normalise` do, in words.
-        levels: stored units → what that implementation stored, float of 0..255.
-        normalise: such levels → the network's input.
-        picture: the levels are red, green and blue, and may be changed in colour.
+        levels: converts stored units to what that implementation stores, float in 0..255.
+        normalise: converts such levels to the network's input.
+        picture: whether the levels are red, green and blue, so that their colour may be changed.
     """
 
     channels: int
@@ -44,17 +44,17 @@ class Presentation:
 
 
 class View(ABC):
-    """One way of looking at a video: how a frame of it is stored, shown and mirrored.
+    """A modality of a video: how one of its frames is stored, shown and mirrored.
 
     Attributes:
-        name: what shards, encoders and the command line call it.
+        name: in shards, encoders and on the command line.
         channels: C.
-        lag: frames lost when the view is derived from N decoded frames; it has N - lag.
-        colour: whether colour augmentation may touch it.
+        lag: a video of N frames has N - lag frames of this view.
+        colour: whether colour augmentation may change it.
         default_codec: a name that :func:`vidssl.views.codecs.get_codec` knows.
         native: what `to_float` does, in words.
-        published: what imported weights were trained with, where that is not `to_float`.
-        command: the one that makes it before pack, empty where pack does so itself.
+        published: {name: presentation} that imported weights were trained with, if not `to_float`.
+        command: the command that makes it before pack; empty if pack makes it.
     """
 
     name: ClassVar[str]
@@ -68,13 +68,13 @@ class View(ABC):
 
     @property
     def kind(self) -> str:
-        """What its frames show: "film", "motion" (between frames) or "still" (in single ones)."""
+        """What its frames show: "film", "motion" (between frames) or "still" (in single frames)."""
         if self.colour:
             return "film"
         return "motion" if self.lag else "still"
 
     def deriver(self) -> type[Deriver]:
-        """Returns what extract-view makes the view with.
+        """Returns the class that derives the view in extract-view.
 
         Raises:
             UsageError: the view is not made by extract-view.
@@ -83,16 +83,16 @@ class View(ABC):
         raise UsageError(f"extract-view does not make {self.name}; it is made by: {how}")
 
     def how_to_make(self, videos: str) -> str:
-        """Returns the command line that makes the view before pack, empty where pack does so."""
+        """Returns the command line that makes the view before pack; empty if pack makes it."""
         option = f" --view {self.name}" if self.command == "extract-view" else ""
         return f"vidssl {self.command} {videos}{option}" if self.command else ""
 
     def check_codec(self, codec: str) -> None:
-        """Raises a :class:`UsageError` for a codec that the view cannot be stored with."""
+        """Raises a :class:`UsageError` if the view cannot be stored with this codec."""
         get_codec(codec)
 
     def encode(self, frame: np.ndarray, codec: str | None = None) -> bytes:
-        """Stores one frame: uint8 [H, W, C] → one blob.
+        """Encodes one frame, uint8 [H, W, C], as one blob.
 
         Raises:
             VidsslError: the codec is unknown.
@@ -100,7 +100,7 @@ class View(ABC):
         return get_codec(codec or self.default_codec).encode(self.to_image(frame))
 
     def decode(self, blob: bytes, codec: str | None = None) -> np.ndarray:
-        """Returns a stored frame back: uint8 [H, W, C].
+        """Decodes one blob: uint8 [H, W, C].
 
         Raises:
             ValueError: the blob is no frame of this view.
@@ -108,19 +108,19 @@ class View(ABC):
         return self.from_image(get_codec(codec or self.default_codec).decode(blob))
 
     def decode_for_copying(self, blob: bytes, codec: str | None = None) -> np.ndarray:
-        """Returns what :meth:`decode` does, in memory of whatever order comes cheapest.
+        """Returns what :meth:`decode` does, in the memory order that costs least.
 
-        For who copies parts of it; most of what works on frames wants channels side by side.
+        For callers that copy parts of the frame; others mostly need interleaved channels.
         """
         return self.decode(blob, codec)
 
     @abstractmethod
     def to_image(self, frame: np.ndarray) -> np.ndarray:
-        """Lays a frame uint8 [H, W, C] out as one picture, RGB [H', W', 3] or grey [H', W']."""
+        """Returns a frame, uint8 [H, W, C], as one picture, RGB [H', W', 3] or grey [H', W']."""
 
     @abstractmethod
     def from_image(self, image: np.ndarray) -> np.ndarray:
-        """Undoes :meth:`to_image`."""
+        """Returns the frame, uint8 [H, W, C], of a picture of :meth:`to_image`."""
 
     @abstractmethod
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
@@ -131,46 +131,46 @@ class View(ABC):
         """
 
     def present(self, x: torch.Tensor, presentation: str = NATIVE) -> torch.Tensor:
-        """Returns the network's input as an :class:`~vidssl.backbones.EncoderSpec` asks for it.
+        """Returns the network's input as an :class:`~vidssl.backbones.EncoderSpec` describes it.
 
         Args:
-            x: as of :meth:`to_float`.
+            x: as in :meth:`to_float`.
             presentation: "native" is :meth:`to_float`; others are in `published`.
         """
         return self.normalise(self.levels(x, presentation), presentation)
 
     def levels(self, x: torch.Tensor, presentation: str = NATIVE) -> torch.Tensor:
-        """Returns what colour augmentation may work on: as stored, or as published code stored it.
+        """Returns the input of colour augmentation: as stored here, or as published code stores it.
 
         Args:
-            x: as of :meth:`to_float`.
+            x: as in :meth:`to_float`.
         """
         return x if presentation == NATIVE else self._published(presentation).levels(x)
 
     def normalise(self, levels: torch.Tensor, presentation: str = NATIVE) -> torch.Tensor:
-        """Returns the network's input from what :meth:`levels` gave."""
+        """Returns the network's input from what :meth:`levels` returned."""
         if presentation == NATIVE:
             return self.to_float(levels)
         return self._published(presentation).normalise(levels)
 
     def is_picture(self, presentation: str = NATIVE) -> bool:
-        """Whether what :meth:`levels` gives are red, green and blue."""
+        """Whether :meth:`levels` returns red, green and blue."""
         return self.colour if presentation == NATIVE else self._published(presentation).picture
 
     def shown_as(self, presentation: str) -> str:
-        """Returns `presentation` where the view has it, else "native"."""
+        """Returns `presentation` if the view has it, else "native"."""
         return presentation if presentation in self.published else NATIVE
 
     def input_channels(self, presentation: str = NATIVE) -> int:
-        """Returns the channels of what :meth:`present` gives.
+        """Returns the number of channels that :meth:`present` returns.
 
         Raises:
-            UsageError: the view knows no such presentation.
+            UsageError: the view has no such presentation.
         """
         return self.channels if presentation == NATIVE else self._published(presentation).channels
 
     def normalisation(self, presentation: str = NATIVE) -> str:
-        """Returns in words how stored values become the network's input."""
+        """Returns, in words, how stored values become the network's input."""
         if presentation == NATIVE:
             return self.native
         return self._published(presentation).normalisation
@@ -183,12 +183,12 @@ class View(ABC):
 
     @abstractmethod
     def flip(self, frames: np.ndarray) -> np.ndarray:
-        """Mirrors frames uint8 [T, H, W, C] left to right, values included where they point."""
+        """Mirrors frames, uint8 [T, H, W, C], left to right; also values that are directions."""
 
     def flip_tensor(self, x: torch.Tensor) -> torch.Tensor:
-        """Does what :meth:`flip` does to a tensor uint8 [C, T, H, W], on whatever device.
+        """Mirrors a tensor, uint8 [C, T, H, W], as :meth:`flip` does, and leaves it on its device.
 
-        Here by way of the host, which is right for every view and slow on a GPU.
+        This base version copies it to the CPU, which works for every view and is slow on a GPU.
         """
         import torch  # here: extraction workers use views and never need it
 
@@ -196,9 +196,9 @@ class View(ABC):
         return torch.from_numpy(flipped).permute(3, 0, 1, 2).to(x.device)
 
     def from_planes(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Does what :meth:`from_image` does to tensors: uint8 [T, P, H', W'] → [T, H, W, C].
+        """Converts picture tensors as :meth:`from_image` does: uint8 [T, P, H', W'] → [T, H, W, C].
 
-        Here by way of the host, which is right for every view and slow on a GPU.
+        This base version copies them to the CPU, which works for every view and is slow on a GPU.
 
         Args:
             pictures: P is 3 for colour and 1 for grey.
@@ -212,22 +212,22 @@ class View(ABC):
         return torch.from_numpy(frames).to(pictures.device)
 
     def picture(self, frame: np.ndarray) -> np.ndarray:
-        """Returns a stored frame uint8 [H, W, C] as people may look at it: RGB uint8 [H, W, 3].
+        """Returns a picture of a stored frame, uint8 [H, W, C], for people: RGB uint8 [H, W, 3].
 
-        Black is where nothing is. Here: the largest of all channels, in green, which leaves to be
-        seen what it is laid over.
+        It is black where there is nothing to see. This base version draws the maximum over channels
+        in green, so that a frame below it stays visible.
         """
         picture = np.zeros((*frame.shape[:2], 3), np.uint8)
         picture[..., 1] = frame.max(axis=2)
         return picture
 
     def activity(self, frames: np.ndarray) -> float:
-        """Returns how much there is to see in frames uint8 [T, H, W, C]: the mean value."""
+        """Returns how much there is to see in frames, uint8 [T, H, W, C]: the mean value."""
         return float(frames.mean())
 
 
 def mirrored(frames: np.ndarray) -> np.ndarray:
-    """Returns frames uint8 [T, H, W, C] with left and right exchanged, as new memory."""
+    """Returns a copy of frames, uint8 [T, H, W, C], mirrored left to right."""
     turned = np.empty(frames.shape, frames.dtype)
     for frame, out in zip(frames, turned, strict=True):
         cv2.flip(frame, 1, dst=out)
@@ -241,7 +241,7 @@ def standardise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) ->
     y = x.to(torch.float32, copy=True)
     if len({*mean}) == len({*std}) == 1:
         return y.sub_(mean[0]).div_(std[0])
-    # Channel by channel, so that no small tensor of constants has to travel to the device.
+    # Channel by channel, so that no small tensor of constants is copied to the device.
     for channel, (centre, scale) in enumerate(zip(mean, std, strict=True)):
         y.select(-4, channel).sub_(centre).div_(scale)
     return y

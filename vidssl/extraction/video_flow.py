@@ -1,0 +1,111 @@
+"""The flow of one video: decodes it, estimates the flow between its frames and encodes that flow.
+
+Workers call these functions, so each can be pickled. `params` is what
+:func:`vidssl.stages.extract_flow.flow_params` returns, and what is recorded with the flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vidssl.dataset.video import Source
+from vidssl.extraction.decoded_video import DecodedVideo, UnusableVideo
+from vidssl.extraction.gpu_flow import FrameChunk, in_chunks
+from vidssl.extraction.process_pool import VideoResult
+from vidssl.optical_flow.algorithms import (
+    FlowMethod,
+    derive_flow,
+    derive_together,
+    flow_method,
+    in_pixels_of,
+    working_frame,
+)
+from vidssl.shards import VideoRecord
+from vidssl.views.flow import store_pixels
+from vidssl.views.resize import short_side
+
+
+def extract_video_flow(
+    source: Source, params: Mapping[str, Any], device: str = "cpu", weights: str = ""
+) -> VideoResult:
+    """Decodes one video and encodes the flow between its frames.
+
+    Args:
+        device: cpu or cuda.
+        weights: file of a network's weights; empty: torch's cache.
+
+    Raises:
+        UnusableVideo: fewer than two frames, or frames too small for the method.
+        UnreadableVideo: nothing can be decoded.
+    """
+    method = flow_method(params["method"], params["method_params"], weights)
+    size, video = params["working_size"], DecodedVideo(source)
+    frames = _large_enough(video, method, size)
+    try:
+        flows = (
+            derive_flow(frames, method.start(), size, method.colour)
+            if device == "cpu" or method.batched is None
+            else derive_together(frames, method.batched(device), size, method.colour)
+        )
+        blobs = [encode_flow(flow, params) for flow in flows]
+    except cv2.error as error:
+        raise _too_small(video, method) from error
+    return VideoResult(_record(video), {"flow": blobs})
+
+
+def stream_video_frames(
+    source: Source, params: Mapping[str, Any]
+) -> Iterator[FrameChunk | VideoResult]:
+    """Decodes one video; yields the frames at the method's working size, then the video's record.
+
+    Raises:
+        UnusableVideo: as :func:`extract_video_flow`.
+        UnreadableVideo: nothing can be decoded.
+    """
+    method = flow_method(params["method"], params["method_params"])
+    size, video = params["working_size"], DecodedVideo(source)
+    yield from in_chunks(
+        working_frame(frame, size, method.colour) for frame in _large_enough(video, method, size)
+    )
+    yield VideoResult(_record(video))
+
+
+def encode_flow(flow: np.ndarray, params: Mapping[str, Any]) -> bytes:
+    """Returns one flow as a blob: resized to the stored size, in 8 bits, compressed.
+
+    Args:
+        flow: float32 [H, W, 2], in pixels of the working size.
+    """
+    stored = short_side(flow.shape[1], flow.shape[0], params["stored_size"])
+    if flow.shape[1::-1] != stored:
+        flow = cv2.resize(flow, stored, interpolation=cv2.INTER_AREA)
+    return store_pixels(flow, params["codec"], params["bound"])
+
+
+def encode_working_flow(flow: np.ndarray, params: Mapping[str, Any]) -> bytes:
+    """Returns one flow as a blob, from flow in pixels of the frames that the method was given."""
+    return encode_flow(in_pixels_of(flow, params["working_size"]), params)
+
+
+def _large_enough(
+    video: DecodedVideo, method: FlowMethod, size: int | None
+) -> Iterator[np.ndarray]:
+    """Yields the frames of a video; raises at the first where they are too small for the method."""
+    for frame in video:
+        if min(short_side(video.width, video.height, size)) < method.smallest:
+            raise _too_small(video, method)
+        yield frame
+
+
+def _too_small(video: DecodedVideo, method: FlowMethod) -> UnusableVideo:
+    return UnusableVideo(f"{method.name} cannot do frames of {video.width}x{video.height}")
+
+
+def _record(video: DecodedVideo) -> VideoRecord:
+    if video.count < 2:
+        raise UnusableVideo("it has one frame only, and flow needs two")
+    return video.record()
