@@ -1,21 +1,28 @@
-"""How the command line shows progress: a rich bar on a terminal, plain lines elsewhere."""
+"""Shows progress: bars that fit the terminal's width, plain lines where there is no terminal."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich import progress as rich_progress
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.text import counted, plural
-from vidssl.cli.bars import Bars
 
 PLAIN_LINE_EVERY = 10.0  # seconds
 RATE_OVER = 60.0  # seconds that the rate is taken over
 LOOK_EVERY = 1.0  # seconds between two looks at how far the work has come
+BAR_WIDEST, BAR_NARROWEST = 24, 8  # characters
+GAP = 1  # characters between two columns
+FIGURES_APART = "  "
 
 
 def make_progress(console: Console, quiet: bool) -> Progress:
@@ -107,7 +114,7 @@ class RichProgress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._bars = Bars(console=console, transient=True)
+        self._bars = FittedBars(console=console, transient=True)
 
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Task:
         return _RichTask(self._bars, _Timed(description, total, unit, done))
@@ -117,7 +124,7 @@ class RichProgress:
 
 
 class _RichTask:
-    def __init__(self, bars: Bars, timed: _Timed) -> None:
+    def __init__(self, bars: FittedBars, timed: _Timed) -> None:
         self._bars, self._timed = bars, timed
 
     def advance(self, n: int = 1, **figures: float | str) -> None:
@@ -155,6 +162,67 @@ class _RichTask:
         else:
             self._bars.stop()
         self._bars.console.print(last)
+
+
+class FittedBars(rich_progress.Progress):
+    """Bars whose name, count and time left are whole on any screen that has room for these.
+
+    Where there is no room for all, figures go first, the last one first; then the bar, then the
+    rate. A name that is too long even so goes on in the next line. Every task has the fields
+    `rate`, `left` and `figures` (a sequence of texts, the most important first).
+    """
+
+    _spinner = rich_progress.SpinnerColumn()
+    _count = rich_progress.MofNCompleteColumn()
+
+    def make_tasks_table(self, tasks: Sequence[rich_progress.Task]) -> Table:  # type: ignore[override]
+        """Returns a line per task, in columns, as wide as the console at most."""
+        if not tasks:  # as at the very beginning, when there is no console yet
+            return Table.grid()
+        names = [Text(task.description) for task in tasks]
+        counts = [self._count(task) for task in tasks]
+        rates = [Text(task.fields["rate"], "cyan") for task in tasks]
+        lefts = [Text(task.fields["left"]) for task in tasks]
+        room = (
+            self.console.width - 1 - sum(_column_width(c) for c in (names, counts, lefts))
+        )  # spinner
+
+        has_rate = _column_width(rates) <= room
+        room -= _column_width(rates) * has_rate
+        bar = min(BAR_WIDEST, room - GAP)
+        has_bar = bar >= BAR_NARROWEST
+        room -= (bar + GAP) * has_bar
+
+        columns: list[list[RenderableType]] = [[self._spinner(task) for task in tasks], [*names]]
+        if has_bar:
+            columns.append([rich_progress.BarColumn(bar)(task) for task in tasks])
+        columns += [[*counts], *([[*rates]] if has_rate else []), [*lefts]]
+        figures = [_figures_that_fit(task.fields["figures"], room - GAP) for task in tasks]
+        columns += [[*figures]] if any(figures) else []
+        return _grid(columns)
+
+
+def _column_width(texts: Sequence[Text]) -> int:
+    """Returns the characters that a column takes, and the gap before it."""
+    return GAP + max((text.cell_len for text in texts), default=0)
+
+
+def _figures_that_fit(figures: Sequence[str], room: int) -> Text:
+    """Returns the first of the figures, whole ones, in so many characters."""
+    shown = list(figures)
+    while shown and cell_len(FIGURES_APART.join(shown)) > room:
+        shown.pop()
+    return Text(FIGURES_APART.join(shown), "dim")
+
+
+def _grid(columns: Sequence[Sequence[RenderableType]]) -> Table:
+    grid = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+    for i, _ in enumerate(columns):
+        is_name = i == 1
+        grid.add_column(no_wrap=not is_name, overflow="fold" if is_name else "crop")
+    for row in zip(*columns, strict=True):
+        grid.add_row(*row)
+    return grid
 
 
 class PlainProgress:

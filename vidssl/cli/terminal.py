@@ -28,9 +28,8 @@ from vidssl.base.progress import Progress
 from vidssl.base.settings import flat
 from vidssl.base.signals import work_begins
 from vidssl.base.text import counted
-from vidssl.cli.narrow import fitted
 from vidssl.cli.progress_bars import make_progress
-from vidssl.cli.tables import forecast_table
+from vidssl.cli.tables import fitted, forecast_table
 from vidssl.workspace.results import PartReport, StageResult
 from vidssl.workspace.summaries import COLLAPSED, headline
 from vidssl.workspace.workspace import Workspace
