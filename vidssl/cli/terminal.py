@@ -1,29 +1,22 @@
-"""What every command shares: where it speaks, how it fails, what it prints at the end."""
+"""Prints a command's result, progress and notes: results on stdout, the rest on stderr."""
 
 from __future__ import annotations
 
-import errno
-import inspect
 import json
 import os
-import re
-import sys
-import traceback
-import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperCommand, TyperGroup
 
-from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.settings import flat
 from vidssl.base.signals import work_begins
@@ -38,74 +31,6 @@ Result = TypeVar("Result")
 
 QUARANTINED = 3
 MOST_QUARANTINED_SHOWN = 10
-# What help says that an option takes.
-METAVARS = {bool: "", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
-
-
-class PlainHelp:
-    """What a command's help looks like, whatever the release of Typer: `VIDEOS`, not `{VIDEOS}`."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        pieces: list[str] = super().collect_usage_pieces(ctx)  # type: ignore[misc]
-        return [re.sub(r"^\{(.*)\}", r"\1", piece) for piece in pieces]
-
-    def get_help_option(self, ctx: Any) -> Any:
-        option = super().get_help_option(ctx)  # type: ignore[misc]
-        if option is not None:
-            option.metavar = METAVARS[bool]
-        return option
-
-
-class Command(PlainHelp, TyperCommand):
-    """One command."""
-
-
-class Commands(PlainHelp, TyperGroup):
-    """Turns errors meant for the user into one sentence and an exit code."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta["arguments"] = list(args)
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        arguments = ctx.meta["arguments"]
-        try:
-            return super().invoke(ctx)
-        except VidsslError as error:
-            _fail(arguments, str(error), error.exit_code)
-        except BrokenPipeError:
-            sys.stderr.close()  # the reader of a pipe has gone, as with `| head`
-            raise typer.Exit(141) from None
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _fail(arguments, f"the disk is full ({error}); free some space and run it again", 1)
-            if error.filename is None:
-                raise  # not about a place that the user could mend
-            _fail(arguments, f"{error.filename}: {error.strerror}", 1)
-        except KeyboardInterrupt:
-            _fail(arguments, "interrupted; the same command goes on from what is finished", 130)
-        except Exception as error:
-            if hasattr(error, "format_message"):  # typer's own, of words that it cannot parse
-                _fail_as_json(arguments, error.format_message(), getattr(error, "exit_code", 2))
-            raise
-
-
-def _fail_as_json(arguments: list[str], sentence: str, code: int) -> None:
-    if "--json" not in arguments:
-        return
-    try:
-        print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
-    except OSError:  # that is perhaps the very error: nobody is to be told again at the end
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-
-
-def _fail(arguments: list[str], sentence: str, code: int) -> None:
-    _fail_as_json(arguments, sentence, code)
-    if "-v" in arguments or "--verbose" in arguments:
-        traceback.print_exc()
-    line = Text.assemble(("vidssl: ", "bold red"), sentence)
-    Console(stderr=True).print(line, soft_wrap=True)
-    raise typer.Exit(code)
 
 
 @dataclass(frozen=True)
@@ -215,92 +140,6 @@ class Terminal:
             if said := result.artifact.summary.get(COLLAPSED):
                 self.show(Text(said, style="yellow"))
             self._warn_of_newer(result)
-
-
-WorkspaceOption = Annotated[
-    Path,
-    typer.Option("--workspace", "-w", envvar="VIDSSL_WORKSPACE", help="Folder of all artifacts."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")
-]
-SHARED: dict[str, Any] = {
-    "workspace": WorkspaceOption,
-    "json": JsonOption,
-    "quiet": QuietOption,
-    "verbose": VerboseOption,
-}
-
-
-def terminal_command(
-    app: typer.Typer, name: str | None = None, workspace: Path = Path("vidssl-workspace")
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function as a command that also takes the options every command has.
-
-    The function gets them as its first argument, a :class:`Terminal`.
-
-    Args:
-        workspace: where the command works unless it is told otherwise.
-    """
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        defaults = {"workspace": workspace, "json": False, "quiet": False, "verbose": False}
-        shared = [
-            inspect.Parameter(
-                option, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=defaults[option]
-            )
-            for option, kind in SHARED.items()
-        ]
-
-        for parameter in [*own, *shared]:
-            _say_what_it_takes(parameter)
-
-        def run(**given: Any) -> None:
-            place, json, quiet, _ = (given.pop(option) for option in SHARED)
-            function(Terminal.open(place, json, quiet), **given)
-
-        # typer reads options from the signature, help from the docstring.
-        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        app.command(name, cls=Command)(run)
-        return function
-
-    return register
-
-
-def _say_what_it_takes(parameter: inspect.Parameter) -> None:
-    """Returns an argument its name and an option its type to be shown by, where nothing is said."""
-    kind, info = get_args(parameter.annotation)[:2]
-    if plain_type(kind)[0] is Path:
-        info.parser = path
-    if info.metavar is None:
-        argument = isinstance(info, typer.models.ArgumentInfo)
-        info.metavar = parameter.name.upper() if argument else METAVARS[plain_type(kind)[0]]
-
-
-def path(text: str | Path) -> Path:
-    """Returns the path that a word of the command line is.
-
-    Raises:
-        UsageError: the word is empty, which would else mean the current folder.
-    """
-    if text == "":
-        raise UsageError("a path is empty: is a variable of the shell not set?")
-    return Path(text)
-
-
-def plain_type(kind: Any) -> tuple[type, bool]:
-    """Returns the type of one value of an option, and whether several may be given."""
-    if get_origin(kind) in (Union, types.UnionType):
-        kind = next(k for k in get_args(kind) if k is not types.NoneType)
-    if get_origin(kind) is list:
-        return get_args(kind)[0], True
-    return kind, False
 
 
 def artifact_line(result: StageResult) -> Text:
