@@ -68,7 +68,7 @@ def complaint(line: str) -> str:
     """Returns what the command line says against a line that begins with vidssl; empty if
     nothing.
     """
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     result = CliRunner().invoke(PARSER, words[words.index("vidssl") + 1 :])
     return "" if result.exit_code == 0 else f"{line}\n{result.output}"
 

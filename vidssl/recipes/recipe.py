@@ -149,7 +149,7 @@ def load_recipe(
             f"there is no method {method}{nearest_name(method, METHODS)}; "
             f"there are {', '.join(METHODS)}"
         )
-    recipe = _resolve(name, _contents(name, method), method, stream)
+    recipe = resolve(name, _contents(name, method), method, stream)
     settings: dict[str, dict[str, Any]] = {}
     for field, value in overrides:
         part, field = _locate(recipe, field)
@@ -197,7 +197,12 @@ def _contents(name: str, method: str | None = None) -> list[Content]:
     return contents
 
 
-def _resolve(name: str, contents: Iterable[Content], method: str, stream: str) -> Recipe:
+def resolve(name: str, contents: Iterable[Content], method: str, stream: str) -> Recipe:
+    """Resolves contents of recipe files, each over the ones before it, for a method and a stream.
+
+    Raises:
+        UsageError: a field that does not exist, or a value that it does not take.
+    """
     recipe = Recipe(
         recorded_name(name), method, NetworkSpec(), ClipSpec(), AugmentSpec(), TrainSpec(),
         METHODS[method].Config(),
@@ -303,4 +308,4 @@ def _check_fields(contents: list[Content], method: str | None) -> None:
     for each in sorted(methods | ({method} if method else set())):
         streams = [key for key in content.get(each, {}) if key not in PARTS]
         for stream in streams or [""]:
-            _resolve("", contents, each, stream)
+            resolve("", contents, each, stream)
