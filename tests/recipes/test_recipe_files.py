@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from vidssl.base.errors import UsageError
 from vidssl.cli import app
 from vidssl.methods import METHODS
-from vidssl.recipes.recipe import resolve, load_recipe, probe_config, recipe_card
+from vidssl.recipes.recipe import load_recipe, probe_config, recipe_card, resolve
 from vidssl.recipes.recipe_file import (
     is_file_name,
     merge,
