@@ -63,7 +63,7 @@ def test_the_rate_is_that_of_the_last_minute(clock):
         task.count(1, {})
     assert task.rate == pytest.approx(10, rel=0.05)
     assert task.average == pytest.approx(800 / 270)
-    assert len(task._looks) < 70
+    assert len(task._samples) < 70
 
 
 def test_a_slow_unit_still_has_a_rate(clock):

@@ -1,4 +1,4 @@
-"""The program `vidssl` itself, to which commands are added."""
+"""The program `vidssl`, its own options, and the decorator that adds a command to it."""
 
 from __future__ import annotations
 

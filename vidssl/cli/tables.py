@@ -17,7 +17,7 @@ from rich.tree import Tree
 from vidssl.base.text import counted
 from vidssl.workspace.run_diff import listed
 
-if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing more is imported
+if TYPE_CHECKING:  # importing these would load PyTorch
     from vidssl.evaluation.classification import ClassificationReport, StreamRow
     from vidssl.evaluation.recall import RetrievalReport
     from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
@@ -76,7 +76,7 @@ def _accuracies(row: StreamRow, report: ClassificationReport) -> list[str]:
 
 
 def forecast_table(plan: Mapping[str, Any], forecast: Forecast) -> Table:
-    """Returns what a training run would take."""
+    """Returns a table of what a training run would need: memory, time, bytes to be read."""
     recipe = plan["recipe"]
     table = Table(title=f"plan of {plan['makes']} (nothing was kept)", title_justify="left")
     table.show_header = False
@@ -119,7 +119,7 @@ def _forecast_rows(
 
 
 def gigabytes(number: float) -> str:
-    """Returns bytes in the unit that suits them."""
+    """Returns a number of bytes in TB, GB, MB or kB."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -127,7 +127,7 @@ def gigabytes(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in the unit that suits it."""
+    """Returns a time in days, hours, minutes or seconds."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
@@ -213,7 +213,7 @@ def _answer_table(answer: QueryAnswer, result: QueryResult) -> RenderableType:
 
 
 def status_tree(status: Status, nodes: Sequence[Node]) -> RenderableType:
-    """Returns the lineage of a workspace as a tree, stale artifacts marked."""
+    """Returns the lineage of a workspace's artifacts as a tree, with stale ones marked."""
     drawn = Tree(Text(status.workspace, style="bold"))
     if not status.artifacts and not status.unfinished:
         what = "empty" if Path(status.workspace).is_dir() else "there is no such folder yet"
@@ -253,8 +253,9 @@ def _grow(parent: Tree, node: Node) -> None:
 
 
 def verify_table(result: VerifyResult) -> RenderableType:
-    """Returns one row per artifact and, below, a line per problem; a sentence where there is
-    none.
+    """Returns one row per artifact and, below, one line per problem.
+
+    Where there is no artifact, returns a sentence that says so.
     """
     if not result.findings:
         return Text("there is no artifact in this workspace yet: nothing was verified")
@@ -271,7 +272,7 @@ def verify_table(result: VerifyResult) -> RenderableType:
 
 
 def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
-    """Returns what the demo learned as one table, what it says, and what to type next."""
+    """Returns a table of what the demo learned, its findings, and commands to type next."""
     first = result.rows[0].recall
     table = Table("features", title="what was learned", title_justify="left")
     table.add_column("nearest neighbour R@1 %", justify="right")
@@ -296,7 +297,7 @@ def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
 
 
 def typed(*words: object) -> Text:
-    """Returns a command in one line, however narrow the screen, as it is to be copied and typed."""
+    """Returns a command in one line however narrow the terminal, so that it can be copied."""
     return Text(f"  {join(map(str, words))}", no_wrap=True, overflow="ignore")
 
 
@@ -310,7 +311,7 @@ def _times(n: Neighbour) -> str:
 
 
 def fitted(shown: RenderableType, console: Console) -> RenderableType:
-    """Returns what is shown, with lines instead of every table that the console has no room for."""
+    """Returns what is shown, each table that is wider than the console replaced by lines."""
     if isinstance(shown, Group):
         return Group(*(fitted(part, console) for part in shown.renderables))
     if isinstance(shown, Table) and _least_width(shown, console) > console.width:
@@ -332,9 +333,9 @@ def _column_width(column: Column, table: Table, console: Console) -> int:
 
 
 def _lines(table: Table, console: Console) -> Iterator[Text]:
-    """Returns a table's title and rows as lines, each cell with the head of its column.
+    """Yields a table's title and rows as lines, each cell after the head of its column.
 
-    The first of two cells is the other one's head.
+    Of two columns, the first cell of a row is the head of the second one.
     """
     if table.title:
         yield _text(table.title, console)

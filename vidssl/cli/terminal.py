@@ -35,7 +35,13 @@ MOST_QUARANTINED_SHOWN = 10
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where one command reads and speaks: results on stdout, the rest on stderr."""
+    """What one command works in and prints to.
+
+    Attributes:
+        json: print the result as JSON, and nothing else to stdout.
+        quiet: show no progress.
+        silent: print nothing; so it is in all processes of a distributed run but the first.
+    """
 
     workspace: Workspace
     json: bool
@@ -44,7 +50,7 @@ class Terminal:
 
     @classmethod
     def open(cls, workspace: Path, json: bool, quiet: bool) -> Terminal:
-        """Opens the workspace (made with its first artifact); only the first rank speaks."""
+        """Opens a workspace, whose folder is made with its first artifact."""
         first = os.environ.get("RANK", "0") == "0"
         return cls(Workspace(workspace), json, quiet or not first, silent=not first)
 
@@ -65,12 +71,13 @@ class Terminal:
             print(json.dumps(value, indent=1, default=str), flush=True)
 
     def finish(self, result: StageResult, next_command: Callable[[], str]) -> None:
-        """Prints what a stage gave, and exits with 3 when it left videos out.
+        """Prints a stage's result, and exits with 3 when it left videos out.
 
         Args:
-            next_command: gives what to type next, or nothing; asked only if it is shown.
+            next_command: returns the command to type next, or an empty text; called only if the
+                command is shown.
         """
-        if self.silent and result.part is not None:  # each rank has a part of its own to tell of
+        if self.silent and result.part is not None:  # each process reports its own part
             return replace(self, silent=False).finish(result, next_command)
         self.json_out(result.as_dict())
         self.outline(result)
@@ -81,22 +88,22 @@ class Terminal:
             raise typer.Exit(QUARANTINED)
 
     def propose(self, result: StageResult, next_command: Callable[[], str]) -> None:
-        """Prints what to type next, where there is something."""
+        """Prints the command to type next, if there is one."""
         if result.artifact is None or self.json or self.silent:
             return
         command = ""
-        with suppress(VidsslError):  # what is wrong elsewhere in the workspace is no fault here
+        with suppress(VidsslError):  # this command succeeded, whatever else is in the workspace
             command = next_command()
         if command:
             self.show(Text.assemble(("next: ", "dim"), command, self._elsewhere()))
 
     def _elsewhere(self) -> str:
-        """Returns the option that a command needs to work in this workspace, too."""
+        """Returns the option that names this workspace, or nothing where it is the default."""
         usual = os.environ.get("VIDSSL_WORKSPACE", "vidssl-workspace")
         return "" if str(self.workspace.root) == usual else f" -w {quote(str(self.workspace.root))}"
 
     def _warn_of_newer(self, result: StageResult) -> None:
-        """Says so where what was found again is not what later stages take."""
+        """Warns when the artifact that was found again is not the one that later stages take."""
         artifact = result.artifact
         if not result.reused or artifact is None or artifact.kind not in ("flow", "pack"):
             return
@@ -108,7 +115,7 @@ class Terminal:
             ))  # fmt: skip
 
     def notes(self, sentences: Sequence[str]) -> None:
-        """Prints what the user should know of a result."""
+        """Prints sentences that the user should read about a result."""
         for sentence in sentences:
             self.show(Text(f"note: {sentence}", style="yellow"))
 
@@ -143,7 +150,7 @@ class Terminal:
 
 
 def artifact_line(result: StageResult) -> Text:
-    """Returns one line: the artifact, whether it is new, its figures."""
+    """Returns one line: the artifact, whether it was finished before, its figures."""
     artifact = result.artifact
     assert artifact is not None
     what = " (finished before, nothing to do)" if result.reused else ""
@@ -152,7 +159,7 @@ def artifact_line(result: StageResult) -> Text:
 
 
 def part_line(part: PartReport, reused: bool) -> Text:
-    """Returns one line: the part, how much it did, what the others still have to do."""
+    """Returns one line: the part, how many videos it did, how many parts are unfinished."""
     what = "was finished before" if reused else counted(part.videos, "video")
     left = f"{counted(part.unfinished, 'part')} to go; the last one publishes {part.run}"
     return Text.assemble(("✓ ", "green"), (f"part {part.part}", "bold"), f"  {what}, ", left)

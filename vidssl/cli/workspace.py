@@ -17,14 +17,16 @@ from vidssl.cli.options import (
 from vidssl.cli.parsing import only_given, settings_from
 from vidssl.cli.terminal import Terminal
 
-DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newest of yours
+DEMO_WORKSPACE = Path(
+    "vidssl-demo"
+)  # a separate one: its artifacts are never the newest of the user's
 
 
 @command(panel=WORKSPACE)
 def status(terminal: Terminal) -> None:
-    """Show what is in the workspace, what came of what, what has been overtaken, what is running.
+    """Show the workspace: lineage of artifacts, which are stale, what is running or unfinished.
 
-    An unfinished run of a name that others bear is shown with the options that set it apart.
+    Unfinished runs of the same name are shown with the options in which they differ.
 
     Example:  vidssl status
     """
