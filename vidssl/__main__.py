@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from typing import Any
 
 from vidssl.base.errors import SlowerWay
 from vidssl.base.signals import leave_at_once
@@ -32,11 +31,17 @@ def _end_as_rank(code: object) -> None:
 _python_format = warnings.formatwarning
 
 
-def _format_warning(message: Any, category: type[Warning], *rest: Any) -> str:
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
     """Shows a warning that is meant for the user as one line, without a line of source code."""
     if issubclass(category, SlowerWay):
         return f"vidssl: {message}\n"
-    return _python_format(message, category, *rest)
+    return _python_format(message, category, filename, lineno, line)
 
 
 def _escape_unknown_letters() -> None:

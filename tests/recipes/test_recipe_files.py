@@ -23,7 +23,7 @@ from vidssl.recipes.recipe_file import (
     recipe_text,
     whole_recipe,
 )
-from vidssl.workspace.artifacts import Workspace
+from vidssl.workspace.workspace import Workspace
 
 
 def shown(*words: str) -> str:

@@ -48,7 +48,7 @@ def terminal_command(
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        groups = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
+        groups: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
         defaults = {"workspace": workspace, "json": False, "quiet": False, "verbose": False}
         options = [option for p in own for option in _expanded(p)]
         options += [_option(n, kind, defaults[n]) for n, kind in OF_EVERY_COMMAND.items()]

@@ -65,7 +65,7 @@ def show(
 
 
 def _card(content: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a recipe says of itself."""
+    """Returns a recipe's title, its method, and the results that its paper reports."""
     return {
         "title": content["title"],
         "method": content.get("of"),

@@ -57,9 +57,10 @@ def classification_tables(title: str, report: ClassificationReport) -> Renderabl
     for column in ("test clips", "top-1 %"):
         classes.add_column(column, justify="right")
     classes.add_column("most taken for")
-    for row in report.classes:
-        mistaken = f"{row.confused_with} ({row.confused})" if row.confused_with else ""
-        classes.add_row(Text(row.name), str(row.test_clips), percent(row.accuracy), Text(mistaken))
+    for each in report.classes:
+        taken_for = f"{each.confused_with} ({each.confused})" if each.confused_with else ""
+        clips, accuracy = str(each.test_clips), percent(each.accuracy)
+        classes.add_row(Text(each.name), clips, accuracy, Text(taken_for))
     return Group(head, classes)
 
 

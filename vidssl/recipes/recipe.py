@@ -1,4 +1,4 @@
-"""Recipes: every number of a training run, in TOML files and the user's overrides.
+"""Resolves recipes: every number of a training run, from TOML files and the user's overrides.
 
 A file holds tables for all methods and, under a method's (and view's) name, what differs:
 
@@ -15,7 +15,7 @@ table's other fields then change.
 Beside them a file says `title`; one of a published run also the method it is `of`, what the paper
 `reports`, and the shipped recipe that is its `base`, of which it then holds only the differences.
 
-A recipe is named by its name where it is shipped, and by its path where it is the user's file.
+A shipped recipe is chosen by its name, a file of the user's by its path.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Recipe:
         tables = {name: dataclasses.asdict(getattr(self, part)) for name, part in PARTS.items()}
         tables["train"]["milestones"] = list(self.train.milestones)
         tables["augment"] = self.augment.as_dict()
-        if self.clip.blocks == 1:  # came later: runs of whole clips keep their identity
+        if self.clip.blocks == 1:  # the field is newer than runs of whole clips: same identity
             del tables["clip"]["blocks"]
         return {"recipe": self.name, "method_name": self.method, **tables}
 
@@ -109,11 +109,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class RecipeCard:
-    """What a recipe says of itself.
+    """What a recipe file states about the recipe, beside the numbers.
 
     Attributes:
-        method: the one it is of; None: it has numbers for all.
-        reports: what the paper reports of the run, empty where there is no paper.
+        method: the one method that it is for; None: it has numbers for all.
+        reports: results that the paper reports of this run; empty where there is no paper.
     """
 
     title: str
@@ -121,7 +121,7 @@ class RecipeCard:
     reports: str = ""
 
 
-WORDS = ("title", "of", "base", "reports")  # what a recipe says of itself, beside the tables
+WORDS = ("title", "of", "base", "reports")  # what a file holds beside the tables
 PARTS = {
     "network": "network",
     "clip": "clip",
@@ -174,16 +174,18 @@ def probe_config(name: str | None, overrides: Iterable[tuple[str, Any]] = ()) ->
 
 
 def recipe_card(name: str) -> RecipeCard:
-    """Returns what a recipe says of itself."""
+    """Returns a recipe's title, its method, and the results that its paper reports."""
     content = _contents(name)[-1]
     return RecipeCard(content.get("title", ""), content.get("of"), content.get("reports", ""))
 
 
 def _contents(name: str, method: str | None = None) -> list[Content]:
-    """Reads a recipe after those it is based on, the deepest first, and checks a user's file.
+    """Reads a recipe's bases, the deepest first, and then the recipe itself.
+
+    A user's file is checked; shipped ones are checked by the tests.
 
     Args:
-        method: the one to be trained, for which a file is checked as well.
+        method: the one to be trained: a file is checked for it even if it has no table for it.
     """
     content = read_recipe(name)
     if not is_file_name(name):
@@ -256,7 +258,7 @@ def _locate(recipe: Recipe, field: str) -> tuple[str, str]:
 
 
 def _check_names(content: Content) -> None:
-    """Checks the names of a file's tables and what it says of itself.
+    """Checks the names of a file's tables, and title, method and base.
 
     Raises:
         UsageError: the sentence names the nearest that there is.
@@ -297,7 +299,7 @@ def _require_table(name: str, value: Any) -> None:
 
 
 def _check_fields(contents: list[Content], method: str | None) -> None:
-    """Checks fields and values of all tables, also of those that the run at hand does not read.
+    """Checks fields and values of all tables, also of those that this run does not read.
 
     Raises:
         UsageError: a field that does not exist, or a value that it does not take.

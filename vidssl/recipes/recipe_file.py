@@ -1,7 +1,7 @@
 """Reads recipe files, and writes a recipe whole, as TOML that stands alone.
 
-Knows tables and fields, but not what they mean: so it loads no PyTorch, and help and completion
-can list recipes quickly. :mod:`vidssl.recipes.recipe` says what a file holds and checks it.
+It does not know which tables and fields there are: so it needs no PyTorch, and the command line can
+list recipes quickly. :mod:`vidssl.recipes.recipe` describes what a file holds, and checks it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def recipe_names() -> list[str]:
 
 def is_file_name(recipe: str) -> bool:
     """Whether a recipe is named as a file of the user's: by a path, or with the suffix .toml."""
-    separators = {os.sep, os.altsep} - {None}
-    return recipe.endswith(SUFFIX) or any(separator in recipe for separator in separators)
+    return recipe.endswith(SUFFIX) or os.path.basename(recipe) != recipe
 
 
 def recorded_name(recipe: str) -> str:
@@ -118,7 +117,9 @@ def _shipped_text(name: str) -> str:
     return resources.files(__package__).joinpath(f"{name}{SUFFIX}").read_text()
 
 
-def _tables(content: Mapping[str, Any], above: TablePath = ()) -> Iterator[tuple[TablePath, dict]]:
+def _tables(
+    content: Mapping[str, Any], above: TablePath = ()
+) -> Iterator[tuple[TablePath, Content]]:
     """Yields each table that holds fields, with its path, in the file's order."""
     for key, value in content.items():
         if not _is_table(value):
