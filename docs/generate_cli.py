@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 import typer
 
 from vidssl.cli import app
-from vidssl.cli.terminal import METAVARS, plain_type
+from vidssl.cli.command import METAVARS, plain_type
 
 PAGE = Path(__file__).with_name("cli.md")
 EXAMPLE = "Example:"
@@ -26,6 +26,10 @@ HEAD = """\
 # Command line
 
 <!-- Made by docs/generate_cli.py from the commands themselves; edits here are lost. -->
+"""
+COMPLETION = """\
+`vidssl --install-completion` lets the shell complete commands, options, and the names of views,
+methods and recipes; `vidssl --show-completion` prints what it would install.
 """
 EXIT_CODES = """\
 ## Exit codes
@@ -63,12 +67,21 @@ class Command:
 
 def commands() -> list[Command]:
     """Returns all commands in the order of `vidssl --help`."""
-    found = []
-    for info in app.registered_commands:
+    return list(_commands_of(app, ""))
+
+
+def _commands_of(program: typer.Typer, before: str) -> Iterator[Command]:
+    """Yields the commands of a program, and after a group's own command those in the group."""
+    for info in program.registered_commands:
         assert info.callback is not None
         name = info.name or info.callback.__name__.replace("_", "-")
-        found.append(_command(name, info.callback))
-    return found
+        yield _command(f"{before}{name}", info.callback)
+    for group in program.registered_groups:
+        assert group.typer_instance is not None
+        callback = group.typer_instance.registered_callback
+        assert callback is not None and callback.callback is not None
+        yield _command(f"{before}{group.name}", callback.callback)
+        yield from _commands_of(group.typer_instance, f"{before}{group.name} ")
 
 
 def page() -> str:
@@ -76,8 +89,8 @@ def page() -> str:
     callback = app.registered_callback
     assert callback is not None and callback.callback is not None
     main = _command("", callback.callback)
-    parts = [HEAD, main.text + "\n", _options_table(main.options)]
-    parts.append("".join(f"- [`vidssl {c.name}`](#vidssl-{c.name}): {_title(c)}\n"
+    parts = [HEAD, main.text + "\n", _options_table(main.options), COMPLETION]
+    parts.append("".join(f"- [`vidssl {c.name}`](#vidssl-{c.name.replace(' ', '-')}): {_title(c)}\n"
                          for c in commands()))  # fmt: skip
     parts += [_section(command) for command in commands()]
     return "\n".join([*parts, EXIT_CODES])
@@ -104,6 +117,8 @@ def _command(name: str, function: Callable[..., Any]) -> Command:
 def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
+        if hints[name] is typer.Context:
+            continue
         kind, *about = get_args(hints[name])
         (info,) = (a for a in about if isinstance(a, typer.models.ParameterInfo))
         kind, repeats = plain_type(kind)

@@ -12,7 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,34 +44,33 @@ COMMANDS = {command.name: command for command in generate_cli.commands()}
 # ── commands ─────────────────────────────────────────────────────────────────────────────────
 
 
-def parser() -> typer.Typer:
+def parser(program: typer.Typer) -> typer.Typer:
     """The real commands with their real options, doing nothing."""
     copy = typer.Typer(no_args_is_help=False)
-    for info in app.registered_commands:
-        assert info.callback is not None
-
-        @functools.wraps(info.callback)
-        def nothing(**options: object) -> None:
-            pass
-
-        copy.command(info.name)(nothing)
-
-    @copy.callback(invoke_without_command=True)
-    @functools.wraps(app.registered_callback.callback)
-    def start(**options: object) -> None:
-        pass
-
+    for info in program.registered_commands:
+        copy.command(info.name)(idle(info.callback))
+    for group in program.registered_groups:
+        copy.add_typer(parser(group.typer_instance), name=group.name)
+    copy.callback(invoke_without_command=True)(idle(program.registered_callback.callback))
     return copy
 
 
-PARSER = parser()
+def idle(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def nothing(**options: object) -> None:
+        pass
+
+    return nothing
+
+
+PARSER = parser(app)
 
 
 def complaint(line: str) -> str:
     """Returns what the command line says against a line that begins with vidssl; empty if
     nothing.
     """
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     result = CliRunner().invoke(PARSER, words[words.index("vidssl") + 1 :])
     return "" if result.exit_code == 0 else f"{line}\n{result.output}"
 
@@ -144,9 +143,9 @@ def test_help_reads_as_the_reference_does(name):
     shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "160"}).stdout
     usage = shown.partition("Usage: ")[2].partition("\n")[0].split()
     wanted = COMMANDS[name].arguments if name else ()
-    assert [word for word in usage[3 if name else 2 :] if word not in ("COMMAND", "[ARGS]...")] == [
-        argument.takes for argument in wanted
-    ], usage
+    assert [
+        word for word in usage[2 + len(name.split()) :] if word not in ("COMMAND", "[ARGS]...")
+    ] == [argument.takes for argument in wanted], usage
     flags = [o.names[0] for o in COMMANDS[name].options if not o.takes] if name else ["--version"]
     for flag in [*flags, "--help"]:
         row = re.search(rf"{flag} +(-\w)?  +\S", shown)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +115,73 @@ def test_the_console_script_is_there():
     script = Path(sys.executable).with_name("vidssl")
     done = subprocess.run([script, "--version"], capture_output=True, text=True)
     assert done.stdout == f"vidssl {VERSION}\n"
+
+
+# ── building and installing it ───────────────────────────────────────────────────────────────
+
+
+def test_what_is_built_is_whole_and_installs_in_a_fresh_environment(tmp_path: Path):
+    """The wheel is built from the source archive. Either is installed, and nothing downloaded."""
+    source = copied_source(tmp_path / "source")
+    called(sys.executable, "-m", "build", "--no-isolation", source)
+    (archive,) = (source / "dist").glob("*.tar.gz")
+    (wheel,) = (source / "dist").glob("*.whl")
+    check_archive(archive)
+    check_installed(archive, tmp_path / "from-source")
+    check_installed(wheel, tmp_path / "from-wheel")
+
+
+def copied_source(folder: Path) -> Path:
+    """Copies what a distribution is built from, since a build leaves files beside its source."""
+    folder.mkdir()
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("vidssl", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def check_archive(archive: Path) -> None:
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "docs/cli.md"} <= names
+    package = [path for path in (ROOT / "vidssl").rglob("*") if path.suffix in (".py", ".toml")]
+    assert {path.relative_to(ROOT).as_posix() for path in package} <= names
+
+
+def check_installed(built: Path, fresh: Path) -> None:
+    """Installs a distribution in an environment that borrows its dependencies from this one."""
+    called(sys.executable, "-m", "venv", "--without-pip", fresh)
+    python, program = fresh / "bin" / "python", fresh / "bin" / "vidssl"
+    (site,) = (fresh / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    install = ("install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation")
+    called(sys.executable, "-m", "pip", "--python", python, *install, "--ignore-installed", built)
+    where = called(python, "-c", "import vidssl; print(vidssl.__file__)")
+    assert Path(where.strip()).is_relative_to(fresh)
+    assert called(program, "--version") == f"vidssl {VERSION}\n"
+    assert "coclr-ucf101" in called(program, "recipes")
+
+
+def called(*command: object) -> str:
+    """Runs a command that has to succeed, without the source tree; returns what it printed."""
+    done = subprocess.run(
+        [*map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=sysconfig.get_path("stdlib"),
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# ── changes ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_changelog_begins_with_this_version():
+    versions = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == VERSION
 
 
 # ── habits ───────────────────────────────────────────────────────────────────────────────────

@@ -1,18 +1,17 @@
-"""`vidssl`, and `python -m vidssl`, so that `torchrun -m vidssl …` works."""
+"""Starts the program, as `vidssl` or as `python -m vidssl` (for `torchrun -m vidssl …`)."""
 
 import sys
 import warnings
-from typing import Any
 
 from vidssl.base.errors import SlowerWay
 from vidssl.base.signals import leave_at_once
 
 
 def main() -> None:
-    """Runs the command line, which is imported only when Ctrl-C has been seen to."""
+    """Runs the command line. Imports it late, so that Ctrl-C during imports ends quietly."""
     leave_at_once()
-    _say_all()
-    warnings.formatwarning = _in_one_line
+    _escape_unknown_letters()
+    warnings.formatwarning = _format_warning
     from vidssl.cli import app
 
     try:
@@ -24,25 +23,31 @@ def main() -> None:
 
 def _end_as_rank(code: object) -> None:
     """Ends the process if it is one of several that train together."""
-    distributed = sys.modules.get("vidssl.base.distributed")  # there if the command had use for it
+    distributed = sys.modules.get("vidssl.base.distributed")  # None if the command did not train
     if distributed is not None:
         distributed.leave(code if isinstance(code, int) else int(code is not None))
 
 
-_as_python_has_it = warnings.formatwarning
+_python_format = warnings.formatwarning
 
 
-def _in_one_line(message: Any, category: type[Warning], *rest: Any) -> str:
-    """Leaves the place in the code away where a warning is the user's."""
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Shows a warning that is meant for the user as one line, without a line of source code."""
     if issubclass(category, SlowerWay):
         return f"vidssl: {message}\n"
-    return _as_python_has_it(message, category, *rest)
+    return _python_format(message, category, filename, lineno, line)
 
 
-def _say_all() -> None:
-    """Escapes letters that a terminal lacks, as in names of files, which would else be errors."""
+def _escape_unknown_letters() -> None:
+    """Lets letters that a terminal cannot show, as in names of files, be escaped, not fail."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # it is None where there is no such stream
+        if hasattr(stream, "reconfigure"):  # a stream that is closed is None
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -44,7 +44,8 @@ from vidssl.clips.batch import ClipSpec
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import HostSample
-from vidssl.recipes.recipe import load_recipe, recipe_card, recipe_names
+from vidssl.recipes.recipe import load_recipe, recipe_card
+from vidssl.recipes.recipe_file import recipe_names
 from vidssl.views import get_view
 from vidssl.workspace.checkpoints import checkpoint_encoder
 from vidssl.workspace.workspace import Workspace

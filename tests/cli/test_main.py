@@ -12,7 +12,8 @@ from patience import PATIENCE
 SCRIPT = """
 import atexit, sys
 import torch.distributed as dist
-from vidssl import __main__, cli, distributed
+from vidssl import __main__, cli
+from vidssl.base import distributed
 
 class Last:
     def __del__(self):

@@ -19,12 +19,11 @@ from vidssl.evaluation.linear_probe import ProbeConfig, rate_for
 from vidssl.methods import METHODS
 from vidssl.recipes.recipe import (
     PARTS,
-    evaluation_of,
     load_recipe,
     probe_config,
     recipe_card,
-    recipe_names,
 )
+from vidssl.recipes.recipe_file import recipe_names
 from vidssl.views import VIEWS
 
 FILES = Path(vidssl.recipes.recipe.__file__).parent
@@ -309,10 +308,11 @@ def test_a_published_finetuning_has_the_published_numbers(name):
     assert (augment.policy, augment.jitter, augment.gray, augment.blur) == (policy, 0.3, 0, 0)
     assert augment.one_clip == 0 and augment.strong == 1 and augment.per_frame == "nothing"
     assert augment.crop_attempts == 10 and augment.crop_fallback == "square"
-    tested = evaluation_of(name, "finetune", "rgb")
+    tested = recipe.evaluation
     assert (tested.crops, tested.hop) == (crops, hop)
     weights = [
-        evaluation_of(name, "finetune", stream).weight for stream in ("rgb", "flow", "mask", "pose")
+        load_recipe(name, "finetune", stream).evaluation.weight
+        for stream in ("rgb", "flow", "mask", "pose")
     ]
     assert weights == ([2, 2, 1, 1] if numbers is COCON else [1, 1, 1, 1])
     if numbers in (DPC, COCON):
@@ -333,7 +333,8 @@ def test_a_published_linear_probe_on_fresh_clips_has_the_published_numbers(name)
     assert recipe.network == finetuned.network
     assert recipe.config.relu == finetuned.config.relu
     for stream in ("rgb", "flow", "mask"):
-        assert evaluation_of(name, "linear", stream) == evaluation_of(name, "finetune", stream)
+        alike = [load_recipe(name, method, stream) for method in ("linear", "finetune")]
+        assert alike[0].evaluation == alike[1].evaluation
 
 
 def test_finetuning_policies_are_as_published():

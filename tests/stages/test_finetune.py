@@ -237,9 +237,11 @@ def test_unlabelled_videos_are_left_out(tmp_path: Path) -> None:
 
 def test_streams_are_averaged_with_their_weights(two_streams: Workspace, monkeypatch) -> None:
     heavy = {"rgb": 3.0, "flow": 1.0}
-    shipped = finetune.evaluation_of
+    shipped = finetune.evaluation_for
     monkeypatch.setattr(
-        finetune, "evaluation_of", lambda n, m, s: replace(shipped(n, m, s), weight=heavy[s])
+        finetune,
+        "evaluation_for",
+        lambda made: replace(shipped(made), weight=heavy[made.options.stream]),
     )
     alone = tuned(two_streams, streams=("flow",), name="mine")
     both = tuned(two_streams, streams=("rgb", "flow"))

@@ -13,6 +13,7 @@ from vidssl.cli import (
     training,
     evaluation,
     workspace,
+    recipes,
 )
 
-__all__ = ["app", "data", "evaluation", "training", "workspace"]
+__all__ = ["app", "data", "evaluation", "recipes", "training", "workspace"]

@@ -1,4 +1,4 @@
-"""The program `vidssl` itself, to which commands are added."""
+"""The program `vidssl`, its own options, and the decorator that adds a command to it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
-from vidssl.cli.terminal import Commands, terminal_command
+from vidssl.cli.command import terminal_command
+from vidssl.cli.command_group import Program
 from vidssl.version import VERSION
+
+# Headings of `vidssl --help`.
+PIPELINE, EVALUATION, WORKSPACE = "Pipeline", "Evaluation", "Workspace"
 
 app = typer.Typer(
     name="vidssl",
-    cls=Commands,
+    cls=Program,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,4 +1,4 @@
-"""Commands that make data of videos: extract-flow, flow-diff, extract-view, pack."""
+"""Commands that turn videos into data: extract-flow, flow-diff, extract-view, pack."""
 
 from __future__ import annotations
 
@@ -7,34 +7,24 @@ from typing import Annotated
 
 import typer
 
-from vidssl.cli.app import command
-from vidssl.cli.options import (
-    DaskOption,
-    DeviceOption,
-    DryRunOption,
-    NewOption,
-    ShardOption,
-    VideosArgument,
-    WorkersOption,
-)
-from vidssl.cli.parsing import (
-    division,
-    names_in,
-    only_given,
-    settings_from,
-)
+from vidssl.cli import completion
+from vidssl.cli.app import EVALUATION, PIPELINE, command
+from vidssl.cli.options import DeviceOption, ExtractionRunOptions, VideosArgument
+from vidssl.cli.parsing import names_in, only_given, settings_from
 from vidssl.cli.terminal import Terminal
 
 
-@command("extract-flow")
+@command("extract-flow", panel=PIPELINE)
 def extract_flow(
     terminal: Terminal,
+    *,
     videos: VideosArgument,
     method: Annotated[
         str | None,
         typer.Option(
             help="tvl1 (the papers'; default with CUDA), dis (fast; default without), tvl1-opencv "
-            "(OpenCV's own, for comparison), farneback or raft (a network)."
+            "(OpenCV's own, for comparison), farneback or raft (a network).",
+            autocompletion=completion.one_of("tvl1", "tvl1-opencv", "dis", "farneback", "raft"),
         ),
     ] = None,
     preset: Annotated[
@@ -67,11 +57,7 @@ def extract_flow(
         str, typer.Option(help="jpeg1 to jpeg100; png or webp (lossless); coclr (as published).")
     ] = "jpeg95",
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
-    workers: WorkersOption = None,
-    shard: ShardOption = None,
-    dask: DaskOption = None,
-    new: NewOption = False,
-    dry_run: DryRunOption = False,
+    run: ExtractionRunOptions,
 ) -> None:
     """Compute the optical flow of every video.
 
@@ -96,13 +82,13 @@ def extract_flow(
     given |= {key: None for key in ("size", "stored") if given.get(key) == 0}
     config = stage.ExtractFlow(
         videos, method=method, preset=preset, weights=weights, device=device, codec=codec,
-        name=name, new=new, dry_run=dry_run, **division(shard, workers, dask), **given,
+        name=name, **run.keywords(), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
 
 
-@command("flow-diff")
+@command("flow-diff", panel=EVALUATION)
 def flow_diff(
     terminal: Terminal,
     first: Annotated[str, typer.Argument(help="Flow artifact or pack, such as flow/main/v001.")],
@@ -125,11 +111,19 @@ def flow_diff(
     terminal.show(flow_diff_tables(result))
 
 
-@command("extract-view")
+@command("extract-view", panel=PIPELINE)
 def extract_view(
     terminal: Terminal,
+    *,
     videos: VideosArgument,
-    view: Annotated[str, typer.Option("--view", help="pose, mask, or one of your own.")],
+    view: Annotated[
+        str,
+        typer.Option(
+            "--view",
+            help="pose, mask, or one of your own.",
+            autocompletion=completion.complete_views,
+        ),
+    ],
     model: Annotated[
         str | None, typer.Option(help="The network; default: keypointrcnn or maskrcnn.")
     ] = None,
@@ -160,11 +154,7 @@ def extract_view(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the artifact; default: VIEW.")] = None,
     device: DeviceOption = None,
-    workers: WorkersOption = None,
-    shard: ShardOption = None,
-    dask: DaskOption = None,
-    new: NewOption = False,
-    dry_run: DryRunOption = False,
+    run: ExtractionRunOptions,
 ) -> None:
     """Make a view of every video from its frames: heatmaps of joints, masks of people, or yours.
 
@@ -181,16 +171,16 @@ def extract_view(
     named |= {"things": things or None, "detector_size": detector_size}
     config = stage.ExtractView(
         videos, view=view, settings=settings_from(settings, **named), stride=stride,
-        stored=stored_size, codec=codec, name=name, device=device, new=new, dry_run=dry_run,
-        **division(shard, workers, dask),
+        stored=stored_size, codec=codec, name=name, device=device, **run.keywords(),
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
 
 
-@command()
+@command(panel=PIPELINE)
 def pack(
     terminal: Terminal,
+    *,
     videos: VideosArgument,
     size: Annotated[
         int | None,
@@ -204,18 +194,18 @@ def pack(
         str | None, typer.Option(help="ucf101, hmdb51, or a regular expression for groups.")
     ] = None,
     views: Annotated[
-        str | None, typer.Option(help="Such as rgb or rgb,flow,pose; default: all there is.")
+        str | None,
+        typer.Option(
+            help="Such as rgb or rgb,flow,pose; default: all there is.",
+            autocompletion=completion.complete_views,
+        ),
     ] = None,
     derived: Annotated[
         list[str] | None,
         typer.Option(help="Artifact of a view, such as flow/main/v001; default: the newest."),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
-    workers: WorkersOption = None,
-    shard: ShardOption = None,
-    dask: DaskOption = None,
-    new: NewOption = False,
-    dry_run: DryRunOption = False,
+    run: ExtractionRunOptions,
 ) -> None:
     """Pack frames and derived views into shards, and note labels, groups and splits.
 
@@ -236,7 +226,7 @@ def pack(
         given["views"] = names_in(views)
     config = stage.Pack(
         videos, derived=tuple(derived or ()), labels=labels, group_pattern=group_pattern,
-        name=name, new=new, dry_run=dry_run, **division(shard, workers, dask), **given,
+        name=name, **run.keywords(), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, lambda: next_step.after_packing(terminal.workspace))

@@ -8,32 +8,28 @@ from typing import Annotated, Any
 import typer
 
 from vidssl.base.errors import UsageError
-from vidssl.cli.app import command
+from vidssl.cli import completion
+from vidssl.cli.app import EVALUATION, PIPELINE, command
 from vidssl.cli.options import (
-    BatchOption,
+    RECIPE,
     CheckpointsOption,
-    CompileOption,
-    DecodeOption,
+    ComputeOptions,
     DeviceOption,
     DryRunOption,
-    EpochsOption,
     EvaluatedStreamOption,
     NewOption,
+    OverrideOptions,
     PackOption,
-    PrecisionOption,
     RecipeOption,
-    RecomputeOption,
-    ResumeOption,
-    SaveEveryOption,
+    RunOptions,
     SeedOption,
-    SetOption,
     SplitOption,
 )
 from vidssl.cli.parsing import names_in, pairs_from, settings_from
 from vidssl.cli.terminal import Terminal
 
 
-@command()
+@command(panel=EVALUATION)
 def probe(
     terminal: Terminal,
     checkpoint: CheckpointsOption = None,
@@ -41,17 +37,29 @@ def probe(
         str | None,
         typer.Option(
             help="rgb, flow, or rgb,flow (their probabilities are averaged); default: the "
-            "checkpoint's, or rgb."
+            "checkpoint's, or rgb.",
+            autocompletion=completion.complete_views,
         ),
     ] = None,
     pack: PackOption = None,
     split: SplitOption = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="A shipped recipe whose probe settings to take.")
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="A shipped recipe, or a file, whose probe settings to take.",
+            rich_help_panel=RECIPE,
+            autocompletion=completion.complete_recipes,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the probe."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Override a field of the probe.",
+            rich_help_panel=RECIPE,
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
     seed: SeedOption = 0,
@@ -88,15 +96,17 @@ def probe(
     terminal.outline(result.stage)
 
 
-@command()
+@command(panel=EVALUATION)
 def finetune(
     terminal: Terminal,
+    *,
     checkpoint: CheckpointsOption = None,
     stream: Annotated[
         str | None,
         typer.Option(
             help="rgb, flow, or rgb,flow (a network each, whose probabilities are averaged); "
-            "default: the checkpoint's, or rgb."
+            "default: the checkpoint's, or rgb.",
+            autocompletion=completion.complete_views,
         ),
     ] = None,
     scratch: Annotated[
@@ -107,12 +117,17 @@ def finetune(
         typer.Option("--freeze", help="Train only a linear classifier: the papers' linear probe."),
     ] = False,
     recipe: RecipeOption = None,
-    backbone: Annotated[str | None, typer.Option(help="Of --scratch, such as tiny or s3d.")] = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    settings: SetOption = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Of --scratch, such as tiny or s3d.", rich_help_panel=RECIPE),
+    ] = None,
+    overrides: OverrideOptions,
     crops: Annotated[
-        str | None, typer.Option(help="Of the test: ten or centre; default: the recipe's.")
+        str | None,
+        typer.Option(
+            help="Of the test: ten or centre; default: the recipe's.",
+            autocompletion=completion.one_of("ten", "centre"),
+        ),
     ] = None,
     hop: Annotated[
         int | None, typer.Option(min=1, help="Of the test: frames between windows' starts.")
@@ -120,16 +135,8 @@ def finetune(
     pack: PackOption = None,
     split: SplitOption = None,
     name: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    compile: CompileOption = False,
-    recompute: RecomputeOption = False,
-    decode: DecodeOption = "host",
-    save_every: SaveEveryOption = 60.0,
-    resume: ResumeOption = False,
-    new: NewOption = False,
-    dry_run: DryRunOption = False,
+    compute: ComputeOptions,
+    run: RunOptions,
 ) -> None:
     """Train encoder and classifier on labels, end to end, and test them: the papers' figures.
 
@@ -153,10 +160,8 @@ def finetune(
 
     options = stage.FinetuneOptions(
         checkpoints=tuple(checkpoint or ()), streams=names_in(stream), scratch=scratch,
-        freeze=freeze, recipe=recipe, pack=pack, split=split, crops=crops, hop=hop, name=name,
-        settings=settings_from(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
-        seed=seed, device=device, precision=precision, compile=compile, recompute=recompute,
-        decode=decode, save_every=save_every, resume=resume, new=new, dry_run=dry_run,
+        freeze=freeze, recipe=recipe, settings=overrides.pairs(backbone=backbone), crops=crops,
+        hop=hop, pack=pack, split=split, name=name, **vars(compute), **vars(run),
     )  # fmt: skip
     result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
@@ -170,7 +175,7 @@ def finetune(
         terminal.outline(result.test.stage)
 
 
-@command()
+@command(panel=EVALUATION)
 def retrieve(
     terminal: Terminal,
     queries: Annotated[
@@ -192,7 +197,11 @@ def retrieve(
     ] = None,
     checkpoint: CheckpointsOption = None,
     stream: Annotated[
-        str | None, typer.Option(help="Such as rgb, or rgb,flow (their similarities are added).")
+        str | None,
+        typer.Option(
+            help="Such as rgb, or rgb,flow (their similarities are added).",
+            autocompletion=completion.complete_views,
+        ),
     ] = None,
     pack: PackOption = None,
     split: SplitOption = None,
@@ -251,7 +260,7 @@ def _evaluate(terminal: Terminal, **options: Any) -> None:
     terminal.outline(result.stage)
 
 
-@command()
+@command(panel=EVALUATION)
 def baselines(
     terminal: Terminal,
     backbone: Annotated[
@@ -283,14 +292,20 @@ def baselines(
     terminal.notes(list(dict.fromkeys(n for r in results for n in r.retrieval.stage.notes)))
 
 
-@command()
+@command(panel=PIPELINE)
 def export(
     terminal: Terminal,
     checkpoint: Annotated[
         str | None, typer.Argument(metavar="CHECKPOINT", help="Default: the stream's newest.")
     ] = None,
     stream: EvaluatedStreamOption = None,
-    format: Annotated[str, typer.Option(help="safetensors, onnx or torch-export.")] = "safetensors",
+    format: Annotated[
+        str,
+        typer.Option(
+            help="safetensors, onnx or torch-export.",
+            autocompletion=completion.one_of("safetensors", "onnx", "torch-export"),
+        ),
+    ] = "safetensors",
     out: Annotated[
         Path | None, typer.Option(help="Folder to make; default: named by the checkpoint.")
     ] = None,

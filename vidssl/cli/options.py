@@ -1,22 +1,238 @@
-"""Options that several commands share."""
+"""Options that several commands share, one by one and in groups.
+
+A group is a dataclass: a command that has a parameter of that type takes all its options
+(:func:`vidssl.cli.command.terminal_command`). Help lists options under the headings below; what
+belongs to one command alone stands first, under no heading of its own.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan; do nothing.")]
-NewOption = Annotated[
-    bool, typer.Option("--new", help="Repeat a finished run under a new version.")
+from vidssl.cli import completion
+from vidssl.cli.parsing import division, settings_from
+
+RECIPE, DATA, RUN, EVERY_COMMAND = "Recipe", "Data", "Run", "Every command"
+
+# ── of every command ─────────────────────────────────────────────────────────────────────────
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="VIDSSL_WORKSPACE",
+        help="Folder of all artifacts.",
+        rich_help_panel=EVERY_COMMAND,
+    ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of all chance in the run.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as JSON.", rich_help_panel=EVERY_COMMAND),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=EVERY_COMMAND)
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Show the traceback of an error.", rich_help_panel=EVERY_COMMAND
+    ),
+]
+
+# ── what a command works on ──────────────────────────────────────────────────────────────────
+
+VideosArgument = Annotated[
+    Path, typer.Argument(help="A folder (searched deeply), a video, or a text file of paths.")
+]
+StreamOption = Annotated[
+    str,
+    typer.Option(
+        "--stream",
+        help="The view to train, such as rgb or flow.",
+        autocompletion=completion.complete_views,
+    ),
+]
+EvaluatedStreamOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stream",
+        help="rgb or flow; default: the checkpoint's, or rgb.",
+        autocompletion=completion.complete_views,
+    ),
+]
+CheckpointsOption = Annotated[
+    list[str] | None,
+    typer.Option("--checkpoint", "-c", help="One, or one of each stream; default: the newest."),
+]
+PackOption = Annotated[
+    str | None,
+    typer.Option("--pack", help="Default: the newest that fits.", rich_help_panel=DATA),
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option("--split", help="A split column of the annotations.", rich_help_panel=DATA),
+]
+
+# ── numbers ──────────────────────────────────────────────────────────────────────────────────
+
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="A shipped recipe, or a file such as ./my.toml; default: paper with CUDA, cpu "
+        "without.",
+        rich_help_panel=RECIPE,
+        autocompletion=completion.complete_recipes,
+    ),
+]
+EpochsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs", min=1, help="Passes over the training videos.", rich_help_panel=RECIPE
+    ),
+]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", min=1, help="Videos per step, over all GPUs.", rich_help_panel=RECIPE
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Override a field of the recipe.",
+        rich_help_panel=RECIPE,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class OverrideOptions:
+    """What the user changes of a recipe."""
+
+    epochs: EpochsOption = None
+    batch_size: BatchOption = None
+    settings: SetOption = None
+
+    def pairs(self, **more: Any) -> tuple[tuple[str, Any], ...]:
+        """Returns (field, value) pairs as stages take them; `more` are further fields."""
+        named = {**more, "epochs": self.epochs, "batch_size": self.batch_size}
+        return settings_from(self.settings, **named)
+
+
+# ── the run ──────────────────────────────────────────────────────────────────────────────────
+
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Of all chance in the run.", rich_help_panel=RUN)
+]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu or cuda; default: cuda where there is one.",
+        rich_help_panel=RUN,
+        autocompletion=completion.one_of("cpu", "cuda"),
+    ),
 ]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of backbones: bf16 (default with CUDA; unsound on a CPU) or float32.",
+        rich_help_panel=RUN,
+        autocompletion=completion.one_of("bf16", "float32"),
+    ),
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="torch.compile the backbone.", rich_help_panel=RUN)
+]
+RecomputeOption = Annotated[
+    bool,
+    typer.Option(
+        "--recompute",
+        help="Compute activations twice: less memory, a third more time.",
+        rich_help_panel=RUN,
+    ),
+]
+DecodeOption = Annotated[
+    str,
+    typer.Option(
+        help="Who decodes JPEG: host, or gpu (nvJPEG; levels differ by one or two).",
+        rich_help_panel=RUN,
+        autocompletion=completion.one_of("host", "gpu"),
+    ),
+]
+SnapshotOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--snapshot-epochs",
+        help="Also publish the checkpoint after this epoch.",
+        rich_help_panel=RUN,
+    ),
+]
+SaveEveryOption = Annotated[
+    float,
+    typer.Option(
+        "--save-every",
+        min=0,
+        help="Seconds between two saves of resume.pt.",
+        rich_help_panel=RUN,
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Demand an unfinished run to continue.", rich_help_panel=RUN),
+]
+NewOption = Annotated[
+    bool,
+    typer.Option("--new", help="Repeat a finished run under a new version.", rich_help_panel=RUN),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan; do nothing.", rich_help_panel=RUN)
+]
+PlanOption = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        help="Tell memory, time and bytes, by a short trial; keep nothing.",
+        rich_help_panel=RUN,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """How a training computes: fields of the stage's options of the same names."""
+
+    seed: SeedOption = 0
+    device: DeviceOption = None
+    precision: PrecisionOption = None
+    compile: CompileOption = False
+    recompute: RecomputeOption = False
+    decode: DecodeOption = "host"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a training is saved, resumed, repeated or only planned: likewise."""
+
+    save_every: SaveEveryOption = 60.0
+    resume: ResumeOption = False
+    new: NewOption = False
+    dry_run: DryRunOption = False
+
+
+# ── processes that divide the work ───────────────────────────────────────────────────────────
+
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")
+    int | None,
+    typer.Option("--workers", min=1, help="Processes; default: one per core.", rich_help_panel=RUN),
 ]
 ShardOption = Annotated[
     str | None,
@@ -24,66 +240,31 @@ ShardOption = Annotated[
         "--shard",
         metavar="I/N",
         help="Do part I of N (from 0); default: by Slurm's or torchrun's variables, else all.",
+        rich_help_panel=RUN,
     ),
 ]
 DaskOption = Annotated[
     str | None,
-    typer.Option("--dask", metavar="ADDRESS", help="Work on a dask.distributed cluster."),
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Work on a dask.distributed cluster.",
+        rich_help_panel=RUN,
+    ),
 ]
-VideosArgument = Annotated[
-    Path, typer.Argument(help="A folder (searched deeply), a video, or a text file of paths.")
-]
-StreamOption = Annotated[
-    str, typer.Option("--stream", help="The view to train, such as rgb or flow.")
-]
-RecipeOption = Annotated[
-    str | None,
-    typer.Option("--recipe", help="A shipped recipe; default: paper with CUDA, cpu without."),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the recipe."),
-]
-EpochsOption = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Passes over the training videos.")
-]
-BatchOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Videos per step, over all GPUs.")
-]
-PackOption = Annotated[str | None, typer.Option("--pack", help="Default: the newest that fits.")]
-SplitOption = Annotated[
-    str | None, typer.Option("--split", help="A split column of the annotations.")
-]
-SaveEveryOption = Annotated[
-    float, typer.Option("--save-every", min=0, help="Seconds between two saves of resume.pt.")
-]
-ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Demand an unfinished run to continue.")
-]
-PrecisionOption = Annotated[
-    str | None,
-    typer.Option(help="Of backbones: bf16 (default with CUDA; unsound on a CPU) or float32."),
-]
-CompileOption = Annotated[bool, typer.Option("--compile", help="torch.compile the backbone.")]
-RecomputeOption = Annotated[
-    bool,
-    typer.Option("--recompute", help="Compute activations twice: less memory, a third more time."),
-]
-DecodeOption = Annotated[
-    str, typer.Option(help="Who decodes JPEG: host, or gpu (nvJPEG; levels differ by one or two).")
-]
-PlanOption = Annotated[
-    bool,
-    typer.Option("--plan", help="Tell memory, time and bytes, by a short trial; keep nothing."),
-]
-SnapshotOption = Annotated[
-    list[int] | None,
-    typer.Option("--snapshot-epochs", help="Also publish the checkpoint after this epoch."),
-]
-CheckpointsOption = Annotated[
-    list[str] | None,
-    typer.Option("--checkpoint", "-c", help="One, or one of each stream; default: the newest."),
-]
-EvaluatedStreamOption = Annotated[
-    str | None, typer.Option("--stream", help="rgb or flow; default: the checkpoint's, or rgb.")
-]
+
+
+@dataclass(frozen=True)
+class ExtractionRunOptions:
+    """Which processes work on the videos, and whether again or at all."""
+
+    workers: WorkersOption = None
+    shard: ShardOption = None
+    dask: DaskOption = None
+    new: NewOption = False
+    dry_run: DryRunOption = False
+
+    def keywords(self) -> dict[str, Any]:
+        """Returns the stage's options of these: workers and part, or dask; new and dry_run."""
+        processes = division(self.shard, self.workers, self.dask)
+        return {**processes, "new": self.new, "dry_run": self.dry_run}

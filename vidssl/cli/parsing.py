@@ -1,4 +1,4 @@
-"""What options say, as stages take it."""
+"""Turns the texts of options into what stages take: settings, names, parts of the work."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from vidssl.base.errors import UsageError
 
 
 def settings_from(texts: list[str] | None, **named: Any) -> tuple[tuple[str, Any], ...]:
-    """Returns (field, value) pairs from `--set FIELD=VALUE` and from options of their own."""
+    """Returns (field, value) pairs: those of `named` that are not None, then those of --set."""
     return (*only_given(**named).items(), *pairs_from("--set", texts))
 
 
 def pairs_from(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
-    """Returns (name, value) of texts such as `lr=0.01`."""
+    """Returns (name, value) pairs of texts such as `lr=0.01`.
+
+    Args:
+        option: the texts' option, for the sentence of an error.
+
+    Raises:
+        UsageError: a text without a name or an equals sign.
+    """
     pairs = []
     for text in texts or []:
         name, equals, value = text.partition("=")
@@ -26,7 +33,13 @@ def pairs_from(option: str, texts: list[str] | None) -> tuple[tuple[str, str], .
 
 
 def division(shard: str | None, workers: int | None, dask: str | None) -> dict[str, Any]:
-    """Returns the options that say who works on the videos: workers, part, dask."""
+    """Returns the stage's options that divide the videos among processes.
+
+    They are `workers` and `part`, or `dask`.
+
+    Raises:
+        UsageError: there is no such part, or an option that a dask cluster has no use for.
+    """
     from vidssl.extraction.partition import choose_part
 
     if dask is None:
@@ -43,5 +56,5 @@ def names_in(text: str | None) -> tuple[str, ...]:
 
 
 def only_given(**values: Any) -> dict[str, Any]:
-    """Returns the values that are not None: what is not said is the stage's own default."""
+    """Returns the values that are not None; for the others the stage's own defaults hold."""
     return {name: value for name, value in values.items() if value is not None}

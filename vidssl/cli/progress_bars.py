@@ -1,25 +1,32 @@
-"""How the command line shows progress: a rich bar on a terminal, plain lines elsewhere."""
+"""Shows progress: bars that fit the terminal's width, plain lines where there is no terminal."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich import progress as rich_progress
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.text import counted, plural
-from vidssl.cli.bars import Bars
 
 PLAIN_LINE_EVERY = 10.0  # seconds
 RATE_OVER = 60.0  # seconds that the rate is taken over
-LOOK_EVERY = 1.0  # seconds between two looks at how far the work has come
+SAMPLE_EVERY = 1.0  # seconds between two samples of how much is done
+BAR_WIDEST, BAR_NARROWEST = 24, 8  # characters
+GAP = 1  # characters between two columns
+FIGURES_APART = "  "
 
 
 def make_progress(console: Console, quiet: bool) -> Progress:
-    """Returns what fits the console: bars on a terminal, lines elsewhere, nothing when quiet."""
+    """Returns bars for a terminal, plain lines for another console, and nothing when quiet."""
     if quiet:
         return SILENT
     return RichProgress(console) if console.is_terminal else PlainProgress(console)
@@ -41,47 +48,47 @@ def _duration(seconds: float) -> str:
 
 
 class _Timed:
-    """Counting, rate and remaining time, for both ways of showing.
+    """Counts units of work, and computes their rate and the remaining time.
 
-    The rate is that of this process's own work over the last minute. While the work is younger it
-    begins with the work itself, not with the first unit done: several processes bring their first
-    ones all at once, and time taken from there would be none.
+    The rate is that of this process's own work over the last minute. In the first minute it is
+    taken since the start of the work, not since the first unit: several processes deliver their
+    first units at the same moment, and no time passes between these.
     """
 
     def __init__(self, description: str, total: int | None, unit: str, done: int) -> None:
         self.description, self.total, self.unit, self.done = description, total, unit, done
         self._before, self._begin = done, time.monotonic()
         self._now = self._begin
-        self._looks = deque([(self._begin, done)])  # the first one ends the span of the rate
+        self._samples = deque([(self._begin, done)])  # the rate is taken since the first of these
         self.figures: dict[str, float | str] = {}
 
     def count(self, n: int, figures: dict[str, float | str]) -> None:
         self.done += n
         self.figures |= figures
         self._now = time.monotonic()
-        if self._now - self._looks[-1][0] >= LOOK_EVERY:
-            self._looks.append((self._now, self.done))
-        while self._now - self._looks[0][0] > RATE_OVER and len(self._looks) > 2:
-            self._looks.popleft()
+        if self._now - self._samples[-1][0] >= SAMPLE_EVERY:
+            self._samples.append((self._now, self.done))
+        while self._now - self._samples[0][0] > RATE_OVER and len(self._samples) > 2:
+            self._samples.popleft()
 
     @property
     def untouched(self) -> bool:
-        """Whether this process has done nothing of it yet."""
+        """Whether this process has done none of the work yet."""
         return self.done == self._before
 
     @property
     def rate(self) -> float:
-        """Units per second of late."""
-        since, done = self._looks[0]
+        """Units per second over the last minute."""
+        since, done = self._samples[0]
         return (self.done - done) / max(self._now - since, 1e-9)
 
     @property
     def average(self) -> float:
-        """Units per second of all of this process's work."""
+        """Units per second over all of this process's work."""
         return (self.done - self._before) / max(time.monotonic() - self._begin, 1e-9)
 
     def left_text(self) -> str:
-        """How long it will take; empty at the end, and where it cannot be told."""
+        """Returns the remaining time; empty at the end, and where it is unknown."""
         if self.total is None or self.rate <= 0 or self.done >= self.total:
             return ""
         return f"{_duration((self.total - self.done) / self.rate)} left"
@@ -90,7 +97,7 @@ class _Timed:
         return f"{_number(rate)} {plural(self.unit)}/s"
 
     def done_text(self) -> str:
-        """How much is done in all, and how much of it by this process where not all is."""
+        """Returns how much is done, and how much of that by this process if not all."""
         whole = counted(self.done, self.unit)
         if not self._before:
             return whole
@@ -99,15 +106,15 @@ class _Timed:
 
 
 class RichProgress:
-    """Bars with rate and remaining time on a terminal.
+    """Shows a bar with rate and remaining time for each task.
 
-    Those of tasks that are open at the same time lie below each other; the bar of one that ends
-    moves above them, and stays.
+    Bars of tasks that run at the same time stand below each other. When a task ends, its bar moves
+    above the others and stays there.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._bars = Bars(console=console, transient=True)
+        self._bars = FittedBars(console=console, transient=True)
 
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Task:
         return _RichTask(self._bars, _Timed(description, total, unit, done))
@@ -117,7 +124,7 @@ class RichProgress:
 
 
 class _RichTask:
-    def __init__(self, bars: Bars, timed: _Timed) -> None:
+    def __init__(self, bars: FittedBars, timed: _Timed) -> None:
         self._bars, self._timed = bars, timed
 
     def advance(self, n: int = 1, **figures: float | str) -> None:
@@ -151,14 +158,76 @@ class _RichTask:
         last = self._bars.make_tasks_table([own])
         self._bars.remove_task(self._id)
         if self._bars.tasks:
-            self._bars.refresh()  # else the bar would be seen twice until the others move
+            self._bars.refresh()  # otherwise the bar is shown twice until another one advances
         else:
             self._bars.stop()
         self._bars.console.print(last)
 
 
+class FittedBars(rich_progress.Progress):
+    """Fits bars to narrow terminals: a task's name, count and remaining time are always shown.
+
+    Where there is no room for everything, figures are left out first, beginning with the last one;
+    then the bar, then the rate. A name that is still too long is continued in the next line. Every
+    task has the fields `rate`, `left` and `figures` (a sequence of texts, the most important
+    first).
+    """
+
+    _spinner = rich_progress.SpinnerColumn()
+    _count = rich_progress.MofNCompleteColumn()
+
+    def make_tasks_table(self, tasks: Sequence[rich_progress.Task]) -> Table:  # type: ignore[override]
+        """Returns one line per task, in columns, at most as wide as the console."""
+        if not tasks:  # rich calls it once before there is a console
+            return Table.grid()
+        names = [Text(task.description) for task in tasks]
+        counts = [self._count(task) for task in tasks]
+        rates = [Text(task.fields["rate"], "cyan") for task in tasks]
+        lefts = [Text(task.fields["left"]) for task in tasks]
+        room = (
+            self.console.width - 1 - sum(_column_width(c) for c in (names, counts, lefts))
+        )  # spinner
+
+        has_rate = _column_width(rates) <= room
+        room -= _column_width(rates) * has_rate
+        bar = min(BAR_WIDEST, room - GAP)
+        has_bar = bar >= BAR_NARROWEST
+        room -= (bar + GAP) * has_bar
+
+        columns: list[list[RenderableType]] = [[self._spinner(task) for task in tasks], [*names]]
+        if has_bar:
+            columns.append([rich_progress.BarColumn(bar)(task) for task in tasks])
+        columns += [[*counts], *([[*rates]] if has_rate else []), [*lefts]]
+        figures = [_figures_that_fit(task.fields["figures"], room - GAP) for task in tasks]
+        columns += [[*figures]] if any(figures) else []
+        return _grid(columns)
+
+
+def _column_width(texts: Sequence[Text]) -> int:
+    """Returns the width of a column in characters, with the gap before it."""
+    return GAP + max((text.cell_len for text in texts), default=0)
+
+
+def _figures_that_fit(figures: Sequence[str], room: int) -> Text:
+    """Returns as many of the first figures as fit whole into `room` characters."""
+    shown = list(figures)
+    while shown and cell_len(FIGURES_APART.join(shown)) > room:
+        shown.pop()
+    return Text(FIGURES_APART.join(shown), "dim")
+
+
+def _grid(columns: Sequence[Sequence[RenderableType]]) -> Table:
+    grid = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+    for i, _ in enumerate(columns):
+        is_name = i == 1
+        grid.add_column(no_wrap=not is_name, overflow="fold" if is_name else "crop")
+    for row in zip(*columns, strict=True):
+        grid.add_row(*row)
+    return grid
+
+
 class PlainProgress:
-    """One line every ten seconds and one at the end, for logs and pipes."""
+    """Prints one line every ten seconds and one at the end, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -203,7 +272,7 @@ class _PlainTask:
     ) -> None:
         timed = self._timed
         if error is not None and timed.untouched:
-            return  # the error is all there is to say
+            return  # the error is printed elsewhere
         if timed.untouched and timed.done:
             self._progress.say(f"{timed.description}: {timed.done_text()}")
             return

@@ -1,4 +1,4 @@
-"""How results look on a terminal."""
+"""Draws results as tables, and as lines on a terminal too narrow for a table."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Column, Table
 from rich.text import Text
 from rich.tree import Tree
 
 from vidssl.base.text import counted
 from vidssl.workspace.run_diff import listed
 
-if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing more is imported
+if TYPE_CHECKING:  # importing these would load PyTorch
     from vidssl.evaluation.classification import ClassificationReport, StreamRow
     from vidssl.evaluation.recall import RetrievalReport
     from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
@@ -26,6 +27,10 @@ if TYPE_CHECKING:  # a table is drawn by whoever has made its result: nothing mo
     from vidssl.stages.status import Node, Status, UnfinishedRun
     from vidssl.stages.verify import VerifyResult
     from vidssl.training.forecast import Forecast
+
+FOLDED = 12  # characters that a column needs whose text may be cut into lines anywhere
+BORDERS = 3  # characters beside each column's text
+NO_LIMIT = 10_000  # characters
 
 
 def percent(share: float | None, error: float | None = None) -> str:
@@ -52,9 +57,10 @@ def classification_tables(title: str, report: ClassificationReport) -> Renderabl
     for column in ("test clips", "top-1 %"):
         classes.add_column(column, justify="right")
     classes.add_column("most taken for")
-    for row in report.classes:
-        mistaken = f"{row.confused_with} ({row.confused})" if row.confused_with else ""
-        classes.add_row(Text(row.name), str(row.test_clips), percent(row.accuracy), Text(mistaken))
+    for each in report.classes:
+        taken_for = f"{each.confused_with} ({each.confused})" if each.confused_with else ""
+        clips, accuracy = str(each.test_clips), percent(each.accuracy)
+        classes.add_row(Text(each.name), clips, accuracy, Text(taken_for))
     return Group(head, classes)
 
 
@@ -71,7 +77,7 @@ def _accuracies(row: StreamRow, report: ClassificationReport) -> list[str]:
 
 
 def forecast_table(plan: Mapping[str, Any], forecast: Forecast) -> Table:
-    """Returns what a training run would take."""
+    """Returns a table of what a training run would need: memory, time, bytes to be read."""
     recipe = plan["recipe"]
     table = Table(title=f"plan of {plan['makes']} (nothing was kept)", title_justify="left")
     table.show_header = False
@@ -114,7 +120,7 @@ def _forecast_rows(
 
 
 def gigabytes(number: float) -> str:
-    """Returns bytes in the unit that suits them."""
+    """Returns a number of bytes in TB, GB, MB or kB."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -122,7 +128,7 @@ def gigabytes(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in the unit that suits it."""
+    """Returns a time in days, hours, minutes or seconds."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
@@ -208,7 +214,7 @@ def _answer_table(answer: QueryAnswer, result: QueryResult) -> RenderableType:
 
 
 def status_tree(status: Status, nodes: Sequence[Node]) -> RenderableType:
-    """Returns the lineage of a workspace as a tree, stale artifacts marked."""
+    """Returns the lineage of a workspace's artifacts as a tree, with stale ones marked."""
     drawn = Tree(Text(status.workspace, style="bold"))
     if not status.artifacts and not status.unfinished:
         what = "empty" if Path(status.workspace).is_dir() else "there is no such folder yet"
@@ -248,8 +254,9 @@ def _grow(parent: Tree, node: Node) -> None:
 
 
 def verify_table(result: VerifyResult) -> RenderableType:
-    """Returns one row per artifact and, below, a line per problem; a sentence where there is
-    none.
+    """Returns one row per artifact and, below, one line per problem.
+
+    Where there is no artifact, returns a sentence that says so.
     """
     if not result.findings:
         return Text("there is no artifact in this workspace yet: nothing was verified")
@@ -266,7 +273,7 @@ def verify_table(result: VerifyResult) -> RenderableType:
 
 
 def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
-    """Returns what the demo learned as one table, what it says, and what to type next."""
+    """Returns a table of what the demo learned, its findings, and commands to type next."""
     first = result.rows[0].recall
     table = Table("features", title="what was learned", title_justify="left")
     table.add_column("nearest neighbour R@1 %", justify="right")
@@ -291,7 +298,7 @@ def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
 
 
 def typed(*words: object) -> Text:
-    """Returns a command in one line, however narrow the screen, as it is to be copied and typed."""
+    """Returns a command in one line however narrow the terminal, so that it can be copied."""
     return Text(f"  {join(map(str, words))}", no_wrap=True, overflow="ignore")
 
 
@@ -299,3 +306,53 @@ def _times(n: Neighbour) -> str:
     if n.begin is None or n.end is None:
         return f"frames {n.first_frame}–{n.last_frame}"
     return f"{n.begin:.1f}–{n.end:.1f} s"
+
+
+# ── narrow terminals ────────────────────────────────────────────────────────────────────────────
+
+
+def fitted(shown: RenderableType, console: Console) -> RenderableType:
+    """Returns what is shown, each table that is wider than the console replaced by lines."""
+    if isinstance(shown, Group):
+        return Group(*(fitted(part, console) for part in shown.renderables))
+    if isinstance(shown, Table) and _least_width(shown, console) > console.width:
+        return Group(*_lines(shown, console))
+    return shown
+
+
+def _least_width(table: Table, console: Console) -> int:
+    """Returns the characters that a table needs at least to show all it has."""
+    return 1 + sum(BORDERS + _column_width(column, table, console) for column in table.columns)
+
+
+def _column_width(column: Column, table: Table, console: Console) -> int:
+    cells = [*([column.header] if table.show_header else []), *column.cells]
+    options = console.options.update(max_width=NO_LIMIT)
+    sizes = [Measurement.get(console, options, cell) for cell in cells]
+    least = max((s.maximum if column.no_wrap else s.minimum for s in sizes), default=0)
+    return min(least, FOLDED) if column.overflow == "fold" else least
+
+
+def _lines(table: Table, console: Console) -> Iterator[Text]:
+    """Yields a table's title and rows as lines, each cell after the head of its column.
+
+    Of two columns, the first cell of a row is the head of the second one.
+    """
+    if table.title:
+        yield _text(table.title, console)
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    for row in rows:
+        cells = [_text(cell, console) for cell in row]
+        if not table.show_header:
+            yield Text("  ").join(cell for cell in cells if cell.plain)
+        elif len(cells) == 2:
+            yield Text.assemble("  ", cells[0], ": ", cells[1])
+        else:
+            for column, cell in zip(table.columns, cells, strict=True):
+                if cell.plain:
+                    yield Text.assemble("  ", _text(column.header, console), ": ", cell)
+            yield Text("")
+
+
+def _text(cell: RenderableType, console: Console) -> Text:
+    return console.render_str(cell) if isinstance(cell, str) else cell  # type: ignore[return-value]

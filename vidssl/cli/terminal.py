@@ -1,36 +1,28 @@
-"""What every command shares: where it speaks, how it fails, what it prints at the end."""
+"""Prints a command's result, progress and notes: results on stdout, the rest on stderr."""
 
 from __future__ import annotations
 
-import errno
-import inspect
 import json
 import os
-import re
-import sys
-import traceback
-import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperCommand, TyperGroup
 
-from vidssl.base.errors import UsageError, VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.settings import flat
 from vidssl.base.signals import work_begins
 from vidssl.base.text import counted
-from vidssl.cli.narrow import fitted
 from vidssl.cli.progress_bars import make_progress
-from vidssl.cli.tables import forecast_table
+from vidssl.cli.tables import fitted, forecast_table
 from vidssl.workspace.results import PartReport, StageResult
 from vidssl.workspace.summaries import COLLAPSED, headline
 from vidssl.workspace.workspace import Workspace
@@ -39,79 +31,17 @@ Result = TypeVar("Result")
 
 QUARANTINED = 3
 MOST_QUARANTINED_SHOWN = 10
-# What help says that an option takes.
-METAVARS = {bool: "", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
-
-
-class PlainHelp:
-    """What a command's help looks like, whatever the release of Typer: `VIDEOS`, not `{VIDEOS}`."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        pieces: list[str] = super().collect_usage_pieces(ctx)  # type: ignore[misc]
-        return [re.sub(r"^\{(.*)\}", r"\1", piece) for piece in pieces]
-
-    def get_help_option(self, ctx: Any) -> Any:
-        option = super().get_help_option(ctx)  # type: ignore[misc]
-        if option is not None:
-            option.metavar = METAVARS[bool]
-        return option
-
-
-class Command(PlainHelp, TyperCommand):
-    """One command."""
-
-
-class Commands(PlainHelp, TyperGroup):
-    """Turns errors meant for the user into one sentence and an exit code."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta["arguments"] = list(args)
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        arguments = ctx.meta["arguments"]
-        try:
-            return super().invoke(ctx)
-        except VidsslError as error:
-            _fail(arguments, str(error), error.exit_code)
-        except BrokenPipeError:
-            sys.stderr.close()  # the reader of a pipe has gone, as with `| head`
-            raise typer.Exit(141) from None
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _fail(arguments, f"the disk is full ({error}); free some space and run it again", 1)
-            if error.filename is None:
-                raise  # not about a place that the user could mend
-            _fail(arguments, f"{error.filename}: {error.strerror}", 1)
-        except KeyboardInterrupt:
-            _fail(arguments, "interrupted; the same command goes on from what is finished", 130)
-        except Exception as error:
-            if hasattr(error, "format_message"):  # typer's own, of words that it cannot parse
-                _fail_as_json(arguments, error.format_message(), getattr(error, "exit_code", 2))
-            raise
-
-
-def _fail_as_json(arguments: list[str], sentence: str, code: int) -> None:
-    if "--json" not in arguments:
-        return
-    try:
-        print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
-    except OSError:  # that is perhaps the very error: nobody is to be told again at the end
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-
-
-def _fail(arguments: list[str], sentence: str, code: int) -> None:
-    _fail_as_json(arguments, sentence, code)
-    if "-v" in arguments or "--verbose" in arguments:
-        traceback.print_exc()
-    line = Text.assemble(("vidssl: ", "bold red"), sentence)
-    Console(stderr=True).print(line, soft_wrap=True)
-    raise typer.Exit(code)
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where one command reads and speaks: results on stdout, the rest on stderr."""
+    """What one command works in and prints to.
+
+    Attributes:
+        json: print the result as JSON, and nothing else to stdout.
+        quiet: show no progress.
+        silent: print nothing; so it is in all processes of a distributed run but the first.
+    """
 
     workspace: Workspace
     json: bool
@@ -120,7 +50,7 @@ class Terminal:
 
     @classmethod
     def open(cls, workspace: Path, json: bool, quiet: bool) -> Terminal:
-        """Opens the workspace (made with its first artifact); only the first rank speaks."""
+        """Opens a workspace, whose folder is made with its first artifact."""
         first = os.environ.get("RANK", "0") == "0"
         return cls(Workspace(workspace), json, quiet or not first, silent=not first)
 
@@ -141,12 +71,13 @@ class Terminal:
             print(json.dumps(value, indent=1, default=str), flush=True)
 
     def finish(self, result: StageResult, next_command: Callable[[], str]) -> None:
-        """Prints what a stage gave, and exits with 3 when it left videos out.
+        """Prints a stage's result, and exits with 3 when it left videos out.
 
         Args:
-            next_command: gives what to type next, or nothing; asked only if it is shown.
+            next_command: returns the command to type next, or an empty text; called only if the
+                command is shown.
         """
-        if self.silent and result.part is not None:  # each rank has a part of its own to tell of
+        if self.silent and result.part is not None:  # each process reports its own part
             return replace(self, silent=False).finish(result, next_command)
         self.json_out(result.as_dict())
         self.outline(result)
@@ -157,22 +88,22 @@ class Terminal:
             raise typer.Exit(QUARANTINED)
 
     def propose(self, result: StageResult, next_command: Callable[[], str]) -> None:
-        """Prints what to type next, where there is something."""
+        """Prints the command to type next, if there is one."""
         if result.artifact is None or self.json or self.silent:
             return
         command = ""
-        with suppress(VidsslError):  # what is wrong elsewhere in the workspace is no fault here
+        with suppress(VidsslError):  # this command succeeded, whatever else is in the workspace
             command = next_command()
         if command:
             self.show(Text.assemble(("next: ", "dim"), command, self._elsewhere()))
 
     def _elsewhere(self) -> str:
-        """Returns the option that a command needs to work in this workspace, too."""
+        """Returns the option that names this workspace, or nothing where it is the default."""
         usual = os.environ.get("VIDSSL_WORKSPACE", "vidssl-workspace")
         return "" if str(self.workspace.root) == usual else f" -w {quote(str(self.workspace.root))}"
 
     def _warn_of_newer(self, result: StageResult) -> None:
-        """Says so where what was found again is not what later stages take."""
+        """Warns when the artifact that was found again is not the one that later stages take."""
         artifact = result.artifact
         if not result.reused or artifact is None or artifact.kind not in ("flow", "pack"):
             return
@@ -184,7 +115,7 @@ class Terminal:
             ))  # fmt: skip
 
     def notes(self, sentences: Sequence[str]) -> None:
-        """Prints what the user should know of a result."""
+        """Prints sentences that the user should read about a result."""
         for sentence in sentences:
             self.show(Text(f"note: {sentence}", style="yellow"))
 
@@ -218,94 +149,8 @@ class Terminal:
             self._warn_of_newer(result)
 
 
-WorkspaceOption = Annotated[
-    Path,
-    typer.Option("--workspace", "-w", envvar="VIDSSL_WORKSPACE", help="Folder of all artifacts."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")
-]
-SHARED: dict[str, Any] = {
-    "workspace": WorkspaceOption,
-    "json": JsonOption,
-    "quiet": QuietOption,
-    "verbose": VerboseOption,
-}
-
-
-def terminal_command(
-    app: typer.Typer, name: str | None = None, workspace: Path = Path("vidssl-workspace")
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function as a command that also takes the options every command has.
-
-    The function gets them as its first argument, a :class:`Terminal`.
-
-    Args:
-        workspace: where the command works unless it is told otherwise.
-    """
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        defaults = {"workspace": workspace, "json": False, "quiet": False, "verbose": False}
-        shared = [
-            inspect.Parameter(
-                option, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=defaults[option]
-            )
-            for option, kind in SHARED.items()
-        ]
-
-        for parameter in [*own, *shared]:
-            _say_what_it_takes(parameter)
-
-        def run(**given: Any) -> None:
-            place, json, quiet, _ = (given.pop(option) for option in SHARED)
-            function(Terminal.open(place, json, quiet), **given)
-
-        # typer reads options from the signature, help from the docstring.
-        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        app.command(name, cls=Command)(run)
-        return function
-
-    return register
-
-
-def _say_what_it_takes(parameter: inspect.Parameter) -> None:
-    """Returns an argument its name and an option its type to be shown by, where nothing is said."""
-    kind, info = get_args(parameter.annotation)[:2]
-    if plain_type(kind)[0] is Path:
-        info.parser = path
-    if info.metavar is None:
-        argument = isinstance(info, typer.models.ArgumentInfo)
-        info.metavar = parameter.name.upper() if argument else METAVARS[plain_type(kind)[0]]
-
-
-def path(text: str | Path) -> Path:
-    """Returns the path that a word of the command line is.
-
-    Raises:
-        UsageError: the word is empty, which would else mean the current folder.
-    """
-    if text == "":
-        raise UsageError("a path is empty: is a variable of the shell not set?")
-    return Path(text)
-
-
-def plain_type(kind: Any) -> tuple[type, bool]:
-    """Returns the type of one value of an option, and whether several may be given."""
-    if get_origin(kind) in (Union, types.UnionType):
-        kind = next(k for k in get_args(kind) if k is not types.NoneType)
-    if get_origin(kind) is list:
-        return get_args(kind)[0], True
-    return kind, False
-
-
 def artifact_line(result: StageResult) -> Text:
-    """Returns one line: the artifact, whether it is new, its figures."""
+    """Returns one line: the artifact, whether it was finished before, its figures."""
     artifact = result.artifact
     assert artifact is not None
     what = " (finished before, nothing to do)" if result.reused else ""
@@ -314,7 +159,7 @@ def artifact_line(result: StageResult) -> Text:
 
 
 def part_line(part: PartReport, reused: bool) -> Text:
-    """Returns one line: the part, how much it did, what the others still have to do."""
+    """Returns one line: the part, how many videos it did, how many parts are unfinished."""
     what = "was finished before" if reused else counted(part.videos, "video")
     left = f"{counted(part.unfinished, 'part')} to go; the last one publishes {part.run}"
     return Text.assemble(("✓ ", "green"), (f"part {part.part}", "bold"), f"  {what}, ", left)

@@ -8,62 +8,54 @@ from typing import Annotated, Any
 
 import typer
 
-from vidssl.cli.app import command
+from vidssl.cli import completion
+from vidssl.cli.app import PIPELINE, command
 from vidssl.cli.options import (
-    BatchOption,
-    CompileOption,
-    DecodeOption,
-    DeviceOption,
+    RECIPE,
+    ComputeOptions,
     DryRunOption,
-    EpochsOption,
     NewOption,
+    OverrideOptions,
     PackOption,
     PlanOption,
-    PrecisionOption,
     RecipeOption,
-    RecomputeOption,
-    ResumeOption,
-    SaveEveryOption,
+    RunOptions,
     SeedOption,
-    SetOption,
     SnapshotOption,
     SplitOption,
     StreamOption,
 )
-from vidssl.cli.parsing import names_in, settings_from
+from vidssl.cli.parsing import names_in
 from vidssl.cli.terminal import Terminal
 
 
-@command()
+@command(panel=PIPELINE)
 def pretrain(
     terminal: Terminal,
+    *,
     stream: StreamOption = "rgb",
     method: Annotated[
         str | None,
-        typer.Option(help="infonce (default), ubernce (needs labels), vicc, cpc, or the recipe's."),
+        typer.Option(
+            help="infonce (default), ubernce (needs labels), vicc, cpc, or the recipe's.",
+            autocompletion=completion.one_of("infonce", "ubernce", "vicc", "cpc"),
+        ),
     ] = None,
     recipe: RecipeOption = None,
-    backbone: Annotated[str | None, typer.Option(help="Such as tiny, s3d or r2d3d_18.")] = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    settings: SetOption = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Such as tiny, s3d or r2d3d_18.", rich_help_panel=RECIPE),
+    ] = None,
+    overrides: OverrideOptions,
     pack: PackOption = None,
     split: SplitOption = None,
     init_from: Annotated[
         str | None, typer.Option(help="Checkpoint whose encoder is the start.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Default: STREAM-METHOD.")] = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    compile: CompileOption = False,
-    recompute: RecomputeOption = False,
-    decode: DecodeOption = "host",
+    compute: ComputeOptions,
     snapshot_epochs: SnapshotOption = None,
-    save_every: SaveEveryOption = 60.0,
-    resume: ResumeOption = False,
-    new: NewOption = False,
-    dry_run: DryRunOption = False,
+    run: RunOptions,
     plan: PlanOption = False,
 ) -> None:
     """Learn an encoder of one stream, without labels (but for ubernce).
@@ -74,6 +66,8 @@ def pretrain(
 
     Example:  vidssl pretrain --stream flow --epochs 100 --set temperature=0.1
 
+    Example:  vidssl pretrain --recipe ./my.toml
+
     Example:  vidssl pretrain --stream rgb --plan
 
     Example:  vidssl pretrain --method vicc --snapshot-epochs 20
@@ -83,20 +77,19 @@ def pretrain(
     from vidssl.stages import pretrain as stage
 
     options = stage.PretrainOptions(
-        stream=stream, method=method, recipe=recipe, pack=pack, split=split, init_from=init_from,
-        settings=settings_from(settings, backbone=backbone, epochs=epochs, batch_size=batch_size),
-        name=name, seed=seed, device=device, precision=precision, compile=compile,
-        recompute=recompute, decode=decode, resume=resume, new=new, dry_run=dry_run, plan=plan,
-        snapshot_epochs=tuple(snapshot_epochs or ()), save_every=save_every,
+        stream=stream, method=method, recipe=recipe, settings=overrides.pairs(backbone=backbone),
+        pack=pack, split=split, init_from=init_from, name=name, plan=plan,
+        snapshot_epochs=tuple(snapshot_epochs or ()), **vars(compute), **vars(run),
     )  # fmt: skip
     result = terminal.run(stage.run, options)
-    told = {"method": method, "recipe": recipe, "pack": pack, "split": split, "device": device}
-    terminal.finish(result, _after(terminal, result, **told))
+    told = {"method": method, "recipe": recipe, "pack": pack, "split": split}
+    terminal.finish(result, _after(terminal, result, **told, device=compute.device))
 
 
-@command()
+@command(panel=PIPELINE)
 def cotrain(
     terminal: Terminal,
+    *,
     stream: StreamOption = "rgb",
     k: Annotated[int | None, typer.Option("--k", min=0, help="Mined positives per clip.")] = None,
     cycles: Annotated[
@@ -105,20 +98,25 @@ def cotrain(
     method: Annotated[
         str | None,
         typer.Option(
-            help="coclr (default), vicc, cmc or cocon (all views at once), or the recipe's."
+            help="coclr (default), vicc, cmc or cocon (all views at once), or the recipe's.",
+            autocompletion=completion.one_of("coclr", "vicc", "cmc", "cocon"),
         ),
     ] = None,
     views: Annotated[
         str | None,
-        typer.Option(help="Those that cmc or cocon train, such as rgb,pose; default: rgb,flow."),
+        typer.Option(
+            help="Those that cmc or cocon train, such as rgb,pose; default: rgb,flow.",
+            autocompletion=completion.complete_views,
+        ),
     ] = None,
     recipe: RecipeOption = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Where there is a student: its own, and no other.")
+        str | None,
+        typer.Option(
+            help="Where there is a student: its own, and no other.", rich_help_panel=RECIPE
+        ),
     ] = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    settings: SetOption = None,
+    overrides: OverrideOptions,
     student: Annotated[
         str | None, typer.Option(help="Checkpoint to train on; default: the stream's newest.")
     ] = None,
@@ -132,17 +130,9 @@ def cotrain(
     pack: PackOption = None,
     split: SplitOption = None,
     name: Annotated[str | None, typer.Option(help="Default: STREAM-METHOD.")] = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    compile: CompileOption = False,
-    recompute: RecomputeOption = False,
-    decode: DecodeOption = "host",
+    compute: ComputeOptions,
     snapshot_epochs: SnapshotOption = None,
-    save_every: SaveEveryOption = 60.0,
-    resume: ResumeOption = False,
-    new: NewOption = False,
-    dry_run: DryRunOption = False,
+    run: RunOptions,
     plan: PlanOption = False,
 ) -> None:
     """Let one stream learn from what the other one finds alike, or train all views together.
@@ -162,34 +152,42 @@ def cotrain(
     from vidssl.stages import cotrain as stage
 
     options = stage.CotrainOptions(
-        stream=stream, method=method, recipe=recipe, pack=pack, split=split,
-        settings=settings_from(
-            settings, k=k, backbone=backbone, epochs=epochs, batch_size=batch_size
-        ),
-        student=student, partner=partner, cycles=cycles, init_from=tuple(init_from or ()),
-        views=names_in(views), name=name, seed=seed, device=device, precision=precision,
-        compile=compile, recompute=recompute, decode=decode, resume=resume,
-        new=new, dry_run=dry_run, plan=plan, snapshot_epochs=tuple(snapshot_epochs or ()),
-        save_every=save_every,
+        stream=stream, method=method, cycles=cycles, views=names_in(views), recipe=recipe,
+        settings=overrides.pairs(k=k, backbone=backbone), student=student, partner=partner,
+        init_from=tuple(init_from or ()), pack=pack, split=split, name=name, plan=plan,
+        snapshot_epochs=tuple(snapshot_epochs or ()), **vars(compute), **vars(run),
     )  # fmt: skip
+    told = {"pack": pack, "device": compute.device}
     if not cycles:
         result = terminal.run(stage.run, options)
-        terminal.finish(result, _after(terminal, result, pack=pack, device=device))
+        terminal.finish(result, _after(terminal, result, **told))
         return
     results = []
     for result in terminal.run(stage.run_cycles, options):
         results.append(result)
         terminal.outline(result)
     terminal.json_out({"runs": [r.as_dict() for r in results]})
-    terminal.propose(results[-1], _after(terminal, results[-1], pack=pack, device=device))
+    terminal.propose(results[-1], _after(terminal, results[-1], **told))
 
 
-@command("import")
+@command("import", panel=PIPELINE)
 def import_checkpoint(
     terminal: Terminal,
     file: Annotated[Path, typer.Argument(help="A published .pth.tar.")],
-    method: Annotated[str, typer.Option(help="infonce, ubernce, coclr, vicc, dpc or cocon.")],
-    view: Annotated[str, typer.Option(help="What the network saw: rgb or flow.")] = "rgb",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="infonce, ubernce, coclr, vicc, dpc or cocon.",
+            autocompletion=completion.one_of("infonce", "ubernce", "coclr", "vicc", "dpc", "cocon"),
+        ),
+    ],
+    view: Annotated[
+        str,
+        typer.Option(
+            help="What the network saw: rgb or flow.",
+            autocompletion=completion.one_of("rgb", "flow"),
+        ),
+    ] = "rgb",
     backbone: Annotated[
         str | None, typer.Option(help="Default: of the published runs, s3d or r2d3d_18.")
     ] = None,
@@ -228,7 +226,7 @@ def import_checkpoint(
 
 
 def _after(terminal: Terminal, result: Any, **told: str | None) -> Callable[[], str]:
-    """Returns what tells the command that goes on from a checkpoint."""
+    """Returns a function that returns the command to type next, given the new checkpoint."""
     from vidssl.cli import next_step
 
     return lambda: next_step.after_training(terminal.workspace, result.artifact, **told)

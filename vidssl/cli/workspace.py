@@ -1,14 +1,13 @@
-"""Commands about the program and the workspace: status, verify, recipes, demo."""
+"""Commands about the workspace: status, verify, demo."""
 
 from __future__ import annotations
 
-from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vidssl.cli.app import app, command
+from vidssl.cli.app import WORKSPACE, command
 from vidssl.cli.options import (
     DeviceOption,
     SeedOption,
@@ -16,16 +15,18 @@ from vidssl.cli.options import (
     WorkersOption,
 )
 from vidssl.cli.parsing import only_given, settings_from
-from vidssl.cli.terminal import Command, JsonOption, Terminal
+from vidssl.cli.terminal import Terminal
 
-DEMO_WORKSPACE = Path("vidssl-demo")  # of its own, so that it is never the newest of yours
+DEMO_WORKSPACE = Path(
+    "vidssl-demo"
+)  # a separate one: its artifacts are never the newest of the user's
 
 
-@command()
+@command(panel=WORKSPACE)
 def status(terminal: Terminal) -> None:
-    """Show what is in the workspace, what came of what, what has been overtaken, what is running.
+    """Show the workspace: lineage of artifacts, which are stale, what is running or unfinished.
 
-    An unfinished run of a name that others bear is shown with the options that set it apart.
+    Unfinished runs of the same name are shown with the options in which they differ.
 
     Example:  vidssl status
     """
@@ -37,7 +38,7 @@ def status(terminal: Terminal) -> None:
     terminal.show(status_tree(result, stage.tree(result)))
 
 
-@command()
+@command(panel=WORKSPACE)
 def verify(
     terminal: Terminal,
     artifacts: Annotated[
@@ -61,28 +62,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command(cls=Command)
-def recipes(json: JsonOption = False) -> None:
-    """List the shipped recipes, and what the papers report of theirs.
-
-    Example:  vidssl recipes
-    """
-    from dataclasses import asdict
-
-    from vidssl.recipes.recipe import recipe_card, recipe_names
-
-    cards = {name: recipe_card(name) for name in recipe_names()}
-    if json:
-        typer.echo(dumps({name: asdict(card) for name, card in cards.items()}, indent=1))
-        return
-    width = max(map(len, cards))
-    for name, card in cards.items():
-        typer.echo(f"{name:<{width}}  {card.title}")
-        if card.reports:
-            typer.echo(f"{'':<{width}}  reports {card.reports}")
-
-
-@command(workspace=DEMO_WORKSPACE)
+@command(panel=WORKSPACE, workspace=DEMO_WORKSPACE)
 def demo(
     terminal: Terminal,
     clips: Annotated[

@@ -44,9 +44,7 @@ from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import (
     EvaluationSpec,
     Recipe,
-    evaluation_of,
     load_recipe,
-    own_table,
 )
 from vidssl.training.data import TrainingData, find_pack
 from vidssl.training.training_run import (
@@ -281,9 +279,8 @@ def choose_recipe(start: Start, labelled: LabelledSplit, options: FinetuneOption
     recipe = recipe_for(options.stream, options)
     if start.checkpoint is not None:
         spec = checkpoint_spec(start.checkpoint, start.stream)
-        told = own_table(recipe.name, options.method_name, options.stream, "clip").keys()
         explicit = recipe.explicit
-        recipe = like_encoder(replace(recipe, explicit=explicit | told), spec)
+        recipe = like_encoder(replace(recipe, explicit=explicit | recipe.own_clip), spec)
         recipe = replace(recipe, explicit=explicit)
     recipe = recipe.override("network", project=0)  # a classifier has no use for it
     return recipe.override("config", classes=len(labelled.classes))
@@ -330,7 +327,7 @@ def evaluation_for(made: TrainingPlan) -> EvaluationSpec:
     assert isinstance(options, FinetuneOptions)
     given = {"crops": options.crops, "hop": options.hop}
     told = {name: value for name, value in given.items() if value is not None}
-    return replace(evaluation_of(made.recipe.name, options.method_name, options.stream), **told)
+    return replace(made.recipe.evaluation, **told)
 
 
 def protocol_for(made: TrainingPlan, presentation: str) -> WindowProtocol:

@@ -1,4 +1,4 @@
-"""No figure is lost on a narrow screen."""
+"""Tables on a narrow terminal: lines instead, with every figure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from vidssl.cli.narrow import fitted
-from vidssl.cli.tables import typed
+from vidssl.cli.tables import fitted, typed
 from vidssl.cli.terminal import Terminal
 from vidssl.workspace.workspace import Workspace
 
