@@ -30,6 +30,11 @@ def split_seed(checkpoint: Artifact, seed: int = 0) -> int:
 def select_split(
     annotations: Annotations, split: str | None, trained_with: str | None, seed: int
 ) -> Selection:
+    """Returns the split to evaluate: the one named, else the one trained with, else the default.
+
+    Raises:
+        VidsslError: there is no split of that name.
+    """
     # A drawn split that was trained with stays, also where split columns have come since.
     if split is None and (trained_with == SEEDED or trained_with in annotations.splits):
         split = trained_with
@@ -37,6 +42,7 @@ def select_split(
 
 
 def without_label(selection: Selection, train: np.ndarray, test: np.ndarray) -> list[str]:
+    """Returns a sentence if videos of a split are left out because they have no label."""
     left = len(selection.train) + len(selection.test) - len(train) - len(test)
     if not left:
         return []

@@ -52,11 +52,13 @@ NUM_WARPS = 8
 
 @triton.jit
 def count_tiles(height, pitch, H: tl.constexpr, W: tl.constexpr):
+    """Returns how many tiles of H×W places cover a plane."""
     return ((height + H - 1) // H) * (pitch // W)
 
 
 @triton.jit
 def tile_places(tile, pitch, H: tl.constexpr, W: tl.constexpr):
+    """Returns the rows [H, 1] and columns [1, W] of a tile's places, and their offsets [H, W]."""
     across = pitch // W
     y = (tile // across) * H + tl.arange(0, H)
     x = (tile % across) * W + tl.arange(0, W)

@@ -130,6 +130,11 @@ def file_record(path: Path) -> FileRecord:
 
 
 def payload_of(folder: Path, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
+    """Returns the records of all files in an artifact\'s folder, by their relative paths.
+
+    Args:
+        known: records of files that need not be read again.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     names = {path.relative_to(folder).as_posix(): path for path in files}
     return {name: known.get(name) or file_record(path) for name, path in names.items()}
