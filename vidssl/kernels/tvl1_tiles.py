@@ -58,7 +58,7 @@ def count_tiles(height, pitch, H: tl.constexpr, W: tl.constexpr):
 
 @triton.jit
 def tile_places(tile, pitch, H: tl.constexpr, W: tl.constexpr):
-    """Returns the rows [H, 1] and columns [1, W] of a tile's places, and their offsets [H, W]."""
+    """Returns the rows [H, 1] and the columns [1, W] of a tile's places."""
     across = pitch // W
     y = (tile // across) * H + tl.arange(0, H)
     x = (tile % across) * W + tl.arange(0, W)
