@@ -110,7 +110,7 @@ def publish(
     digest = canonical_digest(
         {"run": run.identity, "report": asdict(report), "neighbours": table.decode()}
     )
-    summary = {f"R@{row.k}": row.recall for row in report.recall}
+    summary: dict[str, Any] = {f"R@{row.k}": row.recall for row in report.recall}
     summary |= {"split": report.split, "queries": report.queries, "gallery": report.gallery}
     return run.publish(digest, summary)
 

@@ -111,7 +111,9 @@ class CMC(Method):
 
     def loss(self, score_BM: Tensor) -> Tensor:
         """InfoNCE of one stream's queries against the other one's keys."""
-        return mil_nce(score_BM, own_key_alone(*score_BM.shape, device=score_BM.device))
+        return mil_nce(
+            score_BM, own_key_alone(len(score_BM), score_BM.shape[1], device=score_BM.device)
+        )
 
     def after_step(self, step_state: StepState, outputs: Sequence[StepOutput]) -> None:
         for output in outputs:

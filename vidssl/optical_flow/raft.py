@@ -58,7 +58,8 @@ class RaftFlow(BatchedFlow):
 
     def flows(self, pairs: Iterable[FramePair | None]) -> Iterator[TaggedFlow]:
         for ready in batches_of_one_size(pairs, MOST_PAIRS):
-            most = pairs_at_once(*ready[0].before.shape[:2], self.raft.device)
+            height, width = ready[0].before.shape[:2]
+            most = pairs_at_once(height, width, self.raft.device)
             for first in range(0, len(ready), most):
                 batch = ready[first : first + most]
                 before, after = (

@@ -22,6 +22,9 @@ from vidssl.version import VERSION
 COLUMNS = ("id", "path", "digest", "fps", "frames", "width", "height")
 
 
+BLOB_TABLES = ("blobs", "offsets", "crc32")  # datasets of a view
+
+
 @dataclass(frozen=True)
 class ViewPlace:
     """The places of a view's datasets in one file, in bytes from the file's start.
@@ -95,11 +98,11 @@ def _place(group: h5py.Group, videos: int) -> ViewPlace:
         raise ValueError(f"the tables of {group.name} do not fit together")
     if first_frame[0] != 0 or np.any(np.diff(first_frame) < 0):
         raise ValueError(f"the table of first frames of {group.name} does not rise")
-    if any(group[name].chunks is not None for name in ("blobs", "offsets", "crc32")):
+    if any(group[name].chunks is not None for name in BLOB_TABLES):
         raise ValueError(f"{group.name} is not contiguous")
     # HDF5 gives no place to a dataset without a byte.
-    starts = [group[name].id.get_offset() or 0 for name in ("blobs", "offsets", "crc32")]
-    return ViewPlace(*starts, size=group["blobs"].shape[0], first_frame=first_frame)
+    blobs, offsets, crc32 = (group[name].id.get_offset() or 0 for name in BLOB_TABLES)
+    return ViewPlace(blobs, offsets, crc32, size=group["blobs"].shape[0], first_frame=first_frame)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -29,7 +29,7 @@ from vidssl.views import get_view
 from vidssl.views.flow import read_pixels
 from vidssl.views.frame_interpolation import read_strided
 
-FrameNumbers = Sequence[int] | np.ndarray
+FrameNumbers: TypeAlias = Sequence[int] | np.ndarray
 
 MOST_GAP = 1 << 16  # bytes: up to this gap between frames one read is cheaper than two
 
