@@ -53,7 +53,7 @@ class ProbeConfig:
         require("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the settings for a recipe, without the later field `lr_batch` where it is 1024."""
+        """Returns the settings for a recipe; the later `lr_batch` is left out if it is 1024."""
         fields = asdict(self) | {"decay_at": list(self.decay_at)}
         if self.lr_batch == PUBLISHED_BATCH:
             del fields["lr_batch"]
