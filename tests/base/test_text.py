@@ -39,7 +39,7 @@ def test_a_workspace_of_one_video_speaks_of_one(tmp_path):
     workspace = Workspace(tmp_path)
     pack = make_pack(workspace, [0], length=8)
     make_checkpoint(workspace, pack, annotate(workspace, pack))
-    feature_cache.run(workspace, feature_cache.EmbedOptions())
+    feature_cache.embed(workspace, feature_cache.EmbedOptions())
     lines = {a.label: a.headline for a in status.run(workspace).artifacts}
     assert lines["pack/main/v001"].startswith("1 video, ")
     assert lines["checkpoint/rgb-infonce/v001"].endswith("1 epoch")

@@ -37,7 +37,7 @@ from vidssl.engine.loop import (
     train_step,
 )
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
-from vidssl.evaluation.features import WindowProtocol, extract
+from vidssl.evaluation.features import WindowProtocol, embed_videos
 from vidssl.methods import StepState
 from vidssl.optical_flow.algorithms import RAFT_PRESETS
 from vidssl.optical_flow.batched import FramePair
@@ -409,9 +409,10 @@ class Noise:
 def test_features_are_the_same_bytes_each_time_and_close_to_the_cpus(backbone):
     torch.manual_seed(0)
     encoder = Encoder(EncoderSpec("rgb", backbone, 3, 16, 1, 64)).eval()
-    here = extract(encoder, Noise(), [0, 1], ["a", "b"], WindowProtocol(), "cpu")
+    here = embed_videos(encoder, Noise(), [0, 1], ["a", "b"], WindowProtocol(), "cpu")
     once, again = (
-        extract(encoder, Noise(), [0, 1], ["a", "b"], WindowProtocol(), "cuda") for _ in range(2)
+        embed_videos(encoder, Noise(), [0, 1], ["a", "b"], WindowProtocol(), "cuda")
+        for _ in range(2)
     )
     np.testing.assert_array_equal(once.windows, again.windows)
     scale = np.abs(here.windows).max()

@@ -28,10 +28,10 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_features_of_all_videos_are_kept(workspace: Workspace) -> None:
-    first = feature_cache.run(workspace, EmbedOptions())
+    first = feature_cache.embed(workspace, EmbedOptions())
     assert first.artifact.summary == {"videos": 30, "windows": 30 * 5, "width": 128}
-    assert feature_cache.run(workspace, EmbedOptions()).reused
-    other = feature_cache.run(workspace, EmbedOptions(protocol=WindowProtocol(crop_share=1.0)))
+    assert feature_cache.embed(workspace, EmbedOptions()).reused
+    other = feature_cache.embed(workspace, EmbedOptions(protocol=WindowProtocol(crop_share=1.0)))
     assert other.artifact.digest != first.artifact.digest
     with ShardReader(workspace.newest("pack").path) as reader:
         ids = tuple(reader.video_id(v) for v in range(len(reader)))
@@ -39,21 +39,21 @@ def test_features_of_all_videos_are_kept(workspace: Workspace) -> None:
 
 
 def test_the_same_command_gives_the_same_bytes(workspace: Workspace) -> None:
-    first = feature_cache.run(workspace, EmbedOptions()).artifact
-    again = feature_cache.run(workspace, EmbedOptions(new=True)).artifact
+    first = feature_cache.embed(workspace, EmbedOptions()).artifact
+    again = feature_cache.embed(workspace, EmbedOptions(new=True)).artifact
     assert again.version == 2 and again.digest == first.digest
     assert again.payload == first.payload
 
 
 def test_an_interrupted_run_goes_on(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = load_features(feature_cache.run(workspace, EmbedOptions()).artifact)
+    whole = load_features(feature_cache.embed(workspace, EmbedOptions()).artifact)
     monkeypatch.setattr(feature_cache, "PART_VIDEOS", 8)
     stopped = Watching(stop_after=2 * 8 * 5)  # two parts of eight videos of five windows
     with pytest.raises(Interrupted, match="the same command goes on"):
-        feature_cache.run(workspace, EmbedOptions(new=True), stopped)
+        feature_cache.embed(workspace, EmbedOptions(new=True), stopped)
     assert len(workspace.unfinished()) == 1
     again = Watching()
-    result = feature_cache.run(workspace, EmbedOptions(new=True), again)
+    result = feature_cache.embed(workspace, EmbedOptions(new=True), again)
     assert again.titles == ["embed rgb"]  # one bar for all parts
     assert (again.total, again.behind, again.came) == (150, 80, 70)
     assert list(result.artifact.payload) == ["features.h5"]
@@ -66,7 +66,7 @@ def test_an_interrupted_run_goes_on(workspace: Workspace, monkeypatch: pytest.Mo
 def test_who_wants_features_that_are_being_computed_waits_for_them(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on, real = threading.Event(), threading.Event(), features.extract
+    begun, go_on, real = threading.Event(), threading.Event(), features.embed_videos
 
     def slow(*given: Any, **named: Any) -> Any:
         begun.set()
@@ -78,12 +78,12 @@ def test_who_wants_features_that_are_being_computed_waits_for_them(
             super().say(text)
             go_on.set()  # only now the first one may end
 
-    monkeypatch.setattr(features, "extract", slow)
+    monkeypatch.setattr(features, "embed_videos", slow)
     second = Second()
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(feature_cache.run, workspace, EmbedOptions())
+        first = pool.submit(feature_cache.embed, workspace, EmbedOptions())
         assert begun.wait(60)
-        found = feature_cache.run(workspace, EmbedOptions(), second)
+        found = feature_cache.embed(workspace, EmbedOptions(), second)
         assert not first.result().reused and found.reused
     assert second.said == ["another process computes features/rgb-infonce: waiting for them"]
     assert len(workspace.artifacts("features")) == 1 and workspace.unfinished() == []
@@ -100,23 +100,23 @@ def test_a_full_disk_is_one_sentence(workspace: Workspace, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(VidsslError, match="the disk is full"):
-        feature_cache.run(workspace, EmbedOptions())
+        feature_cache.embed(workspace, EmbedOptions())
     monkeypatch.undo()
-    assert feature_cache.run(workspace, EmbedOptions()).artifact is not None
+    assert feature_cache.embed(workspace, EmbedOptions()).artifact is not None
 
 
 def test_another_pack_and_another_stream(workspace: Workspace) -> None:
     make_pack(workspace, [0, 1], ("rgb", "flow"), name="other", seed=3)
-    result = feature_cache.run(workspace, EmbedOptions(pack="other"))
+    result = feature_cache.embed(workspace, EmbedOptions(pack="other"))
     assert result.artifact.summary["videos"] == 2
     make_checkpoint(workspace, workspace.resolve("pack", "other"), stream="flow")
-    flow = feature_cache.run(workspace, EmbedOptions(checkpoint="flow-infonce"))  # its own stream
+    flow = feature_cache.embed(workspace, EmbedOptions(checkpoint="flow-infonce"))  # its own stream
     assert flow.artifact.recipe["stream"] == "flow"
     with pytest.raises(VidsslError, match="no flow view"):
-        feature_cache.run(workspace, EmbedOptions(checkpoint="flow-infonce", pack="main"))
+        feature_cache.embed(workspace, EmbedOptions(checkpoint="flow-infonce", pack="main"))
 
 
 def test_a_dry_run_does_nothing(workspace: Workspace) -> None:
-    result = feature_cache.run(workspace, EmbedOptions(dry_run=True))
+    result = feature_cache.embed(workspace, EmbedOptions(dry_run=True))
     assert result.plan["makes"] == "features/rgb-infonce" and result.artifact is None
     assert workspace.artifacts("features") == []

@@ -13,14 +13,14 @@ import torch
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.evaluation import feature_file, features
-from vidssl.evaluation.features import Features, WindowProtocol, extract
+from vidssl.evaluation.features import Features, WindowProtocol, embed_videos
 from vidssl.views import get_view
 
 SPEC = EncoderSpec("rgb", "tiny", 3, frames=8, stride=2, size=32)
 
 
 class Memory:
-    """Videos in memory: what extract needs of a ShardReader."""
+    """Videos in memory: what embed_videos needs of a ShardReader."""
 
     def __init__(self, videos: Sequence[np.ndarray]) -> None:
         self.videos = videos
@@ -68,7 +68,7 @@ def slow_window(made: Encoder, video: np.ndarray, start: int) -> np.ndarray:
 def test_windows_follow_the_published_protocol() -> None:
     clips = videos([40, 15, 16, 29])
     made = encoder()
-    found = extract(made, Memory(clips), range(4), list("abcd"), batch=3)
+    found = embed_videos(made, Memory(clips), range(4), list("abcd"), batch=3)
     # Half a clip less one frame: 4·2 − 1 = 7; a clip covers 15 frames.
     assert found.starts.tolist() == [0, 7, 14, 21, 0, 0, 0, 7, 14]
     assert found.offsets.tolist() == [0, 4, 5, 6, 9]
@@ -93,7 +93,7 @@ def test_a_video_mean_is_the_mean_of_unit_windows() -> None:
 def test_a_short_video_is_padded_at_the_left() -> None:
     (clip,) = videos([6])
     made = encoder()
-    found = extract(made, Memory([clip]), [0], ["a"])
+    found = embed_videos(made, Memory([clip]), [0], ["a"])
     padded = np.concatenate([np.repeat(clip[:1], 9, 0), clip])  # 15 frames that end where it ends
     assert found.windows.shape == (1, made.dim)
     assert np.allclose(found.windows[0], slow_window(made, padded, 0), atol=1e-5)
@@ -102,11 +102,11 @@ def test_a_short_video_is_padded_at_the_left() -> None:
 def test_features_do_not_depend_on_batch_order_or_mode() -> None:
     clips = videos([30, 20, 25])
     made = encoder()
-    once = extract(made, Memory(clips), range(3), list("abc"), batch=4)
+    once = embed_videos(made, Memory(clips), range(3), list("abc"), batch=4)
     made.train()  # must not matter: extraction switches to eval mode
-    again = extract(made, Memory(clips), [2, 0, 1], list("cab"), batch=2)
+    again = embed_videos(made, Memory(clips), [2, 0, 1], list("cab"), batch=2)
     assert np.allclose(once.video_means(), again.video_means()[[1, 2, 0]], atol=1e-6)
-    same = extract(made, Memory(clips), range(3), list("abc"), batch=4)
+    same = embed_videos(made, Memory(clips), range(3), list("abc"), batch=4)
     assert np.array_equal(once.windows, same.windows)
 
 
@@ -114,14 +114,14 @@ def test_flow_has_its_own_length_and_channels() -> None:
     spec = EncoderSpec("flow", "tiny", 2, frames=4, stride=1, size=32)
     clips = videos([11], channels=2)
     made = encoder(spec)
-    found = extract(made, Memory(clips), [0], ["a"])
+    found = embed_videos(made, Memory(clips), [0], ["a"])
     assert found.starts.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
     assert np.allclose(found.windows[2], slow_window(made, clips[0], 2), atol=1e-5)
 
 
 def test_overlapping_windows_are_decoded_once() -> None:
     memory = Memory(videos([60]))
-    extract(encoder(), memory, [0], ["a"], batch=64)
+    embed_videos(encoder(), memory, [0], ["a"], batch=64)
     assert memory.read <= 60
 
 
@@ -131,11 +131,11 @@ def test_a_damaged_frame_stops_extraction() -> None:
             raise VidsslError("frame 3 is damaged")
 
     with pytest.raises(VidsslError, match="frame 3"):
-        extract(encoder(), Damaged(videos([30, 30])), range(2), list("ab"), batch=1)
+        embed_videos(encoder(), Damaged(videos([30, 30])), range(2), list("ab"), batch=1)
 
 
 def test_features_survive_the_disk(tmp_path: Path) -> None:
-    made = extract(encoder(), Memory(videos([30, 9])), range(2), ["ä.mp4#1", "b#2"])
+    made = embed_videos(encoder(), Memory(videos([30, 9])), range(2), ["ä.mp4#1", "b#2"])
     feature_file.save_features(made, tmp_path / "features.h5")
     back = feature_file.load_features(tmp_path / "features.h5")
     assert back.ids == made.ids
@@ -149,12 +149,12 @@ def test_features_survive_the_disk(tmp_path: Path) -> None:
 def test_join_is_extraction_at_once() -> None:
     clips = videos([30, 9, 22])
     made = encoder()
-    whole = extract(made, Memory(clips), range(3), list("abc"))
+    whole = embed_videos(made, Memory(clips), range(3), list("abc"))
     parts = [
-        extract(made, Memory(clips), [0], ["a"]),
-        extract(made, Memory(clips), [1, 2], ["b", "c"]),
+        embed_videos(made, Memory(clips), [0], ["a"]),
+        embed_videos(made, Memory(clips), [1, 2], ["b", "c"]),
     ]
-    joined = features.join(parts)
+    joined = features.join_features(parts)
     assert joined.ids == whole.ids
     assert joined.offsets.tolist() == whole.offsets.tolist()
     assert np.allclose(joined.windows, whole.windows, atol=1e-6)
@@ -199,8 +199,8 @@ def test_mirrored_pixels_and_nothing_else_where_that_is_wanted() -> None:
 
 def test_a_windows_row_is_the_mean_over_its_crops() -> None:
     made, clips = encoder(), Memory(videos([30, 8]))
-    ten = extract(made, clips, [0, 1], ["a", "b"], WindowProtocol(crops="ten"), batch=2)
-    one = extract(made, clips, [0, 1], ["a", "b"], batch=2)
+    ten = embed_videos(made, clips, [0, 1], ["a", "b"], WindowProtocol(crops="ten"), batch=2)
+    one = embed_videos(made, clips, [0, 1], ["a", "b"], batch=2)
     np.testing.assert_array_equal(ten.starts, one.starts)
     rows = []
     for video, start in ((0, 0), (0, 7), (0, 14), (1, 0)):

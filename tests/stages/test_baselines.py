@@ -17,6 +17,7 @@ from small_workspace import annotate, make_checkpoint, make_pack
 from vidssl.backbones import EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.cli.tables import baseline_table
+from vidssl.evaluation import probed_accuracy
 from vidssl.evaluation.classification import PREDICTIONS_FILE
 from vidssl.evaluation.handmade_features import (
     colour_histogram,
@@ -111,7 +112,9 @@ def test_an_untrained_encoder_is_probed_as_a_trained_one(workspace: Workspace) -
         for result in (untrained.probe, probed)
     ]
     assert files[0] == files[1]
-    _, classes = probe.load_probe(untrained.probe.stage.artifact.path / probe.PROBE_FILE)
+    _, classes = probed_accuracy.load_probe(
+        untrained.probe.stage.artifact.path / probed_accuracy.PROBE_FILE
+    )
     assert classes == ["class0", "class1", "class2"]
 
 

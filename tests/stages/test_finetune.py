@@ -346,7 +346,7 @@ def test_an_interrupted_test_goes_on(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(feature_cache, "PART_VIDEOS", 2)
     whole = tuned(small_workspace(tmp_path / "whole"))
     workspace = small_workspace(tmp_path / "ws")
-    calls, real = [], features.extract
+    calls, real = [], features.embed_videos
 
     def stopped_at_the_second(*given, **named):
         calls.append(given[2])
@@ -354,7 +354,7 @@ def test_an_interrupted_test_goes_on(tmp_path: Path, monkeypatch) -> None:
             raise KeyboardInterrupt
         return real(*given, **named)
 
-    monkeypatch.setattr(features, "extract", stopped_at_the_second)
+    monkeypatch.setattr(features, "embed_videos", stopped_at_the_second)
     with pytest.raises(Interrupted, match="same command goes on"):
         tuned(workspace)
     assert artifacts(workspace, "finetune") == []

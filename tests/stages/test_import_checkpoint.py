@@ -9,7 +9,7 @@ from cli_workspace import vidssl
 from published_states import state_of
 from small_workspace import annotate, make_pack
 
-from vidssl.evaluation.features import WindowProtocol, extract
+from vidssl.evaluation.features import WindowProtocol, embed_videos
 from vidssl.shards import ShardReader
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_tensors
 from vidssl.workspace.workspace import Workspace
@@ -76,7 +76,7 @@ def test_dpc_files_without_statistics_are_measured_on_a_pack(place):
     assert checkpoint.parents["pack"] == workspace.resolve("pack", "main").digest
     # Windows of such an encoder are its blocks.
     with ShardReader(workspace.resolve("pack", "main").path) as reader:
-        found = extract(encoder, reader, [0], ["a"], WindowProtocol(hop=3))
+        found = embed_videos(encoder, reader, [0], ["a"], WindowProtocol(hop=3))
     assert found.starts.tolist() == [0, 3, 6] and found.windows.shape == (3, 256)
 
 

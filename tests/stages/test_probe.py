@@ -23,9 +23,10 @@ from vidssl.evaluation.linear_probe import (
     rate_for,
     train_probe,
 )
+from vidssl.evaluation.probed_accuracy import load_probe
 from vidssl.evaluation.splits import FEWEST_TESTS, too_few
 from vidssl.stages import probe
-from vidssl.stages.probe import ProbeOptions, load_probe
+from vidssl.stages.probe import ProbeOptions
 from vidssl.workspace.workspace import Workspace
 
 

@@ -24,10 +24,17 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import Annotations
 from vidssl.engine.resume import load_resume
-from vidssl.evaluation import feature_cache, feature_file, features, recall
+from vidssl.evaluation import (
+    classification,
+    feature_cache,
+    feature_file,
+    features,
+    probed_accuracy,
+    recall,
+)
 from vidssl.evaluation.labelled import find_labels
 from vidssl.shards import ShardReader
-from vidssl.stages import probe, verify
+from vidssl.stages import verify
 from vidssl.workspace.artifacts import (
     FORMAT_VERSIONS,
     MANIFEST,
@@ -155,7 +162,7 @@ def test_features_are_those_that_todays_code_computes(workspace):
     stored = feature_cache.load_features(artifact)
     assert stored.ids == tuple(i for i, _ in VIDEOS)
     with ShardReader(only(workspace, "pack").path) as reader:
-        found = features.extract(
+        found = features.embed_videos(
             checkpoint_encoder(checkpoint, "rgb"), reader, range(len(reader)), stored.ids
         )
     assert stored.windows.shape == found.windows.shape == (len(stored.starts), 128)
@@ -168,10 +175,10 @@ def test_features_are_those_that_todays_code_computes(workspace):
 
 def test_probe(workspace):
     artifact = only(workspace, "probe")
-    report = probe.read_report(artifact)
+    report = classification.read_report(artifact)
     assert report.split == golden.SPLIT and (report.train_clips, report.test_clips) == (6, 2)
     assert report.top1 == artifact.summary["top1"]
-    classifier, classes = probe.load_probe(artifact.path / probe.PROBE_FILE)
+    classifier, classes = probed_accuracy.load_probe(artifact.path / probed_accuracy.PROBE_FILE)
     assert classes == list(golden.LABELS)
     stored = feature_cache.load_features(only(workspace, "features"))
     from vidssl.evaluation.linear_probe import probabilities
@@ -267,12 +274,12 @@ def test_features_of_an_unknown_version(workspace):
 
 
 def test_a_probe_of_an_unknown_version(workspace):
-    path = only(workspace, "probe").path / probe.PROBE_FILE
+    path = only(workspace, "probe").path / probed_accuracy.PROBE_FILE
     with safetensors.safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["vidssl-probe"]) | {"format": OTHER}
     header = {"vidssl-probe": json.dumps(about)}
     safetensors.torch.save_file(safetensors.torch.load_file(path), path, header)
-    refused(lambda: probe.load_probe(path))
+    refused(lambda: probed_accuracy.load_probe(path))
 
 
 def test_a_resume_of_an_unknown_version(folder):

@@ -15,7 +15,7 @@ from vidssl.workspace.run_diff import (
     differences,
     listed,
     nothing_to_resume,
-    tell_of_others,
+    report_other_runs,
 )
 from vidssl.workspace.workspace import Workspace
 
@@ -91,17 +91,17 @@ def test_another_run_says_which_option_makes_it_one(tmp_path: Path) -> None:
     with workspace.open_run("checkpoint", "rgb", RECIPE, {}) as run:
         run.publish("digest", {})
     other = workspace.open_run("checkpoint", "rgb", {**RECIPE, "seed": 7}, {})
-    tell_of_others(other, said)
+    report_other_runs(other, said)
     assert said.said == ["not the run that made checkpoint/rgb/v001: seed 0 → 7"]
     begin(workspace, {**RECIPE, "seed": 8})
-    tell_of_others(other, said)
+    report_other_runs(other, said)
     assert said.said[1:] == [
         "not the unfinished run of checkpoint/rgb, which is left as it is: seed 8 → 7"
     ]
     begin(workspace, {**RECIPE, "seed": 7})  # now it is begun itself
-    tell_of_others(other, said)
-    tell_of_others(workspace.open_run("checkpoint", "rgb", RECIPE, {}), said)
-    tell_of_others(workspace.open_run("checkpoint", "fresh", RECIPE, {}), said)
+    report_other_runs(other, said)
+    report_other_runs(workspace.open_run("checkpoint", "rgb", RECIPE, {}), said)
+    report_other_runs(workspace.open_run("checkpoint", "fresh", RECIPE, {}), said)
     assert len(said.said) == 2
 
 

@@ -1,4 +1,4 @@
-"""What class probabilities are worth on the test part of a split: the report and its files.
+"""Reports how well class probabilities classify the test part of a split, and writes the report.
 
 Legend: V videos of the pack, N test videos, K classes.
 """
@@ -32,9 +32,9 @@ class ClassRow:
     """One class of the test part.
 
     Attributes:
-        accuracy: share of its test clips that were recognised; None without a test clip.
-        confused_with: the class most of its mistakes went to, None without a mistake.
-        confused: how many did.
+        accuracy: share of its test clips that were classified correctly; None without test clips.
+        confused_with: the most frequent wrong answer; None without a mistake.
+        confused: how many test clips got that answer.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class StreamRow:
-    """What one of several streams reaches by itself; fields as of the whole report."""
+    """The results of one of several streams by itself; fields as in the whole report."""
 
     checkpoint: str
     stream: str
@@ -59,11 +59,11 @@ class StreamRow:
 
 @dataclass(frozen=True)
 class Classified:
-    """What was classified: encoders, or what stands in for one, and the packed videos.
+    """Names what was classified: the encoders, or a baseline, and the pack.
 
     Attributes:
-        checkpoint: its label; of several streams all, joined by " + "; of a baseline its name.
-        stream: the view; of several streams all, likewise.
+        checkpoint: its label; of several streams all labels, joined by " + "; or a baseline's name.
+        stream: the view; of several streams all views, joined by " + ".
     """
 
     checkpoint: str
@@ -72,25 +72,26 @@ class Classified:
 
     @classmethod
     def by(cls, subjects: Sequence[EncoderOnPack]) -> Classified:
-        """Returns what is classified by the encoders of these streams."""
+        """Returns the names for the encoders of these streams."""
         streams = " + ".join(subject.stream for subject in subjects)
         return cls(" + ".join(checkpoints_of(subjects)), streams, subjects[0].pack.label)
 
 
 @dataclass(frozen=True)
 class ClassificationReport:
-    """What a classifier reached on the test part.
+    """The results of a classifier on the test part.
 
     Attributes:
-        checkpoint, stream, pack: as of :class:`Classified`.
-        top1, top5: shares; top5 is None with five classes or fewer, where it says nothing.
-        error: one standard error of top1; top5_error likewise.
-        chance: share of the test part's commonest class, which a constant answer reaches.
-        train_top1: on the training part, to tell a weak feature from an overfitted classifier;
-            None where it was not measured.
+        checkpoint, stream, pack: as in :class:`Classified`.
+        top1, top5: accuracies from 0 to 1; top5 is None with five classes or fewer, where it would
+            always be 1.
+        error, top5_error: one standard error of top1 and of top5.
+        chance: share of the test part's most frequent class: the accuracy of a constant answer.
+        train_top1: accuracy on the training part, which tells weak features from overfitting;
+            None: not measured.
         classes: one row per class.
-        confusion: test clips by true class (row) and answer (column).
-        streams: where probabilities of several streams were averaged, one row for each.
+        confusion: number of test clips by true class (row) and answer (column).
+        streams: one row for each of several averaged streams; else empty.
     """
 
     checkpoint: str
@@ -117,7 +118,7 @@ class ClassificationReport:
         return cls(**{**data, "classes": classes, "streams": streams})
 
     def as_stream(self) -> StreamRow:
-        """Returns the row that stands for this report beside other streams'."""
+        """Returns this report as one row in the report of an average."""
         return StreamRow(
             self.checkpoint, self.stream, self.top1, self.error, self.top5, self.top5_error,
             self.train_top1,
@@ -126,7 +127,7 @@ class ClassificationReport:
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """The artifact of a classification and what is in it."""
+    """The artifact of a classification, and its report."""
 
     stage: StageResult
     report: ClassificationReport | None
@@ -147,12 +148,12 @@ def measure(
     train_top1: float | None = None,
     streams: Sequence[ClassificationReport] = (),
 ) -> ClassificationReport:
-    """Counts what class probabilities of the test videos get right.
+    """Compares class probabilities of the test videos with their labels.
 
     Args:
-        share_NK: one row for each of `labelled.test`, in that order.
-        train_top1: as of :class:`ClassificationReport`.
-        streams: what each of several streams reached by itself.
+        share_NK: probabilities, one row for each of `labelled.test`, in that order.
+        train_top1: as in :class:`ClassificationReport`.
+        streams: the report of each of several streams by itself.
     """
     classes = len(labelled.classes)
     truth, answers = labelled.labels[labelled.test], ranked(share_NK)
@@ -181,7 +182,7 @@ def measure(
 
 
 def ranked(share_NK: np.ndarray) -> np.ndarray:
-    """Returns the classes of each row, likeliest first."""
+    """Returns the classes of each row by falling probability [N, K]; equal ones in class order."""
     return np.argsort(-share_NK, axis=1, kind="stable")
 
 
@@ -217,6 +218,12 @@ def read_report(artifact: Artifact) -> ClassificationReport:
     return ClassificationReport.from_dict(json.loads(text))
 
 
+def reused_result(artifact: Artifact, labelled: LabelledSplit) -> ClassificationResult:
+    """Returns the result of a classification that was finished before."""
+    stage = StageResult(artifact, reused=True, notes=labelled.notes)
+    return ClassificationResult(stage, read_report(artifact))
+
+
 def summary_of(report: ClassificationReport) -> dict[str, Any]:
     """Returns the figures for the artifact's summary."""
     return {
@@ -229,7 +236,7 @@ def summary_of(report: ClassificationReport) -> dict[str, Any]:
 
 
 def _predictions(share_NK: np.ndarray, labelled: LabelledSplit) -> bytes:
-    """Returns one row per test video: the truth, then the likeliest classes with probabilities."""
+    """Returns a CSV table: each test video's label, and its most probable classes."""
     shown = min(TOP, len(labelled.classes))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

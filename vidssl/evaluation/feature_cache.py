@@ -1,7 +1,7 @@
-"""Features of a checkpoint over a pack, computed once and kept as an artifact.
+"""Computes a checkpoint's features of a pack once, and keeps them as an artifact.
 
-The artifact's identity is the protocol plus the digests of checkpoint and pack, so features of
-another epoch or of other videos can never be taken for these.
+The artifact's identity is the protocol and the digests of checkpoint and pack. So features of
+another epoch or of other videos are never taken for these.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PART_VIDEOS = 512
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """What to embed, and how.
+    """Which encoder embeds which pack.
 
     Attributes:
         checkpoint: None: the newest of the stream.
         stream: None: the checkpoint's own, or rgb.
-        pack: None: the one the checkpoint was trained on.
-        name: of the artifact; None: the checkpoint's, with the stream where it has several.
+        pack: None: the pack that the checkpoint was trained on.
+        name: of the artifact; None: that of :func:`name_of`.
     """
 
     checkpoint: str | None = None
@@ -51,12 +51,12 @@ class EmbedOptions:
     dry_run: bool = False
 
 
-def run(workspace: Workspace, options: EmbedOptions, progress: Progress = SILENT) -> StageResult:
-    """Embeds all windows of all videos of a pack, or finds them embedded already.
+def embed(workspace: Workspace, options: EmbedOptions, progress: Progress = SILENT) -> StageResult:
+    """Embeds all windows of all videos of a pack, or finds the finished artifact.
 
     Raises:
         VidsslError: an input is missing or damaged.
-        Interrupted: Ctrl-C; the same command goes on.
+        Interrupted: Ctrl-C was pressed; the same command continues.
     """
     subject = find_subject(workspace, options.checkpoint, options.stream, options.pack)
     if options.dry_run:
@@ -66,7 +66,7 @@ def run(workspace: Workspace, options: EmbedOptions, progress: Progress = SILENT
             "recipe": recipe_of(subject, options.protocol),
         }
         return StageResult(None, plan=plan)
-    return _embed(workspace, subject, options, progress)
+    return _embed_or_find(workspace, subject, options, progress)
 
 
 def features_of(
@@ -76,8 +76,9 @@ def features_of(
     device: str | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Artifact, Features]:
-    """Returns a checkpoint's features over a pack, from the workspace or computed now."""
-    result = _embed(workspace, subject, EmbedOptions(protocol=protocol, device=device), progress)
+    """Returns a checkpoint's features of a pack, and their artifact; computes them if needed."""
+    options = EmbedOptions(protocol=protocol, device=device)
+    result = _embed_or_find(workspace, subject, options, progress)
     artifact = result.artifact
     assert artifact is not None
     return artifact, load_features(artifact)
@@ -104,13 +105,13 @@ def recipe_of(subject: EncoderOnPack, protocol: WindowProtocol) -> dict[str, obj
     return {"stage": "embed", "stream": subject.stream, "protocol": protocol.as_dict(spec)}
 
 
-def _embed(
+def _embed_or_find(
     workspace: Workspace, subject: EncoderOnPack, options: EmbedOptions, progress: Progress
 ) -> StageResult:
     parents = {"checkpoint": subject.checkpoint, "pack": subject.pack}
     recipe = recipe_of(subject, options.protocol)
     name = options.name or name_of(subject)
-    # Several evaluations of one checkpoint want the same features, perhaps at the same time.
+    # Several evaluations of one checkpoint may need the same features at the same time.
     wait = partial(progress.say, f"another process computes features/{name}: waiting for them")
     opened = workspace.open_run("features", name, recipe, parents, options.new, before_waiting=wait)
     with opened as run:
@@ -120,7 +121,7 @@ def _embed(
         device = choose_device(options.device)
         with ShardReader(subject.pack.path) as reader:
             videos = range(len(reader))
-            whole = in_parts(
+            whole = embed_in_parts(
                 run.folder, encoder, reader, videos, options.protocol, device, progress
             )
         feature_file.save_features(whole, run.folder / FEATURES_FILE)
@@ -134,9 +135,10 @@ def _embed(
 
 
 def name_of(subject: EncoderOnPack) -> str:
-    """Returns the checkpoint's name, and the stream's where the checkpoint has several.
+    """Returns the name of artifacts that are made from one encoder.
 
-    What is made of one stream must not pass for a newer version of what is made of another.
+    It is the checkpoint's name, with the stream's if the checkpoint has several encoders: results
+    of one stream must not look like newer versions of another stream's.
     """
     checkpoint = subject.checkpoint
     several = len(checkpoint_views(checkpoint)) > 1
@@ -149,10 +151,10 @@ def _digest(recipe: dict[str, object], parents: dict[str, Artifact], folder: Pat
     return canonical_digest({"recipe": recipe, "parents": of_parents, "content": content})
 
 
-# ── a few hundred videos at a time ───────────────────────────────────────────────────────────
+# ── embedding in parts ───────────────────────────────────────────────────────────────────────
 
 
-def in_parts(
+def embed_in_parts(
     folder: Path,
     network: WindowNetwork,
     reader: ShardReader,
@@ -162,14 +164,14 @@ def in_parts(
     progress: Progress = SILENT,
     description: str = "embed",
 ) -> Features:
-    """Embeds some videos of a pack; each part of 512 is kept in a file, so that a kill costs one.
+    """Embeds some videos of a pack in parts of 512, so that a killed run loses only one part.
 
     Args:
-        folder: of the run; the parts stay there until :func:`drop_parts`.
+        folder: of the run; each part is a file in it until :func:`drop_parts`.
         videos: their numbers in the pack.
 
     Raises:
-        Interrupted: Ctrl-C; the same command goes on.
+        Interrupted: Ctrl-C was pressed; the same command continues.
     """
     view = network.spec.view
     lengths = reader.frame_count(view)
@@ -182,7 +184,7 @@ def in_parts(
             for some, path in zip(parts, paths, strict=True):
                 if not path.exists():
                     ids = [reader.video_id(v) for v in some]
-                    part = features.extract(
+                    part = features.embed_videos(
                         network, reader, some, ids, protocol, device, embedded=task.advance
                     )
                     feature_file.save_features(part, path)
@@ -190,10 +192,10 @@ def in_parts(
         raise Interrupted(
             "interrupted; the parts that were finished are kept, and the same command goes on"
         ) from None
-    return features.join([feature_file.load_features(path) for path in paths])
+    return features.join_features([feature_file.load_features(path) for path in paths])
 
 
 def drop_parts(folder: Path) -> None:
-    """Deletes what :func:`in_parts` kept, when what was made of it is safe."""
+    """Deletes the files of :func:`embed_in_parts`, once the whole is written."""
     for path in folder.glob("part-*.h5"):
         path.unlink()

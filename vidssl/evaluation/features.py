@@ -1,11 +1,11 @@
-"""Features: what an encoder sees in each test window of each video.
+"""Computes features: an encoder's embedding of each test window of each video.
 
 The published test protocol (CoCLR and ViCC code, retrieval and linear probe): windows from the
 first frame on, a fixed hop apart; the centred square of 224 of 240 pixels; the backbone's pooled
 output without the projection head; unit length per window; the mean over a video's windows.
-Nothing is drawn at random, so the same encoder and shards give the same features. A classifier goes
-through the same windows, for which it gives class probabilities instead of features; its published
-test shows each window in ten crops.
+Nothing is random: the same encoder and shards always give the same features. A classifier is
+tested on the same windows, and its rows are class probabilities; its published test averages ten
+crops of each window.
 
 Legend: V videos, W windows of all videos together, D feature width, B windows in a batch, R crops
 of a window, C channels, T frames of a clip, S side of the network's input.
@@ -36,10 +36,10 @@ CROPS = ("centre", "ten")
 
 
 class FrameSource(Interface):
-    """Where frames come from: a ShardReader, or one decoded query."""
+    """A source of frames: a ShardReader, or one decoded query."""
 
     def frame_count(self, view: str) -> np.ndarray:
-        """Returns the frames of every video: int [V]."""
+        """Returns the number of frames of each video: int [V]."""
         ...
 
     def frames(self, view: str, video: int, frames: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -48,11 +48,11 @@ class FrameSource(Interface):
 
 
 class WindowNetwork(Interface):
-    """What gives a row for every window: an encoder, or a classifier above one."""
+    """A network that computes one row for each window: an encoder, or a classifier on one."""
 
     @property
     def spec(self) -> EncoderSpec:
-        """What it eats."""
+        """The input that it takes."""
         ...
 
     @property
@@ -61,30 +61,30 @@ class WindowNetwork(Interface):
         ...
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns a row for each window: [B, N, C, T, S, S] → [B, D]."""
+        """Computes a row for each window of N blocks: [B, N, C, T, S, S] → [B, D]."""
         ...
 
     def to(self, device: torch.device) -> WindowNetwork:
-        """Moves it there."""
+        """Moves it to a device."""
         ...
 
     def eval(self) -> WindowNetwork:
-        """Makes it fit for tests."""
+        """Switches it to eval mode."""
         ...
 
 
 @dataclass(frozen=True)
 class WindowProtocol:
-    """How test windows are cut and shown. The defaults are the published ones of features.
+    """How test windows are cut from videos. The defaults are those published for features.
 
     Attributes:
         hop: frames between the starts of two windows; None: 16·stride − 1 for 32 frames.
-        crop_share: side of a square over the frame's short side.
-        bf16: run the network in bfloat16 on CUDA; faster, and the last digits then change.
-        crops: "centre", the centred square; "ten": that and the four in the corners, and all five
+        crop_share: side of the square crop over the frame's short side.
+        bf16: run the network in bfloat16 on CUDA: faster, with other last digits.
+        crops: "centre": the centred square; "ten": that and the four in the corners, and all five
             mirrored. A window's row is the mean over its crops.
-        resize: how a crop becomes the network's input (:func:`vidssl.augment.crop_resize`).
-        turned: a mirrored crop points the other way, as flow's u does; false: pixels are mirrored
+        resize: how a crop is resized to the network's input (:func:`vidssl.augment.crop_resize`).
+        turned: mirroring a crop also reverses directions, such as flow's u; false: it moves pixels
             and nothing else, as published.
     """
 
@@ -105,23 +105,21 @@ class WindowProtocol:
             raise UsageError(f"hop must be at least 1, not {self.hop}")
 
     def hop_for(self, spec: EncoderSpec) -> int:
-        """Returns the hop between windows of this encoder."""
+        """Returns the hop for an encoder, in frames."""
         return self.hop or published_hop(spec.window, spec.stride)
 
     def as_dict(self, spec: EncoderSpec) -> dict[str, Any]:
-        """Returns all that decides the features beside encoder and shards.
+        """Returns all settings that features depend on, beside encoder and shards.
 
-        Fields that came later are told only where they say something, so that features from before
-        keep their identity.
+        Fields that were added later are left out at their defaults, so that older features keep
+        their identity.
         """
         later = {name: getattr(WindowProtocol, name) for name in ("crops", "resize", "turned")}
         whole = asdict(self) | {"hop": self.hop_for(spec)}
         return {k: v for k, v in whole.items() if k not in later or v != later[k]}
 
     def boxes(self, aspect: float) -> list[tuple[Box, bool]]:
-        """Returns the crops of frames whose width over height is `aspect`, and which are
-        mirrored.
-        """
+        """Returns (crop, whether it is mirrored) for frames whose width over height is `aspect`."""
         centre = centre_square(aspect, self.crop_share)
         if self.crops == "centre":
             return [(centre, False)]
@@ -142,7 +140,7 @@ class Features:
         ids: of the videos [V].
         windows: float32 [W, D], as pooled, not yet of unit length.
         starts: int64 [W], the first frame of each window.
-        offsets: int64 [V + 1]; video v's windows are rows offsets[v] to offsets[v + 1].
+        offsets: int64 [V + 1]; the windows of video v are the rows offsets[v]:offsets[v + 1].
     """
 
     ids: tuple[str, ...]
@@ -151,16 +149,16 @@ class Features:
     offsets: np.ndarray
 
     def unit_windows(self, video: int | None = None) -> np.ndarray:
-        """Returns windows at unit length, of one video or of all [W, D]."""
+        """Returns the windows scaled to unit length, of one video or of all [W, D]."""
         windows = self.windows if video is None else self.windows[self.of_video(video)]
         norm = np.linalg.norm(windows, axis=1, keepdims=True)
         return windows / np.maximum(norm, 1e-12)
 
     def video_means(self, unit: bool = True) -> np.ndarray:
-        """Returns one row per video [V, D]: the mean of its windows.
+        """Returns the mean of each video's windows: float32 [V, D].
 
         Args:
-            unit: windows at unit length before; false: as they are, such as probabilities.
+            unit: scale windows to unit length before; false: leave them, such as probabilities.
         """
         counts = np.diff(self.offsets)[:, None]
         windows = self.unit_windows() if unit else self.windows
@@ -173,8 +171,8 @@ class Features:
         return slice(int(self.offsets[video]), int(self.offsets[video + 1]))
 
 
-def join(parts: Sequence[Features]) -> Features:
-    """Puts the features of several groups of videos one after another."""
+def join_features(parts: Sequence[Features]) -> Features:
+    """Concatenates the features of several groups of videos."""
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
     return Features(
         ids=tuple(i for part in parts for i in part.ids),
@@ -184,10 +182,10 @@ def join(parts: Sequence[Features]) -> Features:
     )
 
 
-# ── extraction ───────────────────────────────────────────────────────────────────────────────
+# ── embedding ────────────────────────────────────────────────────────────────────────────────
 
 
-def extract(
+def embed_videos(
     network: WindowNetwork,
     source: FrameSource,
     videos: Sequence[int] | np.ndarray,
@@ -200,50 +198,55 @@ def extract(
     """Embeds all windows of some videos.
 
     Args:
-        network: an encoder, or what gives rows of another kind.
-        videos: which of the source's videos, by index [V].
+        network: an encoder, or a classifier.
+        videos: numbers of videos in the source [V].
         ids: their ids [V].
-        batch: windows that go through the network together; it changes nothing but the speed.
-        embedded: told after every batch how many windows it had.
+        batch: windows per call of the network; it changes only the speed.
+        embedded: is called after every batch with its number of windows.
 
     Raises:
         VidsslError: the source lacks the encoder's view, or its frames are damaged.
     """
     spec, protocol = network.spec, protocol or WindowProtocol()
     device = torch.device(device)
-    plan = _plan(spec, protocol, source.frame_count(spec.view)[np.asarray(videos)])
+    windows = _list_windows(spec, protocol, source.frame_count(spec.view)[np.asarray(videos)])
     crops = len(protocol.boxes(1.0))
     batch = batch or max(1, (64 if device.type == "cuda" else 16) // crops)
-    chunks = [slice(at, at + batch) for at in range(0, len(plan.starts), batch)]
-    jobs = (_Job(plan.rows[c], plan.starts[c]) for c in chunks)
+    slices = [slice(at, at + batch) for at in range(0, len(windows.starts), batch)]
+    batches = (_WindowBatch(windows.rows[s], windows.starts[s]) for s in slices)
     network = network.to(device).eval()
     rows = []
-    for x_BRTSSC in _decoded_ahead(jobs, source, spec, protocol, videos):
-        rows.append(_embed(network, x_BRTSSC, protocol, device))
+    for x_BRTSSC in _decoded_ahead(batches, source, spec, protocol, videos):
+        rows.append(_embed_batch(network, x_BRTSSC, protocol, device))
         embedded(len(x_BRTSSC))
-    windows = np.concatenate(rows) if rows else np.empty((0, network.dim), np.float32)
-    return Features(tuple(ids), windows, plan.starts, plan.offsets)
+    embedded_WD = np.concatenate(rows) if rows else np.empty((0, network.dim), np.float32)
+    return Features(tuple(ids), embedded_WD, windows.starts, windows.offsets)
 
 
 def count_windows(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> int:
-    """Returns how many windows videos of so many frames [V] have together."""
-    return len(_plan(spec, protocol, lengths).starts)
+    """Returns the total number of windows of videos with these numbers of frames [V]."""
+    return len(_list_windows(spec, protocol, lengths).starts)
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """All windows of V videos: rows [W] names a window's video, 0 to V − 1."""
+class _WindowList:
+    """All windows of V videos.
+
+    Attributes:
+        rows: int64 [W], the video of each window, 0 to V − 1.
+        starts, offsets: as in :class:`Features`.
+    """
 
     rows: np.ndarray
     starts: np.ndarray
     offsets: np.ndarray
 
 
-def _plan(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> _Plan:
+def _list_windows(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> _WindowList:
     hop = protocol.hop_for(spec)
     starts = [window_starts(spec.window, spec.stride, int(n), hop) for n in lengths]
     counts = np.array([len(s) for s in starts], dtype=np.int64)
-    return _Plan(
+    return _WindowList(
         rows=np.repeat(np.arange(len(starts)), counts),
         starts=np.array([s for each in starts for s in each], dtype=np.int64),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -251,27 +254,27 @@ def _plan(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> _
 
 
 @dataclass(frozen=True)
-class _Job:
-    """The windows of one batch: row of the video and first frame, [B] each."""
+class _WindowBatch:
+    """The windows of one batch: the row of the video and the first frame, [B] each."""
 
     rows: np.ndarray
     starts: np.ndarray
 
 
 def _decoded_ahead(
-    jobs: Iterable[_Job],
+    batches: Iterable[_WindowBatch],
     source: FrameSource,
     spec: EncoderSpec,
     protocol: WindowProtocol,
     videos: Sequence[int] | np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """Returns each job's windows in order, while threads prepare the next ones."""
+    """Yields the frames of each batch in order, while threads decode the next batches."""
     threads = min(16, cores())
     waiting: deque[Future[np.ndarray]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
-            for job in jobs:
-                waiting.append(pool.submit(_cut, job, source, spec, protocol, videos))
+            for batch in batches:
+                waiting.append(pool.submit(_cut, batch, source, spec, protocol, videos))
                 if len(waiting) > threads + 1:
                     yield waiting.popleft().result()
             while waiting:
@@ -282,21 +285,21 @@ def _decoded_ahead(
 
 
 def _cut(
-    job: _Job,
+    batch: _WindowBatch,
     source: FrameSource,
     spec: EncoderSpec,
     protocol: WindowProtocol,
     videos: Sequence[int] | np.ndarray,
 ) -> np.ndarray:
-    """Returns one job's windows: uint8 [B, R, T, S, S, C]."""
+    """Decodes and crops the windows of one batch: uint8 [B, R, T, S, S, C]."""
     lengths = source.frame_count(spec.view)
     clips = []
-    for row in np.unique(job.rows):  # a batch's windows are sorted by video
+    for row in np.unique(batch.rows):  # a batch's windows are sorted by video
         video = int(videos[row])
         index_BT = np.stack(
             [
                 clip_indices(int(start), spec.window, spec.stride, int(lengths[video]))
-                for start in job.starts[job.rows == row]
+                for start in batch.starts[batch.rows == row]
             ]
         )
         needed, place = np.unique(index_BT, return_inverse=True)
@@ -309,7 +312,7 @@ def _cut(
 def present(
     frames_THWC: np.ndarray, spec: EncoderSpec, protocol: WindowProtocol
 ) -> list[np.ndarray]:
-    """Returns frames as a test shows them: each of the R crops, resized: uint8 [T, S, S, C]."""
+    """Cuts and resizes each of the R crops of some frames: uint8 [T, S, S, C] each."""
     height, width = frames_THWC.shape[1:3]
     flip = get_view(spec.view).flip if protocol.turned else _mirror
     shown = []
@@ -324,7 +327,7 @@ def _mirror(frames_TSSC: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _embed(
+def _embed_batch(
     network: WindowNetwork, x_BRTSSC: np.ndarray, protocol: WindowProtocol, device: torch.device
 ) -> np.ndarray:
     crops = x_BRTSSC.shape[1]
@@ -334,7 +337,7 @@ def _embed(
     blocks_BNCTHW = clips.unflatten(2, (spec.blocks, spec.frames)).transpose(1, 2)
     half = protocol.bf16 and device.type == "cuda"
     autocast = torch.autocast("cuda", torch.bfloat16) if half else nullcontext()
-    # Without this cuDNN picks its algorithm, and with it the last digits, as it likes.
+    # Otherwise cuDNN chooses its algorithm by timing, and the last digits change from run to run.
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=half
     )

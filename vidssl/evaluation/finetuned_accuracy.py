@@ -1,7 +1,7 @@
-"""A network with a classifier on the test part of a split: an artifact of kind finetune.
+"""Tests finetuned networks on the test part of a split, and publishes artifacts of kind finetune.
 
-Published protocol (CoCLR and ViCC): windows as of features, each in ten crops; softmax; the mean
-over windows and crops. Several streams: the mean of their probabilities, weighted where the paper
+Published protocol (CoCLR and ViCC): the windows of features, each in ten crops; softmax; the mean
+over windows and crops. Several streams: the mean of their probabilities, weighted if the paper
 weights them (CoCon).
 
 Legend: N test videos, K classes.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +27,26 @@ from vidssl.evaluation.classification import (
     ClassificationResult,
     Classified,
     measure,
-    read_report,
+    reused_result,
     summary_of,
     write_report,
 )
-from vidssl.evaluation.feature_cache import drop_parts, in_parts
+from vidssl.evaluation.feature_cache import drop_parts, embed_in_parts
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.labelled import LabelledSplit
+from vidssl.evaluation.stream_average import average_streams, published
 from vidssl.evaluation.subjects import EncoderOnPack
 from vidssl.methods import METHODS, Classifier
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
-from vidssl.workspace.parents import numbered
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 
 PROBABILITIES_FILE = "probabilities.safetensors"
 PROBABILITIES_FORMAT = 1
 HEADER = "vidssl-probabilities"
+KIND = "finetune"  # of the artifacts
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Finetuned:
     """A finetuned network of one stream, and how it is tested.
 
     Attributes:
-        weight: of its probabilities where those of several streams are averaged.
+        weight: of its probabilities in an average of several streams.
     """
 
     subject: EncoderOnPack
@@ -62,7 +63,7 @@ class Finetuned:
 
 
 def load_classifier(checkpoint: Artifact, stream: str) -> Classifier:
-    """Loads what was finetuned, or its classifier alone trained: both, in eval mode.
+    """Loads a finetuned encoder with its classifier, or one with a frozen encoder, in eval mode.
 
     Raises:
         VidsslError: the checkpoint was not finetuned, or a file of it was changed.
@@ -91,24 +92,24 @@ def classify(
     device: str | None = None,
     progress: Progress = SILENT,
 ) -> ClassificationResult:
-    """Classifies the test videos by one network, or finds it done.
+    """Classifies the test videos with one network, or finds the finished artifact.
 
     Args:
-        anywhere: a finished test of any name will do.
+        anywhere: accept a finished artifact of any name.
 
     Raises:
-        Interrupted: Ctrl-C; the same command goes on.
+        Interrupted: Ctrl-C was pressed; the same command continues.
     """
     subject = network.subject
     recipe, parents = classify_recipe(network, labelled), classify_parents(network, labelled)
-    opened = workspace.open_run("finetune", name, recipe, parents, new)
+    opened = workspace.open_run(KIND, name, recipe, parents, new)
     finished = opened.finished
     if finished is None and anywhere and not new:
-        finished = workspace.newest("finetune", lambda a: a.run == opened.identity)
+        finished = workspace.newest(KIND, lambda a: a.run == opened.identity)
     if finished is not None:
-        return _found(finished, labelled)
+        return reused_result(finished, labelled)
     with opened as run:
-        windows = in_parts(
+        windows = embed_in_parts(
             run.folder,
             load_classifier(subject.checkpoint, subject.stream),
             labelled.reader,
@@ -134,7 +135,7 @@ def classify_recipe(network: Finetuned, labelled: LabelledSplit) -> dict[str, An
     subject = network.subject
     spec = checkpoint_spec(subject.checkpoint, subject.stream)
     return {
-        "stage": "finetune",
+        "stage": KIND,
         "stream": subject.stream,
         "split": labelled.selection.name,
         "split_seed": labelled.split_seed,
@@ -143,18 +144,13 @@ def classify_recipe(network: Finetuned, labelled: LabelledSplit) -> dict[str, An
 
 
 def classify_parents(network: Finetuned, labelled: LabelledSplit) -> dict[str, Artifact]:
-    """Returns what one network's test is made from."""
+    """Returns the parents of one network's test."""
     subject = network.subject
     return {
         "checkpoint": subject.checkpoint,
         "pack": subject.pack,
         "annotations": labelled.artifact,
     }
-
-
-def _found(artifact: Artifact, labelled: LabelledSplit) -> ClassificationResult:
-    stage = StageResult(artifact, reused=True, notes=labelled.notes)
-    return ClassificationResult(stage, read_report(artifact))
 
 
 # ── several streams ──────────────────────────────────────────────────────────────────────────
@@ -169,41 +165,27 @@ def average(
     *,
     new: bool = False,
 ) -> ClassificationResult:
-    """Averages what several networks said of the test videos, each with its weight.
+    """Averages the probabilities that several networks assign to the test videos, by weight.
 
     Args:
-        singles: what :func:`classify` gave of each of `networks`.
+        singles: the results of :func:`classify`, in the order of `networks`.
     """
     weights = [network.weight for network in networks]
-    recipe = {
-        "stage": "finetune",
-        "streams": [network.subject.stream for network in networks],
-        "average": "probabilities",
-        "weights": weights,
-        "split": labelled.selection.name,
-        "split_seed": labelled.split_seed,
-    }
-    tests = [single.stage.artifact for single in singles if single.stage.artifact is not None]
-    parents: dict[str, Artifact] = {"annotations": labelled.artifact}
-    for number, (network, test) in enumerate(zip(networks, tests, strict=True), 1):
-        parents[numbered("checkpoint", number)] = network.subject.checkpoint
-        parents[numbered("finetune", number)] = test
-    with workspace.open_run("finetune", name, recipe, parents, new) as run:
-        if run.finished is not None:
-            return _found(run.finished, labelled)
-        shares = [load_probabilities(test.path / PROBABILITIES_FILE)[0] for test in tests]
+
+    def compute(folder: Path) -> tuple[np.ndarray, None]:
+        files = [published(single).path / PROBABILITIES_FILE for single in singles]
+        shares = [load_probabilities(file)[0] for file in files]
         share_NK = np.average(shares, axis=0, weights=weights).astype(np.float32)
-        whole = Classified.by([network.subject for network in networks])
-        reports = [single.report for single in singles if single.report is not None]
-        report = measure(share_NK, labelled, whole, streams=reports)
-        save_probabilities(run.folder, share_NK, labelled)
-        write_report(run.folder, report, share_NK, labelled)
-        digest = canonical_digest({"run": run.identity, "report": asdict(report)})
-        stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
-    return ClassificationResult(stage, report)
+        save_probabilities(folder, share_NK, labelled)
+        return share_NK, None
+
+    subjects = [network.subject for network in networks]
+    return average_streams(
+        workspace, KIND, subjects, singles, labelled, name, compute, weights=weights, new=new
+    )
 
 
-# ── all probabilities ────────────────────────────────────────────────────────────────────────
+# ── the file of probabilities ────────────────────────────────────────────────────────────────
 
 
 def save_probabilities(folder: Path, share_NK: np.ndarray, labelled: LabelledSplit) -> None:

@@ -1,6 +1,6 @@
-"""Features that need no learning: histograms of colour and of flow, the mean frame.
+"""Computes hand-made features as baselines: histograms of colour and of flow, the mean frame.
 
-They tell how much of a figure comes from appearance alone, or from motion alone.
+They show how much of a result appearance alone or motion alone can reach.
 
 Legend: V videos, T frames, H and W pixels, F width of a feature.
 """
@@ -40,13 +40,13 @@ def mean_frame(frames_THWC: np.ndarray) -> np.ndarray:
 
 
 def flow_histogram(flow_THW2: np.ndarray) -> np.ndarray:
-    """Returns how much motion goes where: 8 directions and "slow" in 3×3 cells: float32 [81].
+    """Returns a histogram of motion: 8 directions and "slow", in each of 3×3 cells: float32 [81].
 
-    Each pixel counts by its speed, as in histograms of optical flow (Laptev et al. 2008), and all
-    bins together make 1.
+    Each pixel is weighted by its speed, as in histograms of optical flow (Laptev et al. 2008). The
+    sum of all bins is 1.
 
     Args:
-        flow_THW2: in pixels; what moves less than half a pixel is slow, whatever its direction.
+        flow_THW2: in pixels; a pixel that moves less than half a pixel counts as slow.
     """
     u, v = flow_THW2[..., 0], flow_THW2[..., 1]
     speed = np.hypot(u, v)
@@ -61,7 +61,7 @@ def flow_histogram(flow_THW2: np.ndarray) -> np.ndarray:
 
 
 def _cells(values_THW: np.ndarray) -> list[np.ndarray]:
-    """Cuts frames into 3×3 cells."""
+    """Returns the 3×3 cells of frames."""
     return [
         cell
         for rows in np.array_split(values_THW, CELLS, axis=1)
@@ -71,7 +71,13 @@ def _cells(values_THW: np.ndarray) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class HandMade:
-    """One hand-made feature: the view it needs, and frames of that view [T, H, W, C] → [F]."""
+    """One hand-made feature.
+
+    Attributes:
+        view: that it is computed from.
+        describe: a function from frames of the view [T, H, W, C] to the feature [F].
+        in_pixels: whether `describe` takes flow in pixels, not as stored.
+    """
 
     view: str
     describe: Callable[[np.ndarray], np.ndarray]
@@ -86,7 +92,7 @@ HAND_MADE: dict[str, HandMade] = {
 
 
 def hand_made_features(reader: ShardReader, name: str, progress: Progress = SILENT) -> np.ndarray:
-    """Returns a hand-made feature of every video of a pack, from 16 frames each: [V, F]."""
+    """Computes a hand-made feature of each video of a pack, from 16 frames each: float32 [V, F]."""
     made = HAND_MADE[name]
     lengths = reader.frame_count(made.view)
     bound = float(reader.views[made.view].get("bound", 1.0))

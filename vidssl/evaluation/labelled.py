@@ -1,4 +1,4 @@
-"""A pack with its labels and one split of it, as every evaluation reads it."""
+"""Opens a pack with its labels and one of its splits, for all evaluations."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vidssl.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class LabelledSplit:
-    """A pack's videos with what is known of them, and the split that is evaluated.
+    """A pack, the annotations of its videos, and the split to evaluate.
 
     Attributes:
-        ids: of all the pack's videos [V]; `annotations` and `selection` are aligned to them.
-        artifact: where the annotations come from.
-        split_seed: the seed of a drawn split.
-        train, test: positions of the labelled videos of either part.
-        notes: sentences the user should see.
+        ids: of all videos of the pack [V]; `annotations` and `selection` are aligned to them.
+        artifact: the artifact of the annotations.
+        split_seed: the seed of a randomly drawn split.
+        train, test: int64, numbers of the labelled videos in each part.
+        notes: sentences that the user should see.
     """
 
     reader: ShardReader
@@ -44,12 +44,12 @@ class LabelledSplit:
 
     @property
     def classes(self) -> Sequence[str]:
-        """Names of the classes."""
+        """The names of the classes."""
         return self.annotations.classes
 
     @property
     def labels(self) -> np.ndarray:
-        """Class of each video, −1 for none: int64 [V]."""
+        """The class of each video, −1 without a label: int64 [V]."""
         return self.annotations.labels
 
 
@@ -60,12 +60,12 @@ def find_labels(
     split: str | None,
     seed: int = 0,
 ) -> LabelledSplit:
-    """Opens a pack with its newest annotations and selects a split.
-
-    Without a split named it is that of the (first) checkpoint's training.
+    """Opens a pack with its newest annotations, and selects a split.
 
     Args:
-        seed: of a drawn split, where no checkpoint brings one.
+        checkpoints: to be tested; the notes say whether they were trained on test videos.
+        split: None: the split that the first checkpoint was trained with.
+        seed: of a randomly drawn split, if there is no checkpoint.
 
     Raises:
         VidsslError: no labels, no such split, or a part of it without a labelled video.
@@ -91,7 +91,7 @@ def find_labels(
                 f"the {name} part of {selection.name} in {artifact.label} has no labelled video"
             )
     notes = without_label(selection, train, test)
-    for checkpoint in {c.digest: c for c in checkpoints}.values():  # one may hold several streams
+    for checkpoint in {c.digest: c for c in checkpoints}.values():  # may hold several streams
         notes += leakage(workspace, checkpoint, [ids[v] for v in test])
     notes += too_few(len(test))
     return LabelledSplit(reader, ids, annotations, artifact, selection, seed, train, test, notes)
@@ -105,10 +105,13 @@ def _no_labels(pack: Artifact) -> str:
 
 
 def check_trainable(labelled: LabelledSplit, what: str = "probe") -> None:
-    """Refuses a split whose train part has one class only.
+    """Checks that the train part of a split has at least two classes.
+
+    Args:
+        what: is to be trained, for the sentence of the error.
 
     Raises:
-        VidsslError: the sentence names the class.
+        VidsslError: it has only one class.
     """
     known = np.unique(labelled.labels[labelled.train])
     if len(known) < 2:

@@ -1,4 +1,4 @@
-"""What an encoder was trained on, and whether test videos were among it."""
+"""Finds the videos that an encoder was trained on, and test videos among them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidssl.workspace.workspace import Workspace
 
 
 def leakage(workspace: Workspace, checkpoint: Artifact, test_ids: Sequence[str]) -> list[str]:
-    """Returns a sentence if an encoder was trained on videos that it is now tested on."""
+    """Returns a sentence if a checkpoint or one it learnt from was trained on test videos."""
     seen = trained_ids(workspace, checkpoint)
     if seen is None:
         return [f"what {checkpoint.label} was trained on is not known here any more, so it "
@@ -39,9 +39,10 @@ def _unlabelled(checkpoint: Artifact) -> str:
 
 
 def trained_ids(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
-    """Returns the ids of the videos a checkpoint and its ancestors were trained on, or None.
+    """Returns the ids of all videos that a checkpoint and its ancestors were trained on.
 
-    None when an artifact that would tell is not in the workspace any more.
+    Returns:
+        None if an artifact that is needed for the answer is not in the workspace any more.
     """
     seen: set[str] = set()
     for ancestor in _ancestors(workspace, checkpoint):
@@ -53,7 +54,7 @@ def trained_ids(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
 
 
 def _ancestors(workspace: Workspace, checkpoint: Artifact) -> Iterator[Artifact | None]:
-    """Returns a checkpoint and every checkpoint before it; None for one that is gone."""
+    """Yields a checkpoint and all checkpoints that it learnt from; None for each that is gone."""
     known = {a.digest: a for a in workspace.scan()[0]}
     frontier: list[Artifact | None] = [checkpoint]
     while frontier:
@@ -64,6 +65,7 @@ def _ancestors(workspace: Workspace, checkpoint: Artifact) -> Iterator[Artifact 
 
 
 def _ids_of_one(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
+    """Returns the ids of the videos that one training used; None if they cannot be found out."""
     pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
     if pack is None:
         return None

@@ -1,4 +1,4 @@
-"""A linear classifier on frozen features: BatchNorm, then one linear layer.
+"""Trains a linear classifier on frozen features: BatchNorm, then one linear layer.
 
 Settings of the CoCLR and ViCC code for saved features: SGD with momentum 0.9, batch 1024, rate 1,
 weight decay 1e-3, 100 epochs, a tenth of the rate after 60 and after 80.
@@ -31,9 +31,9 @@ class ProbeConfig:
 
     Attributes:
         epochs, lr, momentum, weight_decay: of SGD.
-        decay_at: shares of the epochs after which the rate falls to a tenth.
+        decay_at: shares of the epochs after which the rate is divided by ten.
         batch: videos per step; None: see :func:`batch_for`.
-        lr_batch: `lr` is for a batch of so many; smaller ones have it in proportion.
+        lr_batch: the batch size that `lr` is for; smaller batches scale it in proportion.
     """
 
     epochs: int = 100
@@ -53,7 +53,7 @@ class ProbeConfig:
         require("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what identifies it; `lr_batch` came later and is left out where it is 1024."""
+        """Returns the settings for a recipe; the later `lr_batch` is left out if it is 1024."""
         fields = asdict(self) | {"decay_at": list(self.decay_at)}
         if self.lr_batch == PUBLISHED_BATCH:
             del fields["lr_batch"]
@@ -61,10 +61,10 @@ class ProbeConfig:
 
 
 def batch_for(videos: int, config: ProbeConfig) -> int:
-    """Returns the batch: the published 1024, less where that would make too few steps.
+    """Returns the batch size: the published 1024, or less for small training sets.
 
-    The published sets have 9 steps an epoch or more. With fewer videos the batch is the largest
-    power of two, 16 at least, that still leaves 8 steps an epoch.
+    The published sets have 9 or more steps per epoch. For fewer videos the batch is the largest
+    power of two, at least 16, with 8 or more steps per epoch.
     """
     if config.batch is not None:
         return config.batch
@@ -75,12 +75,12 @@ def batch_for(videos: int, config: ProbeConfig) -> int:
 
 
 def rate_for(batch: int, config: ProbeConfig) -> float:
-    """Returns the first learning rate: `lr`, in proportion for batches below `lr_batch`."""
+    """Returns the first learning rate: `lr`, scaled down for batches below `lr_batch`."""
     return config.lr * min(1.0, batch / config.lr_batch)
 
 
 class LinearProbe(nn.Module):
-    """Features [N, D] → scores [N, K]."""
+    """The classifier: features [N, D] → scores (logits) [N, K]."""
 
     def __init__(self, dim: int, classes: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -104,13 +104,14 @@ def train_probe(
     device: torch.device | str = "cpu",
     after_epoch: Callable[[float], None] = lambda loss: None,
 ) -> LinearProbe:
-    """Trains the classifier; nothing is selected, the last epoch's weights are the result.
+    """Trains the classifier, and returns it with the weights of the last epoch.
 
     Args:
-        after_epoch: told the epoch's mean loss.
+        after_epoch: is called with the mean loss of each epoch.
 
     Raises:
-        ValueError: fewer than two videos, for BatchNorm cannot tell anything from one.
+        ValueError: fewer than two videos; BatchNorm needs two.
+        VidsslError: the loss is not finite.
     """
     if len(features_ND) < 2:
         raise ValueError("a linear probe needs at least two videos to train on")
@@ -118,42 +119,42 @@ def train_probe(
     probe = LinearProbe(features_ND.shape[1], classes, generator).to(device).train()
     x, y = torch.from_numpy(features_ND).to(device), torch.from_numpy(label_N).to(device)
     batch = batch_for(len(x), config)
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         probe.parameters(),
         rate_for(batch, config),
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
     milestones = [round(share * config.epochs) for share in config.decay_at]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     steps = max(1, min(-(-len(x) // batch), len(x) // 2))  # at least two videos in each
     with one_thread():
         for _ in range(config.epochs):
-            after_epoch(_epoch(probe, optimiser, x, y, steps, generator))
+            after_epoch(_epoch(probe, optimizer, x, y, steps, generator))
             schedule.step()
     return probe.eval()
 
 
 def _epoch(
     probe: LinearProbe,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     x: Tensor,
     y: Tensor,
     steps: int,
     generator: torch.Generator,
 ) -> float:
-    """Takes one pass over the videos in a drawn order and gives the mean loss.
+    """Trains for one epoch, in random order, and returns the mean loss.
 
     Raises:
-        VidsslError: it is no finite number.
+        VidsslError: the loss is not finite.
     """
     total = torch.zeros((), device=x.device)
-    # Steps of nearly equal size, so that no video is dropped and none is alone.
+    # Batches of nearly equal size, so that no video is left out and no batch has only one.
     for rows in torch.randperm(len(x), generator=generator).to(x.device).tensor_split(steps):
         loss = F.cross_entropy(probe(x[rows]), y[rows])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         total += loss.detach() * len(rows)
     mean = float(total) / len(x)
     if not math.isfinite(mean):

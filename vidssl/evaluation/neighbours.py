@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, exact, and how often they share the query's label.
+"""Finds exact nearest neighbours by cosine, and measures recall at k with its chance level.
 
 Legend: Q queries, G gallery videos, D feature width, k neighbours.
 """
@@ -21,7 +21,7 @@ BLOCK_COLUMNS = 1 << 16
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest of the gallery for each query, nearest first.
+    """The nearest gallery rows of each query, nearest first.
 
     Attributes:
         index: int64 [Q, k], rows of the gallery.
@@ -36,8 +36,8 @@ def centred_unit(x_ND: np.ndarray, mean_D: np.ndarray | None = None) -> np.ndarr
     """Subtracts a mean and scales rows to unit length, float32 [N, D].
 
     Args:
-        mean_D: the mean to subtract; None: the rows' own (the published protocol centres test
-            and train set each by its own mean; a lone query takes the gallery's).
+        mean_D: the mean to subtract; None: the rows' own. (The published protocol centres the
+            test set and the train set each by its own mean. A single query takes the gallery's.)
     """
     mean = x_ND.mean(0, dtype=np.float64) if mean_D is None else mean_D
     centred = torch.from_numpy((x_ND - mean).astype(np.float32))
@@ -47,10 +47,11 @@ def centred_unit(x_ND: np.ndarray, mean_D: np.ndarray | None = None) -> np.ndarr
 def top_k(
     queries_QD: np.ndarray, gallery_GD: np.ndarray, k: int, device: torch.device | str = "cpu"
 ) -> Neighbours:
-    """Finds the k gallery rows of largest dot product; equal ones in the gallery's order.
+    """Finds for each query the k gallery rows with the largest dot product.
 
-    Rows of unit length make it the cosine. Rows of two streams laid side by side make it the sum
-    of the streams' cosines. The Q×G matrix is never built whole.
+    Equal rows keep the gallery's order. For rows of unit length the dot product is the cosine; for
+    concatenated unit rows of two streams it is the sum of their cosines. Similarities are computed
+    in blocks, so that the Q×G matrix never lies in memory.
     """
     k = min(k, len(gallery_GD))
     gallery = torch.from_numpy(np.ascontiguousarray(gallery_GD, np.float32))
@@ -70,7 +71,7 @@ def top_k(
 def _best_of_blocks(
     queries: Tensor, gallery: Tensor, k: int, columns: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns similarity and index [q, k] by merging the gallery's blocks one after another."""
+    """Returns similarity and index [q, k] of the best rows, merging one gallery block at a time."""
     best_value = torch.empty(len(queries), 0, device=queries.device)
     best_index = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for first in range(0, len(gallery), columns):
@@ -86,8 +87,8 @@ def _best_of_blocks(
 
 def _largest_first(value_QG: Tensor, k: int) -> Tensor:
     """Returns the columns [Q, k] of each row's largest values; equal ones by column."""
-    # topk is many times faster than a stable sort, but takes any of several equal values; so the
-    # few rows where the cut falls between equals are sorted.
+    # topk is many times faster than a stable sort, but takes any of several equal values. Only the
+    # few rows whose k-th value has an equal beyond k are sorted.
     columns = value_QG.topk(k, dim=1).indices.sort(dim=1).values
     order = value_QG.gather(1, columns).argsort(dim=1, descending=True, stable=True)
     columns = columns.gather(1, order)
@@ -107,10 +108,10 @@ class Recall:
     """R@k: the share of queries with a neighbour of their own label among the first k.
 
     Attributes:
-        k: how many neighbours count.
-        recall: 0 to 1.
-        error: one standard error (:func:`standard_error`).
-        chance: what a random order of the gallery would give on average.
+        k: number of neighbours that count.
+        recall: from 0 to 1.
+        error: one standard error of `recall` (:func:`standard_error`).
+        chance: expected recall for a gallery in random order.
         queries: Q.
     """
 
@@ -124,7 +125,7 @@ class Recall:
 def hits_at(
     neighbour_QK: np.ndarray, query_label_Q: np.ndarray, gallery_label_G: np.ndarray, k: int
 ) -> np.ndarray:
-    """Tells for each query whether one of its first k neighbours has its label: bool [Q]."""
+    """Returns for each query whether one of its first k neighbours has its label: bool [Q]."""
     found = gallery_label_G[neighbour_QK[:, :k]]
     return (found == query_label_Q[:, None]).any(1)
 
@@ -135,7 +136,7 @@ def recall_at(
     gallery_label_G: np.ndarray,
     ks: Sequence[int] = PUBLISHED_KS,
 ) -> list[Recall]:
-    """Returns R@k for every k; a k beyond the gallery's size means all of it."""
+    """Returns R@k for each k; a k larger than the gallery takes the whole gallery."""
     table = []
     for k in ks:
         hits = hits_at(neighbour_QK, query_label_Q, gallery_label_G, k)
@@ -148,7 +149,7 @@ def recall_at(
 def chance_at(query_label_Q: np.ndarray, gallery_label_G: np.ndarray, k: int) -> float:
     """Returns the expected R@k of a gallery in random order.
 
-    A query whose label m of G have misses with probability C(G − m, k) / C(G, k).
+    A query with m of G gallery videos of its label misses with probability C(G − m, k) / C(G, k).
     """
     size = len(gallery_label_G)
     k = min(k, size)
@@ -162,9 +163,8 @@ def chance_at(query_label_Q: np.ndarray, gallery_label_G: np.ndarray, k: int) ->
 def standard_error(share: float, n: int) -> float:
     """Returns one standard error of a share of n independent trials, sqrt(p(1 − p) / n).
 
-    For a share of 0 or 1 that would be none, as though nothing else could have come out. There it
-    is 1 / (n + 1), which is how far the interval of Wilson (1927) for one standard error reaches
-    from the share.
+    For a share of 0 or 1 the formula yields 0, as if no other result were possible. There it is
+    1 / (n + 1): the length of Wilson's interval (1927) for one standard error.
     """
     if not n:
         return 0.0

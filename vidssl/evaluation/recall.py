@@ -1,7 +1,10 @@
-"""The retrieval measure, from features to a report and its files: test videos query train videos.
+"""Measures recall at k of test videos that query train videos, and writes the report.
 
-Published protocol (CoCLR and ViCC, §4 of both): each part centred with its own mean, unit length,
-cosine; two streams add their similarities; a hit if one of the first k shares the label.
+Published protocol (CoCLR and ViCC, §4 of both): the features of each part are centred by its own
+mean and scaled to unit length; the similarity is the cosine, and that of two streams the sum of
+both. A query is a hit if one of its first k neighbours has its label.
+
+Legend: V videos of the pack, D feature width.
 """
 
 from __future__ import annotations
@@ -36,11 +39,11 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class RetrievalReport:
-    """How often test videos find their class among the train videos.
+    """The share of test videos that find their class among the train videos.
 
     Attributes:
-        features: what was compared: checkpoints' labels, or the name of a baseline.
-        queries, gallery: labelled videos of the test and train part.
+        features: labels of the compared checkpoints, or the name of a baseline.
+        queries, gallery: numbers of labelled videos in the test and train part.
         recall: one row per k.
     """
 
@@ -63,7 +66,7 @@ class RetrievalReport:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """The retrieval artifact and what is in it."""
+    """The retrieval artifact, and its report."""
 
     stage: StageResult
     report: RetrievalReport | None

@@ -1,4 +1,4 @@
-"""Which encoders are evaluated: named checkpoints or the newest, and the pack they are tried on."""
+"""Finds the encoders to evaluate: named checkpoints or the newest, and the pack to test them on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_STREAM = "rgb"
 
 @dataclass(frozen=True)
 class EncoderOnPack:
-    """A checkpoint's encoder of one stream, and the pack it is tried on."""
+    """A checkpoint's encoder of one stream, and the pack that it is tested on."""
 
     checkpoint: Artifact
     stream: str
@@ -28,14 +28,12 @@ class EncoderOnPack:
 
 
 def checkpoints_of(subjects: Sequence[EncoderOnPack]) -> list[str]:
-    """Returns the labels of the checkpoints, once each: one may hold the encoders of all
-    streams.
-    """
+    """Returns the labels of the checkpoints, each once: one may hold several streams."""
     return list(dict.fromkeys(subject.checkpoint.label for subject in subjects))
 
 
 def in_words(subjects: Sequence[EncoderOnPack]) -> str:
-    """Names the checkpoints, once each, and of one with several encoders those that are meant."""
+    """Returns the checkpoints' labels in one phrase, with streams if a checkpoint holds several."""
     streams: dict[str, list[str]] = {label: [] for label in checkpoints_of(subjects)}
     for subject in subjects:
         if len(checkpoint_views(subject.checkpoint)) > 1:
@@ -51,11 +49,11 @@ def check_words(
     device: str | None = None,
     name: str | None = None,
 ) -> None:
-    """Checks what options say by themselves, before anything is looked up.
+    """Checks options by themselves, before anything is read from the workspace.
 
     Raises:
-        UsageError: as many streams as do not fit several checkpoints, no such view, no such
-            device, or no name for an artifact.
+        UsageError: numbers of streams and checkpoints do not fit, or an unknown view or device, or
+            a name that no artifact can have.
     """
     for stream in streams:
         get_view(stream)
@@ -75,13 +73,13 @@ def find_subject(
     stream: str | None = None,
     pack: str | None = None,
 ) -> EncoderOnPack:
-    """Finds the encoder to evaluate: the one named, or the newest of the stream (rgb).
+    """Finds the encoder to evaluate: the named one, or the newest of the stream (default: rgb).
 
-    Its pack is the one it was trained on, unless another is named; that of imported weights is the
-    newest with the stream.
+    Its pack is the named one, or else the pack that it was trained on. Imported weights have no
+    such pack, and take the newest with the stream.
 
     Raises:
-        VidsslError: there is none; the sentence names the command that makes it.
+        VidsslError: there is none; the sentence names the command that makes one.
     """
     found, stream = find_encoder(workspace, checkpoint, stream)
     return EncoderOnPack(found, stream, _pack_for(workspace, found, stream, pack))
@@ -93,33 +91,33 @@ def find_subjects(
     streams: Sequence[str] = (),
     pack: str | None = None,
 ) -> list[EncoderOnPack]:
-    """Finds the encoders of one stream or of several, all to be tried on the first one's pack.
+    """Finds the encoders of one or several streams; all are tested on the pack of the first.
 
     Args:
-        checkpoints: one for each stream, or one that holds the encoders of all; none: the newest
-            of each stream.
+        checkpoints: one for each stream, or one that holds the encoders of all streams; none: the
+            newest of each stream.
         streams: none: the checkpoints' own, or rgb.
 
     Raises:
-        UsageError: as :func:`check_words`.
-        VidsslError: as :func:`find_subject`.
+        UsageError: as for :func:`check_words`.
+        VidsslError: as for :func:`find_subject`.
     """
     check_words(checkpoints, streams)
     if len(checkpoints) == 1:
         checkpoints = [*checkpoints] * max(1, len(streams))
     pairs = list(zip_longest(checkpoints, streams)) or [(None, None)]
     first = find_subject(workspace, *pairs[0], pack)
-    # Others may come from another pack; what is compared are the first one's videos.
+    # The others may be trained on other packs, but all are compared on the first one's videos.
     return [first, *(find_subject(workspace, *pair, first.pack.label) for pair in pairs[1:])]
 
 
 def find_encoder(
     workspace: Workspace, checkpoint: str | None, stream: str | None
 ) -> tuple[Artifact, str]:
-    """Returns the checkpoint that is meant, and its stream: the named one's, or the newest of rgb.
+    """Returns the named checkpoint and its stream, or the newest of the stream (default: rgb).
 
     Raises:
-        VidsslError: there is none; the sentence names the command that makes it.
+        VidsslError: there is none; the sentence names the command that makes one.
     """
     if checkpoint is not None and stream is None:
         found = workspace.resolve("checkpoint", checkpoint)
@@ -129,6 +127,7 @@ def find_encoder(
 
 
 def _main_stream(checkpoint: Artifact) -> str:
+    """Returns the stream that a checkpoint was trained for; without one, its first encoder's."""
     views = checkpoint_views(checkpoint)
     if not views:
         raise VidsslError(f"{checkpoint.label} holds no encoder")
@@ -139,7 +138,7 @@ def _main_stream(checkpoint: Artifact) -> str:
 def _pack_for(
     workspace: Workspace, checkpoint: Artifact, stream: str, text: str | None
 ) -> Artifact:
-    if text is not None or "pack" not in checkpoint.parents:  # imported weights descend from none
+    if text is not None or "pack" not in checkpoint.parents:  # imported weights have none
         return find_pack(workspace, text, [stream])
     pack = workspace.by_digest(checkpoint.parents["pack"])
     if pack is None or pack.kind != "pack":

@@ -1,4 +1,4 @@
-"""Encoders as training would begin with them: the baseline that tells what training adds."""
+"""Makes encoders with random weights: the baseline that shows what training adds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vidssl.views import get_view
 
 
 def untrained_encoder(spec: EncoderSpec, seed: int) -> Encoder:
-    """Returns an encoder with the weights that training with this seed would start from."""
+    """Returns an encoder with the initial weights of a training with this seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(spec).eval()

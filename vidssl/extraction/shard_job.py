@@ -100,7 +100,7 @@ def _run_part(
     run: Run, job: ShardJob, sources: Sequence[Source], part_videos: PartVideos, progress: Progress
 ) -> StageResult:
     with ExitStack() as held:
-        with run.alone():
+        with run.exclusive():
             if (ended := _published_by_others(run, job, sources)) is not None:
                 return ended
             own = held.enter_context(open_part(run.folder, part_videos.part))
@@ -110,7 +110,7 @@ def _run_part(
             mine = [source for source in sources if source.id in part_videos.ids]
             own.finish(_process_remaining(own.path, job, mine, done, progress))
     # The part is finished and its lock released. The last part that comes here publishes.
-    with run.alone():
+    with run.exclusive():
         if (ended := _published_by_others(run, job, sources)) is not None:
             return ended
         report = _report(run, own, part_videos)
@@ -212,7 +212,7 @@ def _published_by_others(run: Run, job: ShardJob, sources: Sequence[Source]) -> 
 
     A run that they had gathered when they were killed is published here.
     """
-    if run.overtaken():
+    if run.finished_by_another():
         artifact = run.find_finished()
         if artifact is None:
             raise VidsslError("not one video can be used, as another part of this run has found")

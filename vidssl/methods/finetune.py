@@ -92,7 +92,7 @@ class Classifier(nn.Module):
             if config.freeze_context:
                 encoder.context.requires_grad_(False)
 
-    # What features.extract asks of a network: its spec, its width, and a row for each window.
+    # What features.embed_videos asks of a network: its spec, its width, and a row for each window.
 
     @property
     def spec(self) -> EncoderSpec:

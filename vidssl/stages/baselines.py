@@ -1,6 +1,6 @@
-"""`vidssl baselines`: hand-made features and an untrained encoder, measured as learned ones are.
+"""`vidssl baselines`: measures hand-made features and untrained encoders like learned ones.
 
-Each baseline becomes a retrieval artifact and a probe artifact, so that a table of results can be
+Each baseline leaves a retrieval artifact and a probe artifact, so that a table of results can be
 rebuilt from the workspace.
 
 Legend: V videos, F width of a feature.
@@ -21,9 +21,8 @@ from vidssl.backbones import EncoderSpec
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError, nearest_name
 from vidssl.base.progress import SILENT, Progress
-from vidssl.evaluation.classification import ClassificationResult, Classified
-from vidssl.evaluation.classification import read_report as read_probe_report
-from vidssl.evaluation.features import WindowProtocol, count_windows, extract
+from vidssl.evaluation.classification import ClassificationResult, Classified, reused_result
+from vidssl.evaluation.features import WindowProtocol, count_windows, embed_videos
 from vidssl.evaluation.handmade_features import FRAMES_LOOKED_AT, HAND_MADE, hand_made_features
 from vidssl.evaluation.labelled import (
     LabelledSplit,
@@ -31,6 +30,7 @@ from vidssl.evaluation.labelled import (
     find_labels,
 )
 from vidssl.evaluation.linear_probe import ProbeConfig
+from vidssl.evaluation.probed_accuracy import probe_features, probe_settings
 from vidssl.evaluation.recall import (
     RetrievalResult,
     measure,
@@ -39,7 +39,6 @@ from vidssl.evaluation.recall import (
 )
 from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spec
 from vidssl.recipes.recipe import load_recipe
-from vidssl.stages.probe import probe_features, settings_of
 from vidssl.training.data import find_pack
 from vidssl.training.training_run import default_recipe
 from vidssl.workspace.artifacts import Artifact
@@ -51,11 +50,11 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class BaselineOptions:
-    """Which baselines to measure, on which split of which pack.
+    """Options of `vidssl baselines`.
 
     Attributes:
-        baselines: of :data:`HAND_MADE`; None: those whose view the pack has.
-        encoders: untrained encoders to measure as well.
+        baselines: names in :data:`HAND_MADE`; None: those whose view the pack has.
+        encoders: specs of untrained encoders to measure as well.
         split, split_seed: as of :meth:`vidssl.dataset.annotations.Annotations.select`.
         seeds: of the untrained encoders' weights; one artifact each.
     """
@@ -73,20 +72,20 @@ class BaselineOptions:
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """What one baseline reaches, by nearest neighbours and by a linear probe."""
+    """The results of one baseline: retrieval by nearest neighbours, and a linear probe."""
 
     retrieval: RetrievalResult
     probe: ClassificationResult
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the result as plain data, for --json: the retrieval's, and the probe's in it."""
+        """Returns the retrieval as plain data, for --json, with the probe under "probe"."""
         return self.retrieval.as_dict() | {"probe": self.probe.as_dict()}
 
 
 def run(
     workspace: Workspace, options: BaselineOptions, progress: Progress = SILENT
 ) -> list[BaselineResult]:
-    """Measures R@k (test videos query the train videos of a split) and a probe of each baseline.
+    """Measures R@k (test videos query the train videos of a split) and a probe for each baseline.
 
     Raises:
         VidsslError: no pack, no labels, no such split, one that cannot be probed, or a view the
@@ -115,12 +114,12 @@ def run(
 
 @dataclass(frozen=True)
 class Baseline:
-    """One baseline on its way to be measured.
+    """One baseline to be measured.
 
     Attributes:
-        recipe: every number that shapes its features.
+        recipe: all settings that determine its features.
         seed: of its probe.
-        features: computes them for all of the pack's videos [V, F]; called only if needed.
+        features: computes the features of all videos of the pack [V, F]; called only if needed.
     """
 
     name: str
@@ -134,7 +133,7 @@ def _hand_made(
     name: str, labelled: LabelledSplit, options: BaselineOptions, progress: Progress
 ) -> Baseline:
     def features() -> np.ndarray:
-        # As learned features are: unit length per window, of which a video has one here.
+        # Learned features have unit length per window; here a video has one window.
         raw_VF = torch.from_numpy(hand_made_features(labelled.reader, name, progress))
         return normalize(raw_VF, dim=1).numpy()
 
@@ -153,7 +152,7 @@ def _untrained(
         reader, protocol = labelled.reader, options.protocol
         windows = count_windows(spec, protocol, reader.frame_count(spec.view))
         with progress.task(f"embed {spec.view}", windows, "window") as task:
-            found = extract(
+            found = embed_videos(
                 untrained_encoder(spec, seed),
                 reader,
                 range(len(labelled.ids)),
@@ -174,7 +173,7 @@ def _untrained(
 
 
 def untrained_specs(backbone: str, device: str | None = None) -> tuple[EncoderSpec, ...]:
-    """Returns untrained encoders of RGB and flow that eat the clips of the machine's recipe."""
+    """Returns specs of RGB and flow encoders for the clips of this machine's default recipe."""
     clip = load_recipe(default_recipe(device), "infonce", "rgb").clip
     return tuple(
         untrained_spec(view, backbone, clip.frames, clip.stride, clip.size)
@@ -190,7 +189,7 @@ def _measure(
     options: BaselineOptions,
     progress: Progress,
 ) -> BaselineResult:
-    baseline = replace(baseline, features=cache(baseline.features))  # both measures want them
+    baseline = replace(baseline, features=cache(baseline.features))  # both measures need them
     name = f"baseline-{baseline.name}"
     parents = {"pack": pack, "annotations": labelled.artifact}
     recipe = {
@@ -199,7 +198,7 @@ def _measure(
         "split_seed": labelled.split_seed,
         **baseline.recipe,
     }
-    probing = {"probe_seed": baseline.seed} | settings_of(ProbeConfig(), labelled)
+    probing = {"probe_seed": baseline.seed} | probe_settings(ProbeConfig(), labelled)
     with workspace.open_run("retrieval", name, recipe, parents, options.new) as opened:
         retrieval = _retrieve(opened, baseline, pack, labelled)
     with workspace.open_run("probe", name, recipe | probing, parents, options.new) as opened:
@@ -227,8 +226,7 @@ def _probe(
     progress: Progress,
 ) -> ClassificationResult:
     if opened.finished is not None:
-        stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
-        return ClassificationResult(stage, read_probe_report(opened.finished))
+        return reused_result(opened.finished, labelled)
     of = Classified(baseline.name, baseline.view, pack.label)
     config, means_VF = ProbeConfig(), baseline.features()
     return probe_features(

@@ -1,8 +1,8 @@
-"""`vidssl demo`: the whole pipeline on video it makes itself, and what was learned as one table.
+"""`vidssl demo`: runs the whole pipeline on synthetic video, and shows its results in one table.
 
-Nothing here is special: every step is a public stage, run as the user would run it. On a CPU
-trainings and evaluations that do not need each other run at the same time, in one thread each:
-more make so small a network no faster, and its figures would depend on how many there are.
+Every step is a public stage, run as a user would run it. On a CPU, trainings and evaluations that
+do not need each other run at the same time, with one thread each. More threads would not make so
+small a network faster, and its figures would depend on their number.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class DemoOptions:
     """Options of `vidssl demo`.
 
     Attributes:
-        clips: how many to make; a third of them is for testing.
-        seed: of the clips and of all training.
+        clips: number of synthetic clips; a third of them is for testing.
+        seed: of the clips and of all trainings.
         settings: (field, value) overrides of the demo's recipe, for all trainings.
     """
 
@@ -66,10 +66,10 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DemoRow:
-    """What one kind of feature reaches.
+    """The results of one kind of feature: one row of the table.
 
     Attributes:
-        features: what people call them.
+        features: their name in the table.
         training: the name of their checkpoint; None: nothing was trained.
     """
 
@@ -88,14 +88,14 @@ class DemoRow:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo learned.
+    """The results of the demo.
 
     Attributes:
-        videos: the folder of made-up clips, with splits.csv in it.
-        seconds: time per step; steps that were finished before take none. Trainings and
-            evaluations may run at the same time.
-        total: seconds from beginning to end.
-        gone_on: an earlier call had begun this; `total` is without what that one took.
+        videos: the folder of synthetic clips, with splits.csv in it.
+        seconds: {step: seconds}; finished steps take none. Trainings and evaluations may run at
+            the same time.
+        total: seconds of this call from start to end.
+        gone_on: whether an earlier call had started the demo; `total` is without its time.
     """
 
     videos: Path
@@ -114,7 +114,7 @@ class DemoResult:
         return next(row for row in self.rows if row.training == training)
 
     def findings(self) -> list[str]:
-        """Returns, in sentences, what the figures show and what they do not."""
+        """Returns sentences that say what the figures show and what they do not show."""
         blind = all(self.row(_named(name)).within_chance for name in APPEARANCE)
         before, after = (self.trained(n).recall.at(1) for n in (CONTROL, COCLR))
         gain = after.recall - before.recall
@@ -145,8 +145,8 @@ class DemoResult:
 
 
 def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT) -> DemoResult:
-    """Makes clips and runs every stage on them; what is finished already is not done again."""
-    check(options)
+    """Makes clips and runs every stage on them; finished steps are not repeated."""
+    check_options(options)
     gone_on = clips_folder(workspace).exists()
     begin = time.monotonic()
     seconds: dict[str, float] = {}
@@ -173,15 +173,15 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
 
 
 def processes(options: DemoOptions) -> int:
-    """Returns how many trainings and evaluations run at a time; one device takes them in turn."""
+    """Returns how many trainings and evaluations run at a time; on CUDA it is one."""
     return (options.workers or cores()) if choose_device(options.device) == "cpu" else 1
 
 
-def check(options: DemoOptions) -> None:
-    """Checks what options say by themselves, before any clip is made.
+def check_options(options: DemoOptions) -> None:
+    """Checks the options by themselves, before any clip is made.
 
     Raises:
-        UsageError: a setting that one of the demo's methods does not know, or no such device.
+        UsageError: a setting that one of the demo's methods does not have, or no such device.
     """
     choose_device(options.device)
     for method in ("infonce", "coclr"):
@@ -193,26 +193,27 @@ def _named(baseline: str) -> str:
 
 
 def clips_folder(workspace: Workspace) -> Path:
-    """Returns where the made-up clips lie: the first that a demo makes in a workspace."""
+    """Returns the folder of the synthetic clips: the first thing that a demo makes."""
     return workspace.root / "demo-videos"
 
 
 def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -> Path:
-    """Writes the made-up clips into the workspace; those that are there stay."""
+    """Writes the synthetic clips into the workspace; existing ones stay."""
     workers = options.workers or cores()
     folder = clips_folder(workspace)
     return write_clips(folder, options.clips, options.seed, workers=workers, progress=progress)
 
 
-# ── trainings and evaluations, of which several may run at a time ────────────────────────────
+# ── trainings and evaluations ────────────────────────────────────────────────────────────────
 
 
 def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
     """Returns the demo's trainings, and then their evaluations in the order of the table.
 
-    The control, InfoNCE for as long as InfoNCE and CoCLR together, comes first. One after the other
-    it is then the oldest, and the newest checkpoints are those the user would go on with. Side by
-    side it ends before CoCLR: the way there, with the flow it learns from, is half as long again.
+    The control (InfoNCE for as many epochs as InfoNCE and CoCLR together) comes first. When the
+    jobs run one after another it is then the oldest checkpoint, and the newest are those that a
+    user would continue with. When they run in parallel it still ends before CoCLR, which takes half
+    as long again together with the two encoders that it starts from.
     """
     common = {"recipe": RECIPE, "seed": options.seed, "device": options.device}
     as_long = _epochs("infonce", options) + _epochs("coclr", options)
@@ -234,12 +235,12 @@ def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
         Job(f"{EVALUATE} {name}", partial(_evaluate, workspace, options, title), (name,))
         for name, title in titles(options).items()
     ]
-    unlearned = Job(f"{EVALUATE} unlearned", partial(_evaluate_unlearned, workspace, options))
+    unlearned = Job(f"{EVALUATE} unlearned", partial(_evaluate_baselines, workspace, options))
     return [*trainings, unlearned, *evaluations]
 
 
 def titles(options: DemoOptions) -> dict[str, str]:
-    """Returns {training: what the table calls its features}, in the order of the table."""
+    """Returns {training: name of its features in the table}, in the order of the table."""
     infonce, coclr = _epochs("infonce", options), _epochs("coclr", options)
     return {
         FLOW: "InfoNCE flow",
@@ -263,7 +264,7 @@ def _cotrain(
     student: Artifact,
     partner: Artifact,
 ) -> Artifact:
-    # Named, since after a finished demo the newest are others.
+    # Named here, since after a finished demo the newest checkpoints are other ones.
     pair = replace(options, student=student.label, partner=partner.label)
     with one_thread():
         return _checkpoint(cotrain.run(workspace, pair, progress), progress)
@@ -280,10 +281,10 @@ def _epochs(method: str, options: DemoOptions) -> int:
     return load_recipe(RECIPE, method, "rgb", options.settings).train.epochs
 
 
-def _evaluate_unlearned(
+def _evaluate_baselines(
     workspace: Workspace, options: DemoOptions, progress: Progress
 ) -> list[DemoRow]:
-    """Measures appearance, and the networks before any training."""
+    """Measures the appearance baselines and the untrained networks."""
     recipe = load_recipe(RECIPE, "infonce", "rgb", options.settings)
     clip = recipe.clip
     untrained = tuple(
@@ -308,7 +309,7 @@ def _evaluate(
     progress: Progress,
     checkpoint: Artifact,
 ) -> list[DemoRow]:
-    """Measures one checkpoint: nearest neighbours and linear probe."""
+    """Measures one checkpoint by nearest neighbours and by a linear probe."""
     of, device, shown = (checkpoint.label,), options.device, Named(progress, checkpoint.name)
     with one_thread():
         recall = evaluate_retrieval.run(

@@ -1,4 +1,4 @@
-"""`vidssl export`: an encoder for other programs, with a card that says how to feed it."""
+"""`vidssl export`: writes an encoder for other programs, with a card that describes its input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ExportOptions:
         format: of :data:`FORMATS`.
         checkpoint: None: the newest of the stream.
         stream: None: the checkpoint's own, or rgb.
-        out: folder that is made; None: NAME-vNNN-STREAM-FORMAT where the command is typed.
+        out: the new folder; None: NAME-vNNN-STREAM-FORMAT in the current directory.
     """
 
     format: str = "safetensors"
@@ -47,7 +47,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The files that were written, and the card among them."""
+    """The written files (the card among them), and the content of the card."""
 
     files: list[Path]
     card: dict[str, Any]
@@ -58,10 +58,10 @@ class ExportResult:
 
 
 class Embedding(nn.Module):
-    """One call of an encoder: a window to its embedding, and to its projection if it has a head.
+    """An encoder with one `forward`: window to embedding, and to projection if it has a head.
 
-    A window is [B, C, T, S, S], or [B, N, C, T, S, S] for encoders of N blocks; the embedding is
-    [B, D], not of unit length; the projection [B, P] is.
+    A window is [B, C, T, S, S], or [B, N, C, T, S, S] for encoders of N blocks. The embedding
+    [B, D] is not normalised; the projection [B, P] has unit length.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -79,7 +79,7 @@ class Embedding(nn.Module):
 
 
 def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILENT) -> ExportResult:
-    """Writes one encoder in a format that needs no vidssl to run.
+    """Writes one encoder in a format that other programs read without vidssl.
 
     Raises:
         VidsslError: no such checkpoint, the folder is there already, or an extra is missing.
@@ -94,13 +94,13 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
         atomic_write(folder / name, blob)
         write_json(folder / CARD, card)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # else the same command would find it there
+        shutil.rmtree(folder, ignore_errors=True)  # else the next try would be refused
         raise
     return ExportResult([folder / name, folder / CARD], card)
 
 
 def find(workspace: Workspace, options: ExportOptions) -> tuple[Artifact, str, Path]:
-    """Returns the checkpoint, its stream, and the folder that is to be made.
+    """Returns the checkpoint, its stream, and the folder to write.
 
     Raises:
         VidsslError: no such checkpoint, the folder is there already, or an extra is missing.
@@ -123,7 +123,11 @@ def find(workspace: Workspace, options: ExportOptions) -> tuple[Artifact, str, P
 
 
 def card_of(checkpoint: Artifact, spec: EncoderSpec, width: int) -> dict[str, Any]:
-    """Returns all that is needed to feed an exported encoder and to know where it comes from."""
+    """Returns the card: the input that an exported encoder takes, and its origin.
+
+    Args:
+        width: D, of the embedding.
+    """
     shape: list[int | str] = ["batch", spec.channels, spec.frames, spec.size, spec.size]
     if spec.blocks > 1:
         shape.insert(1, spec.blocks)
@@ -167,7 +171,7 @@ def _torch_export(encoder: Encoder, checkpoint: Artifact) -> tuple[bytes, str]:
     )
     file = io.BytesIO()
     with warnings.catch_warnings():
-        # Of weights in one storage with nothing else, on whatever device: there is nothing to do.
+        # torch warns of weights that share no storage; the file is complete all the same.
         warnings.filterwarnings("ignore", "No complete tensor found in the group")
         torch.export.save(program, file)
     return file.getvalue(), "encoder.pt2"
@@ -189,7 +193,7 @@ def _onnx(encoder: Encoder, checkpoint: Artifact) -> tuple[bytes, str]:
 
 
 def _example(spec: EncoderSpec) -> Tensor:
-    # Two windows: a batch of one would be taken for a constant.
+    # Two windows: torch.export takes a batch size of 1 for a constant.
     blocks = (spec.blocks,) if spec.blocks > 1 else ()
     return torch.zeros(2, *blocks, spec.channels, spec.frames, spec.size, spec.size)
 

@@ -38,7 +38,7 @@ from vidssl.views import get_view
 from vidssl.views.flow import map_name
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.run_diff import tell_of_others
+from vidssl.workspace.run_diff import report_other_runs
 from vidssl.workspace.workspace import Workspace
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".
@@ -119,7 +119,7 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         return describe_dry_run(
             prepared, job.views, sources, part_videos, who, progress, job.earlier, more
         )
-    tell_of_others(prepared, progress)
+    report_other_runs(prepared, progress)
     with prepared as opened:
         if opened.finished is not None:
             return reused_result(opened.finished)

@@ -36,7 +36,7 @@ from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import INTERPOLATION
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.run_diff import tell_of_others
+from vidssl.workspace.run_diff import report_other_runs
 from vidssl.workspace.workspace import Workspace
 
 # Each holds the network in GPU memory; several overlap decoding, network and encoding.
@@ -120,7 +120,7 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
         return describe_dry_run(
             prepared, job.views, sources, part_videos, who, progress, job.earlier, more
         )
-    tell_of_others(prepared, progress)
+    report_other_runs(prepared, progress)
     with prepared as opened:
         if opened.finished is not None:
             return reused_result(opened.finished)

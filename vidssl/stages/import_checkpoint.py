@@ -1,4 +1,4 @@
-"""`vidssl import`: a published checkpoint becomes one of ours, every tensor accounted for."""
+"""`vidssl import`: converts a published checkpoint, and accounts for each of its tensors."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class ImportOptions:
     """Options of `vidssl import`.
 
     Attributes:
-        file: what `torch.save` wrote, such as a published `.pth.tar`.
+        file: written by `torch.save`, such as a published `.pth.tar`.
         method: a published method (:data:`vidssl.backbones.published_weights.PUBLISHED_METHODS`).
-        view: what the network saw.
+        view: that the network was trained on.
         backbone, frames, stride, size, blocks: None: those of the method's published runs.
-        pack: only where BatchNorm statistics must be measured; None: the newest with the view.
+        pack: used only if BatchNorm statistics must be measured; None: the newest with the view.
         name: of the artifact; None: VIEW-METHOD-published.
     """
 
@@ -63,12 +63,12 @@ class ImportOptions:
 
 
 def run(workspace: Workspace, options: ImportOptions, progress: Progress = SILENT) -> StageResult:
-    """Imports a published checkpoint; gives the checkpoint it has become.
+    """Imports a published checkpoint, and returns the new checkpoint artifact.
 
     Raises:
         VidsslError: the file cannot be read safely, or a tensor is missing or left over.
     """
-    check(options)
+    check_options(options)
     method = options.method.lower()
     whole = read_published(options.file)
     spec = encoder_spec(options, whole["state_dict"])
@@ -111,11 +111,11 @@ def run(workspace: Workspace, options: ImportOptions, progress: Progress = SILEN
     return StageResult(artifact, notes=imported.notes)
 
 
-def check(options: ImportOptions) -> None:
-    """Checks what options say by themselves, before the file is opened.
+def check_options(options: ImportOptions) -> None:
+    """Checks the options by themselves, before the file is opened.
 
     Raises:
-        UsageError: the first that makes no sense.
+        UsageError: for the first option that is wrong.
     """
     get_method(options.method)
     get_view(options.view)
@@ -126,7 +126,7 @@ def check(options: ImportOptions) -> None:
 
 
 def encoder_spec(options: ImportOptions, state: dict[str, Tensor]) -> EncoderSpec:
-    """Returns the spec of the encoder that a file holds, as far as options do not say otherwise."""
+    """Returns the spec of the encoder in a file; options override the published values."""
     published = get_method(options.method)
     view = get_view(options.view)
     presentation = published.presentations.get(view.name, NATIVE)
@@ -161,7 +161,7 @@ def _data_to_measure_on(workspace: Workspace, options: ImportOptions) -> Trainin
 def measure_statistics(
     encoder: Encoder, data: TrainingData, seed: int, progress: Progress = SILENT
 ) -> None:
-    """Returns every BatchNorm the mean and variance of up to 1024 training clips, in place."""
+    """Sets each BatchNorm's running mean and variance from up to 1024 training clips, in place."""
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm3d)]
     kept = [norm.momentum for norm in norms]
     for norm in norms:

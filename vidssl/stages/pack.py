@@ -37,7 +37,7 @@ from vidssl.shards import SHARD_BYTES, ShardReader
 from vidssl.views.codecs import get_codec
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.run_diff import tell_of_others
+from vidssl.workspace.run_diff import report_other_runs
 from vidssl.workspace.workspace import Workspace
 
 # The centre crop of the published evaluation, 224 of 240 pixels, is 134 of 144: the 128 pixels
@@ -178,7 +178,7 @@ def _pack(
     )
     shared = part_videos is not None
     prepared = workspace.open_run("pack", config.name, recipe, derived, config.new, shared)
-    tell_of_others(prepared, progress)
+    report_other_runs(prepared, progress)
     with prepared as opened:
         if opened.finished is not None:
             return reused_result(opened.finished)

@@ -16,7 +16,7 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.temporal_sampling import span
 from vidssl.dataset.video import Source, find_videos
-from vidssl.evaluation.features import Features, WindowProtocol, extract
+from vidssl.evaluation.features import Features, WindowProtocol, embed_videos
 from vidssl.evaluation.neighbours import centred_unit, top_k
 from vidssl.evaluation.subjects import (
     check_words,
@@ -170,7 +170,7 @@ def _embed_query(
     source: Source, query: QueryFrames, encoded: EncodedGallery, options: RetrieveOptions
 ) -> Features:
     device = choose_device(options.device)
-    return extract(encoded.encoder, query, [0], [source.id], options.protocol, device)
+    return embed_videos(encoded.encoder, query, [0], [source.id], options.protocol, device)
 
 
 def _itself(source: Source, reader: ShardReader) -> list[int]:

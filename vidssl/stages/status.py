@@ -1,4 +1,4 @@
-"""`vidssl status`: what is in a workspace, what came of what, and what has been overtaken."""
+"""`vidssl status`: lists a workspace's artifacts, their lineage, stale ones and unfinished runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vidssl.workspace.workspace import (
     why_it_failed,
 )
 
-# Parents in the order in which they say where an artifact comes from: the first one that is there
-# is the branch it hangs on.
+# Roles of parents, the one that says most of an artifact's origin first. In the tree an artifact
+# stands below the first of these that it has.
 MAIN_PARENT = (
     "student",
     START,
@@ -33,10 +33,10 @@ MAIN_PARENT = (
 
 @dataclass(frozen=True)
 class Parent:
-    """What an artifact was made from.
+    """One artifact that another was made from.
 
     Attributes:
-        label: None when it is not in the workspace any more.
+        label: None if the parent is not in the workspace any more.
     """
 
     role: str
@@ -46,11 +46,11 @@ class Parent:
 
 @dataclass(frozen=True)
 class ArtifactStatus:
-    """One artifact and how it stands.
+    """One artifact, its parents, and whether it is stale.
 
     Attributes:
-        headline: what is most worth knowing of it, in one phrase.
-        stale: why it has been overtaken, one sentence each; none means that it is current.
+        headline: its most important figures, in one phrase.
+        stale: the reasons why it is stale, one sentence each; none: it is current.
     """
 
     label: str
@@ -67,14 +67,14 @@ class ArtifactStatus:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that was begun: the same command would continue it, unless it is running.
+    """A run that was started and is not finished; the same command continues it.
 
     Attributes:
-        running: whether a process is at work on it now; None where it cannot be told.
-        failed: the error that last ended it; None where it was stopped.
-        differs: {field: value} of what sets it apart from the other unfinished runs of its name
-            and from the newest finished one.
-        parts: where it is divided, how many of its parts are finished.
+        running: whether a process works on it now; None: the file system cannot tell.
+        failed: the error that ended it last; None: it was stopped, or is running.
+        differs: {field: value} of the settings in which it differs from the other unfinished runs
+            of its name and from the newest finished one.
+        parts: how many of its parts are finished, as text; empty for a run without parts.
     """
 
     kind: str
@@ -89,7 +89,7 @@ class UnfinishedRun:
 
 @dataclass(frozen=True)
 class Status:
-    """All that is known of a workspace.
+    """The contents of a workspace.
 
     Attributes:
         artifacts: oldest first.
@@ -108,10 +108,10 @@ class Status:
 
 @dataclass(frozen=True)
 class Node:
-    """One line of the lineage's tree, and what hangs on it.
+    """One artifact in the tree of lineage, and the artifacts below it.
 
     Attributes:
-        remarks: other parents, such as "partner checkpoint/flow-infonce/v001".
+        remarks: further parents, such as "partner checkpoint/flow-infonce/v001".
     """
 
     artifact: ArtifactStatus
@@ -123,7 +123,7 @@ class Node:
 
 
 def run(workspace: Workspace) -> Status:
-    """Looks through a workspace; an empty or absent one has no artifacts."""
+    """Reads the state of a workspace; an empty or absent one has no artifacts."""
     artifacts, unreadable = workspace.scan()
     known = {artifact.digest: artifact for artifact in artifacts}
     newest = _newest_by_shelf(artifacts)
@@ -184,7 +184,7 @@ def _status(artifact: Artifact, known: Mapping[str, Artifact], stale: list[str])
     )
 
 
-# ── what is stale ────────────────────────────────────────────────────────────────────────────
+# ── stale artifacts ──────────────────────────────────────────────────────────────────────────
 
 
 def _newest_by_shelf(artifacts: Sequence[Artifact]) -> dict[tuple[str, str], Artifact]:
@@ -198,11 +198,11 @@ def _why_stale(
     newest: Mapping[tuple[str, str], Artifact],
     reasons: Mapping[str, list[str]],
 ) -> list[str]:
-    """Returns the reasons why an artifact has been overtaken.
+    """Returns the reasons why an artifact is stale, one sentence each.
 
-    A parent is gone, or has a newer version of other content that the artifact is not itself a
-    step towards (a co-trained checkpoint overtakes its own student, and is not stale for that), or
-    is stale itself.
+    An artifact is stale if one of its parents is gone, is stale itself, or has a newer version with
+    other content. A newer version that was made from that parent does not count: a co-trained
+    checkpoint replaces its own student, which makes neither of them stale.
     """
     found = []
     for role, digest in artifact.parents.items():
@@ -219,7 +219,7 @@ def _why_stale(
 
 
 def _descends(artifact: Artifact, ancestor: Artifact, known: Mapping[str, Artifact]) -> bool:
-    """Whether `ancestor` is among what an artifact was made from, however far back."""
+    """Whether an artifact was made from `ancestor`, directly or through others."""
     frontier, seen = [artifact], set()
     while frontier:
         current = frontier.pop()
@@ -231,11 +231,11 @@ def _descends(artifact: Artifact, ancestor: Artifact, known: Mapping[str, Artifa
     return False
 
 
-# ── the tree ─────────────────────────────────────────────────────────────────────────────────
+# ── lineage ──────────────────────────────────────────────────────────────────────────────────
 
 
 def tree(status: Status) -> list[Node]:
-    """Returns the lineage as nested nodes, oldest first: each artifact below its main parent."""
+    """Returns the lineage as a forest, oldest first: each artifact lies below its main parent."""
     nodes = {a.label: Node(a, _remarks(a)) for a in status.artifacts}
     roots = []
     for artifact in status.artifacts:
@@ -252,10 +252,10 @@ def _main_parent(artifact: ArtifactStatus) -> Parent | None:
 
 
 def _remarks(artifact: ArtifactStatus) -> list[str]:
-    """Names the parents that the tree's branches do not show."""
+    """Returns the parents that the tree does not show, one phrase each."""
     main = _main_parent(artifact)
     shown = {"partner", "annotations", "checkpoint"}
-    views = artifact.kind == "pack"  # of which one is the branch that it hangs on
+    views = artifact.kind == "pack"  # made from several views, and it lies below one of them
     others = [p for p in artifact.parents if (views or role_of(p.role) in shown) and p is not main]
     return [_remark(parent) for parent in others]
 

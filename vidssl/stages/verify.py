@@ -1,4 +1,4 @@
-"""`vidssl verify`: whether every byte of the artifacts is the one that was written."""
+"""`vidssl verify`: checks that the files of artifacts are complete and unchanged."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from vidssl.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one artifact.
+    """The problems of one artifact.
 
     Attributes:
-        artifact: its label, or the folder of one that cannot be read.
-        problems: one sentence each; none means that it is sound.
+        artifact: its label, or its folder if it cannot be read.
+        files, bytes: of its payload.
+        problems: one sentence each; none: the artifact is intact.
     """
 
     artifact: str
@@ -41,19 +42,19 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong with it."""
+        """Whether it has no problem."""
         return not self.problems
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What `vidssl verify` found, artifact by artifact."""
+    """The findings of `vidssl verify`, one for each artifact."""
 
     findings: list[Finding]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong at all."""
+        """Whether no artifact has a problem."""
         return all(finding.ok for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class VerifyOptions:
     """Which artifacts to check.
 
     Attributes:
-        artifacts: labels, names or folders; none: all of the workspace.
+        artifacts: labels, names or folders; none: all artifacts of the workspace.
     """
 
     artifacts: tuple[str, ...] = ()
@@ -75,10 +76,10 @@ class VerifyOptions:
 def run(
     workspace: Workspace, options: VerifyOptions | None = None, progress: Progress = SILENT
 ) -> VerifyResult:
-    """Checks payload files, and what is inside them, down to the frame.
+    """Checks the payload files of artifacts and their contents, down to each frame.
 
     Raises:
-        VidsslError: an artifact that was named is not there.
+        VidsslError: there is no workspace, or no artifact of a given name.
     """
     if not workspace.root.exists():
         raise MissingInput(f"there is no workspace at {workspace.root}: nothing was verified")
@@ -97,7 +98,7 @@ def run(
 
 
 def find(workspace: Workspace, text: str) -> Artifact:
-    """Returns the artifact a user means: KIND/NAME/vNNN, KIND/NAME, NAME, or a folder.
+    """Returns the artifact that the user named: KIND/NAME/vNNN, KIND/NAME, NAME, or a folder.
 
     Raises:
         VidsslError: there is none, or several kinds have one of that name.
@@ -123,14 +124,14 @@ def find(workspace: Workspace, text: str) -> Artifact:
 
 
 def verify_artifact(artifact: Artifact, task: Task) -> Finding:
-    """Checks one artifact, and tells every fault once.
+    """Checks one artifact and reports each problem once.
 
     Args:
-        task: is told of every file.
+        task: is advanced by one for each file.
     """
     faults = dict(_faults(artifact, task))
     inside = list(dict.fromkeys(_inside(artifact, faults, task)))
-    # What was found inside a file says more than that its bytes are other ones.
+    # A problem inside a file says more than that the file's bytes have changed.
     told = {name for name in faults if any(str(artifact.path / name) in said for said in inside)}
     outside = [sentence for name, sentence in faults.items() if name not in told]
     size = sum(int(record["bytes"]) for record in artifact.payload.values())
@@ -139,7 +140,7 @@ def verify_artifact(artifact: Artifact, task: Task) -> Finding:
 
 
 def _where(sentence: str) -> str:
-    """Returns the folder that a sentence about an unreadable artifact begins with."""
+    """Returns the folder of an unreadable artifact: the first word of the sentence about it."""
     return sentence.split(" ")[0].removesuffix(f"/{MANIFEST}")
 
 
@@ -147,7 +148,7 @@ def _where(sentence: str) -> str:
 
 
 def _faults(artifact: Artifact, task: Task) -> Iterator[tuple[str, str]]:
-    """Compares the payload with what artifact.json says of it: (file, sentence) of each fault."""
+    """Compares the payload with artifact.json, and yields (file, sentence) of each fault."""
     for name, record in artifact.payload.items():
         path = artifact.path / name
         if not path.is_file():
@@ -158,7 +159,7 @@ def _faults(artifact: Artifact, task: Task) -> Iterator[tuple[str, str]]:
             try:
                 if file_digest(path) != record["sha256"]:
                     yield name, f"{path} is damaged: its bytes are not those that were written"
-            except OSError as error:  # of a failing disk, or of who may read it
+            except OSError as error:  # a failing disk, or no permission to read
                 yield name, f"{path} cannot be read: {error.strerror}"
         task.advance()
 
@@ -169,6 +170,7 @@ def _is_complete(artifact: Artifact, name: str) -> bool:
 
 
 def _foreign(artifact: Artifact) -> Iterator[str]:
+    """Yields a sentence for each file that artifact.json does not list."""
     known = set(artifact.payload) | {MANIFEST}
     for path in sorted(artifact.path.rglob("*")):
         if path.is_file() and path.relative_to(artifact.path).as_posix() not in known:
@@ -179,7 +181,7 @@ def _foreign(artifact: Artifact) -> Iterator[str]:
 
 
 def _inside(artifact: Artifact, faults: Collection[str], task: Task) -> Iterator[str]:
-    """Checks what is inside the files; those with a fault only where it can be told closer."""
+    """Checks the contents of the files; of damaged ones only where this can say more."""
     try:
         yield from CHECKS.get(artifact.kind, _nothing)(artifact, faults, task)
     except VidsslError as error:
@@ -193,7 +195,7 @@ def _nothing(artifact: Artifact, faults: Collection[str], task: Task) -> Sequenc
 
 
 def _shards(artifact: Artifact, faults: Collection[str], task: Task) -> Iterator[str]:
-    """Reads every frame of every view, and compares videos and all data with their digests."""
+    """Reads every frame of every view, and compares each video's and the shards' digests."""
     names = [name for name in artifact.payload if name.endswith(".h5")]
     sound = not any(name in faults for name in names)
     for name in names:
@@ -218,7 +220,7 @@ def _shard(path: Path, task: Task) -> Iterator[str]:
 
 
 def _checkpoint(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
-    """Loads every encoder: header, names, shapes and values."""
+    """Loads every encoder, and checks header, names, shapes and values."""
     views = checkpoint_views(artifact)
     if not views:
         return [f"{artifact.label} holds no encoder"]
@@ -256,7 +258,7 @@ def _annotations(artifact: Artifact, faults: Collection[str], task: Task) -> Seq
 
 
 def _finetune(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
-    """Compares probabilities with the table of predictions that was made of them."""
+    """Compares the probabilities with the table of predictions that was made from them."""
     if PROBABILITIES_FILE in faults or PREDICTIONS_FILE in faults:
         return []
     share_NK, classes = load_probabilities(artifact.path / PROBABILITIES_FILE)

@@ -48,7 +48,7 @@ from vidssl.workspace.checkpoints import (
     weights_digest,
 )
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.run_diff import nothing_to_resume, tell_of_others
+from vidssl.workspace.run_diff import nothing_to_resume, report_other_runs
 from vidssl.workspace.summaries import COLLAPSED
 from vidssl.workspace.workspace import Run, Workspace
 
@@ -429,7 +429,7 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
     opened = workspace.open_run("checkpoint", plan.name, plan.identity(), plan.parents, options.new)
     if options.resume and not opened.started:
         raise VidsslError(nothing_to_resume([opened]))
-    tell_of_others(opened, progress)
+    report_other_runs(opened, progress)
     with opened as run:
         artifact = run.finished
         distributed.from_rank_zero(None if artifact is not None else str(run.folder))

@@ -1,7 +1,7 @@
-"""Artifacts: kinds, format versions, names, digests, and one finished artifact's record.
+"""Defines artifacts: kinds, format versions, names, digests, and the manifest `artifact.json`.
 
-An artifact is a folder `KIND/NAME/vNNN/` with its payload and an `artifact.json` that says what it
-is, from what it was made, and the digest of each file. docs/formats.md is the prose of it.
+An artifact is a folder `KIND/NAME/vNNN/` with payload files and a manifest. The manifest holds its
+kind, recipe and parents, and the digest of each file. docs/formats.md describes the format.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ MANIFEST = "artifact.json"
 LONGEST_NAME = 200  # file systems allow 255 bytes
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-FileRecord = Mapping[str, Any]  # bytes and sha256 of a file
+FileRecord = Mapping[str, Any]  # {"bytes": size, "sha256": digest} of a file
 
 
 def check_name(name: str) -> None:
-    """Raises a :class:`UsageError` unless an artifact can bear that name."""
+    """Checks that an artifact can have a name.
+
+    Raises:
+        UsageError: the name is too long, or has characters that are not allowed.
+    """
     if not NAME_PATTERN.fullmatch(name):
         raise UsageError(f"{name!r} is no artifact name: use letters, digits, . _ and -")
     if len(name) > LONGEST_NAME:
@@ -48,14 +52,24 @@ def check_name(name: str) -> None:
 
 
 def canonical_digest(value: Any) -> str:
-    """Returns the SHA-256 (hex) of a JSON value written in its one canonical form."""
+    """Returns the SHA-256 (hex) of a JSON value in canonical form: sorted keys, no spaces."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One finished artifact: its folder and what its artifact.json says."""
+    """One finished artifact: its folder and the content of its artifact.json.
+
+    Attributes:
+        sequence: number in the workspace's order of publication; newest is highest.
+        digest: identity of the content.
+        run: identity of the run that made it.
+        recipe: all settings that it was made with.
+        parents: {role: digest} of the artifacts that it was made from.
+        summary: some figures for `vidssl status`.
+        payload: {path in the folder: record of the file}.
+    """
 
     path: Path
     kind: str
@@ -76,10 +90,10 @@ class Artifact:
 
     @classmethod
     def load(cls, path: Path) -> Artifact:
-        """Reads an artifact's folder.
+        """Reads the manifest in an artifact's folder.
 
         Raises:
-            VidsslError: no artifact there, unreadable, of an unknown version, or edited by hand.
+            VidsslError: the manifest is missing, unreadable, of an unknown version, or was edited.
         """
         try:
             text = json.loads((path / MANIFEST).read_text())
@@ -125,15 +139,15 @@ def _check_manifest(path: Path, text: Any) -> None:
 
 
 def file_record(path: Path) -> FileRecord:
-    """Returns what artifact.json says of a file."""
+    """Returns the record of a file for artifact.json."""
     return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def payload_of(folder: Path, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
-    """Returns the records of all files in an artifact\'s folder, by their relative paths.
+    """Returns the records of all files in a folder but the manifest.
 
     Args:
-        known: records of files that need not be read again.
+        known: {path in the folder: record} of files that need not be read again.
     """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     names = {path.relative_to(folder).as_posix(): path for path in files}

@@ -1,7 +1,8 @@
-"""Encoders on disk: `encoder.<view>.safetensors`, the whole of what evaluation and partners read.
+"""Writes and reads encoders: `encoder.<view>.safetensors`, and the tensors of a method.
 
-The safetensors header holds the :class:`EncoderSpec` as JSON, so the file alone rebuilds the
-encoder. No pickled code is read or written.
+Evaluation and co-training read nothing else of a checkpoint. The safetensors header holds the
+:class:`EncoderSpec` as JSON, so that the file alone is enough to rebuild the encoder. No pickled
+code is read or written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TENSORS_FILE = "method.safetensors"
 
 
 def encoder_file(view: str) -> str:
-    """Returns the file name of a view's encoder within a checkpoint."""
+    """Returns the name of the file that holds a view's encoder in a checkpoint."""
     return f"encoder.{view}.safetensors"
 
 
@@ -41,8 +42,8 @@ def save_encoder(encoder: Encoder, folder: Path) -> Path:
         "vidssl_version": VERSION,
         "spec": encoder.spec.as_dict(),
     }
-    # safetensors writes several keys of metadata in no fixed order, so there is one: the same
-    # encoder always gives the same bytes.
+    # safetensors writes several keys of metadata in no fixed order. With one key, the same encoder
+    # always has the same bytes.
     header = {"vidssl": json.dumps(about, sort_keys=True)}
     state = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
     path = folder / encoder_file(encoder.spec.view)
@@ -80,7 +81,7 @@ def read_spec(path: Path) -> EncoderSpec:
     """Returns an encoder file's spec without reading its weights.
 
     Raises:
-        VidsslError: as :func:`load_encoder`.
+        VidsslError: as for :func:`load_encoder`.
     """
     if not path.exists():
         raise VidsslError(f"there is no encoder file {path}")
@@ -96,7 +97,7 @@ def read_spec(path: Path) -> EncoderSpec:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """Returns what a safetensors file says of itself, empty where it says nothing of ours."""
+    """Returns vidssl's entry in the header of a safetensors file, empty if there is none."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return _json_object((file.metadata() or {}).get("vidssl", ""))
@@ -105,7 +106,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    """Returns a JSON object, empty where the text is none."""
+    """Returns the JSON object in a text, empty if it holds none."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -114,7 +115,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path) -> Path:
-    """Writes what a method leaves to later runs beside its encoders, atomically."""
+    """Writes the tensors that a method leaves to later runs beside its encoders, atomically."""
     about = {"kind": "method", "format": TENSORS_FORMAT, "vidssl_version": VERSION}
     header = {"vidssl": json.dumps(about, sort_keys=True)}
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -123,7 +124,7 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path) -> Path:
 
 
 def checkpoint_tensors(checkpoint: Artifact) -> dict[str, torch.Tensor]:
-    """Loads what :func:`save_tensors` wrote; empty for a checkpoint without it.
+    """Loads the tensors that :func:`save_tensors` wrote; empty for a checkpoint without them.
 
     Raises:
         VidsslError: the file was changed, or is of an unknown format.
@@ -142,25 +143,25 @@ def checkpoint_tensors(checkpoint: Artifact) -> dict[str, torch.Tensor]:
 
 
 def checkpoint_views(checkpoint: Artifact) -> list[str]:
-    """Returns the views a checkpoint holds an encoder for."""
+    """Returns the views of the encoders that a checkpoint holds, sorted."""
     names = [p for p in checkpoint.payload if p.startswith("encoder.")]
     return sorted(name.split(".")[1] for name in names)
 
 
 def checkpoint_spec(checkpoint: Artifact, view: str) -> EncoderSpec:
-    """Returns the spec of a checkpoint's encoder of a view without reading its weights.
+    """Returns the spec of a checkpoint's encoder without reading its weights.
 
     Raises:
-        VidsslError: as :func:`load_encoder`.
+        VidsslError: as for :func:`load_encoder`.
     """
     return read_spec(checkpoint.path / encoder_file(view))
 
 
 def checkpoint_encoder(checkpoint: Artifact, view: str) -> Encoder:
-    """Loads a checkpoint's encoder after checking its bytes against the checkpoint's record.
+    """Checks the bytes of a checkpoint's encoder against the manifest, and loads it.
 
     Raises:
-        VidsslError: it has none for that view, or the file was changed.
+        VidsslError: there is no encoder for that view, or the file was changed.
     """
     name = encoder_file(view)
     if name not in checkpoint.payload:
@@ -179,10 +180,10 @@ def _check_bytes(path: Path, checkpoint: Artifact) -> None:
 def weights_digest(
     encoders: Mapping[str, Encoder], tensors: Mapping[str, torch.Tensor] | None = None
 ) -> str:
-    """Returns one digest of the encoders' specs and tensors, whatever file they lie in.
+    """Returns one digest of the encoders' specs and weights; it does not depend on file formats.
 
     Args:
-        tensors: what the method leaves beside them.
+        tensors: that the method leaves beside the encoders.
     """
     parts: dict[str, Any] = {}
     for view, encoder in encoders.items():

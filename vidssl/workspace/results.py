@@ -1,4 +1,4 @@
-"""What a stage gives back."""
+"""Holds the result of a stage: its artifact, notes for the user, or the plan of a dry run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vidssl.workspace.artifacts import Artifact
 
 @dataclass(frozen=True)
 class PartReport:
-    """What a process did of a divided run.
+    """The result of one part of a run that is divided among processes.
 
     Attributes:
-        part: such as 3/8.
-        run: KIND/NAME of the artifact that it is of.
-        videos: how many are done in this part.
-        unfinished: how many parts are not finished yet; 0: it was the last, and published.
+        part: its number and the number of parts, such as 3/8.
+        run: KIND/NAME of the artifact.
+        videos: number of videos finished in this part.
+        unfinished: number of parts not finished yet; 0: this was the last part, and published.
     """
 
     part: str
@@ -29,16 +29,16 @@ class PartReport:
 
 @dataclass(frozen=True)
 class StageResult:
-    """The artifact a stage made or found.
+    """The artifact that a stage made or found.
 
     Attributes:
         artifact: None for a dry run, and for a part that is not the last.
-        reused: the artifact was finished before; nothing was done.
-        quarantined: (video, reason) for each video left out.
-        notes: sentences the user should see.
+        reused: whether the artifact was finished before, so that nothing was done.
+        quarantined: (video, reason) for each video that was left out.
+        notes: sentences that the user should see.
         plan: for a dry run, what would be done, as plain data.
         forecast: what it would take, where that was asked for; it is in the plan, too.
-        part: what was done, where that was a part.
+        part: the result of one part, if the run is divided.
     """
 
     artifact: Artifact | None

@@ -1,4 +1,4 @@
-"""In what runs of the same name differ: which option was another one, and how it was."""
+"""Compares runs: finds the options and inputs in which runs of the same name differ."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from vidssl.workspace.workspace import Run
 MOST_SHOWN = 4
 ABSENT = "none"
 
-Manifest = Mapping[str, Any]  # of a run: its recipe and parents, as in run.json and artifact.json
+Manifest = Mapping[str, Any]  # recipe and parents of a run, as in run.json and artifact.json
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One field of two runs: an option, or an artifact that they are made from.
+    """One field in which runs differ: an option, or a parent.
 
     Attributes:
-        field: as `--set` takes it, or the role of a parent.
-        values: of each of the runs, as people read them.
+        field: an option's name as in `--set`, or a parent's role.
+        values: the value in each run, as text for the user.
     """
 
     field: str
     values: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Returns such as "epochs 2 → 3"."""
+        """Returns the difference as text, such as "epochs 2 → 3"."""
         return f"{self.field} {' → '.join(self.values)}"
 
 
 def differences(runs: Sequence[Manifest], known: Iterable[Artifact]) -> list[Difference]:
-    """Returns the fields in which runs differ, what they are made from first.
+    """Returns the fields in which runs differ, parents first.
 
     Args:
-        known: artifacts that are called by their labels, where runs are made from them.
+        known: artifacts whose labels are shown instead of their digests.
     """
     labels = {artifact.digest: artifact.label for artifact in known}
     fields_of = [_fields(run, labels) for run in runs]
@@ -54,20 +54,21 @@ def differences(runs: Sequence[Manifest], known: Iterable[Artifact]) -> list[Dif
 
 
 def listed(differences: Sequence[object]) -> str:
-    """Returns the first few differences in one phrase."""
+    """Returns the first four differences in one phrase, and how many more there are."""
     more = len(differences) - MOST_SHOWN
     shown = [str(each) for each in differences[:MOST_SHOWN]]
     return ", ".join([*shown, f"and {more} more"] if more > 0 else shown)
 
 
-# ── the run that is not found again ──────────────────────────────────────────────────────────
+# ── messages about runs that differ ──────────────────────────────────────────────────────────
 
 
-def unlike_unfinished(run: Run) -> str:
-    """Returns in what a run differs from the unfinished one of its name that is most like it.
+def difference_from_unfinished(run: Run) -> str:
+    """Compares a run with the most similar unfinished run of its name.
 
     Returns:
-        Such as "epochs 2 → 3", the unfinished one's value first; empty if there is none.
+        The differences as text, such as "epochs 2 → 3", with the unfinished run's value first;
+        empty if there is no such run.
     """
     begun = run.workspace.unfinished(run.kind, run.name)
     known = run.workspace.scan()[0] if begun else []
@@ -76,17 +77,17 @@ def unlike_unfinished(run: Run) -> str:
 
 
 def nothing_to_resume(runs: Sequence[Run]) -> str:
-    """Returns why none of these runs can be resumed, in one sentence.
+    """Returns a sentence that says why none of these runs can be resumed.
 
     Args:
-        runs: neither of them is begun and unfinished.
+        runs: each is either finished or not started.
     """
     shelves = " and ".join(f"{run.kind}/{run.name}" for run in runs)
     if all(run.finished is not None for run in runs):
         return f"{shelves} is finished with these options: leave --resume away, and it is found"
     how = "leave --resume away to start one"
     for run in runs:
-        if changed := unlike_unfinished(run):
+        if changed := difference_from_unfinished(run):
             return (
                 f"the unfinished run of {run.kind}/{run.name} was begun otherwise ({changed}): "
                 f"resume it with what it was begun with, or {how}"
@@ -94,21 +95,21 @@ def nothing_to_resume(runs: Sequence[Run]) -> str:
     return f"there is no unfinished run of {shelves} with this recipe and these inputs; {how}"
 
 
-def tell_of_others(run: Run, progress: Progress) -> None:
-    """Says which option makes a run another one than those of its name that are there.
+def report_other_runs(run: Run, progress: Progress) -> None:
+    """Tells the user in which options a new run differs from an earlier run of its name.
 
-    Those are unfinished ones, or else the newest finished one, if it is made from the same.
-    Nothing is said where the run is finished or begun itself.
+    The earlier run is the most similar unfinished one, or else the newest finished one, if it has
+    the same parents. Of a run that is finished or started itself nothing is said.
     """
     if run.finished is not None or run.started:
         return
     shelf = f"{run.kind}/{run.name}"
-    if changed := unlike_unfinished(run):
+    if changed := difference_from_unfinished(run):
         progress.say(f"not the unfinished run of {shelf}, which is left as it is: {changed}")
         return
     finished = run.workspace.scan(run.kind, run.name)[0]
     if not finished or finished[-1].parents != run.parents:
-        return  # what it is made from is told already
+        return  # other parents: stages tell the user the inputs anyway
     if changed := listed(differences([vars(finished[-1]), _manifest(run)], finished)):
         progress.say(f"not the run that made {finished[-1].label}: {changed}")
 
@@ -117,11 +118,11 @@ def _manifest(run: Run) -> Manifest:
     return {"recipe": run.recipe, "parents": run.parents}
 
 
-# ── a run as fields ──────────────────────────────────────────────────────────────────────────
+# ── fields of a run ──────────────────────────────────────────────────────────────────────────
 
 
 def _fields(run: Manifest, labels: Mapping[str, str]) -> dict[str, str]:
-    """Returns a run's parents and the numbers of its recipe, as people read them."""
+    """Returns {field: value} of a run's parents and recipe, as text for the user."""
     parents = {
         role: labels.get(digest, _value(digest)) for role, digest in run.get("parents", {}).items()
     }

@@ -1,4 +1,4 @@
-"""One short phrase per artifact: what `vidssl status` shows beside its name."""
+"""Describes an artifact in one short phrase, which `vidssl status` shows beside its name."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from vidssl.base.text import counted
 from vidssl.workspace.artifacts import Artifact
 
 Summary = Mapping[str, Any]
-COLLAPSED = "collapsed"  # in a checkpoint's summary: a sentence on how its training went wrong
+COLLAPSED = "collapsed"  # key in a checkpoint's summary; its value is a sentence on the collapse
 
 
 def headline(artifact: Artifact) -> str:
-    """Returns what is most worth knowing of an artifact, empty where its summary says nothing."""
+    """Returns an artifact's most important figures in one phrase, empty if it has none."""
     phrase = PHRASES.get(artifact.kind)
     return phrase(artifact.summary) if phrase is not None else ""
 
 
 def percent(share: float, error: float | None = None) -> str:
-    """Returns a share in per cent, with its standard error."""
+    """Returns a share as per cent, with its standard error if there is one: "31.2 ± 2.0 %"."""
     return f"{100 * share:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"
 
 
 def size(count: float) -> str:
-    """Returns a number of bytes in the unit that fits."""
+    """Returns a number of bytes with a fitting unit: "1.2 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"

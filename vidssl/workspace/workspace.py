@@ -7,8 +7,8 @@
         ...                      payload files
       KIND/NAME/.run-XXXXXXXX/   the work folder of an unfinished run
 
-An artifact is written in its run's work folder and renamed into place when it is whole.
-docs/formats.md is the prose of it.
+A run writes its files into its work folder, and renames the folder when the artifact is complete.
+docs/formats.md describes the format.
 """
 
 from __future__ import annotations
@@ -43,27 +43,30 @@ from vidssl.workspace.artifacts import (
 WORKSPACE_FORMAT = 1
 RUN_MANIFEST = "run.json"
 WORKSPACE_FILE = "workspace.json"
-FAILED = "failed"  # beside a work folder: the error that ended the run
-LONGEST = 1000  # characters of it
+FAILED = "failed"  # suffix of the file beside a work folder with the error that ended the run
+LONGEST = 1000  # characters of that error
 
 
 # ── runs ─────────────────────────────────────────────────────────────────────────────────────
 
 
 class Run:
-    """One run of a stage: a work folder that outlives a kill, or the artifact it became.
+    """One run of a stage: a work folder that survives a kill, or the artifact it has become.
 
-    Its identity is its recipe's digest plus its parents' digests, so the same command continues
-    an unfinished run and finds a finished one. Use as a context manager: it holds the lock.
+    Its identity is a digest of its recipe and its parents' digests. So the same command continues
+    an unfinished run, and finds the artifact of a finished one. As a context manager it holds the
+    run's lock.
 
     Args:
-        shared: several processes work at it, each in a folder of its own below the work folder;
-            what concerns all of them is done in :meth:`alone`.
-        before_waiting: is called where another process is at work on this very run, which is then
-            waited for; None: that is an error.
+        new: run again, even if an earlier run of the same identity is finished.
+        shared: several processes work on the run, each in its own folder below the work folder.
+            Steps that concern all of them are done within :meth:`exclusive`.
+        before_waiting: is called if another process works on the same run, before waiting for it;
+            None: this is an error.
 
     Attributes:
-        finished: the artifact it became, where an earlier process finished it.
+        identity: SHA-256 (hex) of recipe and parents.
+        finished: the artifact, if an earlier process finished the run.
     """
 
     def __init__(
@@ -85,16 +88,16 @@ class Run:
         self.folder = workspace.root / kind / name / f".run-{self.identity[:16]}"
         self.finished: Artifact | None = None if new else self.find_finished()
         self._lock: Any = None
-        self._begun = False  # by this process, in a folder that was not there before
+        self._created = False  # whether this process created the work folder
 
     def find_finished(self) -> Artifact | None:
-        """Returns the newest artifact that this run has become, or None."""
+        """Returns the newest artifact with this run's identity, or None."""
         same = [a for a in self.workspace.artifacts(self.kind, self.name) if a.run == self.identity]
         return same[-1] if same else None
 
     @property
     def started(self) -> bool:
-        """Whether an earlier, unfinished attempt left its work folder."""
+        """Whether the work folder of an unfinished attempt exists."""
         return (self.folder / RUN_MANIFEST).exists()
 
     def __enter__(self) -> Run:
@@ -107,39 +110,39 @@ class Run:
         self._lock = file_lock(_beside(self.folder, "lock"), refusal, self.shared, wait)
         self._lock.__enter__()
         try:
-            # It may have been finished between the look and the lock.
+            # Another process may have finished it before this one got the lock.
             self.finished = None if self.new else self.find_finished()
             if self.finished is None:
                 self._note_start()
             elif not self.shared:
                 _beside(self.folder, "lock").unlink(missing_ok=True)
         except BaseException:
-            self.__exit__()  # an error in here would else leave the run locked
+            self.__exit__()  # else an error here would leave the run locked
             raise
         return self
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Holds off the other processes of a shared run, for a moment that concerns all."""
+    def exclusive(self) -> Iterator[None]:
+        """Keeps the other processes of a shared run waiting, during a step that concerns all."""
         with file_lock(_beside(self.folder, "moment.lock")):
             yield
 
-    def overtaken(self) -> bool:
-        """Whether another process of a shared run finished it since this one began; if so, tidies.
+    def finished_by_another(self) -> bool:
+        """Whether another process of a shared run has finished it since this one started.
 
-        To be asked in :meth:`alone`.
+        If so, an empty work folder is removed. Call it within :meth:`exclusive`.
         """
         if self.folder.exists() and (self.new or self.find_finished() is None):
             return False
         if self._is_empty():
-            self.discard()  # it was made by mistake, by a process that came too late
+            self.discard()  # this process created it after the run was finished
         return True
 
     def _note_start(self) -> None:
         self.folder.mkdir(exist_ok=True)
         _beside(self.folder, FAILED).unlink(missing_ok=True)
-        self._begun = not self.started
-        if self._begun:
+        self._created = not self.started
+        if self._created:
             write_json(
                 self.folder / RUN_MANIFEST,
                 {"kind": self.kind, "name": self.name, "run": self.identity}
@@ -148,15 +151,15 @@ class Run:
 
     def __exit__(self, kind: object = None, error: object = None, trace: object = None) -> None:
         if self._lock is not None:
-            if self._begun and not self.shared and _is_refusal(error) and self._is_empty():
-                self.discard()  # it never began: nothing is there to go on with
+            if self._created and not self.shared and _is_refusal(error) and self._is_empty():
+                self.discard()  # no work was done that could be continued
             elif isinstance(error, Exception) and not isinstance(error, Interrupted):
                 self._note_failure(error)
             self._lock.__exit__(None, None, None)
             self._lock = None
 
     def _note_failure(self, error: Exception) -> None:
-        with suppress(OSError):  # that is perhaps the very error
+        with suppress(OSError):  # such as a full disk, which may be the error itself
             _beside(self.folder, FAILED).write_text((str(error) or type(error).__name__)[:LONGEST])
 
     def _is_empty(self) -> bool:
@@ -166,7 +169,7 @@ class Run:
             return False
 
     def discard(self) -> None:
-        """Throws the unfinished work away."""
+        """Deletes the work folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._unlink_locks()
 
@@ -184,11 +187,11 @@ class Run:
         """Turns the work folder into the next version of KIND/NAME.
 
         Args:
-            digest: identity of the content (data digest, weights digest).
-            summary: a few figures worth showing in `vidssl status`.
-            only: payload files to publish, copied while the run goes on (a snapshot);
-                None moves the whole folder and ends the run.
-            known: {path: record} of files that need not be read again to be described.
+            digest: identity of the content (of data, of weights).
+            summary: some figures for `vidssl status`.
+            only: publish copies of these files, while the run continues (a snapshot); None: publish
+                the whole folder, which ends the run.
+            known: {path: record} of files that need not be read again.
         """
         source = self.folder
         if only is not None:
@@ -217,12 +220,12 @@ class Run:
 
 
 def is_at_work(run_folder: Path) -> bool | None:
-    """Whether a process is at work on an unfinished run now; None where it cannot be told."""
+    """Whether a process works on an unfinished run now; None: the file system cannot tell."""
     return is_locked(_beside(run_folder, "lock"))
 
 
 def why_it_failed(run_folder: Path) -> str | None:
-    """Returns the error that last ended an unfinished run; None: it was stopped, or goes on."""
+    """Returns the error that ended an unfinished run; None: it was stopped, or still runs."""
     try:
         return _beside(run_folder, FAILED).read_text().splitlines()[0]
     except (OSError, IndexError):
@@ -234,7 +237,7 @@ def _beside(run_folder: Path, suffix: str) -> Path:
 
 
 def _is_refusal(error: object) -> bool:
-    """Whether an error says that work cannot be done, rather than that it was stopped."""
+    """Whether an error means that the work is impossible, and not that it was stopped."""
     return isinstance(error, VidsslError) and not isinstance(error, Interrupted)
 
 
@@ -242,7 +245,7 @@ def _is_refusal(error: object) -> bool:
 
 
 class Workspace:
-    """A folder of artifacts and the rules for finding them. Newest means highest sequence."""
+    """A folder of artifacts, with methods to find them. Newest means highest sequence."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
@@ -285,7 +288,7 @@ class Workspace:
         """Returns the finished artifacts, oldest first.
 
         Raises:
-            VidsslError: one of those asked for is unreadable or of an unknown version.
+            VidsslError: one of them is unreadable or of an unknown version.
         """
         found, problems = self.scan(kind, name)
         if problems:
@@ -301,18 +304,22 @@ class Workspace:
     def require(
         self, kind: str, missing: str, fits: Callable[[Artifact], bool] = lambda a: True
     ) -> Artifact:
-        """As :meth:`newest`, but raises :class:`MissingInput` with the sentence `missing`."""
+        """Returns the newest finished artifact of `kind` that `fits`.
+
+        Raises:
+            MissingInput: there is none; its text is `missing`.
+        """
         found = self.newest(kind, fits)
         if found is None:
             raise MissingInput(missing)
         return found
 
     def by_digest(self, digest: str) -> Artifact | None:
-        """Returns the newest artifact of that digest, or None."""
+        """Returns the newest artifact with this digest, or None."""
         return next((a for a in reversed(self.scan()[0]) if a.digest == digest), None)
 
     def resolve(self, kind: str, text: str) -> Artifact:
-        """Returns the artifact a user named: NAME, NAME/vNNN, KIND/NAME/vNNN or a folder.
+        """Returns the artifact that the user named: NAME, NAME/vNNN, KIND/NAME/vNNN or a folder.
 
         Raises:
             VidsslError: there is none; the sentence names the nearest.
@@ -327,7 +334,7 @@ class Workspace:
             labels = (artifact.label, artifact.label.removeprefix(f"{kind}/"), artifact.name)
             if text.rstrip("/") in labels:
                 return artifact
-        if problems:  # perhaps one of these is meant
+        if problems:  # one of these may be the named artifact
             raise VidsslError(problems[0])
         names = {n for a in candidates for n in (a.name, a.label.removeprefix(f"{kind}/"))}
         raise VidsslError(
@@ -337,7 +344,7 @@ class Workspace:
     def unfinished(
         self, kind: str | None = None, name: str | None = None
     ) -> list[Mapping[str, Any]]:
-        """Returns the manifests of runs that were begun and not finished, with their folder."""
+        """Returns the manifests of unfinished runs, each with its "folder"."""
         found = []
         for path in sorted(self.root.glob(f"{kind or '*'}/{name or '*'}/.run-*/{RUN_MANIFEST}")):
             try:
@@ -356,10 +363,10 @@ class Workspace:
         shared: bool = False,
         before_waiting: Callable[[], None] | None = None,
     ) -> Run:
-        """Opens the run that this recipe and these parents make (see :class:`Run`).
+        """Returns the run with this recipe and these parents; arguments as in :class:`Run`.
 
         Raises:
-            UsageError: the name cannot be a folder's name.
+            UsageError: no artifact can have that name.
         """
         check_name(name)
         digests = {role: parent.digest for role, parent in parents.items()}
@@ -380,7 +387,7 @@ class Workspace:
         path = self.root / WORKSPACE_FILE
         if path.exists():
             number = json.loads(path.read_text())["next_sequence"]
-        else:  # a new workspace, or one that has lost it: no number is given twice
+        else:  # a new workspace, or one whose file was lost: no number is used twice
             number = 1 + max((artifact.sequence for artifact in self.scan()[0]), default=0)
         write_json(path, {"workspace_format": WORKSPACE_FORMAT, "next_sequence": number + 1})
         return int(number)

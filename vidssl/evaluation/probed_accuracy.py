@@ -1,0 +1,147 @@
+"""Trains a linear probe on features, tests it, and publishes an artifact of kind probe.
+
+The artifact holds the report, the predictions, and the classifier itself in probe.safetensors.
+
+Legend: V videos of the pack, N test videos, D feature width, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+
+from vidssl.base.device import choose_device
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import atomic_write
+from vidssl.base.progress import SILENT, Progress
+from vidssl.evaluation.classification import (
+    ClassificationResult,
+    Classified,
+    measure,
+    summary_of,
+    write_report,
+)
+from vidssl.evaluation.labelled import LabelledSplit
+from vidssl.evaluation.linear_probe import (
+    LinearProbe,
+    ProbeConfig,
+    batch_for,
+    probabilities,
+    rate_for,
+    train_probe,
+)
+from vidssl.version import VERSION
+from vidssl.workspace.artifacts import canonical_digest
+from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Run
+
+PROBE_FILE = "probe.safetensors"
+PROBE_FORMAT = 1
+
+
+def probe_features(
+    run: Run,
+    means_VD: np.ndarray,
+    labelled: LabelledSplit,
+    of: Classified,
+    config: ProbeConfig,
+    seed: int,
+    *,
+    encoder: str | None = None,
+    device: str | None = None,
+    progress: Progress = SILENT,
+) -> ClassificationResult:
+    """Trains a probe on features of all the pack's videos, tests it, and publishes the run.
+
+    Args:
+        means_VD: float32, one row for each of `labelled.ids`.
+        of: what the features are of, for the report.
+        encoder: digest of the checkpoint they come from; None where there is none.
+    """
+    with progress.task("probe", config.epochs, "epoch") as task:
+        probe = train_probe(
+            means_VD[labelled.train],
+            labelled.labels[labelled.train],
+            len(labelled.classes),
+            config,
+            seed,
+            choose_device(device),
+            lambda loss: task.advance(loss=loss),
+        )
+    share_VK = probabilities(probe, means_VD)
+    test_NK = share_VK[labelled.test]
+    report = measure(test_NK, labelled, of, train_top1(share_VK, labelled))
+    write_report(run.folder, report, test_NK, labelled)
+    weights = save_probe(run.folder, probe, of.stream, encoder, labelled)
+    content = canonical_digest({"report": asdict(report), "weights": weights})
+    digest = canonical_digest({"recipe": run.recipe, "content": content})
+    stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
+    return ClassificationResult(stage, report)
+
+
+def probe_settings(config: ProbeConfig, labelled: LabelledSplit) -> dict[str, Any]:
+    """Returns every number of a probe's training, for its recipe."""
+    batch = batch_for(len(labelled.train), config)
+    settings = config.as_dict() | {"batch": batch}
+    return {"settings": settings, "first_rate": rate_for(batch, config)}
+
+
+def train_top1(share_VK: np.ndarray, labelled: LabelledSplit) -> float:
+    """Returns the share of the training videos whose likeliest class is the right one."""
+    answers = share_VK[labelled.train].argmax(1)
+    return float((answers == labelled.labels[labelled.train]).mean())
+
+
+# ── the classifier's file ────────────────────────────────────────────────────────────────────
+
+
+def save_probe(
+    folder: Path, probe: LinearProbe, stream: str, encoder: str | None, labelled: LabelledSplit
+) -> dict[str, Any]:
+    """Writes probe.safetensors, and returns its tensors as lists."""
+    # One entry only: safetensors writes several in an order of its own, new each time.
+    about = {
+        "format": PROBE_FORMAT,
+        "vidssl_version": VERSION,
+        "classes": list(labelled.classes),
+        "stream": stream,
+        "encoder": encoder,
+    }
+    header = {"vidssl-probe": json.dumps(about, sort_keys=True)}
+    state = {k: v.detach().cpu().contiguous() for k, v in probe.state_dict().items()}
+    atomic_write(folder / PROBE_FILE, safetensors.torch.save(state, header))
+    return {k: v.tolist() for k, v in state.items()}
+
+
+def load_probe(path: Path) -> tuple[LinearProbe, list[str]]:
+    """Reads probe.safetensors: the classifier, in eval mode, and the names of its classes.
+
+    Raises:
+        VidsslError: no such file, or no probe.
+    """
+    if not path.exists():
+        raise VidsslError(f"there is no probe file {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise VidsslError(f"{path} is damaged: {error}") from error
+    if "vidssl-probe" not in header:
+        raise VidsslError(f"{path} is no vidssl probe: its header does not say so")
+    about = json.loads(header["vidssl-probe"])
+    if about["format"] != PROBE_FORMAT:
+        raise VidsslError(
+            f"{path} has probe format {about['format']}, and this vidssl ({VERSION}) reads "
+            f"format {PROBE_FORMAT}"
+        )
+    classes: list[str] = about["classes"]
+    probe = LinearProbe(state["fc.weight"].shape[1], len(classes))
+    probe.load_state_dict(state, strict=True)
+    return probe.eval(), classes

@@ -1,0 +1,102 @@
+"""Averages the class probabilities of several streams, each of which was classified before.
+
+The two-stream protocol of CoCLR and ViCC: one classifier per stream, the mean of their softmax
+outputs. CoCon weights the mean.
+
+Legend: N test videos, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidssl.evaluation.classification import (
+    ClassificationResult,
+    Classified,
+    measure,
+    reused_result,
+    summary_of,
+    write_report,
+)
+from vidssl.evaluation.labelled import LabelledSplit
+from vidssl.evaluation.subjects import EncoderOnPack
+from vidssl.workspace.artifacts import Artifact, canonical_digest
+from vidssl.workspace.parents import numbered
+from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Workspace
+
+
+def joined_name(names: Iterable[str]) -> str:
+    """Returns the name of an average: the names of its streams, each once."""
+    return "_".join(dict.fromkeys(names))
+
+
+def average_recipe(
+    kind: str,
+    subjects: Sequence[EncoderOnPack],
+    labelled: LabelledSplit,
+    weights: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Returns the recipe of an average; of equal weights it says nothing.
+
+    Args:
+        kind: of the artifacts: probe or finetune.
+    """
+    return {
+        "stage": kind,
+        "streams": [subject.stream for subject in subjects],
+        "average": "probabilities",
+        **({"weights": list(weights)} if weights is not None else {}),
+        "split": labelled.selection.name,
+        "split_seed": labelled.split_seed,
+    }
+
+
+def average_streams(
+    workspace: Workspace,
+    kind: str,
+    subjects: Sequence[EncoderOnPack],
+    singles: Sequence[ClassificationResult],
+    labelled: LabelledSplit,
+    name: str,
+    compute: Callable[[Path], tuple[np.ndarray, float | None]],
+    *,
+    weights: Sequence[float] | None = None,
+    new: bool = False,
+) -> ClassificationResult:
+    """Measures and publishes the average of several streams, or finds it finished.
+
+    Args:
+        kind: of the artifacts: probe or finetune.
+        singles: the result of each stream by itself, in the order of `subjects`.
+        compute: computes the averaged probabilities of the test videos [N, K], and the top-1
+            accuracy on the training part (None: not measured). It takes the run's folder, and may
+            write files there. It is called only if the average is not finished.
+        weights: of the streams, for the recipe; None: equal.
+    """
+    parents: dict[str, Artifact] = {"annotations": labelled.artifact}
+    for number, (subject, single) in enumerate(zip(subjects, singles, strict=True), 1):
+        parents[numbered("checkpoint", number)] = subject.checkpoint
+        parents[numbered(kind, number)] = published(single)
+    recipe = average_recipe(kind, subjects, labelled, weights)
+    with workspace.open_run(kind, name, recipe, parents, new) as run:
+        if run.finished is not None:
+            return reused_result(run.finished, labelled)
+        share_NK, train_top1 = compute(run.folder)
+        reports = [single.report for single in singles if single.report is not None]
+        report = measure(share_NK, labelled, Classified.by(subjects), train_top1, reports)
+        write_report(run.folder, report, share_NK, labelled)
+        digest = canonical_digest({"run": run.identity, "report": asdict(report)})
+        stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
+    return ClassificationResult(stage, report)
+
+
+def published(result: ClassificationResult) -> Artifact:
+    """Returns the artifact of a classification that was not a dry run."""
+    assert result.stage.artifact is not None
+    return result.stage.artifact
