@@ -110,7 +110,7 @@ def test_frames_come_in_the_order_asked_for_and_repeats_are_read_once(
 def test_frames_near_each_other_are_one_read(shards: Path, monkeypatch, not_read, reads):
     seen = []
     pread = os.pread
-    monkeypatch.setattr("vidssl.shards.reader.NOT_READ", not_read)
+    monkeypatch.setattr("vidssl.shards.reader.MOST_GAP", not_read)
     monkeypatch.setattr(os, "pread", lambda *a: seen.append(a) or pread(*a))
     with ShardReader(shards) as reader:
         every = reader.read("rgb", 1, range(5))
