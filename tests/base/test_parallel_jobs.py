@@ -13,12 +13,7 @@ from paths import SUPPORT
 from patience import PATIENCE
 from watching import Watching
 
-from vidssl.base.errors import (
-    Interrupted,
-    MissingInput,
-    UsageError,
-    VidsslError,
-)
+from vidssl.base.errors import Interrupted, MissingInput, UsageError, VidsslError
 from vidssl.base.files import atomic_write
 from vidssl.base.parallel_jobs import STOPPING, Job, run_jobs
 from vidssl.base.progress import SILENT

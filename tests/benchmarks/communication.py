@@ -28,12 +28,7 @@ from torch import Tensor
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base import distributed
 from vidssl.clips.batch import ClipBatch
-from vidssl.engine.loop import (
-    RuntimeConfig,
-    over_ranks,
-    prepare,
-    train_step,
-)
+from vidssl.engine.loop import RuntimeConfig, over_ranks, prepare, train_step
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import METHODS, Method, StepState
 

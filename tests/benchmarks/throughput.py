@@ -22,13 +22,7 @@ import cv2
 import numpy as np
 
 from vidssl.base.progress import SILENT
-from vidssl.dataset.video import (
-    Source,
-    decode,
-    duration,
-    find_videos,
-    fingerprint,
-)
+from vidssl.dataset.video import Source, decode, duration, find_videos, fingerprint
 from vidssl.extraction.part_videos import PartVideos
 from vidssl.extraction.partition import Part, divide
 from vidssl.extraction.process_pool import VideoResult
@@ -37,12 +31,7 @@ from vidssl.extraction.video_flow import extract_video_flow
 from vidssl.extraction.video_frames import pack_video
 from vidssl.optical_flow.algorithms import get_flow_method
 from vidssl.shards import VideoRecord
-from vidssl.stages.extract_flow import (
-    WORKING_SIZE,
-    ExtractFlow,
-    choose_method,
-    flow_params,
-)
+from vidssl.stages.extract_flow import WORKING_SIZE, ExtractFlow, choose_method, flow_params
 from vidssl.stages.pack import RGB_SIZE
 from vidssl.views import get_view
 from vidssl.views.flow import quantise

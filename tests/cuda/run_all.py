@@ -47,13 +47,7 @@ from vidssl.clips.gpu.torch_transforms import TorchTransforms
 from vidssl.clips.loader import ClipLoader
 from vidssl.dataset.synthetic_scene import MOTIONS
 from vidssl.engine.log import read_log
-from vidssl.stages import (
-    cotrain,
-    evaluate_retrieval,
-    finetune,
-    pretrain,
-    probe,
-)
+from vidssl.stages import cotrain, evaluate_retrieval, finetune, pretrain, probe
 from vidssl.training.training_run import TrainingPlan
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from vidssl.evaluation import neighbours
-from vidssl.evaluation.neighbours import (
-    centred_unit,
-    chance_at,
-    recall_at,
-    standard_error,
-    top_k,
-)
+from vidssl.evaluation.neighbours import centred_unit, chance_at, recall_at, standard_error, top_k
 
 
 def slow_top_k(queries: np.ndarray, gallery: np.ndarray, k: int) -> list[list[int]]:

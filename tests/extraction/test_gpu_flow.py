@@ -24,11 +24,7 @@ from vidssl.optical_flow.algorithms import FlowMethod, get_flow_method
 from vidssl.optical_flow.batched import BatchedFlow, FramePair, batches_of_one_size
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
-from vidssl.stages.extract_flow import (
-    ExtractFlow,
-    choose_method,
-    flow_params,
-)
+from vidssl.stages.extract_flow import ExtractFlow, choose_method, flow_params
 from vidssl.workspace.workspace import Workspace
 
 

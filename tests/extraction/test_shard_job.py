@@ -24,19 +24,9 @@ from vidssl.extraction.part_folders import PartFolder
 from vidssl.extraction.part_videos import PartVideos, find_part_videos
 from vidssl.extraction.partition import Part, choose_part, divide
 from vidssl.extraction.process_pool import VideoResult
-from vidssl.extraction.shard_job import (
-    ShardJob,
-    reused_result,
-    run_shard_job,
-    videos_digest,
-)
+from vidssl.extraction.shard_job import ShardJob, reused_result, run_shard_job, videos_digest
 from vidssl.shards import ShardReader, VideoRecord
-from vidssl.stages import (
-    extract_flow,
-    pack,
-    status,
-    verify,
-)
+from vidssl.stages import extract_flow, pack, status, verify
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.views import get_view

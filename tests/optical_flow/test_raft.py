@@ -19,12 +19,7 @@ from vidssl.optical_flow.algorithms import (
     get_flow_method,
 )
 from vidssl.optical_flow.batched import FramePair
-from vidssl.optical_flow.raft import (
-    Raft,
-    RaftFlow,
-    pairs_at_once,
-    with_weights,
-)
+from vidssl.optical_flow.raft import Raft, RaftFlow, pairs_at_once, with_weights
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
 from vidssl.workspace.workspace import Workspace

@@ -15,12 +15,7 @@ from tvl1_flow import agreement, end_point_error, stored_pairs
 from watching import Watching
 
 from vidssl.base.errors import VidsslError
-from vidssl.optical_flow.algorithms import (
-    FLOW_METHODS,
-    TVL1_PARAMS,
-    TVL1_PRESETS,
-    get_flow_method,
-)
+from vidssl.optical_flow.algorithms import FLOW_METHODS, TVL1_PARAMS, TVL1_PRESETS, get_flow_method
 from vidssl.optical_flow.batched import FramePair
 from vidssl.optical_flow.tvl1 import median, solver
 from vidssl.optical_flow.tvl1.estimator import start_batched

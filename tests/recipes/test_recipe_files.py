@@ -16,13 +16,7 @@ from vidssl.base.errors import UsageError
 from vidssl.cli import app
 from vidssl.methods import METHODS
 from vidssl.recipes.recipe import load_recipe, probe_config, recipe_card, resolve
-from vidssl.recipes.recipe_file import (
-    is_file_name,
-    merge,
-    recipe_names,
-    recipe_text,
-    whole_recipe,
-)
+from vidssl.recipes.recipe_file import is_file_name, merge, recipe_names, recipe_text, whole_recipe
 from vidssl.workspace.workspace import Workspace
 
 

@@ -17,12 +17,7 @@ from vidssl.base.errors import UsageError
 from vidssl.cli import app
 from vidssl.evaluation.linear_probe import ProbeConfig, rate_for
 from vidssl.methods import METHODS
-from vidssl.recipes.recipe import (
-    PARTS,
-    load_recipe,
-    probe_config,
-    recipe_card,
-)
+from vidssl.recipes.recipe import PARTS, load_recipe, probe_config, recipe_card
 from vidssl.recipes.recipe_file import recipe_names
 from vidssl.views import VIEWS
 

@@ -19,11 +19,7 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.cli.tables import baseline_table
 from vidssl.evaluation import probed_accuracy
 from vidssl.evaluation.classification import PREDICTIONS_FILE
-from vidssl.evaluation.handmade_features import (
-    colour_histogram,
-    flow_histogram,
-    mean_frame,
-)
+from vidssl.evaluation.handmade_features import colour_histogram, flow_histogram, mean_frame
 from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spec
 from vidssl.stages import baselines, probe
 from vidssl.stages.baselines import BaselineOptions

@@ -27,11 +27,7 @@ from vidssl.extraction.video_flow import extract_video_flow
 from vidssl.optical_flow.algorithms import derive_flow, get_flow_method
 from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow
-from vidssl.stages.extract_flow import (
-    ExtractFlow,
-    choose_method,
-    flow_params,
-)
+from vidssl.stages.extract_flow import ExtractFlow, choose_method, flow_params
 from vidssl.views.flow import to_pixels
 from vidssl.workspace.workspace import Workspace
 

@@ -19,12 +19,7 @@ from watching import Watching
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.evaluation.feature_cache import load_features
 from vidssl.evaluation.neighbours import centred_unit
-from vidssl.stages import (
-    evaluate_retrieval,
-    extract_flow,
-    pack,
-    retrieve,
-)
+from vidssl.stages import evaluate_retrieval, extract_flow, pack, retrieve
 from vidssl.stages.evaluate_retrieval import EvaluateRetrievalOptions
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack

@@ -10,12 +10,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from vidssl.base.errors import UsageError
 from vidssl.views import get_view, person_segmentation
-from vidssl.views.person_segmentation import (
-    MaskConfig,
-    MaskDeriver,
-    masks_of_pixels,
-    paste,
-)
+from vidssl.views.person_segmentation import MaskConfig, MaskDeriver, masks_of_pixels, paste
 from vidssl.views.rcnn import Detections
 from vidssl.views.torchvision_networks import imagenet_input
 

@@ -22,11 +22,7 @@ from vidssl.evaluation.finetuned_accuracy import (
     load_probabilities,
 )
 from vidssl.stages import verify
-from vidssl.workspace.artifacts import (
-    MANIFEST,
-    Artifact,
-    canonical_digest,
-)
+from vidssl.workspace.artifacts import MANIFEST, Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_tensors, weights_digest
 from vidssl.workspace.workspace import Workspace
 

@@ -35,12 +35,7 @@ from vidssl.evaluation import (
 from vidssl.evaluation.labelled import find_labels
 from vidssl.shards import ShardReader
 from vidssl.stages import verify
-from vidssl.workspace.artifacts import (
-    FORMAT_VERSIONS,
-    MANIFEST,
-    Artifact,
-    canonical_digest,
-)
+from vidssl.workspace.artifacts import FORMAT_VERSIONS, MANIFEST, Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, load_encoder, weights_digest
 from vidssl.workspace.workspace import Workspace
 

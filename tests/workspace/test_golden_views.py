@@ -15,11 +15,7 @@ from paths import DATA
 from vidssl.base.errors import VidsslError
 from vidssl.shards import ShardReader
 from vidssl.stages import verify
-from vidssl.workspace.artifacts import (
-    MANIFEST,
-    Artifact,
-    canonical_digest,
-)
+from vidssl.workspace.artifacts import MANIFEST, Artifact, canonical_digest
 from vidssl.workspace.workspace import Workspace
 
 ARCHIVE = DATA / "formats" / golden.ARCHIVE

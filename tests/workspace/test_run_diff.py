@@ -11,12 +11,7 @@ from watching import Watching
 from vidssl.base.errors import VidsslError
 from vidssl.stages import pretrain, status
 from vidssl.stages.pretrain import PretrainOptions
-from vidssl.workspace.run_diff import (
-    differences,
-    listed,
-    nothing_to_resume,
-    report_other_runs,
-)
+from vidssl.workspace.run_diff import differences, listed, nothing_to_resume, report_other_runs
 from vidssl.workspace.workspace import Workspace
 
 RECIPE = {"seed": 0, "train": {"lr": 0.1, "epochs": 2}, "clip": {"size": 64}, "stage": "pretrain"}

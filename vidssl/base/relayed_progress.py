@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from types import TracebackType
 from typing import Any, Self
 
 from vidssl.base.progress import Progress, Task
@@ -59,12 +58,7 @@ class _SentTask:
         self._tell(ProgressCall(self._number, "begin", self._values))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._tell(ProgressCall(self._number, "end"))
 
 

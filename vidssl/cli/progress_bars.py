@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from rich import progress as rich_progress
@@ -148,12 +147,7 @@ class _RichTask:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         (own,) = [task for task in self._bars.tasks if task.id == self._id]
         last = self._bars.make_tasks_table([own])
         self._bars.remove_task(self._id)
@@ -264,12 +258,7 @@ class _PlainTask:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         timed = self._timed
         if error is not None and timed.untouched:
             return  # the error is printed elsewhere

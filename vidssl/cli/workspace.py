@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 from vidssl.cli.app import WORKSPACE, command
-from vidssl.cli.options import (
-    DeviceOption,
-    SeedOption,
-    SetOption,
-    WorkersOption,
-)
+from vidssl.cli.options import DeviceOption, SeedOption, SetOption, WorkersOption
 from vidssl.cli.parsing import only_given, settings_from
 from vidssl.cli.terminal import Terminal
 

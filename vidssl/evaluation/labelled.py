@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vidssl.base.errors import MissingInput, VidsslError
-from vidssl.dataset.annotations import (
-    Annotations,
-    Selection,
-)
+from vidssl.dataset.annotations import Annotations, Selection
 from vidssl.evaluation.leakage import leakage
 from vidssl.evaluation.splits import select_split, split_seed, too_few, without_label
 from vidssl.shards import ShardReader

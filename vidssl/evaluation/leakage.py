@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vidssl.base.text import agree, counted
-from vidssl.dataset.annotations import (
-    EVERYTHING,
-    SEEDED,
-    Annotations,
-)
+from vidssl.dataset.annotations import EVERYTHING, SEEDED, Annotations
 from vidssl.evaluation.splits import select_split, split_seed
 from vidssl.methods import METHODS
 from vidssl.shards import ShardReader

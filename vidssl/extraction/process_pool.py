@@ -23,12 +23,7 @@ import cv2
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.resources import cores
-from vidssl.base.signals import (
-    StopRequest,
-    deaf_children,
-    end_with_parent,
-    stop_requests,
-)
+from vidssl.base.signals import StopRequest, deaf_children, end_with_parent, stop_requests
 from vidssl.dataset.video import Source
 from vidssl.shards import VideoRecord
 

@@ -19,12 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidssl.base.errors import VidsslError
-from vidssl.optical_flow.batched import (
-    BatchedFlow,
-    FramePair,
-    TaggedFlow,
-    batches_of_one_size,
-)
+from vidssl.optical_flow.batched import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
 from vidssl.views.torchvision_networks import Weights, find_weights, load_network
 
 MULTIPLE, LEAST = 8, 128

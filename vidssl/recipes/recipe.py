@@ -33,13 +33,7 @@ from vidssl.clips.batch import ClipSpec
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.evaluation.linear_probe import ProbeConfig
 from vidssl.methods import METHODS, METHODS_BY_STAGE
-from vidssl.recipes.recipe_file import (
-    Content,
-    is_file_name,
-    read_recipe,
-    recorded_name,
-    with_bases,
-)
+from vidssl.recipes.recipe_file import Content, is_file_name, read_recipe, recorded_name, with_bases
 from vidssl.views import all_views
 
 

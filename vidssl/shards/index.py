@@ -11,12 +11,7 @@ import h5py
 import numpy as np
 
 from vidssl.base.errors import VidsslError
-from vidssl.shards.format import (
-    SHARD_FORMAT,
-    SHARD_KIND,
-    DamagedShard,
-    Params,
-)
+from vidssl.shards.format import SHARD_FORMAT, SHARD_KIND, DamagedShard, Params
 from vidssl.version import VERSION
 
 COLUMNS = ("id", "path", "digest", "fps", "frames", "width", "height")

@@ -20,12 +20,7 @@ from typing import Any
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import fsync_folder
-from vidssl.shards.format import (
-    SHARD_FORMAT,
-    Params,
-    VideoRecord,
-    video_digest,
-)
+from vidssl.shards.format import SHARD_FORMAT, Params, VideoRecord, video_digest
 
 Entry = dict[str, Any]
 

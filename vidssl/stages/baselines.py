@@ -24,19 +24,10 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import ClassificationResult, Classified, reused_result
 from vidssl.evaluation.features import WindowProtocol, count_windows, embed_videos
 from vidssl.evaluation.handmade_features import FRAMES_LOOKED_AT, HAND_MADE, hand_made_features
-from vidssl.evaluation.labelled import (
-    LabelledSplit,
-    check_trainable,
-    find_labels,
-)
+from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
 from vidssl.evaluation.linear_probe import ProbeConfig
 from vidssl.evaluation.probed_accuracy import probe_features, probe_settings
-from vidssl.evaluation.recall import (
-    RetrievalResult,
-    measure,
-    publish,
-    read_report,
-)
+from vidssl.evaluation.recall import RetrievalResult, measure, publish, read_report
 from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spec
 from vidssl.recipes.recipe import load_recipe
 from vidssl.training.data import find_pack

@@ -10,18 +10,8 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.feature_cache import features_of, recipe_of
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.labelled import find_labels
-from vidssl.evaluation.recall import (
-    RetrievalResult,
-    measure,
-    publish,
-    read_report,
-)
-from vidssl.evaluation.subjects import (
-    check_words,
-    checkpoints_of,
-    find_subjects,
-    in_words,
-)
+from vidssl.evaluation.recall import RetrievalResult, measure, publish, read_report
+from vidssl.evaluation.subjects import check_words, checkpoints_of, find_subjects, in_words
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.parents import numbered
 from vidssl.workspace.results import StageResult

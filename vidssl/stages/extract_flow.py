@@ -29,10 +29,7 @@ from vidssl.extraction.video_flow import (
     extract_video_flow,
     stream_video_frames,
 )
-from vidssl.optical_flow.algorithms import (
-    FlowMethod,
-    get_flow_method,
-)
+from vidssl.optical_flow.algorithms import FlowMethod, get_flow_method
 from vidssl.shards import SHARD_BYTES
 from vidssl.views import get_view
 from vidssl.views.flow import map_name

@@ -30,12 +30,7 @@ from vidssl.evaluation.probed_accuracy import (
     probe_settings,
     train_top1,
 )
-from vidssl.evaluation.stream_average import (
-    average_recipe,
-    average_streams,
-    joined_name,
-    published,
-)
+from vidssl.evaluation.stream_average import average_recipe, average_streams, joined_name, published
 from vidssl.evaluation.subjects import EncoderOnPack, check_words, find_subjects
 from vidssl.recipes.recipe import probe_config
 from vidssl.workspace.parents import in_role

@@ -18,12 +18,7 @@ from vidssl.clips.temporal_sampling import span
 from vidssl.dataset.video import Source, find_videos
 from vidssl.evaluation.features import Features, WindowProtocol, embed_videos
 from vidssl.evaluation.neighbours import centred_unit, top_k
-from vidssl.evaluation.subjects import (
-    check_words,
-    checkpoints_of,
-    find_subjects,
-    in_words,
-)
+from vidssl.evaluation.subjects import check_words, checkpoints_of, find_subjects, in_words
 from vidssl.retrieval.answer_sheet import draw_answer
 from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
 from vidssl.retrieval.contact_sheet import check_sheet

@@ -12,11 +12,7 @@ from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.parents import START, role_of
 from vidssl.workspace.run_diff import differences
 from vidssl.workspace.summaries import headline
-from vidssl.workspace.workspace import (
-    Workspace,
-    is_at_work,
-    why_it_failed,
-)
+from vidssl.workspace.workspace import Workspace, is_at_work, why_it_failed
 
 # Roles of parents, the one that says most of an artifact's origin first. In the tree an artifact
 # stands below the first of these that it has.

@@ -18,13 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidssl.views.rcnn import (
-    best_detections,
-    detect,
-    run_head,
-    sample_boxes,
-    scale_boxes,
-)
+from vidssl.views.rcnn import best_detections, detect, run_head, sample_boxes, scale_boxes
 from vidssl.views.torchvision_networks import NetworkDeriver, find_weights, half_precision
 
 COCO_PERSON = 1

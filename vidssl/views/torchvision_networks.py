@@ -24,12 +24,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from vidssl.base.errors import (
-    MissingInput,
-    UsageError,
-    VidsslError,
-    nearest_name,
-)
+from vidssl.base.errors import MissingInput, UsageError, VidsslError, nearest_name
 from vidssl.base.files import file_digest
 from vidssl.views.deriver import Deriver
 from vidssl.views.resize import resize, short_side

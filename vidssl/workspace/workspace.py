@@ -21,12 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from vidssl.base.errors import (
-    Interrupted,
-    MissingInput,
-    VidsslError,
-    nearest_name,
-)
+from vidssl.base.errors import Interrupted, MissingInput, VidsslError, nearest_name
 from vidssl.base.files import fsync_folder, write_json
 from vidssl.base.locks import file_lock, is_locked
 from vidssl.version import VERSION

@@ -20,12 +20,7 @@ from torch import Tensor
 
 from vidssl.augment import ColourDraw
 from vidssl.augment.colour import JITTER
-from vidssl.augment.filter_taps import (
-    Taps,
-    blur_taps,
-    identity_taps,
-    resize_taps,
-)
+from vidssl.augment.filter_taps import Taps, blur_taps, identity_taps, resize_taps
 from vidssl.augment.resize_weights import PIL_RESIZES, weight_kind
 from vidssl.clips.gpu.crop_regions import Region
 from vidssl.clips.gpu.lookup_tables import (

@@ -7,12 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from vidssl.optical_flow.batched import (
-    BatchedFlow,
-    FramePair,
-    TaggedFlow,
-    batches_of_one_size,
-)
+from vidssl.optical_flow.batched import BatchedFlow, FramePair, TaggedFlow, batches_of_one_size
 from vidssl.optical_flow.tvl1.parameters import Parameters
 from vidssl.optical_flow.tvl1.solver import WorkCounter, solve
 
