@@ -13,8 +13,8 @@ from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.extraction.dry_run import describe_dry_run
 from vidssl.extraction.gpu_flow import extract_in_batches
+from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import find_part_videos
-from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
 from vidssl.extraction.process_pool import Pool
 from vidssl.extraction.shard_job import (
@@ -30,7 +30,6 @@ from vidssl.extraction.video_flow import (
     stream_video_frames,
 )
 from vidssl.optical_flow.algorithms import FlowMethod, get_flow_method
-from vidssl.shards import SHARD_BYTES
 from vidssl.views import get_view
 from vidssl.views.flow import map_name
 from vidssl.workspace.artifacts import Artifact, check_name
@@ -45,8 +44,8 @@ STORED_SIZE = 128
 
 
 @dataclass(frozen=True)
-class ExtractFlow:
-    """Options of `vidssl extract-flow`.
+class ExtractFlow(ExtractionOptions):
+    """Options of `vidssl extract-flow`, beside those of all extraction.
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
@@ -60,11 +59,6 @@ class ExtractFlow:
         stored: short side at which flow is stored; None: the working size.
         codec: jpeg1 to jpeg100; png or webp (lossless); or coclr, as CoCLR stores it.
         name: of the artifact.
-        workers: processes, each for one video at a time; None: one per core.
-        part: what falls to this process, where several divide the work; None: all.
-        dask: address of a dask scheduler whose workers do it.
-        new: repeat a finished run under a new version.
-        shard_bytes: about how large a shard gets.
     """
 
     videos: Path
@@ -77,12 +71,6 @@ class ExtractFlow:
     stored: int | None = STORED_SIZE
     codec: str = "jpeg95"
     name: str = "main"
-    workers: int | None = None
-    part: Part | None = None
-    dask: str | None = None
-    new: bool = False
-    dry_run: bool = False
-    shard_bytes: int = SHARD_BYTES
 
 
 def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) -> StageResult:

@@ -18,8 +18,8 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.settings import configure
 from vidssl.extraction.dry_run import describe_dry_run
+from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import find_part_videos
-from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
 from vidssl.extraction.shard_job import (
     ShardJob,
@@ -29,7 +29,6 @@ from vidssl.extraction.shard_job import (
     videos_digest,
 )
 from vidssl.extraction.video_view import derive_in_worker
-from vidssl.shards import SHARD_BYTES
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
 from vidssl.views.deriver import Deriver
@@ -44,8 +43,10 @@ WORKERS_ON_CUDA = 4
 
 
 @dataclass(frozen=True)
-class ExtractView:
-    """Options of `vidssl extract-view`.
+class ExtractView(ExtractionOptions):
+    """Options of `vidssl extract-view`, beside those of all extraction.
+
+    On CUDA four workers are the default. Workers of a dask cluster must know views of your own.
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
@@ -56,11 +57,6 @@ class ExtractView:
         codec: of the frames; None: the view's default.
         name: of the artifact; None: the view's.
         device: cpu or cuda; None: cuda if there is one.
-        workers: processes, each for one video at a time; None: one per core, four on CUDA.
-        part: what falls to this process, where several divide the work; None: all.
-        dask: address of a dask scheduler, whose workers do it; they must know views of your own.
-        new: repeat a finished run under a new version.
-        shard_bytes: about how large a shard gets.
     """
 
     videos: Path
@@ -71,12 +67,6 @@ class ExtractView:
     codec: str | None = None
     name: str | None = None
     device: str | None = None
-    workers: int | None = None
-    part: Part | None = None
-    dask: str | None = None
-    new: bool = False
-    dry_run: bool = False
-    shard_bytes: int = SHARD_BYTES
 
 
 def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) -> StageResult:

@@ -22,8 +22,8 @@ from vidssl.dataset.labels import check_labelling, label_videos
 from vidssl.dataset.video import Source
 from vidssl.extraction.derived_views import DerivedView, check_views, choose_derived_views
 from vidssl.extraction.dry_run import describe_dry_run
+from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import PartVideos, find_part_videos
-from vidssl.extraction.partition import Part
 from vidssl.extraction.pool import check_pool, choose_pool
 from vidssl.extraction.shard_job import (
     ShardJob,
@@ -33,7 +33,7 @@ from vidssl.extraction.shard_job import (
     videos_digest,
 )
 from vidssl.extraction.video_frames import pack_video
-from vidssl.shards import SHARD_BYTES, ShardReader
+from vidssl.shards import ShardReader
 from vidssl.views.codecs import get_codec
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
@@ -46,8 +46,8 @@ RGB_SIZE = 144
 
 
 @dataclass(frozen=True)
-class Pack:
-    """Options of `vidssl pack`.
+class Pack(ExtractionOptions):
+    """Options of `vidssl pack`, beside those of all extraction.
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
@@ -59,11 +59,6 @@ class Pack:
         labels: "folders", "none", or a CSV file (path,label[,group][,split columns]).
         group_pattern: see :func:`vidssl.dataset.labels.label_videos`.
         name: of both artifacts.
-        workers: processes, each for one video at a time; None: one per core.
-        part: what falls to this process, where several divide the work; None: all.
-        dask: address of a dask scheduler whose workers do it.
-        new: repeat a finished run under a new version.
-        shard_bytes: about how large a shard gets.
     """
 
     videos: Path
@@ -74,12 +69,6 @@ class Pack:
     labels: str = "folders"
     group_pattern: str | None = None
     name: str = "main"
-    workers: int | None = None
-    part: Part | None = None
-    dask: str | None = None
-    new: bool = False
-    dry_run: bool = False
-    shard_bytes: int = SHARD_BYTES
 
 
 @dataclass(frozen=True)
