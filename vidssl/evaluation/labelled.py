@@ -15,8 +15,8 @@ from vidssl.dataset.annotations import (
 from vidssl.evaluation.leakage import leakage
 from vidssl.evaluation.splits import select_split, split_seed, too_few, without_label
 from vidssl.shards import ShardReader
-from vidssl.training.data import find_annotations
 from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.find import find_annotations
 from vidssl.workspace.workspace import Workspace
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from vidssl.backbones import Encoder
 from vidssl.base.errors import UsageError, VidsslError
@@ -16,12 +17,7 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.training import joint
-from vidssl.training.data import (
-    find_checkpoint,
-    find_pack,
-    pack_of,
-    training_data,
-)
+from vidssl.training.data import training_data
 from vidssl.training.training_run import (
     TrainingOptions,
     TrainingPlan,
@@ -42,6 +38,7 @@ from vidssl.training.training_run import (
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
+from vidssl.workspace.find import find_checkpoint, find_pack, pack_of
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 
@@ -171,7 +168,14 @@ def newest_starts(
     method = method_of(options)
 
     def newest(stream: str, pack: Artifact | None) -> Artifact:
-        return find_checkpoint(workspace, stream, pack=pack, pretrained_only=True, method=method)
+        return find_checkpoint(
+            workspace,
+            stream,
+            pack=pack,
+            pretrained_only=True,
+            context=method.context,
+            used_by=method.name,
+        )
 
     found = {first: newest(first, pack)}
     pack = pack_of(workspace, found[first], options.pack, streams)
@@ -184,9 +188,10 @@ def find_pair(workspace: Workspace, options: CotrainOptions) -> tuple[Artifact, 
     """Returns the student and its partner: the newest of each stream, from one pack."""
     other, method = partner_stream(options), method_of(options)
     pack = find_pack(workspace, options.pack, [options.stream, other]) if options.pack else None
-    student = find_checkpoint(workspace, options.stream, options.student, pack=pack, method=method)
+    fitting: dict[str, Any] = {"context": method.context, "used_by": method.name}
+    student = find_checkpoint(workspace, options.stream, options.student, pack=pack, **fitting)
     pack = pack_of(workspace, student, options.pack, options.streams)
-    partner = find_checkpoint(workspace, other, options.partner, pack=pack, method=method)
+    partner = find_checkpoint(workspace, other, options.partner, pack=pack, **fitting)
     if partner.parents.get("pack", pack.digest) != pack.digest:
         raise VidsslError(
             f"{student.label} and {partner.label} were trained on different packs: "

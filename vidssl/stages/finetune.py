@@ -46,7 +46,7 @@ from vidssl.recipes.recipe import (
     Recipe,
     load_recipe,
 )
-from vidssl.training.data import TrainingData, find_pack
+from vidssl.training.data import TrainingData
 from vidssl.training.training_run import (
     TrainingOptions,
     TrainingPlan,
@@ -60,6 +60,7 @@ from vidssl.training.training_run import (
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
+from vidssl.workspace.find import find_pack
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import nothing_to_resume
 from vidssl.workspace.workspace import Run, Workspace

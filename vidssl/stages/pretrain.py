@@ -8,7 +8,7 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
-from vidssl.training.data import find_pack, training_data
+from vidssl.training.data import training_data
 from vidssl.training.training_run import (
     TrainingOptions,
     TrainingPlan,
@@ -22,6 +22,7 @@ from vidssl.training.training_run import (
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder
+from vidssl.workspace.find import find_pack
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 

@@ -9,7 +9,7 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
-from vidssl.training.data import find_pack, pack_of, training_data
+from vidssl.training.data import training_data
 from vidssl.training.training_run import (
     TrainingOptions,
     TrainingPlan,
@@ -25,6 +25,7 @@ from vidssl.training.training_run import (
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
+from vidssl.workspace.find import find_pack, pack_of
 from vidssl.workspace.workspace import Workspace
 
 
