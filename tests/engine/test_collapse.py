@@ -25,7 +25,7 @@ from vidssl.methods.modules.metrics import (
     prototype_usage,
 )
 from vidssl.recipes.recipe import load_recipe
-from vidssl.training.training_run import new_encoder
+from vidssl.training.encoders import new_encoder
 from vidssl.workspace.checkpoints import save_encoder, weights_digest
 from vidssl.workspace.summaries import headline
 from vidssl.workspace.workspace import Workspace

@@ -13,7 +13,7 @@ from vidssl.engine import loop
 from vidssl.engine.loop import Meter, train_step
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import StepOutput, StepState
-from vidssl.training.training_run import TrainingOptions, check_options, choose_precision
+from vidssl.training.options import TrainingOptions, check_options, choose_precision
 
 CPU = torch.device("cpu")
 STEPS = 6

@@ -39,7 +39,7 @@ from vidssl.evaluation.recall import (
 )
 from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spec
 from vidssl.recipes.recipe import load_recipe
-from vidssl.training.training_run import default_recipe
+from vidssl.training.options import default_recipe
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.find import find_pack
 from vidssl.workspace.results import StageResult

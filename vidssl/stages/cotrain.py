@@ -18,23 +18,17 @@ from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.training import joint
 from vidssl.training.data import training_data
-from vidssl.training.training_run import (
+from vidssl.training.encoders import check_context, like_encoder, load_extra_state, with_clip_spec
+from vidssl.training.fit_to_data import fit_to_data, require_labels, without_steps
+from vidssl.training.options import (
     TrainingOptions,
-    TrainingPlan,
-    carry_out,
-    check_context,
     check_options,
     choose_method,
     choose_recipe,
     default_recipe,
-    fit_to_data,
     for_stream,
-    like_encoder,
-    load_extra_state,
-    require_labels,
-    with_clip_spec,
-    without_steps,
 )
+from vidssl.training.training_run import TrainingPlan, carry_out
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec

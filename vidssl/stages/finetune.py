@@ -47,16 +47,10 @@ from vidssl.recipes.recipe import (
     load_recipe,
 )
 from vidssl.training.data import TrainingData
-from vidssl.training.training_run import (
-    TrainingOptions,
-    TrainingPlan,
-    carry_out,
-    default_recipe,
-    fit_to_data,
-    like_encoder,
-    new_encoder,
-    with_clip_spec,
-)
+from vidssl.training.encoders import like_encoder, new_encoder, with_clip_spec
+from vidssl.training.fit_to_data import fit_to_data
+from vidssl.training.options import TrainingOptions, default_recipe
+from vidssl.training.training_run import TrainingPlan, carry_out
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec

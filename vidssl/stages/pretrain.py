@@ -9,16 +9,10 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.training.data import training_data
-from vidssl.training.training_run import (
-    TrainingOptions,
-    TrainingPlan,
-    carry_out,
-    check_options,
-    fit_to_data,
-    load_extra_state,
-    new_encoder,
-    require_labels,
-)
+from vidssl.training.encoders import load_extra_state, new_encoder
+from vidssl.training.fit_to_data import fit_to_data, require_labels
+from vidssl.training.options import TrainingOptions, check_options
+from vidssl.training.training_run import TrainingPlan, carry_out
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder

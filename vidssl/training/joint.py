@@ -10,18 +10,10 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.training.data import training_data
-from vidssl.training.training_run import (
-    TrainingOptions,
-    TrainingPlan,
-    check_context,
-    check_options,
-    fit_to_data,
-    for_stream,
-    like_encoder,
-    new_encoder,
-    require_labels,
-    with_clip_spec,
-)
+from vidssl.training.encoders import check_context, like_encoder, new_encoder, with_clip_spec
+from vidssl.training.fit_to_data import fit_to_data, require_labels
+from vidssl.training.options import TrainingOptions, check_options, for_stream
+from vidssl.training.training_run import TrainingPlan
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views

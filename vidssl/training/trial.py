@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,12 +32,54 @@ from vidssl.engine.loop import (
 )
 from vidssl.engine.optimizers import TrainSpec, learning_rate, set_learning_rate
 from vidssl.methods import Method, StepState
-from vidssl.training.forecast import Forecast
 
 WARM = 3  # steps before those that are timed: they find batches ready, and compile
 TIMED = 20  # steps at most
 SECONDS = 20.0  # after which no other step is begun
 FEW = (2, 4)  # samples whose activations are counted, to tell those of a batch
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training run would take.
+
+    Attributes:
+        parameters: numbers in all networks, momentum encoders and partners among them.
+        trained: those that the optimiser moves.
+        processes: that share a batch.
+        batch_per_process: samples of one optimiser step in one process.
+        micro_batch: of them, those that are computed at once.
+        memory: bytes per process. On CUDA the most that was allocated, None where it was too
+            little; on a CPU an estimate: networks, optimiser, batches, and what autograd keeps.
+        memory_there: bytes that the device has, or that the machine has free; None: not known.
+        measured: whether `memory` was measured.
+        tried: timed steps.
+        samples_per_second, data_wait: of them, over all processes; None without any.
+        seconds_per_epoch: that follow; None without any.
+        bytes_per_epoch: to be read from shards.
+        note: what the user should know, or nothing.
+    """
+
+    parameters: int
+    trained: int
+    processes: int
+    batch_per_process: int
+    micro_batch: int
+    memory: int | None
+    memory_there: int | None
+    measured: bool
+    steps_per_epoch: int
+    epochs: int
+    tried: int
+    samples_per_second: float | None
+    data_wait: float | None
+    seconds_per_epoch: float | None
+    bytes_per_epoch: int
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it as plain data."""
+        return asdict(self)
 
 
 class CountedFrames(FrameReaderWrapper):
