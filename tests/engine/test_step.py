@@ -1,6 +1,7 @@
 """What a step costs beside the network: the device is not waited for, and the bench of it runs."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from vidssl.engine import loop
 from vidssl.engine.loop import Meter, train_step
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import StepOutput, StepState
-from vidssl.training.options import TrainingOptions, check_options, choose_precision
+from vidssl.training.options import TrainingOptions, resolve
 
 CPU = torch.device("cpu")
 STEPS = 6
@@ -80,17 +81,18 @@ def test_the_wait_for_data_is_measured(monkeypatch):
 
 def test_an_unknown_precision_is_refused_before_anything_is_looked_up():
     with pytest.raises(UsageError, match="no precision fp16; there are bf16 and float32"):
-        check_options(TrainingOptions(precision="fp16"), "pretrain")
+        resolve(TrainingOptions(precision="fp16"), "pretrain")
 
 
 def test_compiling_what_is_recomputed_is_refused():
     with pytest.raises(UsageError, match="leave --compile or --recompute away"):
-        check_options(TrainingOptions(compile=True, recompute=True), "pretrain")
+        resolve(TrainingOptions(compile=True, recompute=True), "pretrain")
 
 
 def test_a_cpu_computes_in_float32_unless_told():
-    assert choose_precision(TrainingOptions(device="cpu")) == "float32"
-    assert choose_precision(TrainingOptions(device="cpu", precision="bf16")) == "bf16"
+    told = TrainingOptions(device="cpu")
+    assert resolve(told, "pretrain").precision == "float32"
+    assert resolve(replace(told, precision="bf16"), "pretrain").precision == "bf16"
 
 
 def test_bf16_is_of_backbones_alone():

@@ -52,7 +52,7 @@ class CMC(Method):
     name = "cmc"
     Config = CMCConfig
     joint = True
-    streams = 2
+    view_count = 2
 
     def __init__(self, config: CMCConfig, encoders: Mapping[str, Encoder], seed: int = 0) -> None:
         super().__init__()

@@ -105,7 +105,7 @@ class Method(nn.Module, ABC):
         name: of the method, as recipes and checkpoints know it.
         joint: it trains the encoders of all its streams; else that of the first stream alone,
             and what it is given of others are frozen partners.
-        streams: how many it trains at once where it is joint; None: any number.
+        view_count: how many views it trains at once where it is joint; None: any number.
         supervised: it learns from labels.
         queues_batches: its queue, if it has one, takes up whole batches, and is no shorter.
         context: what its encoders need above the backbone instead of a projection head
@@ -115,7 +115,7 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
     joint: ClassVar[bool] = False
-    streams: ClassVar[int | None] = None
+    view_count: ClassVar[int | None] = None
     supervised: ClassVar[bool] = False
     queues_batches: ClassVar[bool] = True
     context: ClassVar[str | None] = None

@@ -9,6 +9,7 @@ import numpy as np
 from vidssl.base.errors import VidsslError
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.dataset.annotations import Annotations
+from vidssl.evaluation.labelled import LabelledSplit
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.find import find_annotations
@@ -53,4 +54,19 @@ def training_data(
     )
     return TrainingData(
         pack, artifact, selection.name, list(annotations.classes), videos, selection.note
+    )
+
+
+def data_of_split(pack: Artifact, labelled: LabelledSplit) -> TrainingData:
+    """Returns the labelled videos of the train part of a split that is opened already."""
+    train = labelled.train
+    videos = TrainingVideos(
+        reader=labelled.reader,
+        index=train,
+        source=np.asarray(labelled.annotations.groups)[train],
+        label=labelled.labels[train],
+    )
+    selection = labelled.selection
+    return TrainingData(
+        pack, labelled.artifact, selection.name, list(labelled.classes), videos, selection.note
     )

@@ -14,11 +14,43 @@ from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_tensors
 
 
+def new_encoder(
+    recipe: Recipe, view: str, presentation: str | None = None, context: str | None = None
+) -> Encoder:
+    """Makes the encoder that a recipe describes for a view, with fresh weights.
+
+    Args:
+        presentation: the form in which the view is shown to it; None: as the recipe's
+            augmentation says.
+        context: above its backbone; None: what the method needs.
+    """
+    context = context or METHODS[recipe.method].context
+    if presentation is None:
+        presentation = get_view(view).shown_as(recipe.augment.presentation)
+    return Encoder(
+        EncoderSpec(
+            view=view,
+            backbone=recipe.network.backbone,
+            channels=get_view(view).input_channels(presentation),
+            frames=recipe.clip.frames,
+            stride=recipe.clip.stride,
+            size=recipe.clip.size,
+            project=None if context else recipe.network.project or None,
+            blocks=recipe.clip.blocks,
+            context=context,
+            presentation=presentation,
+        )
+    )
+
+
 def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
-    """Takes the network, and the clip where the user did not set it, from an encoder to start from.
+    """Returns the recipe with the network of an encoder to start from, and with its clip.
+
+    Fields of the clip that the user set stay.
 
     Raises:
-        UsageError: the user wants another backbone, or the method cannot do with its blocks.
+        UsageError: the user wants another backbone, or the method cannot learn from that many
+            blocks.
     """
     if "backbone" in recipe.explicit and recipe.network.backbone != spec.backbone:
         raise UsageError(
@@ -37,49 +69,31 @@ def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
     return replace(recipe, network=NetworkSpec(spec.backbone, spec.project or 0), clip=whole)
 
 
-def check_context(method: str, spec: EncoderSpec) -> None:
-    """Raises a :class:`UsageError` if a method needs another top on the backbone than there is."""
-    wanted = METHODS[method].context
+def check_context(method_name: str, spec: EncoderSpec) -> None:
+    """Checks that an encoder has above its backbone what a method needs.
+
+    Raises:
+        UsageError: it has a projection head instead of the method's context, or the reverse.
+    """
+    wanted = METHODS[method_name].context
     if wanted != spec.context:
         top = "a projection head" if wanted is None else "a context over blocks"
-        raise UsageError(f"{method} needs {top}, and the {spec.view} encoder it is given has none")
+        raise UsageError(
+            f"{method_name} needs {top}, and the {spec.view} encoder it is given has none"
+        )
 
 
 def with_clip_spec(encoder: Encoder, clip: ClipSpec) -> Encoder:
-    """Notes in an encoder to start from what clips it is trained on from now; gives it back."""
+    """Notes in an encoder's spec the clips that it is trained on from now on; returns it."""
     encoder.spec = replace(encoder.spec, **vars(clip))
     return encoder
 
 
-def new_encoder(
-    recipe: Recipe, stream: str, presentation: str | None = None, context: str | None = None
-) -> Encoder:
-    """Makes the encoder that a recipe describes for a stream.
+def load_extra_state(method: Method, start: Artifact) -> Method:
+    """Loads what an earlier run saved beside its encoder, such as prototypes; returns the method.
 
     Args:
-        presentation: how the stream is shown to it; None: as the recipe's augmentation says.
-        context: above its backbone; None: what the method needs.
+        start: the checkpoint of that run.
     """
-    context = context or METHODS[recipe.method].context
-    if presentation is None:
-        presentation = get_view(stream).shown_as(recipe.augment.presentation)
-    return Encoder(
-        EncoderSpec(
-            view=stream,
-            backbone=recipe.network.backbone,
-            channels=get_view(stream).input_channels(presentation),
-            frames=recipe.clip.frames,
-            stride=recipe.clip.stride,
-            size=recipe.clip.size,
-            project=None if context else recipe.network.project or None,
-            blocks=recipe.clip.blocks,
-            context=context,
-            presentation=presentation,
-        )
-    )
-
-
-def load_extra_state(method: Method, start: Artifact) -> Method:
-    """Lets a method take up what a run before it left beside its encoder, such as prototypes."""
     method.load_extra_state(checkpoint_tensors(start))
     return method

@@ -1,6 +1,9 @@
-"""Fits the defaults of a recipe to the videos that there are, and refuses what cannot be fitted."""
+"""Fits a recipe's defaults to the videos there are, and refuses what cannot be fitted."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
 
 from vidssl.base import distributed
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
@@ -8,50 +11,74 @@ from vidssl.base.text import agree, counted
 from vidssl.methods import METHODS
 from vidssl.recipes.recipe import Recipe
 from vidssl.training.data import TrainingData
+from vidssl.training.options import ResolvedOptions
+
+Options = TypeVar("Options", bound=ResolvedOptions)
+
+
+def fit_options(options: Options, data: TrainingData) -> tuple[Options, list[str]]:
+    """Returns the options with their recipe fitted to the data, and a sentence for each change.
+
+    Raises:
+        VidsslError: as :func:`fit_to_data` and :func:`require_labels`.
+    """
+    recipe, notes = fit_to_data(options.recipe, len(data.videos))
+    require_labels(recipe, data)
+    return replace(options, recipe=recipe), notes
 
 
 def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
-    """Makes defaults fit a small set; what the user set is left alone.
+    """Makes the defaults of batch size and queue fit a small set; what the user set stays.
 
-    A batch larger than the set cannot be filled, nor one that processes and micro-batches cannot
-    share, and a queue longer than an epoch would hold the
-    same video twice, as its own negative.
+    A batch larger than the set cannot be filled, nor can one that processes and micro-batches
+    cannot share. A queue longer than an epoch would hold the same video twice, as its own
+    negative.
 
     Returns:
         The recipe, and a sentence for each change.
 
     Raises:
-        VidsslError: there is one video, or the user's queue is shorter than a batch.
+        VidsslError: there is only one video.
+        UsageError: the user's queue is shorter than a batch, or the user's k leaves no negatives.
     """
     if videos < 2:
         raise VidsslError(f"contrastive training needs at least 2 videos, and there is {videos}")
-    notes = []
+    recipe, notes = _fit_batch(recipe, videos)
+    recipe, more = _fit_queue(recipe, videos)
+    return recipe, notes + more
+
+
+def _fit_batch(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
     batch = recipe.train.batch_size
     share = distributed.launched() * recipe.train.accumulate
-    if batch > videos >= share and "batch_size" not in recipe.explicit:
-        batch = videos // share * share
-        why = f"there {agree(videos, 'is', 'are')} {counted(videos, 'training video')}"
-        divided = f", and batches are divided by {share}" if batch < videos else ""
-        notes.append(f"batch size {recipe.train.batch_size} → {batch}: {why}{divided}")
-        recipe = recipe.override("train", batch_size=batch)
-    queue = getattr(recipe.config, "queue", None)
+    if not batch > videos >= share or "batch_size" in recipe.explicit:
+        return recipe, []
+    fitted = videos // share * share
+    why = f"there {agree(videos, 'is', 'are')} {counted(videos, 'training video')}"
+    divided = f", and batches are divided by {share}" if fitted < videos else ""
+    note = f"batch size {batch} → {fitted}: {why}{divided}"
+    return recipe.override("train", batch_size=fitted), [note]
+
+
+def _fit_queue(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
+    batch, queue = recipe.train.batch_size, getattr(recipe.config, "queue", None)
     most = max(videos // batch, 1) * batch
     if queue is not None and queue > most and "queue" not in recipe.explicit:
-        notes.append(f"queue {queue} → {most}: a longer one would hold videos twice")
-        recipe, more = _with_queue(recipe, most)
-        notes += more
-    elif queue and queue < batch <= videos and METHODS[recipe.method].queues_batches:
+        note = f"queue {queue} → {most}: a longer one would hold videos twice"
+        recipe, more = _with_shorter_queue(recipe, most)
+        return recipe, [note, *more]
+    if queue and queue < batch <= videos and METHODS[recipe.method].queues_batches:
         if "queue" in recipe.explicit:
             raise UsageError(
                 f"a queue of {queue} has no room for a batch of {batch}: give --set queue={batch} "
                 f"or more, or --batch-size {queue} or less"
             )
-        notes.append(f"queue {queue} → {batch}: it has to hold a batch")
-        recipe = recipe.override("config", queue=batch)
-    return recipe, notes
+        note = f"queue {queue} → {batch}: it has to hold a batch"
+        return recipe.override("config", queue=batch), [note]
+    return recipe, []
 
 
-def _with_queue(recipe: Recipe, queue: int) -> tuple[Recipe, list[str]]:
+def _with_shorter_queue(recipe: Recipe, queue: int) -> tuple[Recipe, list[str]]:
     """Returns the recipe with a shorter queue, of which at most half may be positives.
 
     Raises:
@@ -71,7 +98,7 @@ def _with_queue(recipe: Recipe, queue: int) -> tuple[Recipe, list[str]]:
 
 
 def without_steps(recipe: Recipe, videos: int) -> list[str]:
-    """Returns a sentence if all steps would go into filling the queue, and none into training."""
+    """Returns a sentence if all steps only fill the queue, so that nothing is learned."""
     batch, queue = recipe.train.batch_size, getattr(recipe.config, "queue", 0)
     steps = videos // batch * recipe.train.epochs
     waits = getattr(recipe.config, "wait_for_full_queue", False)
@@ -84,10 +111,10 @@ def without_steps(recipe: Recipe, videos: int) -> list[str]:
 
 
 def require_labels(recipe: Recipe, data: TrainingData) -> None:
-    """Refuses a set with unlabelled videos where the method learns from labels.
+    """Checks that all training videos have labels where the method learns from labels.
 
     Raises:
-        MissingInput: the sentence says how labels are given.
+        MissingInput: some have none; the sentence says how labels are given.
     """
     lacking = int((data.videos.label < 0).sum())
     if METHODS[recipe.method].supervised and lacking:

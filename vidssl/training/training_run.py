@@ -1,4 +1,4 @@
-"""Runs one training as its plan says: trains, takes snapshots, publishes the checkpoint."""
+"""Runs one training as its plan says: trains, publishes snapshots and the last checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 
 from vidssl.backbones import Encoder
 from vidssl.base import distributed
-from vidssl.base.device import choose_device
 from vidssl.base.errors import (
     VidsslError,
 )
@@ -28,7 +27,7 @@ from vidssl.recipes.recipe import (
     Recipe,
 )
 from vidssl.training.data import TrainingData
-from vidssl.training.options import TrainingOptions, choose_precision
+from vidssl.training.options import ResolvedOptions
 from vidssl.training.trial import CountedFrames, Forecast, try_out
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
@@ -42,7 +41,7 @@ from vidssl.workspace.run_diff import nothing_to_resume, report_other_runs
 from vidssl.workspace.summaries import COLLAPSED
 from vidssl.workspace.workspace import Run, Workspace
 
-# Of the last row of the log, what an artifact's summary keeps.
+# Figures of the log's last row that the checkpoint's summary keeps.
 FIGURES = (
     "loss",
     "knn",
@@ -58,47 +57,51 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """All that is decided before the first step.
+    """All that is decided before the first step; later steps decide nothing.
 
     Attributes:
         stage: "pretrain", "cotrain" or "finetune".
-        make_objective: builds the method with its networks; called only when there is work.
-        streams: all that are trained at once, where it is more than the one of the options.
-        more: what else identifies the run.
+        name: of the checkpoint.
+        options: their recipe is fitted to the data and to the encoder that training starts from.
+        parents: the artifacts that the checkpoint is made from, by role.
+        make_method: builds the method with its networks; called only when there is work.
+        notes: sentences the user should see.
+        views: all that are trained at once, where that is more than the view of the options.
+        more: further fields of the run's identity.
     """
 
     stage: str
     name: str
-    options: TrainingOptions
-    recipe: Recipe
+    options: ResolvedOptions
     data: TrainingData
     parents: Mapping[str, Artifact]
     make_method: Callable[[], Method]
     notes: list[str]
-    streams: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Recipe:
+        """Every number of the training."""
+        return self.options.recipe
 
     def identity(self) -> dict[str, Any]:
         """Returns the recipe part of the run's identity."""
-        together: dict[str, Any] = {"streams": list(self.streams)} if self.streams else {}
-        if self.options.decode != "host":  # it changes levels
-            together["decode"] = self.options.decode
+        optional: dict[str, Any] = {"streams": list(self.views)} if self.views else {}
+        if self.options.decode != "host":  # another decoder gives other pixel values
+            optional["decode"] = self.options.decode
         return (
             self.recipe.as_dict()
-            | together
+            | optional
             | {
                 "stage": self.stage,
-                "stream": self.options.stream,
+                "stream": self.options.view,
                 "split": self.data.split,
                 "seed": self.options.seed,
-                "precision": choose_precision(self.options),
+                "precision": self.options.precision,
             }
             | self.more
         )
-
-    @property
-    def half_precision(self) -> bool:
-        return choose_precision(self.options) == "bf16"
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the plan as plain data, for --dry-run."""
@@ -109,13 +112,15 @@ class TrainingPlan:
             "inputs": {role: parent.label for role, parent in self.parents.items()},
             "training_videos": len(self.data.videos),
             "optimiser_steps": steps,
-            "device": choose_device(self.options.device),
+            "device": self.options.device,
             "recipe": self.identity(),
         }
 
 
-def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> StageResult:
-    """Trains what the plan says, or returns the finished run, or continues an unfinished one.
+def run_training(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> StageResult:
+    """Trains what a plan says: continues the unfinished run, or returns the finished one.
+
+    All ranks call it; rank 0 publishes.
 
     Raises:
         VidsslError: `--resume` without an unfinished run.
@@ -124,13 +129,12 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
     options = plan.options
     if options.dry_run:
         return StageResult(artifact=None, notes=plan.notes, plan=plan.as_dict())
-    distributed.start(choose_device(options.device))
+    distributed.start(options.device)
     if options.plan:
-        expected = _forecast(plan, progress)
-        whole = plan.as_dict() | {"forecast": expected.as_dict()}
+        whole = plan.as_dict() | {"forecast": _forecast(plan, progress).as_dict()}
         return StageResult(artifact=None, notes=plan.notes, plan=whole)
     if distributed.rank() != 0:
-        return _follow(workspace, plan)
+        return _train_unpublished(workspace, plan)
     opened = workspace.open_run("checkpoint", plan.name, plan.identity(), plan.parents, options.new)
     if options.resume and not opened.started:
         raise VidsslError(nothing_to_resume([opened]))
@@ -147,8 +151,8 @@ def carry_out(workspace: Workspace, plan: TrainingPlan, progress: Progress) -> S
     return StageResult(artifact, reused=run.finished is not None, notes=plan.notes + collapsed)
 
 
-def _follow(workspace: Workspace, plan: TrainingPlan) -> StageResult:
-    """Trains as one of the ranks that publish nothing; waits for what rank 0 publishes."""
+def _train_unpublished(workspace: Workspace, plan: TrainingPlan) -> StageResult:
+    """Trains on a rank other than 0, and returns what rank 0 publishes."""
     folder = distributed.from_rank_zero(None)
     if folder is not None:
         _train(Path(folder), plan, SILENT, lambda method, epoch: None)
@@ -160,7 +164,7 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
     def snapshot(method: Method, epoch: int) -> None:
         if epoch in plan.options.snapshot_epochs and epoch < plan.recipe.train.epochs:
             files, digest = _save_weights(method, run.folder), _digest(method)
-            # A run killed between a snapshot and the next save comes by here twice.
+            # A run that was killed between a snapshot and the next save does this epoch again.
             if all(a.digest != digest for a in run.workspace.artifacts(run.kind, run.name)):
                 run.publish(digest, {"epochs": epoch}, only=files)
 
@@ -197,7 +201,7 @@ def _train(
     progress: Progress,
     epoch_done: Callable[[Method, int], None],
 ) -> tuple[Method, Row]:
-    method, loader, runtime = _make(plan, plan.data.videos, progress, keep_decoded=True)
+    method, loader, runtime = _build(plan, plan.data.videos, progress, keep_decoded=True)
     last = fit(
         method,
         loader,
@@ -212,24 +216,24 @@ def _train(
     return method, last
 
 
-def _make(
+def _build(
     plan: TrainingPlan, videos: TrainingVideos, progress: Progress, keep_decoded: bool = False
 ) -> tuple[Method, ClipLoader, RuntimeConfig]:
-    """Builds what the engine takes, all of it as the seed says.
+    """Builds the method, the loader and the runtime settings; the seed fixes all random values.
 
     Args:
         keep_decoded: on a CPU, decode the frames of a small set once.
     """
     options, recipe = plan.options, plan.recipe
-    device = distributed.local_device(choose_device(options.device))
+    device = distributed.local_device(options.device)
     torch.manual_seed(options.seed)
     method = plan.make_method()
     presentations = {
-        part.spec.view: part.spec.presentation
-        for part in method.modules()
-        if isinstance(part, Encoder)
+        module.spec.view: module.spec.presentation
+        for module in method.modules()
+        if isinstance(module, Encoder)
     }
-    for sentence in _not_as_the_policy_says(recipe, presentations):
+    for sentence in _other_presentations(recipe, presentations):
         progress.say(sentence)
     if keep_decoded and device.type == "cpu":
         videos = with_frame_cache(videos, method.batch_spec.views)
@@ -252,7 +256,7 @@ def _make(
     )
     runtime = RuntimeConfig(
         device,
-        plan.half_precision,
+        half_precision=options.precision == "bf16",
         compile=options.compile,
         recompute=options.recompute,
         save_every=options.save_every,
@@ -261,17 +265,19 @@ def _make(
 
 
 def _forecast(plan: TrainingPlan, progress: Progress) -> Forecast:
-    """Tells what the run would take, by trying a few of its steps."""
+    """Returns what the run would take, measured by a few of its steps."""
     frames = CountedFrames(plan.data.videos.reader)
-    method, loader, runtime = _make(plan, replace(plan.data.videos, reader=frames), progress)
+    method, loader, runtime = _build(plan, replace(plan.data.videos, reader=frames), progress)
     return try_out(method, loader, plan.recipe.train, runtime, plan.options.seed, frames, progress)
 
 
-def _not_as_the_policy_says(recipe: Recipe, presentations: Mapping[str, str]) -> list[str]:
-    """Returns a sentence for each view that its encoder sees otherwise than the recipe's policy."""
-    policy, alone = recipe.augment, ""
-    if policy.motion_as_picture:
-        alone = ", and its colour is left alone"
+def _other_presentations(recipe: Recipe, presentations: Mapping[str, str]) -> list[str]:
+    """Returns a sentence for each view that is not shown in the form of the recipe's policy.
+
+    An encoder to start from keeps the form that it was trained on.
+    """
+    policy = recipe.augment
+    alone = ", and its colour is left alone" if policy.motion_as_picture else ""
     wanted = {view: get_view(view).shown_as(policy.presentation) for view in presentations}
     return [
         f"the policy {policy.policy} shows {view} as {wanted[view]}, but its encoder began with "
