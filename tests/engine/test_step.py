@@ -10,8 +10,9 @@ from benchmarks import step as bench
 from methods import BUILDERS, batch
 
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.engine import loop
-from vidssl.engine.loop import Meter, train_step
+from vidssl.engine import meter as engine_meter
+from vidssl.engine.loop import train_step
+from vidssl.engine.meter import Meter
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import StepOutput, StepState
 from vidssl.training.options import TrainingOptions, resolve
@@ -67,7 +68,7 @@ def test_a_loss_that_is_no_number_ends_training():
 
 def test_the_wait_for_data_is_measured(monkeypatch):
     times = iter([0.0, 1.0, 1.25, 4.0])  # begin, wait from 1 to 1.25, fetch at 4
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(times, 4.0)))
+    monkeypatch.setattr(engine_meter, "time", SimpleNamespace(monotonic=lambda: next(times, 4.0)))
     meter = Meter(CPU)
     with meter.waiting():
         pass

@@ -44,7 +44,7 @@ class Start:
 
 
 def plan_finetuning(
-    start: Start, labelled: LabelledSplit, options: ResolvedFinetune
+    start: Start, labelled: LabelledSplit, options: ResolvedOptions
 ) -> TrainingPlan:
     """Fits one view's recipe to its encoder and to the data; trains nothing."""
     data = data_of_split(start.pack, labelled)

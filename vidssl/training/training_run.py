@@ -20,8 +20,9 @@ from vidssl.base.resources import cores
 from vidssl.clips.frame_cache import with_frame_cache
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader
+from vidssl.engine.collapse import collapse_sentence
 from vidssl.engine.log import Row
-from vidssl.engine.loop import RuntimeConfig, collapse, fit
+from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.methods import Method
 from vidssl.recipes.recipe import (
     Recipe,
@@ -100,7 +101,7 @@ class TrainingPlan:
                 "seed": self.options.seed,
                 "precision": self.options.precision,
             }
-            | self.more
+            | dict(self.more)
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
         "epochs": plan.recipe.train.epochs,
         "training_videos": len(plan.data.videos),
     }
-    if said := collapse(last, plan.recipe.train, method):
+    if said := collapse_sentence(last, plan.recipe.train, method):
         summary[COLLAPSED] = said
     return run.publish(digest, summary | figures)
 
