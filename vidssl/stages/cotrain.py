@@ -15,7 +15,7 @@ from typing import Any
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import Method
-from vidssl.training.data import training_data
+from vidssl.training.data import TrainingData, training_data
 from vidssl.training.encoders import (
     check_context,
     like_encoder,
@@ -181,7 +181,7 @@ def resolve_for(options: CotrainOptions, choice: Choice, student: str) -> Resolv
     Raises:
         UsageError: the first that makes no sense.
     """
-    views = options.streams
+    views: tuple[str, ...] = options.streams
     if choice.method_class.joint:
         views = options.views or options.streams
         student = views[0]
@@ -283,7 +283,35 @@ def plan(
     partner: Artifact,
     progress: Progress = SILENT,
 ) -> TrainingPlan:
-    """Finds the data of a student and fits the recipe to both; loads no weights.
+    """Finds the data of a student and fits the recipe to it; loads no weights.
+
+    Raises:
+        UsageError: an option does not fit the student, the partner or the data.
+    """
+    options, data, notes = fit_to_pair(workspace, options, student, partner)
+    parents = {"pack": data.pack, "student": student, "partner": partner}
+    if data.annotations is not None:
+        parents["annotations"] = data.annotations
+    name = options.name or f"{options.view}-{options.recipe.method}"
+    progress.say(
+        f"cotrain {name}: student {student.label}, partner {partner.label}, of {data.pack.label}, "
+        f"{len(data.videos)} training videos ({data.note}), recipe {options.recipe.name}"
+    )
+    return TrainingPlan(
+        stage="cotrain",
+        name=name,
+        options=options,
+        data=data,
+        parents=parents,
+        make_method=lambda: _make_method(options, student, partner),
+        notes=notes + without_steps(options.recipe, len(data.videos)),
+    )
+
+
+def fit_to_pair(
+    workspace: Workspace, options: ResolvedCotrain, student: Artifact, partner: Artifact
+) -> tuple[ResolvedCotrain, TrainingData, list[str]]:
+    """Returns the options fitted to student and data, the data, and a sentence for each change.
 
     Raises:
         UsageError: an option does not fit the student, the partner or the data.
@@ -296,24 +324,7 @@ def plan(
         check_context(options.recipe.method, each)
     options = replace(options, recipe=like_encoder(options.recipe, spec))
     options, notes = fit_options(options, data)
-    notes += without_steps(options.recipe, len(data.videos))
-    parents = {"pack": pack, "student": student, "partner": partner}
-    if data.annotations is not None:
-        parents["annotations"] = data.annotations
-    name = options.name or f"{options.view}-{options.recipe.method}"
-    progress.say(
-        f"cotrain {name}: student {student.label}, partner {partner.label}, of {pack.label}, "
-        f"{len(data.videos)} training videos ({data.note}), recipe {options.recipe.name}"
-    )
-    return TrainingPlan(
-        stage="cotrain",
-        name=name,
-        options=options,
-        data=data,
-        parents=parents,
-        make_method=lambda: _make_method(options, student, partner),
-        notes=notes,
-    )
+    return options, data, notes
 
 
 def _make_method(options: ResolvedCotrain, student: Artifact, partner: Artifact) -> Method:
