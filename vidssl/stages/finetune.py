@@ -190,7 +190,9 @@ def find_starts(workspace: Workspace, options: FinetuneOptions) -> list[Start]:
     if options.scratch:
         views = list(options.streams or (DEFAULT_STREAM,))
         pack = find_pack(workspace, options.pack, views)
-        found = [(view, None, f"{view}-scratch") for view in views]
+        found: list[tuple[str, Artifact | None, str]] = [
+            (view, None, f"{view}-scratch") for view in views
+        ]
     else:
         subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
         pack = subjects[0].pack

@@ -6,6 +6,7 @@ The rules are those of docs/architecture.md: what the user named, or else the ne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.views import get_view
@@ -34,9 +35,13 @@ def find_pack(workspace: Workspace, text: str | None, views: list[str]) -> Artif
         )
     for view in views:
         missing = f"no pack in {workspace.root} has a {view} view; {_how_to_pack(view)}"
-        workspace.require("pack", missing, lambda a, v=view: v in a.summary["views"])
+        workspace.require("pack", missing, partial(_has_views, [view]))
     missing = f"no pack in {workspace.root} holds {' and '.join(views)} together"
-    return workspace.require("pack", missing, lambda a: all(v in a.summary["views"] for v in views))
+    return workspace.require("pack", missing, partial(_has_views, views))
+
+
+def _has_views(views: Sequence[str], pack: Artifact) -> bool:
+    return all(view in pack.summary["views"] for view in views)
 
 
 def _how_to_pack(view: str) -> str:
