@@ -34,7 +34,7 @@ from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.methods import METHODS
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import pretrain
-from vidssl.training.training_run import new_encoder
+from vidssl.training.encoders import new_encoder
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.workspace import Workspace
 

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidssl.backbones import BACKBONES
 from vidssl.engine.larc import LARC
-from vidssl.engine.loop import Meter
+from vidssl.engine.meter import Meter
 from vidssl.methods import StepOutput
 from vidssl.methods.modules.momentum_encoder import update_momentum
 

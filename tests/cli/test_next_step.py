@@ -10,6 +10,8 @@ from cli_workspace import make_videos, vidssl
 from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.cli.next_step import after_packing, after_training
+from vidssl.stages import cotrain, export, pretrain, probe
+from vidssl.workspace import checkpoints
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.workspace import Workspace
 
@@ -67,6 +69,37 @@ def test_the_pair_is_trained_as_the_first_was(workspace):
         "vidssl pretrain --stream flow --method vicc --recipe cpu --pack main --split 'split 2' "
         "--device cpu"
     )
+
+
+def test_a_proposal_runs_no_stage_and_reads_no_weights(workspace, monkeypatch):
+    """Manifests, annotations and headers tell enough; a command is not run twice for a hint."""
+    data = packed(workspace, "rgb", "flow")
+    rgb = make_checkpoint(workspace, *data)
+
+    def refuse(*given, **named):
+        raise AssertionError("a proposal did a stage's work")
+
+    for stage in (pretrain, cotrain, probe, export):
+        monkeypatch.setattr(stage, "run", refuse)
+    for stage in (pretrain, cotrain):
+        monkeypatch.setattr(stage, "plan", refuse)
+    monkeypatch.setattr(checkpoints, "load_encoder", refuse)
+    monkeypatch.setattr(checkpoints, "file_digest", refuse)
+    assert after_training(workspace, rgb) == "vidssl pretrain --stream flow"
+    flow = make_checkpoint(workspace, *data, stream="flow")
+    assert after_training(workspace, flow) == "vidssl cotrain --stream rgb --k 5"
+    for view in ("rgb", "flow"):
+        taught = make_checkpoint(workspace, *data, view, name=f"{view}-coclr", recipe=COTRAINED)
+    assert after_training(workspace, taught) == "vidssl probe --stream flow"
+
+
+def test_too_few_videos_for_five_positives_are_not_cotrained(workspace):
+    """`--k 5` leaves no negatives among five keys, so that the command would fail."""
+    pack = make_pack(workspace, [0, 1, 0, 1, 0], ("rgb", "flow"))
+    labels = annotate(workspace, pack)
+    for stream in ("rgb", "flow"):
+        made = make_checkpoint(workspace, pack, labels, stream, split="all")
+    assert "cotrain" not in after(workspace, made)
 
 
 def test_without_flow_in_the_pack_no_flow_is_proposed(workspace):

@@ -14,8 +14,8 @@ from methods import BUILDERS, batch
 from small_workspace import annotate, make_pack
 from stubs import FixedBatches
 
-from vidssl.engine.collapse import sentence, signs_of_collapse
-from vidssl.engine.loop import RuntimeConfig, collapse, fit
+from vidssl.engine.collapse import collapse_sentence, sentence, signs_of_collapse
+from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.optimizers import TrainSpec
 from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 from vidssl.methods.modules.metrics import (
@@ -25,7 +25,7 @@ from vidssl.methods.modules.metrics import (
     prototype_usage,
 )
 from vidssl.recipes.recipe import load_recipe
-from vidssl.training.training_run import new_encoder
+from vidssl.training.encoders import new_encoder
 from vidssl.workspace.checkpoints import save_encoder, weights_digest
 from vidssl.workspace.summaries import headline
 from vidssl.workspace.workspace import Workspace
@@ -168,7 +168,7 @@ def trained(method: str, folder: Path, zeroed: bool = False) -> tuple[str, list[
         folder,
         progress=notes,
     )
-    return collapse(last, spec, built), notes.notes, last
+    return collapse_sentence(last, spec, built), notes.notes, last
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """What a step costs beside the network: the device is not waited for, and the bench of it runs."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +10,12 @@ from benchmarks import step as bench
 from methods import BUILDERS, batch
 
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.engine import loop
-from vidssl.engine.loop import Meter, train_step
+from vidssl.engine import meter as engine_meter
+from vidssl.engine.loop import train_step
+from vidssl.engine.meter import Meter
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.methods import StepOutput, StepState
-from vidssl.training.training_run import TrainingOptions, check_options, choose_precision
+from vidssl.training.options import TrainingOptions, resolve
 
 CPU = torch.device("cpu")
 STEPS = 6
@@ -66,7 +68,7 @@ def test_a_loss_that_is_no_number_ends_training():
 
 def test_the_wait_for_data_is_measured(monkeypatch):
     times = iter([0.0, 1.0, 1.25, 4.0])  # begin, wait from 1 to 1.25, fetch at 4
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(times, 4.0)))
+    monkeypatch.setattr(engine_meter, "time", SimpleNamespace(monotonic=lambda: next(times, 4.0)))
     meter = Meter(CPU)
     with meter.waiting():
         pass
@@ -80,17 +82,18 @@ def test_the_wait_for_data_is_measured(monkeypatch):
 
 def test_an_unknown_precision_is_refused_before_anything_is_looked_up():
     with pytest.raises(UsageError, match="no precision fp16; there are bf16 and float32"):
-        check_options(TrainingOptions(precision="fp16"), "pretrain")
+        resolve(TrainingOptions(precision="fp16"), "pretrain")
 
 
 def test_compiling_what_is_recomputed_is_refused():
     with pytest.raises(UsageError, match="leave --compile or --recompute away"):
-        check_options(TrainingOptions(compile=True, recompute=True), "pretrain")
+        resolve(TrainingOptions(compile=True, recompute=True), "pretrain")
 
 
 def test_a_cpu_computes_in_float32_unless_told():
-    assert choose_precision(TrainingOptions(device="cpu")) == "float32"
-    assert choose_precision(TrainingOptions(device="cpu", precision="bf16")) == "bf16"
+    told = TrainingOptions(device="cpu")
+    assert resolve(told, "pretrain").precision == "float32"
+    assert resolve(replace(told, precision="bf16"), "pretrain").precision == "bf16"
 
 
 def test_bf16_is_of_backbones_alone():

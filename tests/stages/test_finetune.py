@@ -34,6 +34,7 @@ from vidssl.stages import (
 from vidssl.stages.evaluate_retrieval import EvaluateRetrievalOptions
 from vidssl.stages.finetune import FinetuneOptions
 from vidssl.stages.probe import ProbeOptions
+from vidssl.training.finetuning import plan_finetuning
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, file_record
 from vidssl.workspace.checkpoints import checkpoint_encoder
@@ -241,7 +242,7 @@ def test_streams_are_averaged_with_their_weights(two_streams: Workspace, monkeyp
     monkeypatch.setattr(
         finetune,
         "evaluation_for",
-        lambda made: replace(shipped(made), weight=heavy[made.options.stream]),
+        lambda made: replace(shipped(made), weight=heavy[made.options.view]),
     )
     alone = tuned(two_streams, streams=("flow",), name="mine")
     both = tuned(two_streams, streams=("rgb", "flow"))
@@ -286,7 +287,11 @@ def plans(workspace: Workspace, **options) -> list:
     given = replace(SMALL, **options)
     starts = finetune.find_starts(workspace, given)
     labelled = finetune.find_labels(workspace, starts[0].pack, [starts[0].checkpoint], None)
-    return [finetune.plan(workspace, start, labelled, given) for start in starts]
+    choice = finetune.check(given)
+    return [
+        plan_finetuning(start, labelled, finetune.resolve_for(given, choice, start.view))
+        for start in starts
+    ]
 
 
 # ── a frozen encoder

@@ -17,6 +17,7 @@ import build_golden_formats as golden
 
 from vidssl.evaluation.labelled import find_labels
 from vidssl.stages import finetune
+from vidssl.training.finetuning import plan_finetuning
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.workspace.workspace import Workspace
 
@@ -34,7 +35,8 @@ def build(root: Path) -> Workspace:
     options = finetune.FinetuneOptions(recipe="cpu", crops="ten", device="cpu")
     (start,) = finetune.find_starts(workspace, options)
     labelled = find_labels(workspace, start.pack, [start.checkpoint], None)
-    made = finetune.plan(workspace, start, labelled, options)
+    resolved = finetune.resolve_for(options, finetune.check(options), start.view)
+    made = plan_finetuning(start, labelled, resolved)
     method = made.make_method()
     state = method.classifier.state_dict()
     state = {name: golden.weight(name, value.shape) for name, value in state.items()}

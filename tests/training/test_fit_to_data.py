@@ -6,7 +6,7 @@ import pytest
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.recipes.recipe import load_recipe
-from vidssl.training.training_run import fit_to_data, without_steps
+from vidssl.training.fit_to_data import fit_to_data, without_steps
 
 
 def fitted(videos: int, **settings: int) -> tuple[int, int, list[str]]:

@@ -15,7 +15,7 @@ from vidssl.engine.optimizers import TrainSpec
 from vidssl.shards import ShardReader
 from vidssl.stages import pretrain
 from vidssl.training import trial
-from vidssl.training.forecast import Forecast
+from vidssl.training.trial import Forecast
 from vidssl.workspace.workspace import Workspace
 
 CPU = torch.device("cpu")

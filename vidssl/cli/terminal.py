@@ -134,8 +134,10 @@ class Terminal:
 
     def outline(self, result: StageResult) -> None:
         """Prints one line on the artifact, and tables of a plan or of quarantined videos."""
-        if result.forecast is not None and result.plan is not None:
-            self.show(forecast_table(result.plan, result.forecast))
+        if result.plan is not None and "forecast" in result.plan:
+            from vidssl.training.trial import Forecast
+
+            self.show(forecast_table(result.plan, Forecast(**result.plan["forecast"])))
             self.notes(result.notes)
         elif result.plan is not None:
             self.show(plan_table(result.plan))

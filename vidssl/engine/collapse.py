@@ -1,30 +1,35 @@
-"""Whether training has collapsed, told in plain words from the figures of its log.
+"""Detects from the figures of the log that training has collapsed, and says so in plain words.
 
-A collapsed encoder gives nearly the same features for every clip. Some losses reward that, and some
-optimisers run into it; the loss alone does not always show it.
+A collapsed encoder computes nearly the same features for every clip. Some losses reward that, and
+some optimisers run into it; the loss alone does not always show it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Bounds that a healthy run stays well clear of; untrained networks too
-# (tests/engine/test_collapse.py).
-LEAST_STD = 0.05  # of unit vectors, 1 is the whole sphere
-LEAST_RANK = 1.1  # 1 is a line
-LEAST_USAGE = 0.02  # of prototypes, 1 is all alike
-MOST_UNALIGNED, LEAST_DIFFERENCE = 0.98, 0.01  # of cosines
-FEW_CLIPS = 8  # of fewer, rank and usage tell nothing
+from vidssl.base import distributed
+from vidssl.base.progress import Task
+from vidssl.engine.log import Row
+from vidssl.engine.optimizers import TrainSpec
+from vidssl.methods import Method
+
+# Healthy runs and untrained networks are far from these bounds (tests/engine/test_collapse.py).
+LEAST_STD = 0.05  # of unit vectors; 1: spread over the whole sphere
+LEAST_RANK = 1.1  # effective; 1: all on one line
+LEAST_USAGE = 0.02  # of prototypes; 1: all used equally
+MOST_UNALIGNED, LEAST_DIFFERENCE = 0.98, 0.01  # cosines
+FEW_CLIPS = 8  # with fewer clips, rank and usage say nothing
 
 
 def signs_of_collapse(
     row: Mapping[str, float | int | None], clips: int, supervised: bool = False
 ) -> list[str]:
-    """Returns what in a row of the log says that training has collapsed; empty for a healthy one.
+    """Returns the signs of collapse in a row of the log; none for a healthy one.
 
     Args:
-        clips: how many clips `feature_rank` and `prototype_usage` were taken over.
-        supervised: the method learns from labels, whose few classes may well lie on a line.
+        clips: over how many clips `feature_rank` and `prototype_usage` were computed.
+        supervised: the method learns from labels; features of few classes may lie on a line.
     """
 
     def figure(name: str) -> float | None:
@@ -65,3 +70,27 @@ def sentence(signs: list[str]) -> str:
         return ""
     said = " and ".join(signs)
     return f"training has collapsed: {said}; a lower rate (--set lr=…) or a larger batch may help"
+
+
+def collapse_sentence(row: Row, spec: TrainSpec, method: Method) -> str:
+    """Returns a sentence if a row of the log shows that training has collapsed, else nothing."""
+    clips = spec.batch_size // (spec.accumulate * distributed.world_size())
+    return sentence(signs_of_collapse(row, clips, method.supervised))
+
+
+class CollapseWatch:
+    """Says once that training has collapsed: when two rows of the log in succession show it."""
+
+    def __init__(self) -> None:
+        self._before = self._told = False
+
+    def check_row(self, task: Task, row: Row, said: str) -> None:
+        """Adds a note to the task if this row and the one before it show a collapse.
+
+        Args:
+            said: what :func:`collapse_sentence` returns for the row.
+        """
+        if said and self._before and not self._told:
+            task.note(f"epoch {row['epoch']}: {said}")
+            self._told = True
+        self._before = bool(said)

@@ -1,6 +1,6 @@
-"""LARC: SGD whose step for each tensor is in proportion to the tensor (You et al. 2017).
+"""LARC: SGD with a learning rate of its own for each tensor (You et al. 2017).
 
-The form of NVIDIA's apex with `clip=False`, which SwAV and ViCC train with.
+It is the form of NVIDIA's apex with `clip=False`, which SwAV and ViCC use.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ EPSILON = 1e-8
 class LARC(torch.optim.SGD):
     """SGD with momentum on g ← (g + λw)·η‖w‖ / (‖g‖ + λ‖w‖ + ε).
 
-    A tensor with ‖w‖ = 0 or ‖g‖ = 0, such as a bias that begins at zero, gets its plain gradient
-    and no weight decay in that step.
+    A tensor with ‖w‖ = 0 or ‖g‖ = 0, such as a bias that begins at zero, keeps its plain gradient
+    and has no weight decay in that step.
 
     Args:
-        weight_decay: λ; it is within the scaling, so SGD itself decays nothing.
+        weight_decay: λ; it is part of the scaling, so SGD itself has no weight decay.
         trust: η.
     """
 
@@ -57,7 +57,7 @@ class LARC(torch.optim.SGD):
 def scale_gradients(
     weights: list[Tensor], gradients: list[Tensor], weight_decay: float, trust: float
 ) -> None:
-    """Applies the formula to all tensors at once, in place; the device is not waited for."""
+    """Applies the formula to all tensors at once, in place, without waiting for the device."""
     weight_norm = torch.stack(torch._foreach_norm(weights))
     gradient_norm = torch.stack(torch._foreach_norm(gradients))
     usual = (weight_norm > 0) & (gradient_norm > 0)

@@ -1,22 +1,29 @@
-"""What training says of itself: log.jsonl and log.csv always, TensorBoard where installed."""
+"""The log of a training: log.jsonl and log.csv, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from vidssl.base import distributed
 
 Row = dict[str, float | int | None]
 
 
 class TrainingLog:
-    """Appends rows of figures; `keep` rows of an earlier attempt stay, later ones go.
+    """Appends rows of figures to the files of a log.
 
-    JSON has no NaN: a figure with nothing to say is null there and empty in the CSV.
+    JSON has no NaN: a figure that is not defined is null there and empty in the CSV.
+
+    Args:
+        keep: rows of an earlier attempt that stay; the rows after them are removed.
     """
 
     def __init__(self, folder: Path, keep: int = 0, tensorboard: bool = True) -> None:
@@ -33,7 +40,7 @@ class TrainingLog:
             self._tabulate(row)
 
     def append(self, row: Row) -> None:
-        """Adds a row and brings it to the file at once, so that it can be watched."""
+        """Adds a row and writes it at once, so that the log can be followed."""
         clean = {key: _finite(value) for key, value in row.items()}
         self._lines.write(json.dumps(clean) + "\n")
         self._lines.flush()
@@ -90,3 +97,38 @@ def _tensorboard(folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"))
+
+
+class RankLog:
+    """The rows of a log, written to files on rank 0 and only counted on the other ranks.
+
+    Attributes:
+        count: rows so far.
+        last: the last row.
+    """
+
+    def __init__(self, log: TrainingLog | None) -> None:
+        self._log = log
+        self.count = 0 if log is None else log.count
+        self.last: Row = {} if log is None else log.last
+
+    def append(self, row: Row) -> None:
+        """Adds a row."""
+        self.last = row
+        self.count += 1
+        if self._log is not None:
+            self._log.append(row)
+
+
+@contextlib.contextmanager
+def log_of_rank_zero(folder: Path, keep: int) -> Iterator[RankLog]:
+    """Opens the log of a folder on rank 0, and a log without files on the other ranks.
+
+    Args:
+        keep: rows of an earlier attempt that stay.
+    """
+    if distributed.rank() == 0:
+        with TrainingLog(folder, keep) as log:
+            yield RankLog(log)
+    else:
+        yield RankLog(None)

@@ -1,50 +1,48 @@
-"""The one training loop, for every method."""
+"""The training loop, one for all methods."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vidssl.backbones import Encoder
 from vidssl.backbones.activation_checkpointing import recompute_activations
 from vidssl.base import distributed
-from vidssl.base.errors import Interrupted, VidsslError
+from vidssl.base.errors import Interrupted
 from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.signals import stop_requests
 from vidssl.clips.batch import ClipBatch
-from vidssl.engine.collapse import sentence, signs_of_collapse
-from vidssl.engine.log import Row, TrainingLog
+from vidssl.engine.collapse import CollapseWatch, collapse_sentence
+from vidssl.engine.log import Row, log_of_rank_zero
+from vidssl.engine.meter import Meter
 from vidssl.engine.optimizers import (
     TrainSpec,
     learning_rate,
     make_optimizer,
     set_learning_rate,
 )
-from vidssl.engine.resume import load_resume, save_resume
+from vidssl.engine.resume import Saves
 from vidssl.methods import Method, StepOutput, StepState
-from vidssl.methods.modules.metrics import health_of_views
 
-ASK_RANKS_EVERY = 10  # steps between two times that ranks agree on saving and stopping
+ASK_RANKS_EVERY = 10  # steps; then the ranks agree on saving and stopping
 
 
 class Batches(Protocol):
-    """What the engine needs of a loader."""
+    """The loader, as the engine uses it."""
 
     steps_per_epoch: int
 
     def steps(self, begin: int, end: int) -> Iterator[Sequence[ClipBatch]]:
-        """Returns this rank's micro-batches for the optimiser steps `begin` to `end`, on the
-        device.
+        """Yields this rank's micro-batches of the optimiser steps `begin` to `end`, on the device.
 
         Steps are counted from the first one of training.
         """
@@ -52,13 +50,13 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Where and how the steps are computed; no part of a run's identity.
+    """Where and how the steps are computed.
 
     Attributes:
         half_precision: bf16 autocast in backbones.
         compile: torch.compile on backbones.
         recompute: backbones keep few activations and compute the others twice.
-        log_every: optimiser steps between two rows of the log (epochs end with one, too).
+        log_every: optimiser steps between two rows of the log; each epoch ends with a row as well.
         save_every: seconds between two writes of resume.pt.
     """
 
@@ -82,75 +80,83 @@ def fit(
     description: str = "training",
     epoch_done: Callable[[int], None] = lambda epoch: None,
 ) -> Row:
-    """Trains until `spec.epochs`, from resume.pt if the folder has one.
+    """Trains until `spec.epochs`, from resume.pt if there is one; returns the log's last row.
 
     Args:
         folder: gets resume.pt, log.jsonl and log.csv.
-        epoch_done: called on rank 0 after every epoch, with their number so far.
-
-    Returns:
-        The last row of the log.
+        epoch_done: is called on rank 0 after every epoch, with the number of epochs done.
 
     Raises:
         Interrupted: a signal came; everything was saved first.
     """
     optimizer = prepare(method, spec, runtime)
-    resumed = load_resume(folder, method, optimizer) or {}
-    per_epoch = batches.steps_per_epoch
-    begin = resumed.get("epoch", 0) * per_epoch + resumed.get("step_in_epoch", 0)
-    end = spec.epochs * per_epoch
+    per_epoch, end = batches.steps_per_epoch, spec.epochs * batches.steps_per_epoch
+    saves = Saves(folder, method, optimizer, per_epoch, runtime.save_every)
+    begin, log_rows = saves.load()
     if 0 < begin < end:
-        epoch = begin // per_epoch + 1
-        progress.say(f"{description}: going on from epoch {epoch} of {spec.epochs}")
-    model = over_ranks(method)
-    meter, watch = Meter(runtime.device), _CollapseWatch()
-    saved_at = time.monotonic()
+        progress.say(_resumed(description, begin // per_epoch + 1, spec.epochs))
+    model, meter, watch = over_ranks(method), Meter(runtime.device), CollapseWatch()
     with (
         stop_requests() as stop,
-        _log_of_rank_zero(folder, resumed.get("log_rows", 0)) as log,
+        log_of_rank_zero(folder, log_rows) as log,
         progress.task(description, end, "step", begin) as task,
         contextlib.closing(_steps(batches, seed, begin, end, meter)) as steps,
         fastest_kernels(),
     ):
         for step_state, micro_batches in steps:
-            rate = learning_rate(spec, step_state.step / per_epoch)
+            rate = learning_rate(spec, step_state.epochs)
             set_learning_rate(optimizer, rate)
             outputs = train_step(method, model, optimizer, micro_batches, step_state)
             meter.add(outputs, samples=spec.batch_size)
             task.advance()
-
             done = step_state.step + 1
             epoch_ends = done % per_epoch == 0
             # once in a while: fetch the figures (waits for the device) and write them down
             if epoch_ends or done % runtime.log_every == 0:
-                row: Row = {"epoch": step_state.epoch + 1, "step": done, "lr": rate} | meter.fetch()
+                row: Row = {"epoch": step_state.epoch + 1, "step": done, "lr": rate}
+                row |= meter.fetch()
                 log.append(row)
                 _show(task, row)
-                watch.look(task, row, collapse(row, spec, method))
+                watch.check_row(task, row, collapse_sentence(row, spec, method))
             # once in a while: an epoch ends. Before saving, so that a kill cannot skip it.
             if epoch_ends and distributed.rank() == 0:
                 epoch_done(step_state.epoch + 1)
             # once in a while: save. Ranks must agree, so they ask at the same steps.
-            if distributed.world_size() == 1 or epoch_ends or done % ASK_RANKS_EVERY == 0:
-                stopping = distributed.any_rank(bool(stop))
-                due = distributed.any_rank(time.monotonic() - saved_at >= runtime.save_every)
-                if stopping or due or done == end:
-                    epoch, step = divmod(done, per_epoch)
-                    position = {"epoch": epoch, "step_in_epoch": step, "log_rows": log.count}
-                    save_resume(folder, method, optimizer, **position)
-                    saved_at = time.monotonic()
-                if stopping and done < end:
-                    raise Interrupted(
-                        f"interrupted in epoch {step_state.epoch + 1} of {spec.epochs}; "
-                        "all is saved, the same command goes on from here",
-                        stop.signal_number or 15,
-                    )
+            asked = distributed.world_size() == 1 or epoch_ends or done % ASK_RANKS_EVERY == 0
+            if asked and _save_if_due(saves, log.count, done, end, stopping=bool(stop)):
+                raise _interrupted(step_state.epoch + 1, spec.epochs, stop.signal_number)
         return log.last
+
+
+def _save_if_due(saves: Saves, log_rows: int, done: int, end: int, *, stopping: bool) -> bool:
+    """Saves if it is time to, and returns whether training stops here. Every rank must call it.
+
+    Args:
+        done, end: steps done, and steps of the whole training.
+        stopping: a signal came to this rank.
+    """
+    stopping = distributed.any_rank(stopping)
+    due = distributed.any_rank(saves.due)
+    if stopping or due or done == end:
+        saves.save(done, log_rows)
+    return stopping and done < end
+
+
+def _resumed(description: str, epoch: int, epochs: int) -> str:
+    return f"{description}: going on from epoch {epoch} of {epochs}"
+
+
+def _interrupted(epoch: int, epochs: int, signal_number: int | None) -> Interrupted:
+    return Interrupted(
+        f"interrupted in epoch {epoch} of {epochs}; "
+        "all is saved, the same command goes on from here",
+        signal_number or 15,
+    )
 
 
 @contextlib.contextmanager
 def fastest_kernels() -> Iterator[None]:
-    """Within it cuDNN tries its kernels at the first clips, which are all of one shape."""
+    """Lets cuDNN try its kernels on the first clips and keep the fastest: all have one shape."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -160,7 +166,7 @@ def fastest_kernels() -> Iterator[None]:
 
 
 def prepare(method: Method, spec: TrainSpec, runtime: RuntimeConfig) -> torch.optim.Optimizer:
-    """Takes a method to where it is trained, in train mode; gives its optimiser."""
+    """Moves a method to its device, in train mode, and returns its optimiser."""
     method.to(runtime.device).train()
     if runtime.device.type == "cuda":
         method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -171,7 +177,7 @@ def prepare(method: Method, spec: TrainSpec, runtime: RuntimeConfig) -> torch.op
 def _steps(
     batches: Batches, seed: int, begin: int, end: int, meter: Meter
 ) -> Generator[tuple[StepState, Sequence[ClipBatch]], None, None]:
-    """Returns the clock and the micro-batches of every optimiser step from `begin` to `end`."""
+    """Yields the state and the micro-batches of every optimiser step from `begin` to `end`."""
     per_epoch = batches.steps_per_epoch
     ready = batches.steps(begin, end)
     for step in range(begin, end):
@@ -190,7 +196,7 @@ def train_step(
     """Does one optimiser step by the contract of :mod:`vidssl.methods.method`.
 
     Args:
-        model: the objective itself, or the objective under DDP.
+        model: the method itself, or the method under DDP.
     """
     method.before_forward(step_state)
     outputs = []
@@ -216,7 +222,7 @@ def _without_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
 
 
 def over_ranks(method: Method) -> nn.Module:
-    """Returns what a step calls: the objective itself, under DDP where there are several ranks."""
+    """Returns the module that a step calls: the method, under DDP where there are several ranks."""
     if distributed.world_size() == 1:
         return method
     # Queues and BatchNorm statistics are each rank's own, hence no broadcast of buffers. Gradients
@@ -240,97 +246,6 @@ def _prepare_backbones(method: Method, runtime: RuntimeConfig) -> None:
                 module.backbone.compile(dynamic=False)  # clips are all of one shape
 
 
-# ── figures ──────────────────────────────────────────────────────────────────────────────────
-
-
-class Meter:
-    """Sums figures on the device between two rows of the log, and times the loop."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._reset()
-
-    def _reset(self) -> None:
-        self._sums: dict[tuple[str, ...], Tensor] = {}  # [2, names]: sums, and of how many
-        self._features: Tensor | Mapping[str, Tensor] | None = None
-        self._diverged = torch.zeros((), dtype=torch.bool, device=self.device)
-        self._waits: list[tuple[Moment, Moment]] = []
-        self._samples, self._begin = 0, time.monotonic()
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Times how long the device has nothing to do but wait for data."""
-        begin = now(self.device)
-        yield
-        self._waits.append((begin, now(self.device)))
-
-    def add(self, outputs: Sequence[StepOutput], samples: int) -> None:
-        """Takes up one optimiser step."""
-        self._samples += samples
-        for output in outputs:
-            nothing = torch.full((), math.nan, device=self.device)
-            values = {"loss": nothing if output.loss is None else output.loss} | output.metrics
-            names, figures = tuple(values), torch.stack([v.float() for v in values.values()])
-            known = torch.isfinite(figures)
-            seen = torch.stack([torch.where(known, figures, 0.0), known.float()])
-            self._sums[names] = self._sums.get(names, 0) + seen
-            if output.loss is not None:
-                self._diverged = self._diverged | ~known[0]
-            self._features = output.features
-
-    def fetch(self) -> Row:
-        """Returns the means since the last call, health of features, and speed.
-
-        Raises:
-            VidsslError: a loss was not a finite number.
-        """
-        if bool(self._diverged):
-            raise VidsslError(
-                "training has diverged: the loss is no finite number any more; a lower rate "
-                "(--set lr=…) or a warm-up (--set warmup_epochs=…) usually helps"
-            )
-        row = self._means()
-        seconds = max(time.monotonic() - self._begin, 1e-9)
-        if self._features is not None:
-            row |= health_of_views(self._features)
-        row["samples_per_second"] = self._samples / seconds
-        row["data_wait"] = sum(seconds_between(*wait) for wait in self._waits) / seconds
-        self._reset()
-        return row
-
-    def _means(self) -> Row:
-        totals: dict[str, float] = {}
-        counts: dict[str, float] = {}
-        for names, sums in self._sums.items():
-            for name, total, count in zip(names, *sums.tolist(), strict=True):
-                totals[name] = totals.get(name, 0.0) + total
-                counts[name] = counts.get(name, 0.0) + count
-        return {n: totals[n] / counts[n] if counts[n] else math.nan for n in totals}
-
-
-Moment = float | torch.cuda.Event
-
-
-def now(device: torch.device) -> Moment:
-    """Returns the time, on CUDA as the device will know it when it comes to this place.
-
-    The host queues work far ahead: where it waits, the device may have enough to do.
-    """
-    if device.type != "cuda":
-        return time.monotonic()
-    moment = torch.cuda.Event(enable_timing=True)
-    moment.record(torch.cuda.current_stream(device))
-    return moment
-
-
-def seconds_between(begin: Moment, end: Moment) -> float:
-    """Returns how much later `end` was; on CUDA the device must have come to it."""
-    if isinstance(begin, float) and isinstance(end, float):
-        return end - begin
-    assert isinstance(begin, torch.cuda.Event)
-    return begin.elapsed_time(end) / 1000
-
-
 def _show(task: Task, row: Row) -> None:
     shown = {
         name: row[name]
@@ -338,46 +253,3 @@ def _show(task: Task, row: Row) -> None:
         if isinstance(row.get(name), float) and math.isfinite(row[name])  # type: ignore[arg-type]
     }
     task.advance(0, epoch=f"{row['epoch']}", **shown)  # type: ignore[arg-type]
-
-
-def collapse(row: Row, spec: TrainSpec, method: Method) -> str:
-    """Returns a sentence where a row of the log shows that training has collapsed, else nothing."""
-    clips = spec.batch_size // (spec.accumulate * distributed.world_size())
-    return sentence(signs_of_collapse(row, clips, method.supervised))
-
-
-class _CollapseWatch:
-    """Says once that training has collapsed: when two rows of the log in succession show it."""
-
-    def __init__(self) -> None:
-        self._before = self._told = False
-
-    def look(self, task: Task, row: Row, said: str) -> None:
-        if said and self._before and not self._told:
-            task.note(f"epoch {row['epoch']}: {said}")
-            self._told = True
-        self._before = bool(said)
-
-
-class _Log:
-    """The log on rank 0, and its silent twin on the other ranks."""
-
-    def __init__(self, log: TrainingLog | None) -> None:
-        self._log = log
-        self.count = 0 if log is None else log.count
-        self.last: Row = {} if log is None else log.last
-
-    def append(self, row: Row) -> None:
-        self.last = row
-        self.count += 1
-        if self._log is not None:
-            self._log.append(row)
-
-
-@contextlib.contextmanager
-def _log_of_rank_zero(folder: Path, keep: int) -> Iterator[_Log]:
-    if distributed.rank() == 0:
-        with TrainingLog(folder, keep) as log:
-            yield _Log(log)
-    else:
-        yield _Log(None)

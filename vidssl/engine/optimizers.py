@@ -28,7 +28,7 @@ class TrainSpec:
         weight_decay: coupled (L2), on all parameters, as published.
         milestones, gamma: of the step schedule, in epochs.
         warmup_epochs: the rate rises linearly from 0 over so many epochs.
-        final_lr: where the cosine schedule ends.
+        final_lr: the rate at which the cosine schedule ends.
     """
 
     epochs: int = 300
@@ -80,15 +80,15 @@ def make_optimizer(
 
     Args:
         parameters: all of them, or groups as :meth:`vidssl.methods.Method.parameter_groups`
-            gives them, each with its `share` of the learning rate.
+            returns them, each with its `share` of the learning rate.
     """
     groups = _groups(list(parameters))
     if spec.optimizer == "adam":
         return torch.optim.Adam(groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
     if spec.optimizer == "larc":
         return LARC(groups, spec.lr, spec.sgd_momentum, spec.weight_decay)
-    # Not fused: torch's fused SGD fails where a tensor gets its first gradient after others, as
-    # frozen prototypes do. On CUDA it is foreach by itself.
+    # Not fused: torch's fused SGD fails if a tensor gets its first gradient after others, as
+    # frozen prototypes do. On CUDA torch chooses its foreach form by itself.
     return torch.optim.SGD(
         groups, lr=spec.lr, momentum=spec.sgd_momentum, weight_decay=spec.weight_decay
     )
@@ -105,4 +105,6 @@ def _groups(given: list[Any]) -> list[dict[str, Any]]:
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Sets the rate of every parameter group: its share of the whole."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("share", 1.0)  # runs begun before shares saved none
+        group["lr"] = rate * group.get(
+            "share", 1.0
+        )  # a resume.pt from before there were shares has none

@@ -1,13 +1,14 @@
-"""resume.pt: all that is needed to go on training as if nothing had happened.
+"""resume.pt: the whole state of a training, so that it can continue as if nothing had happened.
 
-Parameters and optimiser state are the same on every rank and stored once. Buffers (queues,
-BatchNorm statistics) and random states are each rank's own and stored for each.
+Parameters and optimiser state are the same on every rank and are stored once. Buffers (queues,
+BatchNorm statistics) and random states differ between ranks and are stored for each.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,61 @@ RESUME_FORMAT = 1
 RESUME_FILE = "resume.pt"
 
 
+class Saves:
+    """Reads resume.pt when training begins, and writes it again from time to time.
+
+    Args:
+        every: seconds between two writes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        method: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        steps_per_epoch: int,
+        every: float,
+    ) -> None:
+        self._folder, self._method, self._optimizer = folder, method, optimizer
+        self._steps_per_epoch, self._every = steps_per_epoch, every
+        self._saved_at = time.monotonic()
+
+    def load(self) -> tuple[int, int]:
+        """Restores what was saved; returns the next step and how many rows of the log stay.
+
+        Both are 0 without a resume.pt.
+
+        Raises:
+            VidsslError: as :func:`load_resume`.
+        """
+        saved = load_resume(self._folder, self._method, self._optimizer)
+        if saved is None:
+            return 0, 0
+        return saved["epoch"] * self._steps_per_epoch + saved["step_in_epoch"], saved["log_rows"]
+
+    @property
+    def due(self) -> bool:
+        """Whether the last write is long enough ago."""
+        return time.monotonic() - self._saved_at >= self._every
+
+    def save(self, step: int, log_rows: int) -> None:
+        """Writes resume.pt. Every rank must call it.
+
+        Args:
+            step: the next one to be done.
+        """
+        epoch, step_in_epoch = divmod(step, self._steps_per_epoch)
+        save_resume(
+            self._folder,
+            self._method,
+            self._optimizer,
+            epoch=epoch,
+            step_in_epoch=step_in_epoch,
+            log_rows=log_rows,
+        )
+        self._saved_at = time.monotonic()
+
+
 def save_resume(
     folder: Path,
     method: nn.Module,
@@ -37,7 +93,7 @@ def save_resume(
 
     Args:
         epoch, step_in_epoch: the next step to be done.
-        log_rows: rows of the log that belong to the steps done.
+        log_rows: how many rows of the log belong to the steps done.
     """
     ranks = distributed.all_ranks(
         {
@@ -66,7 +122,7 @@ def save_resume(
 def load_resume(
     folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, int] | None:
-    """Restores what :func:`save_resume` saved; gives epoch, step_in_epoch and log_rows, or None.
+    """Restores what :func:`save_resume` saved; returns epoch, step_in_epoch and log_rows, or None.
 
     Raises:
         VidsslError: made by another number of processes, of an unknown format, or damaged.

@@ -12,8 +12,8 @@ from vidssl.dataset.annotations import Annotations, Selection
 from vidssl.evaluation.leakage import leakage
 from vidssl.evaluation.splits import select_split, split_seed, too_few, without_label
 from vidssl.shards import ShardReader
-from vidssl.training.data import find_annotations
 from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.find import find_annotations
 from vidssl.workspace.workspace import Workspace
 
 

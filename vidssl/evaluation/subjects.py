@@ -9,10 +9,10 @@ from itertools import zip_longest
 from vidssl.base.device import choose_device
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.base.text import counted
-from vidssl.training.data import find_checkpoint, find_pack
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.checkpoints import checkpoint_views
+from vidssl.workspace.find import find_checkpoint, find_pack
 from vidssl.workspace.workspace import Workspace
 
 DEFAULT_STREAM = "rgb"

@@ -17,15 +17,17 @@ from vidssl.methods.ubernce import UberNCE, UberNCEConfig
 from vidssl.methods.vicc import ViCC, ViCCConfig
 from vidssl.methods.vicc_cross import ViCCCross, ViCCCrossConfig
 
-# By the stage that trains with them and the name they have there; the first is its default. One
-# word may mean two methods: ViCC on one stream, and ViCC across streams.
+# Methods by the stage that trains with them and by their name there; the first is the default. One
+# name may mean two methods: ViCC on one view, and ViCC across views.
 METHODS_BY_STAGE: dict[str, dict[str, type[Method]]] = {
     "pretrain": {"infonce": InfoNCE, "ubernce": UberNCE, "vicc": ViCC, "cpc": CPC},
     "cotrain": {"coclr": CoCLR, "vicc": ViCCCross, "cmc": CMC, "cocon": CoCon},
     "finetune": {"finetune": Finetune, "linear": Linear},
 }
 METHODS: dict[str, type[Method]] = {
-    method.name: method for methods in METHODS_BY_STAGE.values() for method in methods.values()
+    method_class.name: method_class
+    for of_stage in METHODS_BY_STAGE.values()
+    for method_class in of_stage.values()
 }
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""CMC: two streams of one clip attract each other, both are trained (Tian et al. 2020).
+"""CMC: two views of one clip attract each other; both encoders are trained (Tian et al. 2020).
 
 Contrastive multiview coding in MoCo's form, the cross-view baseline to CoCLR. Legend: as
-infonce.py; v and w the two streams.
+infonce.py; v and w the two views.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ class CMCConfig(InfoNCEConfig):
     """CMC's hyperparameters, beside InfoNCE's.
 
     Attributes:
-        same_moment: query and key show the same moment, as in Tian et al.; else two clips of one
-            video, as InfoNCE has them.
+        same_moment: True: query and key show the same clip, as in Tian et al.; False: two clips of
+            one video, as in InfoNCE.
     """
 
     same_moment: bool = True
 
 
 class CMC(Method):
-    """Each stream's query is to find the other stream's key of the same clip among queued keys.
+    """Each view's query must find the other view's key of the same clip among queued keys.
 
     Args:
-        encoders: two, of one stream each, both trained.
+        encoders: two, one of each view, both trained.
     """
 
     name = "cmc"
     Config = CMCConfig
     joint = True
-    streams = 2
+    view_count = 2
 
     def __init__(self, config: CMCConfig, encoders: Mapping[str, Encoder], seed: int = 0) -> None:
         super().__init__()
@@ -100,20 +100,20 @@ class CMC(Method):
 
     @torch.no_grad()
     def encode_keys(self, batch: ClipBatch, step_state: StepState) -> dict[str, Tensor]:
-        """Returns each stream's keys [B, P], from a batch shuffled over ranks."""
-        moment = 0 if self.config.same_moment else 1
+        """Returns each view's keys [B, P], from a batch shuffled over ranks."""
+        clip = 0 if self.config.same_moment else 1
         return {
             view: with_shuffled_batch(
-                self.key[view].project, batch.clips[view][:, moment], step_state.generator()
+                self.key[view].project, batch.clips[view][:, clip], step_state.generator()
             )
             for view in self.views
         }
 
     def loss(self, score_BM: Tensor) -> Tensor:
-        """InfoNCE of one stream's queries against the other one's keys."""
-        return mil_nce(
-            score_BM, own_key_alone(len(score_BM), score_BM.shape[1], device=score_BM.device)
-        )
+        """Computes InfoNCE of one view's queries against the other view's keys."""
+        queries, candidates = score_BM.shape
+        positive_BM = own_key_alone(queries, candidates, device=score_BM.device)
+        return mil_nce(score_BM, positive_BM)
 
     def after_step(self, step_state: StepState, outputs: Sequence[StepOutput]) -> None:
         for output in outputs:
@@ -123,7 +123,7 @@ class CMC(Method):
     def metrics(
         self, batch: ClipBatch, k: dict[str, Tensor], score: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Top-1 of the own key over both directions, queue fill, each stream's neighbour."""
+        """Returns top-1 of the own key over both directions, queue fill, and each view's kNN."""
         top1 = [(s.argmax(1) == 0).float().mean() for s in score.values()]
         other_BK = self.queue.valid() & (batch.source[:, None] != self.queue.source)
         knn = {

@@ -1,4 +1,4 @@
-"""CoCLR: a frozen encoder of the other stream mines the positives (Han et al. 2020, §3.2).
+"""CoCLR: a frozen encoder of another view mines the positives (Han et al. 2020, §3.2).
 
 Legend: as infonce.py; k mined neighbours.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,9 +26,9 @@ class CoCLRConfig(InfoNCEConfig):
     """CoCLR's hyperparameters, beside InfoNCE's.
 
     Attributes:
-        k: neighbours of the other stream that become positives; 0 mines none.
-        drop_self_prob: with this probability per step the own key is no positive where there are
-            others (it stays in the denominator). 0 in the paper, 0.9 in the later code.
+        k: nearest neighbours in the other view that become positives; 0 mines none.
+        drop_self_prob: probability per step that the own key is no positive where there are other
+            positives (it stays in the denominator). 0 in the paper, 0.9 in the later code.
         wait_for_full_queue: train only once the queue is full, as the published loop does.
     """
 
@@ -45,11 +46,12 @@ class CoCLRConfig(InfoNCEConfig):
 class CoCLR(InfoNCE):
     """InfoNCE whose positives are the own key, keys of the same source, and mined keys.
 
-    Mining compares clip 2 in the *other* stream with what the partner made of queued clips.
+    Mining compares the partner's embedding of clip 2 in the *other* view with its embeddings of
+    queued clips.
 
     Args:
         encoder: the student.
-        partner: frozen encoder of the other stream; its BatchNorm is always in eval mode.
+        partner: frozen encoder of the other view; its BatchNorm is always in eval mode.
     """
 
     name = "coclr"
@@ -65,7 +67,7 @@ class CoCLR(InfoNCE):
         self.partner_view = partner.spec.view
 
     @classmethod
-    def build(cls, config: CoCLRConfig, encoders: Mapping[str, Encoder], seed: int) -> CoCLR:
+    def build(cls, config: Any, encoders: Mapping[str, Encoder], seed: int) -> CoCLR:
         student, partner = encoders.values()
         return cls(config, student, partner, seed)
 
@@ -92,25 +94,28 @@ class CoCLR(InfoNCE):
         return super().rows(batch, k_BP) | {"other": other_BP}
 
     def positives(self, rows: dict[str, Tensor], step_state: StepState) -> Tensor:
-        """Own key ∪ same source ∪ mined, bool [B, 1+K] (Han et al. 2020, eq. 3)."""
+        """Returns own key ∪ same source ∪ mined, bool [B, M] (Han et al. 2020, eq. 3)."""
         same_BK = self.same_source(rows)
         mined_BK = self.mined(rows["other"], same_BK)
         own_B1 = torch.ones_like(same_BK[:, :1])
         return self.drop_self(torch.cat([own_B1, same_BK | mined_BK], dim=1), step_state)
 
     def same_source(self, rows: dict[str, Tensor]) -> Tensor:
-        """Returns which queued keys are of the clip's own source video, bool [B, K]."""
+        """Returns which queued keys come from the clip's own source video, bool [B, K]."""
         return self.queue.valid() & (rows["source"][:, None] == self.queue.source)
 
     def mined(self, other_BP: Tensor, same_BK: Tensor) -> Tensor:
-        """Returns the top k queued clips of other sources in the other stream; none until full."""
+        """Returns the k nearest queued clips of other sources in the other view, bool [B, K].
+
+        None are mined until the queue is full.
+        """
         similarity_BK = (other_BP @ self.queue.other.T).masked_fill(same_BK, float("-inf"))
         top_Bk = similarity_BK.topk(self.config.k, dim=1).indices
         mined_BK = torch.zeros_like(same_BK).scatter_(1, top_Bk, True)
         return mined_BK & self.queue.full() & ~same_BK
 
     def drop_self(self, positive_BM: Tensor, step_state: StepState) -> Tensor:
-        """Takes the own key out of the positives where others remain, by one coin per step."""
+        """Takes the own key out of the positives where others remain; one random draw per step."""
         if torch.rand((), generator=step_state.generator()) < self.config.drop_self_prob:
             positive_BM[:, 0] = positive_BM.sum(1) == 1
         return positive_BM
@@ -119,7 +124,10 @@ class CoCLR(InfoNCE):
     def metrics(
         self, rows: dict[str, Tensor], score_BM: Tensor, positive_BM: Tensor
     ) -> dict[str, Tensor]:
-        """As InfoNCE's; positives per clip; purity of the mined ones where labels exist."""
+        """Returns InfoNCE's figures, positives per clip, and the purity of mined positives.
+
+        Purity is the share of mined positives with the clip's label, over those with a label.
+        """
         mined_BK = positive_BM[:, 1:] & ~self.same_source(rows)
         known_BK = mined_BK & (rows["label"][:, None] >= 0) & (self.queue.label >= 0)
         return super().metrics(rows, score_BM, positive_BM) | {

@@ -1,5 +1,6 @@
-"""CoCon: dense predictive coding in several views at once, which must agree on what is alike
-(Rai et al. 2021).
+"""CoCon: dense predictive coding in several views, which must agree on which blocks are similar.
+
+Source: Rai et al. 2021.
 
 Legend: B clips, N blocks, D channels, H and W places; K = B·N instances, on all ranks together.
 """
@@ -20,7 +21,7 @@ from vidssl.base.errors import UsageError, require
 from vidssl.clips.batch import ClipBatch
 from vidssl.methods.cpc import (
     CPCConfig,
-    Foretold,
+    Prediction,
     batch_neighbour,
     check_blocks,
     check_encoder,
@@ -46,8 +47,8 @@ class CoConConfig(CPCConfig):
     """CoCon's hyperparameters, beside those of each view's CPC.
 
     Attributes:
-        sim_weight: of the loss that makes the same block alike in two views.
-        sync_weight: of the loss that makes two views agree on how alike two blocks are.
+        sim_weight: of the loss that makes the same block similar in two views.
+        sync_weight: of the loss that makes two views agree on how similar two blocks are.
         sync_norm: l1 as the published code, l2 as the paper's slides.
     """
 
@@ -68,7 +69,7 @@ class CoCon(Method):
     With a single view there are no pairs, and it is CPC.
 
     Args:
-        encoders: one for each view, equal in blocks, all trained.
+        encoders: one for each view, with equally many blocks, all trained.
     """
 
     name = "cocon"
@@ -103,30 +104,30 @@ class CoCon(Method):
         return dict(self.views.items())  # type: ignore[arg-type]
 
     def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
-        found = {view: self._foretell(view, batch, step_state) for view in self.views}
+        found = {view: self._predict(view, batch, step_state) for view in self.views}
         score = {
             view: dense_scores(f.pred, f.target, self.config.temperature)
             for view, f in found.items()
         }
-        parts = {"cpc": torch.stack([dense_nce(score_MM) for score_MM in score.values()]).sum()}
-        parts |= self._between({view: block_vectors(f.z) for view, f in found.items()})
+        losses = {"cpc": torch.stack([dense_nce(score_MM) for score_MM in score.values()]).sum()}
+        losses |= self._between({view: block_vectors(f.z) for view, f in found.items()})
         features = {view: clip_features(f.z) for view, f in found.items()}
-        metrics = {name: part.detach() for name, part in parts.items()}
+        metrics = {name: loss.detach() for name, loss in losses.items()}
         for view, score_MM in score.items():
             metrics |= {f"{name}_{view}": share for name, share in top_shares(score_MM).items()}
         metrics["top1"] = torch.stack([metrics[f"top1_{view}"] for view in score]).mean()
         metrics |= {f"knn_{view}": batch_neighbour(x, batch) for view, x in features.items()}
         metrics["knn"] = torch.stack([metrics[f"knn_{view}"] for view in features]).mean()
-        loss = parts["cpc"]
-        if "sync" in parts:
+        loss = losses["cpc"]
+        if "sync" in losses:
             loss = (
                 loss
-                + self.config.sim_weight * parts["sim"]
-                + self.config.sync_weight * parts["sync"]
+                + self.config.sim_weight * losses["sim"]
+                + self.config.sync_weight * losses["sync"]
             )
         return StepOutput(loss=loss, metrics=metrics, features=features)
 
-    def _foretell(self, view: str, batch: ClipBatch, step_state: StepState) -> Foretold:
+    def _predict(self, view: str, batch: ClipBatch, step_state: StepState) -> Prediction:
         number = list(self.views).index(view)
         drop = seeded_dropout(self.config.dropout if self.training else 0.0, step_state, number)
         return predict(self.views[view], batch.clips[view], self.config, drop)  # type: ignore[arg-type]
@@ -155,11 +156,11 @@ class CoCon(Method):
 def block_vectors(z_BNDHW: Tensor) -> Tensor:
     """Returns one vector per block [B·N, D]: the largest value in each quarter, then their mean.
 
-    That is the published chain of poolings at 2, 4 and 7 places a side (which leaves other sizes
-    unpooled), and is defined at any.
+    For maps of 2, 4 and 7 places a side this equals the published chain of poolings, which does
+    not pool other sizes; this is defined for every size.
     """
     z_KDHW = z_BNDHW.flatten(0, 1)
-    quarters = [part.amax(dim=(2, 3)) for rows in _halves(z_KDHW, 2) for part in _halves(rows, 3)]
+    quarters = [x.amax(dim=(2, 3)) for rows in _halves(z_KDHW, 2) for x in _halves(rows, 3)]
     return torch.stack(quarters).mean(0)
 
 
@@ -169,10 +170,10 @@ def _halves(x: Tensor, dim: int) -> Sequence[Tensor]:
 
 
 def synchrony_loss(h0_KD: Tensor, h1_KD: Tensor, norm: str = "l1") -> Tensor:
-    """L_sync: mean over (a, b) of |cos(h0_a, h0_b) − cos(h1_a, h1_b)|, or of its square.
+    """Computes L_sync: mean over (a, b) of |cos(h0_a, h0_b) − cos(h1_a, h1_b)|, or of its square.
 
-    The slides' equation compares h with c in its second term, a slip: each view is compared with
-    itself. Rotating a view's features changes nothing.
+    The equation in the slides compares h with c in its second term, which is a slip: each view is
+    compared with itself. Rotating a view's features changes nothing.
 
     Args:
         h0_KD, h1_KD: unit vectors.
@@ -182,9 +183,9 @@ def synchrony_loss(h0_KD: Tensor, h1_KD: Tensor, norm: str = "l1") -> Tensor:
 
 
 def similarity_loss(h0_KD: Tensor, h1_KD: Tensor) -> Tensor:
-    """L_sim: ½·mean_a(1 − X_aa) + ½·mean_{a≠b} max(0, X_ab), X the cosines between two views.
+    """Computes L_sim = ½·mean_a(1 − X_aa) + ½·mean_{a≠b} max(0, X_ab), X the views' cosines.
 
-    The slides' hinge with margin 1 on 1 − cos, its two kinds of pairs weighted alike.
+    It is the slides' hinge with margin 1 on 1 − cos; both kinds of pairs have the same weight.
 
     Args:
         h0_KD, h1_KD: unit vectors.
@@ -194,7 +195,7 @@ def similarity_loss(h0_KD: Tensor, h1_KD: Tensor) -> Tensor:
 
 
 def _others(x_KK: Tensor) -> Tensor:
-    """Returns all entries but the diagonal [K·(K − 1)]."""
+    """Returns all entries except the diagonal [K·(K − 1)]."""
     count = len(x_KK)
     # Cut after each diagonal entry, a K×K matrix is K − 1 rows of K + 1 that each end with one.
     return x_KK.flatten()[1:].view(count - 1, count + 1)[:, :-1].flatten()

@@ -1,5 +1,7 @@
-"""Dense predictive coding: from the blocks so far, the features of the blocks to come, place by
-place (Han et al. 2019, DPC; with unit features and a temperature as in Rai et al. 2021, CoCon).
+"""Dense predictive coding: predicts the features of later blocks from those of earlier blocks.
+
+Each place of the feature map is predicted by itself (Han et al. 2019, DPC; with unit features and
+a temperature as in Rai et al. 2021, CoCon).
 
 Legend: B clips, N blocks of which the last P are predicted, D channels, H and W places,
 M = B·P·H·W predictions on a rank, V·M targets on all ranks.
@@ -37,11 +39,11 @@ class CPCConfig:
     """CPC's hyperparameters; defaults: CoCon's published code.
 
     Attributes:
-        predict: P, how many of a clip's last blocks are foretold.
+        predict: P, how many of a clip's last blocks are predicted.
         temperature: τ. CoCon divides both factors by 0.07, which is one division by 0.0049;
             DPC has none, which is 1.
-        unit: features, predictions and states at unit length (CoCon); false: as they are, and a
-            ReLU before the GRU (DPC).
+        unit: True: features, predictions and states at unit length (CoCon); False: as they are,
+            with a ReLU before the GRU (DPC).
         dropout: of the GRU's state at every step.
     """
 
@@ -56,7 +58,7 @@ class CPCConfig:
         require("dropout", self.dropout, 0 <= self.dropout < 1, "in [0, 1)")
 
 
-class Foretold(NamedTuple):
+class Prediction(NamedTuple):
     """Features of all blocks z [B, N, D, H, W], and predictions of the last P [B, P, D, H, W]."""
 
     z: Tensor
@@ -64,7 +66,7 @@ class Foretold(NamedTuple):
 
     @property
     def target(self) -> Tensor:
-        """What `pred` should have been [B, P, D, H, W]."""
+        """The features that `pred` should equal [B, P, D, H, W]."""
         return self.z[:, -self.pred.shape[1] :]
 
 
@@ -107,16 +109,19 @@ class CPC(Method):
         return StepOutput(
             loss=dense_nce(score_MM),
             metrics=top_shares(score_MM)
-            | foretold_cosines(found)
+            | prediction_cosines(found)
             | {"knn": batch_neighbour(features_BD, batch)},
             features=features_BD,
         )
 
 
 def check_encoder(name: str, config: CPCConfig, encoder: Encoder) -> None:
-    """Raises a :class:`UsageError` for an encoder that cannot foretell.
+    """Checks that an encoder can predict: it has a context and no projection head.
 
-    A head that gets no gradient would stop training over several processes, hence none.
+    A head would get no gradient, which stops training over several processes.
+
+    Raises:
+        UsageError: it cannot.
     """
     if encoder.context is None or encoder.spec.project is not None:
         raise UsageError(f"{name} needs an encoder with a context and without a projection head")
@@ -124,7 +129,11 @@ def check_encoder(name: str, config: CPCConfig, encoder: Encoder) -> None:
 
 
 def check_blocks(name: str, config: CPCConfig, blocks: int) -> None:
-    """Raises a :class:`UsageError` unless blocks are left to foretell the last ones from."""
+    """Checks that blocks are left from which the last ones can be predicted.
+
+    Raises:
+        UsageError: there are none.
+    """
     if blocks <= config.predict:
         raise UsageError(
             f"{name} foretells {counted(config.predict, 'block')} and must see at least one "
@@ -137,20 +146,20 @@ def predict(
     x_BNCTHW: Tensor,
     config: CPCConfig,
     drop: Callable[[Tensor], Tensor],
-) -> Foretold:
-    """z = f(x); the context of the first N − P blocks foretells the last P (DPC §3.1)."""
+) -> Prediction:
+    """Computes z = f(x), and the last P blocks from the context of the first N − P (DPC §3.1)."""
     z_BNDHW = encoder.block_maps(x_BNCTHW)
     if config.unit:
         z_BNDHW = unit_channels(z_BNDHW, 2)
     seen = z_BNDHW[:, : -config.predict]
-    foretold = encoder.context.rollout(  # type: ignore[operator, union-attr]
+    predicted = encoder.context.rollout(  # type: ignore[operator, union-attr]
         seen, config.predict, unit=config.unit, drop=drop
     )
-    return Foretold(z_BNDHW, foretold.pred)
+    return Prediction(z_BNDHW, predicted.pred)
 
 
 def dense_scores(pred_BPDHW: Tensor, target_BPDHW: Tensor, temperature: float) -> Tensor:
-    """ẑ·z / τ between every prediction of this rank and every target of all ranks [M, V·M]."""
+    """Computes ẑ·z / τ of each prediction of this rank and each target of all ranks [M, V·M]."""
     pred_MD = _places(pred_BPDHW)
     target_MD = _places(gather_with_gradient(target_BPDHW))
     return pred_MD @ target_MD.T / temperature
@@ -161,13 +170,13 @@ def _places(x_BPDHW: Tensor) -> Tensor:
 
 
 def own_column(score_MM: Tensor) -> Tensor:
-    """Returns each prediction's own target [M]: arange, after the rows of the ranks before."""
+    """Returns the column of each prediction's own target [M], after those of earlier ranks."""
     rows = len(score_MM)
     return distributed.rank() * rows + torch.arange(rows, device=score_MM.device)
 
 
 def dense_nce(score_MM: Tensor) -> Tensor:
-    """Cross-entropy of every prediction's scores, its own target being right (DPC eq. 5)."""
+    """Computes the cross-entropy of predictions' scores; the own target is right (DPC eq. 5)."""
     return F.cross_entropy(score_MM, own_column(score_MM))
 
 
@@ -181,20 +190,20 @@ def clip_features(z_BNDHW: Tensor) -> Tensor:
 
 @torch.no_grad()
 def top_shares(score_MM: Tensor) -> dict[str, Tensor]:
-    """Returns how often the own target is the best, or among the best three, of all."""
+    """Returns how often the own target has the best score of all, or one of the best three."""
     own_M1 = own_column(score_MM)[:, None]
     better_M = (score_MM > score_MM.gather(1, own_M1)).sum(1)
     return {"top1": (better_M < 1).float().mean(), "top3": (better_M < 3).float().mean()}
 
 
 @torch.no_grad()
-def foretold_cosines(found: Foretold) -> dict[str, Tensor]:
+def prediction_cosines(found: Prediction) -> dict[str, Tensor]:
     """Returns the mean cosine of predictions with their own targets, and with all other targets."""
     return paired_cosines(_places(found.pred), _places(found.target))
 
 
 @torch.no_grad()
 def batch_neighbour(features_BD: Tensor, batch: ClipBatch) -> Tensor:
-    """Returns how often the nearest clip of another source in the batch has the label, or NaN."""
+    """Returns how often the batch's nearest clip of another source has the clip's label, or NaN."""
     other_BB = batch.source[:, None] != batch.source
     return nearest_has_same_label(features_BD, batch.label, features_BD, batch.label, other_BB)

@@ -1,8 +1,9 @@
 """Finetuning: an encoder and a classifier above it, trained on labels end to end.
 
-Two heads, as published. Of encoders without a context (CoCLR, ViCC): pooled features → dropout →
-linear, begun from N(0, 0.01). Of encoders with one (DPC, CoCon): all blocks' maps → GRU → the last
-state's mean over places → BatchNorm → dropout → linear, begun orthogonal.
+There are two heads, as published. Encoders without a context (CoCLR, ViCC): pooled features →
+dropout → linear, initialised from N(0, 0.01). Encoders with a context (DPC, CoCon): all blocks'
+maps → GRU → the last state's mean over places → BatchNorm → dropout → linear, initialised
+orthogonal.
 
 Legend: B clips, N blocks, D feature width, H and W places, K classes.
 """
@@ -37,11 +38,12 @@ class FinetuneConfig:
 
     Attributes:
         classes: K; the stage sets it to those of the labels.
-        dropout: of what enters the linear layer.
-        backbone_rate: the encoder's share of the learning rate, of which the head has the whole.
-        relu: of an encoder with a context: a ReLU before the GRU (DPC; CoCon has none).
-        state_dropout: likewise, of the GRU's state at every step.
-        freeze_context: likewise, the GRU stays as it was (CoCon's published code, by a slip).
+        dropout: before the linear layer.
+        backbone_rate: the encoder's share of the learning rate; the head has the whole rate.
+        relu: only with a context: a ReLU before the GRU (DPC; CoCon has none).
+        state_dropout: only with a context: dropout of the GRU's state at every step.
+        freeze_context: only with a context: the GRU is not trained (a slip of CoCon's published
+            code).
     """
 
     classes: int = 101
@@ -59,18 +61,19 @@ class FinetuneConfig:
 
 
 def no_dropout(x: Tensor) -> Tensor:
-    """Returns what it is given."""
+    """Returns its argument."""
     return x
 
 
 class Classifier(nn.Module):
     """An encoder with a classifier above it.
 
-    It loses its projection head, if it has one, and what in its context looks ahead is not trained:
-    neither has a part in classifying, and what gets no gradient stops training over processes.
+    The encoder's projection head is removed, and the part of its context that predicts is not
+    trained: a classifier uses neither, and parameters without a gradient stop training over
+    several processes.
 
     Args:
-        generator: of the linear layer's first weights.
+        generator: draws the first weights of the linear layer.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class Classifier(nn.Module):
             if config.freeze_context:
                 encoder.context.requires_grad_(False)
 
-    # What features.embed_videos asks of a network: its spec, its width, and a row for each window.
+    # The interface of vidssl.evaluation.features.extract: spec, width, and a row for each window.
 
     @property
     def spec(self) -> EncoderSpec:
@@ -117,20 +120,20 @@ class Classifier(nn.Module):
         """Returns scores [B, K].
 
         Args:
-            drop: dropout of what enters the linear layer.
+            drop: dropout before the linear layer.
             drop_state: dropout of the context's states.
         """
         return self.score(self.summary(x_BNCTHW, drop_state), drop)
 
     def score(self, h_BD: Tensor, drop: Callable[[Tensor], Tensor] = no_dropout) -> Tensor:
-        """Returns scores [B, K] of what :meth:`summary` gave."""
+        """Returns the scores [B, K] of what :meth:`summary` returned."""
         scores: Tensor = self.fc(drop(self.norm(h_BD)))
         return scores
 
     def summary(
         self, x_BNCTHW: Tensor, drop_state: Callable[[Tensor], Tensor] = no_dropout
     ) -> Tensor:
-        """Returns what stands for a clip [B, D]: pooled features, or the context's last state."""
+        """Returns one vector per clip [B, D]: pooled features, or the context's last state."""
         if self.encoder.context is None:
             return self.encoder.embed(x_BNCTHW)
         z_BNDHW = self.encoder.block_maps(x_BNCTHW)
@@ -140,12 +143,12 @@ class Classifier(nn.Module):
         return h_BDHW.mean(dim=(2, 3))
 
     def head(self) -> dict[str, Tensor]:
-        """Returns the tensors of all that is not the encoder."""
+        """Returns the tensors of everything above the encoder."""
         state = self.state_dict()
         return {name: value for name, value in state.items() if not name.startswith(ENCODER)}
 
     def load_head(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what :meth:`head` gave.
+        """Loads what :meth:`head` returned.
 
         Raises:
             VidsslError: the tensors are not those of this classifier.
@@ -173,7 +176,7 @@ class Finetune(Method):
         self.classifier = self.make_classifier(encoder, torch.Generator().manual_seed(seed))
 
     def make_classifier(self, encoder: Encoder, generator: torch.Generator) -> Classifier:
-        """Returns the network, its linear layer drawn by the generator."""
+        """Returns the network; the generator draws the weights of its linear layer."""
         return Classifier(encoder, self.config, generator)
 
     @classmethod
@@ -183,7 +186,7 @@ class Finetune(Method):
 
     @classmethod
     def check_blocks(cls, config: FinetuneConfig, blocks: int) -> None:
-        """Any number will do: a classifier sees all blocks."""
+        """Accepts any number: a classifier sees all blocks."""
 
     @property
     def batch_spec(self) -> BatchSpec:
@@ -213,7 +216,7 @@ class Finetune(Method):
         return replace(output, features=F.normalize(h_BD.detach(), dim=1))
 
     def output(self, score_BK: Tensor, label_B: Tensor) -> StepOutput:
-        """Returns the loss of scores, and how many are right."""
+        """Returns the loss of the scores, and the share that are right."""
         right_B = score_BK.detach().argmax(1) == label_B
         return StepOutput(
             loss=F.cross_entropy(score_BK, label_B), metrics={"top1": right_B.float().mean()}

@@ -50,9 +50,9 @@ class InfoNCEConfig:
 
 
 class InfoNCE(Method):
-    """Two clips of one video attract each other; the keys of other clips, queued, repel.
+    """Two clips of one video attract each other; queued keys of other clips repel.
 
-    Subclasses say which candidates are positives, and how several positives make one loss.
+    Subclasses decide which candidates are positives, and the loss of several positives.
     """
 
     name = "infonce"
@@ -115,25 +115,25 @@ class InfoNCE(Method):
 
     @torch.no_grad()
     def encode_keys(self, x2: Tensor, step_state: StepState) -> Tensor:
-        """k = f_k(x2), with the batch shuffled over ranks so that BatchNorm gives nothing away."""
+        """Computes k = f_k(x2), the batch shuffled over ranks so that BatchNorm leaks no pairs."""
         return with_shuffled_batch(self.key.project, x2, step_state.generator())
 
     def scores(self, q_BP: Tensor, k_BP: Tensor) -> Tensor:
-        """[q·k, q·queue] / τ."""
+        """Computes [q·k, q·queue] / τ, [B, M]."""
         return contrast_scores(q_BP, k_BP, self.queue.feature, self.config.temperature)
 
     def rows(self, batch: ClipBatch, k_BP: Tensor) -> dict[str, Tensor]:
-        """Returns what the batch adds to the queue after the step, by column."""
+        """Returns the rows that the batch adds to the queue after the step, by column."""
         return {"feature": k_BP, "source": batch.source, "label": batch.label}
 
     def positives(self, rows: dict[str, Tensor], step_state: StepState) -> Tensor:
-        """Returns which candidates are positives, bool [B, 1+K]: here the clip's own key alone."""
+        """Returns which candidates are positives, bool [B, M]: here only the clip's own key."""
         return own_key_alone(
             len(rows["source"]), 1 + self.config.queue, device=rows["source"].device
         )
 
     def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
-        """−log of the positives' share, mean over the batch (Han et al. 2020, eq. 2)."""
+        """Computes −log of the positives' share, mean over the batch (Han et al. 2020, eq. 2)."""
         return mil_nce(score_BM, positive_BM)
 
     def after_step(self, step_state: StepState, outputs: Sequence[StepOutput]) -> None:
@@ -146,7 +146,7 @@ class InfoNCE(Method):
     def metrics(
         self, rows: dict[str, Tensor], score_BM: Tensor, positive_BM: Tensor
     ) -> dict[str, Tensor]:
-        """Top-1 of the own key, queue fill, and an online nearest neighbour where labels exist."""
+        """Returns top-1 of the own key, the share of the queue filled, and the online kNN."""
         return {
             "top1": (score_BM.argmax(1) == 0).float().mean(),
             "queue_fill": self.queue.share_filled(),

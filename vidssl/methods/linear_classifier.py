@@ -1,9 +1,9 @@
-"""The published linear probe: a linear layer above a frozen encoder, on clips drawn anew.
+"""The published linear probe: a linear layer above a frozen encoder, on clips drawn every epoch.
 
-CoCLR's and ViCC's code: pooled features at unit length → BatchNorm → linear from N(0, 0.01), no
-dropout, the encoder's BatchNorm in eval mode. Above an encoder with a context (DPC, CoCon), for
-which none was published, the head is that of finetuning, GRU and all below it frozen.
-(:mod:`vidssl.evaluation.linear_probe` does the same on features that were saved once.)
+As in CoCLR's and ViCC's code: pooled features at unit length → BatchNorm → linear, initialised from
+N(0, 0.01); no dropout; the encoder's BatchNorm in eval mode. No linear probe was published for
+encoders with a context (DPC, CoCon): there the head is that of finetuning, above a frozen GRU and
+backbone. (:mod:`vidssl.evaluation.linear_probe` does the same on features that were saved once.)
 
 Legend: B clips, N blocks, D feature width.
 """
@@ -36,7 +36,7 @@ class LinearConfig:
 
     Attributes:
         classes: K; the stage sets it to those of the labels.
-        relu: of an encoder with a context: a ReLU before the GRU (DPC; CoCon has none).
+        relu: only with a context: a ReLU before the GRU (DPC; CoCon has none).
     """
 
     classes: int = 101
@@ -58,7 +58,7 @@ class LinearClassifier(Classifier):
         encoder.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> LinearClassifier:
-        """Changes the mode of all but the encoder."""
+        """Changes the mode of everything except the encoder."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -66,7 +66,7 @@ class LinearClassifier(Classifier):
     def summary(
         self, x_BNCTHW: Tensor, drop_state: Callable[[Tensor], Tensor] = no_dropout
     ) -> Tensor:
-        """Returns what stands for a clip [B, D]; pooled features at unit length."""
+        """Returns one vector per clip [B, D]; pooled features have unit length."""
         h_BD = super().summary(x_BNCTHW, no_dropout)
         return F.normalize(h_BD, dim=1) if self.encoder.context is None else h_BD
 
@@ -86,5 +86,5 @@ class Linear(Finetune):
 
     def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
         score_BK = self.classifier(batch.clips[self.view])
-        # No features for the log: nothing below the layer learns, so nothing can collapse.
+        # No features for the log: nothing below the layer is trained, so nothing can collapse.
         return self.output(score_BK, batch.label)

@@ -2,16 +2,19 @@
 
 In one optimiser step the engine calls, in this order:
 
-    before_forward(step_state)           key encoder moves, prototype rows renormalise
+    before_forward(step_state)           the key encoder moves, prototype rows get unit length
     forward(batch, step_state)           once per micro-batch → StepOutput
     after_backward(step_state)           frozen prototypes drop their gradient   (only with a loss)
-    after_step(step_state, outputs)      queues take up what the step saw
+    after_step(step_state, outputs)      queues take up the step's keys
 
-Rules, each held by a test over every method: state changes only in train mode; `forward` changes
-nothing but BatchNorm statistics; `loss=None` means "still filling" and the engine skips the
-optimiser; whenever a loss exists every trainable parameter gets a gradient; queues, prototypes
-and frozen partners are buffers or submodules, so that `state_dict()` is complete; randomness
-comes only from the clock.
+Rules, each of which a test checks for every method:
+
+- State changes only in train mode, and `forward` changes nothing but BatchNorm statistics.
+- `loss=None` means that queues are still being filled; the engine then skips the optimiser.
+- Whenever there is a loss, every trainable parameter gets a gradient.
+- Queues, prototypes and frozen partners are buffers or submodules, so that `state_dict()` is
+  complete.
+- Random numbers come only from the generator of the step state.
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ from vidssl.clips.batch import ClipBatch
 
 
 def projection_width(method: str, encoder: Encoder) -> int:
-    """Returns P of an encoder.
+    """Returns P, the width of an encoder's projection.
+
+    Args:
+        method: its name, for the error.
 
     Raises:
         UsageError: it has no projection head.
@@ -43,7 +49,11 @@ def projection_width(method: str, encoder: Encoder) -> int:
 
 @dataclass(frozen=True)
 class StepState:
-    """Where training stands. `step` counts optimiser steps from the start of the run."""
+    """The position of one optimiser step in the run, and the run's seed.
+
+    Attributes:
+        epoch, step: counted from 0; steps from the start of the run.
+    """
 
     seed: int
     epoch: int
@@ -63,12 +73,12 @@ class StepState:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What one micro-batch gives.
+    """The output of `forward` for one micro-batch.
 
     Attributes:
         loss: scalar with gradient, or None while the method is still filling its queues.
-        metrics: detached scalars on the device; NaN where a metric has nothing to say.
-        state: detached rows for `after_step`.
+        metrics: detached scalars on the device; NaN where a metric is not defined.
+        state: detached tensors that `after_step` needs.
         features: detached unit embeddings [B, P] for the health figures; {view: embeddings}
             where the encoders of several views are trained.
     """
@@ -79,18 +89,18 @@ class StepOutput:
     features: Tensor | Mapping[str, Tensor] | None = None
 
     def detached(self) -> StepOutput:
-        """Returns the same without the graph, so that its memory can go."""
+        """Returns the same without the graph, so that its memory is freed."""
         loss = None if self.loss is None else self.loss.detach()
         return StepOutput(loss, self.metrics, self.state, self.features)
 
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """What a method wants in its batches.
+    """The contents of the batches that a method needs.
 
     Attributes:
-        clips: drawn apart from one video.
-        last_only: views of which it reads the last clip alone; a batch has no other of them.
+        clips: how many are drawn from each video, independently.
+        last_only: views of which it reads only the last clip; a batch has no other clip of them.
     """
 
     views: tuple[str, ...]
@@ -102,12 +112,14 @@ class Method(nn.Module, ABC):
     """A method: the networks it trains, its state, its loss.
 
     Attributes:
-        name: of the method, as recipes and checkpoints know it.
-        joint: it trains the encoders of all its streams; else that of the first stream alone,
-            and what it is given of others are frozen partners.
-        streams: how many it trains at once where it is joint; None: any number.
+        name: of the method in recipes and checkpoints.
+        Config: a frozen dataclass of its hyperparameters.
+        joint: it trains the encoders of all its views; else only that of the first view, and the
+            encoders of other views are frozen partners.
+        view_count: how many views it trains at once where it is joint; None: any number.
         supervised: it learns from labels.
-        queues_batches: its queue, if it has one, takes up whole batches, and is no shorter.
+        queues_batches: its queue, if it has one, takes up whole batches, so that it cannot be
+            shorter than a batch.
         context: what its encoders need above the backbone instead of a projection head
             (:attr:`vidssl.backbones.EncoderSpec.context`); None: the head.
     """
@@ -115,7 +127,7 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
     joint: ClassVar[bool] = False
-    streams: ClassVar[int | None] = None
+    view_count: ClassVar[int | None] = None
     supervised: ClassVar[bool] = False
     queues_batches: ClassVar[bool] = True
     context: ClassVar[str | None] = None
@@ -127,13 +139,18 @@ class Method(nn.Module, ABC):
 
         Args:
             config: a :attr:`Config`.
-            encoders: of each stream, the trained one first.
-            seed: of what the method itself starts from, such as queues and prototypes.
+            encoders: of each view, the trained one first.
+            seed: of the random values that the method itself starts from, such as queues and
+                prototypes.
         """
 
     @classmethod
     def check_blocks(cls, config: Any, blocks: int) -> None:
-        """Raises a :class:`UsageError` unless it can learn from clips cut into so many blocks."""
+        """Checks that the method can learn from clips that are cut into so many blocks.
+
+        Raises:
+            UsageError: it cannot.
+        """
         if blocks != 1:
             raise UsageError(
                 f"{cls.name} takes clips whole, and here they are cut into {blocks} blocks: "
@@ -148,7 +165,7 @@ class Method(nn.Module, ABC):
     @property
     @abstractmethod
     def encoders(self) -> dict[str, Encoder]:
-        """The trained encoder of each view: what is worth keeping when training ends."""
+        """The trained encoder of each view: what a checkpoint holds when training ends."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Returns the parameters as an optimiser takes them, each group once.
@@ -160,14 +177,14 @@ class Method(nn.Module, ABC):
 
     @property
     def extra_state(self) -> dict[str, Tensor]:
-        """What a later run may start from beside the encoders; empty for most methods."""
+        """Tensors beside the encoders that a later run may start from; empty for most methods."""
         return {}
 
     def load_extra_state(self, extra_state: Mapping[str, Tensor]) -> None:
-        """Takes up what it can use of an earlier run's :attr:`extra_state`, of whatever method."""
+        """Loads what it can use of the :attr:`extra_state` of an earlier run of any method."""
 
     def assume_queue_full(self) -> None:
-        """Takes queues for full, whatever they hold, so that a trial is of steps that train."""
+        """Marks queues as full, whatever they hold, so that the steps of a trial have a loss."""
 
     @abstractmethod
     def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:

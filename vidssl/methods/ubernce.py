@@ -1,4 +1,4 @@
-"""UberNCE: InfoNCE whose positives are all clips of the same class, a supervised oracle.
+"""UberNCE: supervised InfoNCE, whose positives are all clips of the same class.
 
 Han et al. 2020, §3.1. Legend: as infonce.py.
 """
@@ -20,15 +20,15 @@ class UberNCEConfig(InfoNCEConfig):
     """UberNCE's hyperparameters, beside InfoNCE's.
 
     Attributes:
-        log_of_sum: the paper's loss, −log of the positives' common share; else the published
-            code's, the mean over positives of −log of each one's share.
+        log_of_sum: True: the paper's loss, −log of the positives' common share; False: that of
+            the published code, the mean over positives of −log of each one's share.
     """
 
     log_of_sum: bool = False
 
 
 class UberNCE(InfoNCE):
-    """Own key ∪ queued keys of the same label attract; all others repel."""
+    """The own key and queued keys of the same label attract; all others repel."""
 
     name = "ubernce"
     supervised = True
@@ -36,13 +36,13 @@ class UberNCE(InfoNCE):
     config: UberNCEConfig
 
     def positives(self, rows: dict[str, Tensor], step_state: StepState) -> Tensor:
-        """Own key ∪ same label, bool [B, 1+K]."""
+        """Returns own key ∪ same label, bool [B, M]."""
         label_B1 = rows["label"][:, None]
         same_BK = self.queue.valid() & (label_B1 >= 0) & (label_B1 == self.queue.label)
         return torch.cat([torch.ones_like(same_BK[:, :1]), same_BK], dim=1)
 
     def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
-        """The average outside the log as in the published code, or inside as in the paper."""
+        """Averages outside the log as the published code does, or inside as the paper does."""
         loss = mil_nce if self.config.log_of_sum else supcon_out
         return loss(score_BM, positive_BM)
 
@@ -50,7 +50,7 @@ class UberNCE(InfoNCE):
     def metrics(
         self, rows: dict[str, Tensor], score_BM: Tensor, positive_BM: Tensor
     ) -> dict[str, Tensor]:
-        """As InfoNCE's, and positives per clip."""
+        """Returns InfoNCE's figures, and the number of positives per clip."""
         return super().metrics(rows, score_BM, positive_BM) | {
             "positives": positive_BM.sum(1).float().mean()
         }

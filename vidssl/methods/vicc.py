@@ -1,7 +1,7 @@
 """ViCC: two clips of one video predict each other's cluster assignment (Toering et al. 2022).
 
-Legend: V views (two clips; with a partner also its two), B clips, P projection width,
-C prototypes, K remembered clips per rank and view.
+Legend: V embeddings of each video (of its two clips; with a partner also the partner's two),
+B videos, P projection width, C prototypes, K remembered videos per rank.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vidssl.methods.modules.sinkhorn import sinkhorn
 
 @dataclass(frozen=True)
 class ViCCConfig:
-    """ViCC's hyperparameters; defaults: one stream on UCF101 in Toering et al. 2022.
+    """ViCC's hyperparameters; defaults: one view on UCF101 in Toering et al. 2022.
 
     Attributes:
         prototypes: C.
@@ -41,11 +41,11 @@ class ViCCConfig:
         epsilon: ε of Sinkhorn-Knopp; at least 0.003, so that exp of a cosine over ε is within
             float64's range.
         sinkhorn_iterations: of Sinkhorn-Knopp.
-        queue: past features per view, over all ranks, that share in the codes; 0: none.
-        queue_from_epoch: since when features are remembered; fractions count steps.
-        freeze_prototypes_epochs: so many epochs prototypes stay as they are.
-        published_gradient: no gradient but through the first clip, as the published code does;
-            else through both, as SwAV does.
+        queue: past embeddings, over all ranks, that take part in the codes; 0: none.
+        queue_from_epoch: the epoch from which embeddings are remembered; fractions count steps.
+        freeze_prototypes_epochs: for so many epochs the prototypes do not change.
+        published_gradient: True: gradient only through the first clip, as in the published code;
+            False: through both, as in SwAV.
     """
 
     prototypes: int = 300
@@ -99,7 +99,7 @@ class ViCC(Method):
 
     @property
     def extra_state(self) -> dict[str, Tensor]:
-        """The prototypes: across streams the student goes on with its own."""
+        """The prototypes: a student across views starts from its own."""
         return {"prototypes": self.prototypes.weight.detach()}
 
     @torch.no_grad()
@@ -117,31 +117,31 @@ class ViCC(Method):
 
     @torch.no_grad()
     def before_forward(self, step_state: StepState) -> None:
-        """Rows of C to unit length, so that scores are cosines."""
+        """Scales the rows of the prototypes to unit length, so that scores are cosines."""
         weight_CP = self.prototypes.weight
         weight_CP.copy_(F.normalize(weight_CP, dim=1))
 
     def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
-        views = self.embeddings(batch, step_state)
-        score_VBC = torch.stack([self.prototypes(z_BP) for z_BP in views])
+        embeddings = self.embeddings(batch, step_state)
+        score_VBC = torch.stack([self.prototypes(z_BP) for z_BP in embeddings])
         code_VBC = self.codes(score_VBC)
         # Not log_softmax: rounding as in the published code keeps agreement with it longer.
         log_p_VBC = (score_VBC / self.config.temperature).softmax(2).log()
-        z_VBP = torch.stack(views).detach()
+        z_VBP = torch.stack(embeddings).detach()
         return StepOutput(
             loss=swapped_prediction(code_VBC, log_p_VBC),
             metrics=self.metrics(batch, z_VBP, code_VBC, log_p_VBC),
-            state={"views": z_VBP},
+            state={"embeddings": z_VBP},
             features=z_VBP[0],
         )
 
     def embeddings(self, batch: ClipBatch, step_state: StepState) -> list[Tensor]:
-        """z_0 = f(x_1), z_1 = f(x_2), each [B, P]."""
+        """Computes z_0 = f(x_1) and z_1 = f(x_2), each [B, P]."""
         x1, x2 = batch.clips[self.view].unbind(1)
         return [self.encoder.project(x1), self.second_clip(x2, step_state)]
 
     def second_clip(self, x2: Tensor, step_state: StepState) -> Tensor:
-        """f(x_2); the published code takes no gradient, and shuffles the batch as for MoCo."""
+        """Computes f(x_2); the published code takes no gradient and shuffles the batch as MoCo."""
         if not self.config.published_gradient:
             return self.encoder.project(x2)
         with torch.no_grad():
@@ -149,22 +149,22 @@ class ViCC(Method):
 
     @torch.no_grad()
     def codes(self, score_VBC: Tensor) -> Tensor:
-        """q_v = Sinkhorn(S_v / ε), over the batch and, once there are K, remembered features."""
+        """Computes q_v = Sinkhorn(S_v / ε) over the batch and, once there are K, the remembered."""
         config, clips = self.config, score_VBC.shape[1]
         if self.recent.is_full():
-            # Scored anew: prototypes have moved since these features were made.
+            # Scored again: prototypes have moved since these embeddings were computed.
             score_VBC = torch.cat([self.prototypes(self.recent.rows), score_VBC], dim=1)
         return sinkhorn(score_VBC, config.epsilon, config.sinkhorn_iterations)[:, -clips:]
 
     def after_backward(self, step_state: StepState) -> None:
-        """Frozen prototypes have a gradient, which DDP wants, and lose it here."""
+        """Drops the gradient of frozen prototypes, which DDP needs until here."""
         if step_state.epochs < self.config.freeze_prototypes_epochs:
             self.prototypes.weight.grad = None
 
     def after_step(self, step_state: StepState, outputs: Sequence[StepOutput]) -> None:
         if step_state.epochs >= self.config.queue_from_epoch:
             for output in outputs:
-                self.recent.push(output.state["views"])
+                self.recent.push(output.state["embeddings"])
 
     # ── health ──
 
@@ -172,11 +172,11 @@ class ViCC(Method):
     def metrics(
         self, batch: ClipBatch, z_VBP: Tensor, code_VBC: Tensor, log_p_VBC: Tensor
     ) -> dict[str, Tensor]:
-        """Usage of prototypes, how often the code is met, and a nearest neighbour in the batch.
+        """Returns how prototypes are used, how often the code is predicted, and the batch's kNN.
 
         `prototype_entropy` is the entropy of the batch's mean prediction over log C: 1 where all
-        prototypes are used alike, 0 where it is always the same one. `prototype_usage` looks only
-        at which prototype each clip falls on.
+        prototypes are used equally, 0 where it is always the same one. `prototype_usage` counts
+        only the best prototype of each clip.
         """
         usage_C = log_p_VBC.exp().mean(dim=(0, 1))
         entropy = -torch.xlogy(usage_C, usage_C).sum()
@@ -190,15 +190,15 @@ class ViCC(Method):
 
 
 def swapped_prediction(code_VBC: Tensor, log_p_VBC: Tensor) -> Tensor:
-    """1/V Σ_i 1/(V−1) Σ_{j≠i} −mean_b Σ_c q_ibc log p_jbc (Toering et al. 2022)."""
-    views, clips = code_VBC.shape[:2]
-    cross_entropy_VV = -torch.einsum("ibc,jbc->ij", code_VBC, log_p_VBC) / clips
-    other_VV = 1 - torch.eye(views, device=code_VBC.device)
-    return (cross_entropy_VV * other_VV).sum() / (views * (views - 1))
+    """Computes 1/V Σ_i 1/(V−1) Σ_{j≠i} −mean_b Σ_c q_ibc log p_jbc (Toering et al. 2022)."""
+    count, videos = code_VBC.shape[:2]
+    cross_entropy_VV = -torch.einsum("ibc,jbc->ij", code_VBC, log_p_VBC) / videos
+    other_VV = 1 - torch.eye(count, device=code_VBC.device)
+    return (cross_entropy_VV * other_VV).sum() / (count * (count - 1))
 
 
 def _prototypes(width: int, count: int, seed: int) -> nn.Linear:
-    """Returns C, without bias, from nn.Linear's own distribution but a seed of its own."""
+    """Returns prototypes [C, P] without bias: nn.Linear's distribution, drawn with the seed."""
     prototypes = nn.Linear(width, count, bias=False)
     generator = torch.Generator().manual_seed(seed)
     nn.init.kaiming_uniform_(prototypes.weight, a=5**0.5, generator=generator)

@@ -1,4 +1,4 @@
-"""ViCC across streams: a frozen encoder of the other stream adds two views (Toering et al. 2022).
+"""ViCC across views: a frozen encoder of another view adds two embeddings (Toering et al. 2022).
 
 Legend: as vicc.py.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,18 +21,18 @@ from vidssl.methods.vicc import ViCC, ViCCConfig
 
 @dataclass(frozen=True)
 class ViCCCrossConfig(ViCCConfig):
-    """As :class:`ViCCConfig`; defaults: two streams on UCF101 in Toering et al. 2022."""
+    """As :class:`ViCCConfig`; defaults: two views on UCF101 in Toering et al. 2022."""
 
     queue_from_epoch: float = 25.0
     freeze_prototypes_epochs: float = 0.0
 
 
 class ViCCCross(ViCC):
-    """Four views, all scored with the trained stream's prototypes: f(x₁), f(x₂), g(y₂), g(y₁).
+    """Four embeddings f(x₁), f(x₂), g(y₂), g(y₁), all scored with the student's prototypes.
 
     Args:
-        encoder: f, the student, of stream x.
-        partner: g, frozen, of stream y; its BatchNorm is always in eval mode.
+        encoder: f, the student, of view x.
+        partner: g, frozen, of view y; its BatchNorm is always in eval mode.
     """
 
     name = "vicc-cross"
@@ -53,9 +54,7 @@ class ViCCCross(ViCC):
         self.partner_view = partner.spec.view
 
     @classmethod
-    def build(
-        cls, config: ViCCCrossConfig, encoders: Mapping[str, Encoder], seed: int
-    ) -> ViCCCross:
+    def build(cls, config: Any, encoders: Mapping[str, Encoder], seed: int) -> ViCCCross:
         student, partner = encoders.values()
         return cls(config, student, partner, seed)
 

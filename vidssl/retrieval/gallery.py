@@ -19,9 +19,9 @@ from vidssl.evaluation.features import Features, WindowProtocol
 from vidssl.evaluation.neighbours import centred_unit
 from vidssl.evaluation.subjects import EncoderOnPack, in_words
 from vidssl.shards import ShardReader
-from vidssl.training.data import find_annotations
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder
+from vidssl.workspace.find import find_annotations
 from vidssl.workspace.workspace import Workspace
 
 

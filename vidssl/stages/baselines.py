@@ -30,9 +30,9 @@ from vidssl.evaluation.probed_accuracy import probe_features, probe_settings
 from vidssl.evaluation.recall import RetrievalResult, measure, publish, read_report
 from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spec
 from vidssl.recipes.recipe import load_recipe
-from vidssl.training.data import find_pack
-from vidssl.training.training_run import default_recipe
+from vidssl.training.options import default_recipe
 from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.find import find_pack
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Run, Workspace
 

@@ -11,13 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-from torch.nn import BatchNorm1d
-
 from vidssl.base import distributed
+from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.temporal_sampling import published_hop
 from vidssl.evaluation.classification import ClassificationResult
 from vidssl.evaluation.feature_cache import name_of
@@ -40,26 +37,21 @@ from vidssl.evaluation.subjects import (
     check_words,
     find_subjects,
 )
-from vidssl.methods import METHODS, Method
-from vidssl.recipes.recipe import (
-    EvaluationSpec,
-    Recipe,
-    load_recipe,
-)
-from vidssl.training.data import TrainingData, find_pack
-from vidssl.training.training_run import (
+from vidssl.methods import METHODS_BY_STAGE
+from vidssl.recipes.recipe import EvaluationSpec
+from vidssl.training.finetuning import Start, plan_finetuning
+from vidssl.training.options import (
+    Choice,
+    ResolvedOptions,
     TrainingOptions,
-    TrainingPlan,
-    carry_out,
     default_recipe,
-    fit_to_data,
-    like_encoder,
-    new_encoder,
-    with_clip_spec,
+    resolve_view,
 )
+from vidssl.training.training_run import TrainingPlan, run_training
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
+from vidssl.workspace.checkpoints import checkpoint_spec
+from vidssl.workspace.find import find_pack
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import nothing_to_resume
 from vidssl.workspace.workspace import Run, Workspace
@@ -87,35 +79,6 @@ class FinetuneOptions(TrainingOptions):
     freeze: bool = False
     crops: str | None = None
     hop: int | None = None
-
-    @property
-    def method_name(self) -> str:
-        """What is trained, of :data:`vidssl.methods.METHODS_BY_STAGE`."""
-        return "linear" if self.freeze else "finetune"
-
-
-@dataclass(frozen=True)
-class Start:
-    """What one stream's training begins with.
-
-    Attributes:
-        checkpoint: None: fresh weights.
-        name: of its figures.
-        trained_name: of the checkpoint that comes of it.
-    """
-
-    stream: str
-    pack: Artifact
-    checkpoint: Artifact | None
-    name: str
-    trained_name: str
-
-    @property
-    def label(self) -> str:
-        """What the user is told that it is."""
-        return (
-            f"a fresh {self.stream} network" if self.checkpoint is None else self.checkpoint.label
-        )
 
 
 @dataclass(frozen=True)
@@ -150,22 +113,29 @@ def run(
             go on with.
         Interrupted: a signal came; the same command goes on.
     """
-    check(options)
+    choice = check(options)
+    known = {v: resolve_for(options, choice, v) for v in options.streams or (DEFAULT_STREAM,)}
     starts = find_starts(workspace, options)
     checkpoints = [start.checkpoint for start in starts if start.checkpoint is not None]
     labelled = find_labels(workspace, starts[0].pack, checkpoints, options.split, options.seed)
     check_trainable(labelled, "classifier")
-    plans = [plan(workspace, start, labelled, options) for start in starts]
+    views = [start.view for start in starts]  # of named checkpoints, perhaps others than `known`
+    resolved = [known.get(view) or resolve_for(options, choice, view) for view in views]
+    plans = [
+        plan_finetuning(start, labelled, each) for start, each in zip(starts, resolved, strict=True)
+    ]
+    if len(plans) > 1 and not options.new:
+        plans = [_with_finished_name(workspace, training) for training in plans]
     if options.dry_run:
         return FinetuneResult([], _dry_run(plans, starts, labelled, options))
-    if options.resume and not any(_begun(workspace, p, labelled) for p in plans):
-        raise VidsslError(nothing_to_resume([_training(workspace, p) for p in plans]))
+    if options.resume and not any(_begun(workspace, each, labelled) for each in plans):
+        raise VidsslError(nothing_to_resume([_training_run(workspace, each) for each in plans]))
     shown = " + ".join(dict.fromkeys(start.label for start in starts))
     progress.say(
         f"finetune: {shown} on {starts[0].pack.label}, {labelled.selection.note}, "
         f"recipe {plans[0].recipe.name}"
     )
-    trainings = [carry_out(workspace, p, progress) for p in plans]
+    trainings = [run_training(workspace, each, progress) for each in plans]
     if distributed.rank() != 0:
         return FinetuneResult(trainings, None)
     networks = [_network(p, t.artifact) for p, t in zip(plans, trainings, strict=True)]
@@ -173,39 +143,63 @@ def run(
     return FinetuneResult(trainings, test)
 
 
-def check(options: FinetuneOptions) -> None:
-    """Checks what options say by themselves, before anything is looked up.
+# ── options ──────────────────────────────────────────────────────────────────────────────────
+
+
+def check(options: FinetuneOptions) -> Choice:
+    """Checks what options say by themselves, and chooses device, recipe and method.
 
     Raises:
         UsageError: the first that makes no sense.
     """
-    check_words(options.checkpoints, options.streams, options.device, options.name)
+    check_words(options.checkpoints, options.streams, None, options.name)
     if options.scratch and options.checkpoints:
         raise UsageError("--scratch begins with fresh weights: leave --checkpoint away")
     if options.crops is not None:
         WindowProtocol(crops=options.crops)
-    for stream in options.streams or (DEFAULT_STREAM,):
-        recipe_for(stream, options)
+    device = choose_device(options.device)
+    method_class = METHODS_BY_STAGE[STAGE]["linear" if options.freeze else "finetune"]
+    return Choice(device, options.recipe or default_recipe(device), method_class)
+
+
+def resolve_for(options: FinetuneOptions, choice: Choice, view: str) -> ResolvedOptions:
+    """Returns what the options mean for one view.
+
+    Raises:
+        UsageError: a recipe or a setting that does not exist or does not fit.
+    """
+    resolved = resolve_view(options, choice, view)
+    if "classes" in resolved.recipe.explicit:
+        raise UsageError("the classes are those of the labels: leave --set classes away")
+    given = {"crops": options.crops, "hop": options.hop}
+    told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    recipe = resolved.recipe.override("evaluation", **told)
+    # `run` asks for what --resume demands, of all views together.
+    return replace(resolved, recipe=recipe, resume=False)
+
+
+# ── what training starts from ────────────────────────────────────────────────────────────────
 
 
 def find_starts(workspace: Workspace, options: FinetuneOptions) -> list[Start]:
-    """Finds what each stream begins with; all are trained on the first one's pack.
+    """Finds what each view starts from; all are trained on the first one's pack.
 
     Raises:
         VidsslError: there is none; the sentence names the command that makes it.
     """
     if options.scratch:
-        streams = options.streams or (DEFAULT_STREAM,)
-        views = [get_view(stream).name for stream in streams]
+        views = list(options.streams or (DEFAULT_STREAM,))
         pack = find_pack(workspace, options.pack, views)
-        found = [(stream, None, f"{stream}-scratch") for stream in streams]
+        found: list[tuple[str, Artifact | None, str]] = [
+            (view, None, f"{view}-scratch") for view in views
+        ]
     else:
         subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
         pack = subjects[0].pack
         found = [(s.stream, s.checkpoint, name_of(s)) for s in subjects]
     return [
-        Start(stream, pack, checkpoint, *_names(name, checkpoint, options, len(found) == 1))
-        for stream, checkpoint, name in found
+        Start(view, pack, checkpoint, *_names(name, checkpoint, options, len(found) == 1))
+        for view, checkpoint, name in found
     ]
 
 
@@ -215,8 +209,8 @@ def _names(
     """Returns the names of the figures and of the trained network.
 
     Args:
-        name: of what is begun with.
-        alone: there is no other stream, so that the name the user gave is meant for this.
+        name: of what training starts from.
+        alone: there is no other view, so that the name the user gave is meant for this one.
     """
     if alone and options.name is not None:
         name = options.name
@@ -226,114 +220,32 @@ def _names(
     return name, name if options.freeze or checkpoint is None else f"{name}-finetuned"
 
 
-def plan(
-    workspace: Workspace, start: Start, labelled: LabelledSplit, options: FinetuneOptions
-) -> TrainingPlan:
-    """Resolves one stream's training without doing any work."""
-    own = replace(options, stream=start.stream, resume=False)
-    recipe, notes = fit_to_data(choose_recipe(start, labelled, own), len(labelled.train))
-    parents = {"pack": start.pack, "annotations": labelled.artifact}
-    if start.checkpoint is not None:
-        parents["init"] = start.checkpoint
-    made = TrainingPlan(
-        stage=STAGE,
-        name=start.trained_name,
-        options=own,
-        recipe=recipe,
-        data=training_data(start.pack, labelled),
-        parents=parents,
-        make_method=lambda: make_method(recipe, start, options.seed),
-        notes=notes,
-        more={"classes": list(labelled.classes), "split_seed": labelled.split_seed},
-    )
-    several = max(len(options.streams), len(options.checkpoints)) > 1
-    return _as_it_was_called(workspace, made) if several and not options.new else made
+# ── training ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _as_it_was_called(workspace: Workspace, made: TrainingPlan) -> TrainingPlan:
-    """Returns a plan the name under which its training is finished already, if it is."""
-    identity = _training(workspace, made).identity
+def _with_finished_name(workspace: Workspace, training: TrainingPlan) -> TrainingPlan:
+    """Returns the plan under the name that its training was finished under, if it was."""
+    identity = _training_run(workspace, training).identity
     found = workspace.newest("checkpoint", lambda a: a.run == identity)
-    return made if found is None else replace(made, name=found.name)
-
-
-def recipe_for(stream: str, options: FinetuneOptions) -> Recipe:
-    """Returns a recipe's numbers for finetuning a stream, with the user's settings.
-
-    Raises:
-        UsageError: a recipe or a setting that does not exist or does not fit.
-    """
-    name = options.recipe or default_recipe(options.device)
-    recipe = load_recipe(name, options.method_name, stream, options.settings)
-    if "classes" in recipe.explicit:
-        raise UsageError("the classes are those of the labels: leave --set classes away")
-    return recipe
-
-
-def choose_recipe(start: Start, labelled: LabelledSplit, options: FinetuneOptions) -> Recipe:
-    """Returns the recipe's numbers; network, and clip unless told, are the encoder's.
-
-    Raises:
-        UsageError: a setting that does not fit the encoder.
-    """
-    recipe = recipe_for(options.stream, options)
-    if start.checkpoint is not None:
-        spec = checkpoint_spec(start.checkpoint, start.stream)
-        explicit = recipe.explicit
-        recipe = like_encoder(replace(recipe, explicit=explicit | recipe.own_clip), spec)
-        recipe = replace(recipe, explicit=explicit)
-    recipe = recipe.override("network", project=0)  # a classifier has no use for it
-    return recipe.override("config", classes=len(labelled.classes))
-
-
-def training_data(pack: Artifact, labelled: LabelledSplit) -> TrainingData:
-    """Returns the labelled videos of the train part."""
-    train = labelled.train
-    videos = TrainingVideos(
-        reader=labelled.reader,
-        index=train,
-        source=np.asarray(labelled.annotations.groups)[train],
-        label=labelled.labels[train],
-    )
-    selection = labelled.selection
-    return TrainingData(
-        pack, labelled.artifact, selection.name, list(labelled.classes), videos, selection.note
-    )
-
-
-def make_method(recipe: Recipe, start: Start, seed: int) -> Method:
-    """Returns the classifier above the start's encoder, or above a fresh one."""
-    clip = recipe.clip
-    if start.checkpoint is None:
-        encoder = new_encoder(recipe, start.stream, context="gru" if clip.blocks > 1 else None)
-    else:
-        encoder = with_clip_spec(checkpoint_encoder(start.checkpoint, start.stream), clip)
-    method = METHODS[recipe.method].build(recipe.config, {start.stream: encoder}, seed)
-    clips = recipe.train.batch_size // (recipe.train.accumulate * distributed.world_size())
-    if clips < 2 and any(isinstance(part, BatchNorm1d) for part in method.modules()):
-        raise UsageError(
-            "this classifier normalises over the batch, which must hold two videos or more: give "
-            "a larger --batch-size"
-        )
-    return method
+    return training if found is None else replace(training, name=found.name)
 
 
 # ── testing ──────────────────────────────────────────────────────────────────────────────────
 
 
-def evaluation_for(made: TrainingPlan) -> EvaluationSpec:
-    """Returns how a plan's network is tested: as the recipe says, unless the user does."""
-    options = made.options
-    assert isinstance(options, FinetuneOptions)
-    given = {"crops": options.crops, "hop": options.hop}
-    told = {name: value for name, value in given.items() if value is not None}
-    return replace(made.recipe.evaluation, **told)
+def evaluation_for(training: TrainingPlan) -> EvaluationSpec:
+    """Returns how the network of a plan is tested: as the recipe says, unless the user does."""
+    return training.recipe.evaluation
 
 
-def protocol_for(made: TrainingPlan, presentation: str) -> WindowProtocol:
-    """Returns the test's protocol, frames resized and mirrored as in the plan's training."""
-    evaluation, augment = evaluation_for(made), made.recipe.augment
-    view = get_view(made.options.stream)
+def protocol_for(training: TrainingPlan, presentation: str) -> WindowProtocol:
+    """Returns the windows and crops of the test; frames are resized and mirrored as in training.
+
+    Args:
+        presentation: the form in which the view is shown to the encoder.
+    """
+    evaluation, augment = evaluation_for(training), training.recipe.augment
+    view = get_view(training.options.view)
     taken_for_film = augment.motion_as_picture and view.is_picture(presentation)
     return WindowProtocol(
         hop=evaluation.hop,
@@ -343,12 +255,13 @@ def protocol_for(made: TrainingPlan, presentation: str) -> WindowProtocol:
     )
 
 
-def _network(made: TrainingPlan, checkpoint: Artifact | None) -> Finetuned:
+def _network(training: TrainingPlan, checkpoint: Artifact | None) -> Finetuned:
     assert checkpoint is not None
-    stream = made.options.stream
-    presentation = checkpoint_spec(checkpoint, stream).presentation
-    subject = EncoderOnPack(checkpoint, stream, made.data.pack)
-    return Finetuned(subject, protocol_for(made, presentation), evaluation_for(made).weight)
+    view = training.options.view
+    presentation = checkpoint_spec(checkpoint, view).presentation
+    subject = EncoderOnPack(checkpoint, view, training.data.pack)
+    weight = evaluation_for(training).weight
+    return Finetuned(subject, protocol_for(training, presentation), weight)
 
 
 def _test(
@@ -384,19 +297,19 @@ def _joined_name(starts: Sequence[Start], options: FinetuneOptions) -> str:
     return options.name or "_".join(dict.fromkeys(start.name for start in starts))
 
 
-def _begun(workspace: Workspace, made: TrainingPlan, labelled: LabelledSplit) -> bool:
+def _begun(workspace: Workspace, training: TrainingPlan, labelled: LabelledSplit) -> bool:
     """Whether a plan's training, or the test after it, was begun and not finished."""
-    training = _training(workspace, made)
-    if training.finished is None:
-        return training.started
-    network = _network(made, training.finished)
+    run = _training_run(workspace, training)
+    if run.finished is None:
+        return run.started
+    network = _network(training, run.finished)
     recipe, parents = classify_recipe(network, labelled), classify_parents(network, labelled)
-    name = made.name.removesuffix("-finetuned")
+    name = training.name.removesuffix("-finetuned")
     return workspace.open_run("finetune", name, recipe, parents).started
 
 
-def _training(workspace: Workspace, made: TrainingPlan) -> Run:
-    return workspace.open_run("checkpoint", made.name, made.identity(), made.parents)
+def _training_run(workspace: Workspace, training: TrainingPlan) -> Run:
+    return workspace.open_run("checkpoint", training.name, training.identity(), training.parents)
 
 
 def _dry_run(
@@ -405,14 +318,17 @@ def _dry_run(
     labelled: LabelledSplit,
     options: FinetuneOptions,
 ) -> ClassificationResult:
-    """Returns what would be done: every stream's training and how it is tested."""
+    """Returns what would be done: the training of every view, and how its network is tested."""
     whole: dict[str, Any] = {"makes": f"finetune/{_joined_name(starts, options)}"}
-    for made in plans:
-        clip, evaluation = made.recipe.clip, asdict(evaluation_for(made))
+    for training in plans:
+        clip, evaluation = training.recipe.clip, asdict(evaluation_for(training))
         evaluation["hop"] = evaluation["hop"] or published_hop(
             clip.frames * clip.blocks, clip.stride
         )
-        each = made.as_dict() | {"test_videos": len(labelled.test), "evaluation": evaluation}
-        whole |= {made.options.stream: each} if len(plans) > 1 else {"training": each}
-    notes = [*labelled.notes, *(note for made in plans for note in made.notes)]
+        each = training.as_dict() | {
+            "test_videos": len(labelled.test),
+            "evaluation": evaluation,
+        }
+        whole |= {training.options.view: each} if len(plans) > 1 else {"training": each}
+    notes = [*labelled.notes, *(note for training in plans for note in training.notes)]
     return ClassificationResult(StageResult(None, notes=notes, plan=whole), None)

@@ -23,11 +23,12 @@ from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.batch import ClipSpec
 from vidssl.clips.loader import ClipLoader
-from vidssl.training.data import TrainingData, find_pack, training_data
+from vidssl.training.data import TrainingData, training_data
 from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
+from vidssl.workspace.find import find_pack
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 

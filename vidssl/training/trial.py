@@ -1,7 +1,7 @@
-"""A few steps of a training run, written nowhere, to tell what all of it would take.
+"""Forecasts what a training run would take, by a few of its steps that are written nowhere.
 
-The steps are real ones: the run's own loader, model, optimiser and device. The objective they were
-done with is of no use afterwards.
+The steps are real ones: of the run's own loader, model, optimiser and device. The method is changed
+by them and must not be trained afterwards.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,29 +23,71 @@ from vidssl.clips.batch import ClipBatch
 from vidssl.clips.frame_reader import FrameReader, FrameReaderWrapper
 from vidssl.clips.loader import DECODED_AHEAD, ClipLoader
 from vidssl.engine.loop import (
-    Meter,
     RuntimeConfig,
     fastest_kernels,
     over_ranks,
     prepare,
     train_step,
 )
+from vidssl.engine.meter import Meter
 from vidssl.engine.optimizers import TrainSpec, learning_rate, set_learning_rate
 from vidssl.methods import Method, StepState
-from vidssl.training.forecast import Forecast
 
-WARM = 3  # steps before those that are timed: they find batches ready, and compile
+WARM = 3  # steps before those that are timed: these find batches ready, and compile
 TIMED = 20  # steps at most
-SECONDS = 20.0  # after which no other step is begun
-FEW = (2, 4)  # samples whose activations are counted, to tell those of a batch
+SECONDS = 20.0  # after these no other step begins
+FEW = (2, 4)  # samples whose activations are counted, to estimate those of a batch
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training run would take.
+
+    Attributes:
+        parameters: of all networks, momentum encoders and partners included.
+        trained: parameters that the optimiser changes.
+        processes: how many share a batch.
+        batch_per_process: samples of one optimiser step in one process.
+        micro_batch: samples that are computed at once in one process.
+        memory: bytes per process. On CUDA the most that was allocated, None if that was too little;
+            on a CPU an estimate: networks, optimiser, batches, and what autograd keeps.
+        memory_there: bytes that the device has, or that the machine has free; None: not known.
+        measured: whether `memory` was measured.
+        tried: how many steps were timed.
+        samples_per_second, data_wait: of the timed steps, over all processes; None without steps.
+        seconds_per_epoch: at that speed; None without steps.
+        bytes_per_epoch: that are read from shards.
+        note: a sentence for the user, or nothing.
+    """
+
+    parameters: int
+    trained: int
+    processes: int
+    batch_per_process: int
+    micro_batch: int
+    memory: int | None
+    memory_there: int | None
+    measured: bool
+    steps_per_epoch: int
+    epochs: int
+    tried: int
+    samples_per_second: float | None
+    data_wait: float | None
+    seconds_per_epoch: float | None
+    bytes_per_epoch: int
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the forecast as plain data."""
+        return asdict(self)
 
 
 class CountedFrames(FrameReaderWrapper):
-    """Counts the frames that are asked for.
+    """Counts the frames that are read.
 
     Attributes:
-        frames: how many frames of each view, with each sample's counted once.
-        samples: how many times it was asked for a view's.
+        frames: how many frames of each view were read.
+        samples: how many times frames of a view were read: once for each sample.
     """
 
     def __init__(self, reader: FrameReader) -> None:
@@ -79,11 +122,11 @@ def try_out(
     counted: CountedFrames,
     progress: Progress,
 ) -> Forecast:
-    """Tries a few steps, and gives what follows. All ranks must call it; rank 0's answer counts.
+    """Does a few steps and returns the forecast. All ranks must call it; rank 0's result counts.
 
     Args:
-        method: as it would begin to train; it is changed.
-        loader: reads through `counted`.
+        method: as training would begin with it; it is changed.
+        counted: the reader that `loader` reads through.
     """
     method.assume_queue_full()
     optimizer = prepare(method, spec, runtime)
@@ -92,7 +135,7 @@ def try_out(
     cuda = runtime.device.type == "cuda"
     memory = None if cuda else _estimate(method, optimizer, loader, spec)
     there = torch.cuda.mem_get_info(runtime.device)[1] if cuda else free_memory()
-    said = Forecast(
+    forecast = Forecast(
         parameters=sum(p.numel() for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         processes=distributed.world_size(),
@@ -110,17 +153,19 @@ def try_out(
         bytes_per_epoch=0,
     )
     if memory is not None and there is not None and memory > there:
-        said = replace(said, note="no step was tried: there is too little free memory for one")
+        forecast = replace(
+            forecast, note="no step was tried: there is too little free memory for one"
+        )
     else:
-        said = _with_trial(said, method, optimizer, loader, spec, runtime, seed, progress)
+        forecast = _with_trial(forecast, method, optimizer, loader, spec, runtime, seed, progress)
     samples = loader.steps_per_epoch * spec.batch_size
     views = loader.sampler.views
     to_read = sum(counted.frame_bytes(view) * counted.per_sample(view) for view in views)
-    return replace(said, bytes_per_epoch=round(samples * to_read))
+    return replace(forecast, bytes_per_epoch=round(samples * to_read))
 
 
 def _with_trial(
-    said: Forecast,
+    forecast: Forecast,
     method: Method,
     optimizer: torch.optim.Optimizer,
     loader: ClipLoader,
@@ -129,7 +174,11 @@ def _with_trial(
     seed: int,
     progress: Progress,
 ) -> Forecast:
-    cuda = said.measured
+    """Returns the forecast with what a trial of a few steps measures.
+
+    On CUDA a trial that does not fit in memory leaves a note instead.
+    """
+    cuda = forecast.measured
     if cuda:
         torch.cuda.reset_peak_memory_stats(runtime.device)
     try:
@@ -138,13 +187,13 @@ def _with_trial(
         if distributed.world_size() > 1:
             raise  # the other ranks wait for this one
         note = "a step does not fit: take --recompute, or more micro-batches (--set accumulate=2)"
-        return replace(said, note=note)
+        return replace(forecast, note=note)
     if cuda:
-        said = replace(said, memory=torch.cuda.max_memory_allocated(runtime.device))
+        forecast = replace(forecast, memory=torch.cuda.max_memory_allocated(runtime.device))
     speed = float(figures["samples_per_second"] or 0)
-    seconds = said.steps_per_epoch * spec.batch_size / speed
+    seconds = forecast.steps_per_epoch * spec.batch_size / speed
     return replace(
-        said,
+        forecast,
         tried=tried,
         samples_per_second=speed,
         data_wait=float(figures["data_wait"] or 0),
@@ -161,7 +210,7 @@ def _try_steps(
     seed: int,
     progress: Progress,
 ) -> tuple[int, Mapping[str, float | int | None]]:
-    """Returns how many steps were timed, and their figures as a row of the log has them."""
+    """Returns how many steps were timed, and their figures as in a row of the log."""
     model, meter = over_ranks(method), Meter(runtime.device)
     begin, per_epoch, tried = time.monotonic(), loader.steps_per_epoch, 0
     ready = loader.steps(0, WARM + TIMED)
@@ -179,7 +228,7 @@ def _try_steps(
             if late:
                 break
             if step + 1 == WARM:
-                meter.fetch()  # waits for the device, and begins anew
+                meter.fetch()  # waits for the device, and starts to measure
                 tried = 0
     figures = meter.fetch()
     ready.close()  # type: ignore[attr-defined]
@@ -192,27 +241,28 @@ def _try_steps(
 def _estimate(
     method: Method, optimizer: torch.optim.Optimizer, loader: ClipLoader, spec: TrainSpec
 ) -> int:
-    """Returns the bytes a step would take, from steps of few samples."""
+    """Returns the bytes that a step would take, estimated from steps of few samples."""
     (first, *_) = next(loader.steps(0, 1))
     samples = len(first.index)
     step_state = StepState(0, 0, 0)
     few = [min(count, samples) for count in FEW]
-    kept = [_kept_for_backward(method, _part(first, count), step_state) for count in few]
-    optimizer.step()  # makes its state
+    kept = [_kept_for_backward(method, _head(first, count), step_state) for count in few]
+    optimizer.step()  # so that it has its state
     optimizer.zero_grad(set_to_none=True)
     each = (kept[1] - kept[0]) / max(few[1] - few[0], 1)
     activations = kept[1] + each * (samples - few[1])
     trained = [p for p in method.parameters() if p.requires_grad]
-    state = [x for of in optimizer.state.values() for x in of.values() if isinstance(x, Tensor)]
+    states = optimizer.state.values()
+    state = [x for values in states for x in values.values() if isinstance(x, Tensor)]
     networks = _bytes([*method.parameters(), *method.buffers(), *trained, *state])
     batches = _bytes(first.clips.values()) * spec.accumulate * (DECODED_AHEAD + 2)
     return round(networks + activations + batches)
 
 
 def _kept_for_backward(method: nn.Module, batch: ClipBatch, step_state: StepState) -> int:
-    """Returns the bytes that autograd keeps between forward and backward, but for parameters."""
-    here = (*method.parameters(), *batch.clips.values())
-    known = {tensor.untyped_storage().data_ptr() for tensor in here}
+    """Returns the bytes that autograd keeps from forward to backward, without parameters."""
+    others = (*method.parameters(), *batch.clips.values())
+    known = {tensor.untyped_storage().data_ptr() for tensor in others}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -228,7 +278,8 @@ def _kept_for_backward(method: nn.Module, batch: ClipBatch, step_state: StepStat
     return sum(kept.values())
 
 
-def _part(batch: ClipBatch, count: int) -> ClipBatch:
+def _head(batch: ClipBatch, count: int) -> ClipBatch:
+    """Returns the first samples of a batch."""
     clips = {view: x[:count].clone() for view, x in batch.clips.items()}
     return ClipBatch(clips, batch.source[:count], batch.label[:count], batch.index[:count])
 

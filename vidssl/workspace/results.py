@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vidssl.training.forecast import Forecast
 from vidssl.workspace.artifacts import Artifact
 
 
@@ -47,7 +46,6 @@ class StageResult:
     notes: list[str] = field(default_factory=list)
     plan: Mapping[str, Any] | None = None
     part: PartReport | None = None
-    forecast: Forecast | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the result as plain data, for --json."""

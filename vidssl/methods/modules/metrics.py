@@ -1,4 +1,4 @@
-"""Figures of health that several methods report; none of them has a part in training.
+"""Figures that show whether training is healthy; several methods report them, none trains on them.
 
 Legend: B clips, P projection width, K remembered clips, C prototypes, M pairs.
 """
@@ -16,7 +16,7 @@ def feature_health(features_BP: Tensor) -> dict[str, float]:
     """Returns two signs of collapse for unit vectors [B, P].
 
     `feature_std` is the standard deviation per dimension times √P: 1 for vectors spread over the
-    whole sphere, 0 when all are one. `feature_rank` is the effective rank, the exponential of the
+    whole sphere, 0 when all are equal. `feature_rank` is the effective rank, the exponential of the
     entropy of normalised singular values (Roy & Vetterli 2007), at most min(B, P).
     """
     centred = features_BP.float() - features_BP.float().mean(0)
@@ -30,7 +30,7 @@ def feature_health(features_BP: Tensor) -> dict[str, float]:
 
 
 def health_of_views(features: Tensor | Mapping[str, Tensor]) -> dict[str, float]:
-    """Returns :func:`feature_health`; of several views that of each, and the least of them."""
+    """Returns :func:`feature_health`; for several views that of each, and the smallest of them."""
     if isinstance(features, Tensor):
         return feature_health(features)
     found = {view: feature_health(features_BP) for view, features_BP in features.items()}
@@ -58,10 +58,10 @@ def nearest_has_same_label(
     """Returns how often the nearest remembered clip has the clip's label.
 
     Args:
-        other_BK: which remembered clips may be looked at: those of other source videos.
+        other_BK: which remembered clips count: those of other source videos.
 
     Returns:
-        A share; NaN where no clip, or no clip that it may look at, has a label.
+        A share; NaN where no clip, or no remembered clip that counts, has a label.
     """
     usable_BK = other_BK & (memory_label_K >= 0)
     similarity_BK = feature_BP @ memory_KP.T
@@ -87,11 +87,11 @@ def paired_cosines(one_MP: Tensor, other_MP: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def prototype_usage(score_BC: Tensor) -> Tensor:
-    """Returns how evenly clips fall on prototypes: 1 as evenly as can be, 0 all on the same one.
+    """Returns how evenly clips fall on prototypes: 1 as evenly as possible, 0 all on the same one.
 
-    It is exp(H) − 1 over its largest value, H the entropy of how often each prototype is a clip's
-    best. (The entropy of the mean prediction hardly shows a collapse: at τ = 0.1 one prediction
-    alone is spread over most prototypes.)
+    It is exp(H) − 1 over its largest possible value; H is the entropy of how often each prototype
+    is a clip's best one. (The entropy of the mean prediction hardly shows a collapse: at τ = 0.1 a
+    single prediction is spread over most prototypes.)
     """
     clips, count = score_BC.shape
     ones_B = torch.ones(clips, device=score_BC.device)

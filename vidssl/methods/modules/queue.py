@@ -1,4 +1,4 @@
-"""A first-in-first-out memory of rows, kept in buffers.
+"""A first-in-first-out queue of rows, kept in buffers.
 
 Legend: K rows, P width of a feature.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class Queue(nn.Module):
     """K rows of several aligned columns, each a buffer `[K, …]` under its own name.
 
-    All columns share one pointer, so row j of every column speaks of the same clip.
+    All columns share one pointer, so row j of every column belongs to the same clip.
     """
 
     pointer: Tensor
@@ -44,10 +44,10 @@ class Queue(nn.Module):
         count = len(next(iter(rows.values())))
         if count > self.length:
             raise ValueError(f"{count} rows do not fit a queue of {self.length}")
-        place = (self.pointer + torch.arange(count, device=self.pointer.device)) % self.length
+        index = (self.pointer + torch.arange(count, device=self.pointer.device)) % self.length
         for name, values in rows.items():
             column = getattr(self, name)
-            column[place] = values.to(column.dtype)
+            column[index] = values.to(column.dtype)
         self.pointer.add_(count).remainder_(self.length)
         self.filled.add_(count).clamp_(max=self.length)
 
@@ -60,7 +60,7 @@ class Queue(nn.Module):
         return self.filled >= self.length
 
     def is_full(self) -> bool:
-        """Returns the same to the host. The device is waited for only until the queue is full."""
+        """Whether all rows have been written. It waits for the device only until they are."""
         self._was_full = self._was_full or bool(self.full())
         return self._was_full
 
@@ -75,5 +75,5 @@ def random_unit_rows(rows: int, width: int, generator: torch.Generator) -> Tenso
 
 
 def no_numbers(rows: int) -> Tensor:
-    """Returns a column [rows] of −1: nothing known."""
+    """Returns a column [rows] of −1, which means not known."""
     return torch.full((rows,), -1, dtype=torch.long)

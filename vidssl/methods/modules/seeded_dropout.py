@@ -17,7 +17,7 @@ def seeded_dropout(
     """Returns dropout seeded by the step and the rank.
 
     Args:
-        number: of the network or layer, where several drop in one step.
+        number: of the network or layer, where several have dropout in one step.
     """
     if share == 0:
         return lambda h: h
@@ -26,7 +26,7 @@ def seeded_dropout(
     generators: dict[torch.device, torch.Generator] = {}
 
     def drop(h: Tensor) -> Tensor:
-        if h.device not in generators:  # on the device, so that masks need not travel there
+        if h.device not in generators:  # on the device, so that no masks are copied
             generators[h.device] = torch.Generator(h.device).manual_seed(seed)
         kept = torch.rand(h.shape, generator=generators[h.device], device=h.device) >= share
         return h * kept / (1 - share)

@@ -1,6 +1,6 @@
 """Sinkhorn-Knopp: codes that use all prototypes equally (Caron et al. 2020, SwAV §3.2).
 
-Legend: V views, B clips per rank, C prototypes, W ranks.
+Legend: V embeddings of each clip, B clips per rank, C prototypes, W ranks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from vidssl.base.distributed import max_over_ranks, sum_over_ranks, world_size
 def sinkhorn(score_VBC: Tensor, epsilon: float, iterations: int) -> Tensor:
     """Returns every clip's code, a distribution over prototypes, without gradient.
 
-    Q = exp(S/ε) is scaled in turn, until after the last iteration every clip has a mass of
-    exactly 1, and every prototype has got nearly W·B/C of it from the clips of all ranks. Views
-    are scaled independently, in one go.
+    The rows and columns of Q = exp(S/ε) are scaled in turn. After the last iteration every clip
+    has a mass of exactly 1, and every prototype nearly W·B/C of the mass of all ranks' clips. The
+    V matrices are scaled independently of each other.
 
     Args:
         score_VBC: cosines of clips and prototypes, any number of leading dimensions.
@@ -25,7 +25,7 @@ def sinkhorn(score_VBC: Tensor, epsilon: float, iterations: int) -> Tensor:
     Returns:
         Codes like `score_VBC`; each row sums to 1.
     """
-    # In float64, and less the largest score of all ranks, nothing overflows; the shift and the
+    # In float64, minus the largest score of all ranks, nothing overflows. The shift and the
     # published division by the total sum both cancel in the first scaling of prototypes.
     logit_VBC = score_VBC.double() / epsilon
     code_VBC = (logit_VBC - max_over_ranks(logit_VBC.amax(dim=(-2, -1), keepdim=True))).exp()
@@ -38,5 +38,5 @@ def sinkhorn(score_VBC: Tensor, epsilon: float, iterations: int) -> Tensor:
 
 
 def _positive(mass: Tensor) -> Tensor:
-    """A prototype that all clips are infinitely far from has no mass to share out: 0/0 is 0."""
+    """Returns the mass, above 0: a prototype that is far from all clips has none, and 0/0 is 0."""
     return mass.clamp(min=torch.finfo(mass.dtype).tiny)
