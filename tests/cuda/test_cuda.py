@@ -30,11 +30,7 @@ from vidssl.clips.batch import ClipSpec
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.gpu.triton_transforms import TritonTransforms
 from vidssl.clips.loader import ClipLoader
-from vidssl.engine.loop import (
-    RuntimeConfig,
-    fit,
-    train_step,
-)
+from vidssl.engine.loop import RuntimeConfig, fit, train_step
 from vidssl.engine.meter import Meter
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
 from vidssl.evaluation.features import WindowProtocol, embed_videos

@@ -11,25 +11,9 @@ from paths import DATA
 
 from vidssl.backbones.dpc_context import unit_channels
 from vidssl.base.errors import UsageError
-from vidssl.methods import (
-    CPC,
-    CoCon,
-    CoConConfig,
-    CPCConfig,
-    StepState,
-)
-from vidssl.methods.cocon import (
-    _others,
-    block_vectors,
-    similarity_loss,
-    synchrony_loss,
-)
-from vidssl.methods.cpc import (
-    dense_nce,
-    dense_scores,
-    own_column,
-    top_shares,
-)
+from vidssl.methods import CPC, CoCon, CoConConfig, CPCConfig, StepState
+from vidssl.methods.cocon import _others, block_vectors, similarity_loss, synchrony_loss
+from vidssl.methods.cpc import dense_nce, dense_scores, own_column, top_shares
 from vidssl.methods.modules.seeded_dropout import seeded_dropout
 
 GOLDEN = np.load(DATA / "cocon_losses.npz")

@@ -14,12 +14,7 @@ from stubs import FixedBatches
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.optimizers import TrainSpec, make_optimizer, set_learning_rate
-from vidssl.methods import (
-    Classifier,
-    Finetune,
-    FinetuneConfig,
-    StepState,
-)
+from vidssl.methods import Classifier, Finetune, FinetuneConfig, StepState
 
 CLOCK = StepState(seed=3, epoch=0, step=1)
 

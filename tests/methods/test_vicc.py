@@ -12,13 +12,7 @@ from vidssl.base.errors import UsageError
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import train_step
 from vidssl.engine.optimizers import TrainSpec, make_optimizer
-from vidssl.methods import (
-    StepState,
-    ViCC,
-    ViCCConfig,
-    ViCCCross,
-    ViCCCrossConfig,
-)
+from vidssl.methods import StepState, ViCC, ViCCConfig, ViCCCross, ViCCCrossConfig
 from vidssl.methods.modules.feature_bank import RecentFeatures
 from vidssl.methods.vicc import swapped_prediction
 

@@ -13,24 +13,14 @@ import torch
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
 from vidssl.backbones import EncoderSpec
-from vidssl.base.errors import (
-    Interrupted,
-    MissingInput,
-    UsageError,
-    VidsslError,
-)
+from vidssl.base.errors import Interrupted, MissingInput, UsageError, VidsslError
 from vidssl.base.progress import SILENT
 from vidssl.evaluation import feature_cache, features, finetuned_accuracy
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.finetuned_accuracy import load_classifier, load_probabilities
 from vidssl.evaluation.splits import too_few
 from vidssl.shards import ShardReader
-from vidssl.stages import (
-    evaluate_retrieval,
-    finetune,
-    probe,
-    verify,
-)
+from vidssl.stages import evaluate_retrieval, finetune, probe, verify
 from vidssl.stages.evaluate_retrieval import EvaluateRetrievalOptions
 from vidssl.stages.finetune import FinetuneOptions
 from vidssl.stages.probe import ProbeOptions

@@ -24,12 +24,7 @@ from vidssl.clips.batch import ClipBatch
 from vidssl.engine.collapse import CollapseWatch, collapse_sentence
 from vidssl.engine.log import Row, log_of_rank_zero
 from vidssl.engine.meter import Meter
-from vidssl.engine.optimizers import (
-    TrainSpec,
-    learning_rate,
-    make_optimizer,
-    set_learning_rate,
-)
+from vidssl.engine.optimizers import TrainSpec, learning_rate, make_optimizer, set_learning_rate
 from vidssl.engine.resume import Saves
 from vidssl.methods import Method, StepOutput, StepState
 

@@ -31,12 +31,7 @@ from vidssl.methods.cpc import (
     predict,
     top_shares,
 )
-from vidssl.methods.method import (
-    BatchSpec,
-    Method,
-    StepOutput,
-    StepState,
-)
+from vidssl.methods.method import BatchSpec, Method, StepOutput, StepState
 from vidssl.methods.modules.seeded_dropout import seeded_dropout
 
 SYNC_NORMS = ("l1", "l2")

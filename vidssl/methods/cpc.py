@@ -24,12 +24,7 @@ from vidssl.base.distributed import gather_with_gradient
 from vidssl.base.errors import UsageError, require
 from vidssl.base.text import counted
 from vidssl.clips.batch import ClipBatch
-from vidssl.methods.method import (
-    BatchSpec,
-    Method,
-    StepOutput,
-    StepState,
-)
+from vidssl.methods.method import BatchSpec, Method, StepOutput, StepState
 from vidssl.methods.modules.metrics import nearest_has_same_label, paired_cosines
 from vidssl.methods.modules.seeded_dropout import seeded_dropout
 

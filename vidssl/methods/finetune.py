@@ -21,12 +21,7 @@ from torch import Tensor, nn
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError, require
 from vidssl.clips.batch import ClipBatch
-from vidssl.methods.method import (
-    BatchSpec,
-    Method,
-    StepOutput,
-    StepState,
-)
+from vidssl.methods.method import BatchSpec, Method, StepOutput, StepState
 from vidssl.methods.modules.seeded_dropout import seeded_dropout
 
 ENCODER = "encoder."

@@ -16,13 +16,7 @@ from vidssl.backbones import Encoder
 from vidssl.base.distributed import gather, with_shuffled_batch
 from vidssl.base.errors import require
 from vidssl.clips.batch import ClipBatch
-from vidssl.methods.method import (
-    BatchSpec,
-    Method,
-    StepOutput,
-    StepState,
-    projection_width,
-)
+from vidssl.methods.method import BatchSpec, Method, StepOutput, StepState, projection_width
 from vidssl.methods.modules.metrics import nearest_has_same_label
 from vidssl.methods.modules.momentum_encoder import frozen_copy, update_momentum
 from vidssl.methods.modules.nce_loss import contrast_scores, mil_nce, own_key_alone

@@ -21,12 +21,7 @@ from torch import Tensor, nn
 from vidssl.backbones import Encoder
 from vidssl.base.errors import require
 from vidssl.clips.batch import ClipBatch
-from vidssl.methods.finetune import (
-    Classifier,
-    Finetune,
-    FinetuneConfig,
-    no_dropout,
-)
+from vidssl.methods.finetune import Classifier, Finetune, FinetuneConfig, no_dropout
 from vidssl.methods.method import StepOutput, StepState
 
 

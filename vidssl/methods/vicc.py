@@ -18,13 +18,7 @@ from vidssl.backbones import Encoder
 from vidssl.base.distributed import with_shuffled_batch, world_size
 from vidssl.base.errors import UsageError, require
 from vidssl.clips.batch import ClipBatch
-from vidssl.methods.method import (
-    BatchSpec,
-    Method,
-    StepOutput,
-    StepState,
-    projection_width,
-)
+from vidssl.methods.method import BatchSpec, Method, StepOutput, StepState, projection_width
 from vidssl.methods.modules.feature_bank import RecentFeatures
 from vidssl.methods.modules.metrics import nearest_has_same_label, prototype_usage
 from vidssl.methods.modules.sinkhorn import sinkhorn

@@ -16,21 +16,10 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.methods import Method
 from vidssl.training.data import TrainingData, training_data
-from vidssl.training.encoders import (
-    check_context,
-    like_encoder,
-    load_extra_state,
-    with_clip_spec,
-)
+from vidssl.training.encoders import check_context, like_encoder, load_extra_state, with_clip_spec
 from vidssl.training.fit_to_data import fit_options, without_steps
 from vidssl.training.joint import check_views, plan_joint_training
-from vidssl.training.options import (
-    Choice,
-    ResolvedOptions,
-    TrainingOptions,
-    choose,
-    resolve_view,
-)
+from vidssl.training.options import Choice, ResolvedOptions, TrainingOptions, choose, resolve_view
 from vidssl.training.training_run import TrainingPlan, run_training
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact

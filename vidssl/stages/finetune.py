@@ -26,17 +26,8 @@ from vidssl.evaluation.finetuned_accuracy import (
     classify_parents,
     classify_recipe,
 )
-from vidssl.evaluation.labelled import (
-    LabelledSplit,
-    check_trainable,
-    find_labels,
-)
-from vidssl.evaluation.subjects import (
-    DEFAULT_STREAM,
-    EncoderOnPack,
-    check_words,
-    find_subjects,
-)
+from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
+from vidssl.evaluation.subjects import DEFAULT_STREAM, EncoderOnPack, check_words, find_subjects
 from vidssl.methods import METHODS_BY_STAGE
 from vidssl.recipes.recipe import EvaluationSpec
 from vidssl.training.finetuning import Start, plan_finetuning

@@ -12,9 +12,7 @@ import torch
 
 from vidssl.backbones import Encoder
 from vidssl.base import distributed
-from vidssl.base.errors import (
-    VidsslError,
-)
+from vidssl.base.errors import VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.clips.frame_cache import with_frame_cache
@@ -24,19 +22,13 @@ from vidssl.engine.collapse import collapse_sentence
 from vidssl.engine.log import Row
 from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.methods import Method
-from vidssl.recipes.recipe import (
-    Recipe,
-)
+from vidssl.recipes.recipe import Recipe
 from vidssl.training.data import TrainingData
 from vidssl.training.options import ResolvedOptions
 from vidssl.training.trial import CountedFrames, Forecast, try_out
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.checkpoints import (
-    save_encoder,
-    save_tensors,
-    weights_digest,
-)
+from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import nothing_to_resume, report_other_runs
 from vidssl.workspace.summaries import COLLAPSED

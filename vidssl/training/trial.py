@@ -22,13 +22,7 @@ from vidssl.base.resources import free_memory
 from vidssl.clips.batch import ClipBatch
 from vidssl.clips.frame_reader import FrameReader, FrameReaderWrapper
 from vidssl.clips.loader import DECODED_AHEAD, ClipLoader
-from vidssl.engine.loop import (
-    RuntimeConfig,
-    fastest_kernels,
-    over_ranks,
-    prepare,
-    train_step,
-)
+from vidssl.engine.loop import RuntimeConfig, fastest_kernels, over_ranks, prepare, train_step
 from vidssl.engine.meter import Meter
 from vidssl.engine.optimizers import TrainSpec, learning_rate, set_learning_rate
 from vidssl.methods import Method, StepState
