@@ -107,15 +107,6 @@ def test_unknown_lengths_count_as_the_mean():
 # ── one manifest
 
 
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    for number in range(5):
-        write_video(folder / f"v{number}.mp4", moving_square(5 + 5 * number, seed=number))
-    (folder / "broken.mp4").write_bytes(b"no video")
-    return folder
-
-
 @contextmanager
 def read_files() -> Iterator[list[str]]:
     """Returns the names of the files that are read, rather than only looked at, meanwhile."""
