@@ -24,13 +24,12 @@ def linearise(
     tile, slot = tl.program_id(0), tl.program_id(1)
     row = state + slot * FIELDS
     if tl.load(row + WARPS) == 1:
-        scale = tl.load(row + SCALE)
         height, width, pitch = tl.load(row + HEIGHT), tl.load(row + WIDTH), tl.load(row + PITCH)
         if tile < count_tiles(height, pitch, H, W):
             y, x = tile_places(tile, pitch, H, W)
             here = (y < height) & (x < width)
             at = y * pitch + x
-            far = slot.to(tl.int64)
+            scale, far = tl.load(row + SCALE), slot.to(tl.int64)
             u += (far * 2 + 1 - tl.load(row + U_SIDE)) * 2 * plane
             data += far * 3 * plane
             slope += far * 2 * plane
