@@ -45,7 +45,7 @@ def name_of(source: Source) -> Iterator[VideoResult]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_worker_is_deaf_from_its_first_moment(tmp_path: Path, number: int) -> None:
+def test_a_worker_blocks_signals_from_its_first_moment(tmp_path: Path, number: int) -> None:
     """A terminal sends Ctrl-C to the workers as well, also while they are still importing."""
     write_video(tmp_path / "clip.mp4", moving_square(2))
     worker = _Worker(name_of)

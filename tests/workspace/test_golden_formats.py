@@ -189,7 +189,7 @@ def test_retrieval(workspace):
     assert (report.queries, report.gallery) == (2, 6)
     split = find_labels(workspace, only(workspace, "pack"), [only(workspace, "checkpoint")], None)
     stored = feature_cache.load_features(only(workspace, "features"))
-    again, _ = recall.measure(
+    again, _ = recall.measure_recall(
         [stored.video_means()], split, report.features, only(workspace, "pack")
     )
     assert _shares(again) == _shares(report)

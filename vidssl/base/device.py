@@ -1,4 +1,4 @@
-"""Which device a stage computes on."""
+"""Chooses the device that a stage computes on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vidssl.base.errors import UsageError
 
 
 def choose_device(wanted: str | None) -> str:
-    """Returns "cuda" where there is one, else "cpu", unless the user wants one of them.
+    """Returns the wanted device, or else "cuda" if there is one, or else "cpu".
 
     Raises:
         UsageError: CUDA is wanted and absent, or the name is unknown.
@@ -26,7 +26,7 @@ def choose_device(wanted: str | None) -> str:
 def _has_cuda() -> bool:
     if sys.platform == "linux":
         try:
-            ctypes.CDLL("libcuda.so.1")  # without the driver PyTorch need not be loaded to ask
+            ctypes.CDLL("libcuda.so.1")  # without the driver there is no need to load PyTorch
         except OSError:
             return False
     import torch

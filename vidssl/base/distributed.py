@@ -1,4 +1,4 @@
-"""The few collective operations that the methods need; all are no-ops in a single process.
+"""Collective operations among torchrun's processes; in a single process they do nothing.
 
 Legend: W ranks, B rows per rank.
 """
@@ -17,9 +17,7 @@ from torch import Tensor
 
 
 def launched() -> int:
-    """Returns how many processes torchrun started, this one included: W, before there is a
-    group.
-    """
+    """Returns W, the number of processes that torchrun started; it needs no process group."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -29,26 +27,26 @@ def launched_by_torchrun() -> bool:
 
 
 def start(device_type: str) -> None:
-    """Joins the process group that torchrun describes, once: NCCL for what is on CUDA, else gloo.
+    """Joins torchrun's process group, if there is one: NCCL for CUDA tensors, gloo for others.
 
-    Flags and plain data go by gloo, so that asking the other ranks waits for no device.
+    Flags and plain data use gloo, so that they do not wait for a GPU.
     """
     if launched_by_torchrun() and not dist.is_initialized():
-        if device_type == "cuda":  # before NCCL, which would put every rank on the first device
+        if device_type == "cuda":  # else NCCL would use the first device in every rank
             torch.cuda.set_device(local_device(device_type))
         dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
 
 
 def leave(code: int = 0) -> None:
-    """Ends this process if it is in a process group, and does nothing in one that is not.
+    """Ends this process if it is in a process group; else does nothing.
 
-    A thread of gloo lets go of an operation's tensors some time after the operation has ended.
-    Were the interpreter being taken apart by then, the thread would abort the process, and
-    torchrun take a run for failed that did all it had to; so the interpreter is left as it is.
+    A thread of gloo frees an operation's tensors some time after the operation has ended. If the
+    interpreter is shutting down by then, the thread aborts the process, and torchrun reports a
+    finished run as failed. So the process ends without shutting the interpreter down.
     """
     if not dist.is_initialized():
         return
-    if code == 0:  # else the others may be gone, and there is nobody to take leave of
+    if code == 0:  # after an error other ranks may be gone, and this would wait for them
         dist.destroy_process_group()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -75,7 +73,7 @@ def local_device(kind: str) -> torch.device:
 
 @torch.no_grad()
 def gather(rows_B: Tensor) -> Tensor:
-    """Returns every rank's rows [W·B, …] in rank order, without gradient."""
+    """Returns the rows of all ranks [W·B, …] in rank order, without gradient."""
     if world_size() == 1:
         return rows_B.detach()
     parts = [torch.empty_like(rows_B) for _ in range(world_size())]
@@ -91,15 +89,15 @@ class _GatherWithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Every rank holds a loss of its own; DDP then averages parameters' gradients, so the sum
-        # over ranks here makes gradients equal those of one process with the global batch.
+        # Each rank has its own loss, and DDP averages the gradients of parameters. The sum over
+        # ranks here makes gradients equal those of one process with the global batch.
         dist.all_reduce(gradient)
         begin = rank() * ctx.rows
         return gradient[begin : begin + ctx.rows]
 
 
 def gather_with_gradient(rows_B: Tensor) -> Tensor:
-    """As :func:`gather`, and gradients flow back to the rank a row came from."""
+    """Like :func:`gather`, but gradients flow back to the rank that a row came from."""
     return rows_B if world_size() == 1 else _GatherWithGradient.apply(rows_B)
 
 
@@ -120,7 +118,7 @@ def max_over_ranks(value: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether `flag` is set on any rank; every rank must ask at the same step."""
+    """Whether `flag` is set on any rank; all ranks must call it at the same step."""
     if world_size() == 1:
         return flag
     value = torch.tensor(int(flag))
@@ -129,7 +127,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def from_rank_zero(value: Any) -> Any:
-    """Returns rank 0's `value` (plain Python data) to every rank."""
+    """Returns the `value` of rank 0 (plain Python data) on every rank."""
     if world_size() == 1:
         return value
     box = [value]
@@ -138,7 +136,7 @@ def from_rank_zero(value: Any) -> Any:
 
 
 def all_ranks(value: Any) -> list[Any]:
-    """Returns every rank's `value` (plain data and CPU tensors), in rank order, to every rank."""
+    """Returns the values of all ranks in rank order, on every rank: plain data and CPU tensors."""
     if world_size() == 1:
         return [value]
     box: list[Any] = [None] * world_size()
@@ -150,10 +148,10 @@ def all_ranks(value: Any) -> list[Any]:
 def with_shuffled_batch(
     encode: Callable[[Tensor], Tensor], x_B: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Encodes a batch after shuffling it over the ranks, and puts the rows back in order.
+    """Shuffles a batch over the ranks, encodes it, and puts the rows back in order.
 
-    Shuffle-BN (He et al. 2020, MoCo §3.3): a key's BatchNorm statistics then come from other
-    clips than its query's, so that they cannot give the pair away.
+    Shuffle-BN (He et al. 2020, MoCo §3.3): the BatchNorm statistics of a key come from other clips
+    than those of its query, so that they do not reveal the pair.
 
     Args:
         generator: in the same state on every rank.
@@ -167,13 +165,13 @@ def with_shuffled_batch(
 
 
 def _rows_of_ranks(x_B: Tensor, wanted_WB: Tensor) -> Tensor:
-    """Returns the rows that this rank wants of all ranks' x, in its order.
+    """Returns the rows of all ranks' x that this rank wants, in the wanted order.
 
-    Each row goes to the one rank that wants it. (Gathering all rows everywhere, as MoCo does, would
-    send W times as much; clips are large.)
+    Each row is sent only to the rank that wants it. (MoCo gathers all rows on all ranks, which
+    sends W times as many bytes, and clips are large.)
 
     Args:
-        wanted_WB: numbers of rows in the order of the ranks, for each rank; on the CPU.
+        wanted_WB: for each rank the numbers of its rows among the rows of all ranks; on the CPU.
     """
     here, rows = rank(), len(x_B)
     owner_WB = wanted_WB // rows
@@ -185,7 +183,7 @@ def _rows_of_ranks(x_B: Tensor, wanted_WB: Tensor) -> Tensor:
     received = torch.empty_like(send)
     counts = torch.bincount(owner_WB[here], minlength=world_size()).tolist()
     dist.all_to_all_single(received, send, counts, mine_WB.sum(1).tolist())
-    # They come by the rank they are from.
+    # Received rows are ordered by the rank that sent them.
     place_B = torch.argsort(torch.argsort(owner_WB[here], stable=True))
     found = received[place_B.to(x_B.device, non_blocking=True)]
     return found if as_it_lies is x_B else found.movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""Errors that are meant for the user: each carries one clear sentence and an exit code."""
+"""Errors for the user: each has one clear sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Iterable
 
 
 class VidsslError(Exception):
-    """Something the user can act on. Its text is the whole message: one sentence."""
+    """An error that the user can act on. Its text is the whole message: one sentence."""
 
     exit_code = 1
 
 
 class UsageError(VidsslError):
-    """A command or an option that makes no sense as given."""
+    """A wrong command line: an unknown name, or a value that an option cannot have."""
 
     exit_code = 2
 
 
 class MissingInput(VidsslError):
-    """The workspace lacks what a stage needs; the text names the command that makes it."""
+    """The workspace lacks an input of a stage; the text names the command that makes it."""
 
 
 class SlowerWay(UserWarning):
-    """What is quick does not work on this machine; the same is done in a slower way."""
+    """A warning: a fast way does not work on this machine, and a slower one is used."""
 
 
 class Interrupted(VidsslError):
-    """A signal ended the work after it was saved.
+    """A signal ended the work; what was done is saved.
 
     Args:
-        signal_number: 2 (Ctrl-C) gives exit code 130, 15 (SIGTERM) gives 143.
+        signal_number: 2 (Ctrl-C) means exit code 130, 15 (SIGTERM) means 143.
     """
 
     def __init__(self, message: str, signal_number: int = 2) -> None:
@@ -39,12 +39,20 @@ class Interrupted(VidsslError):
 
 
 def require(name: str, value: object, holds: bool, what: str) -> None:
-    """Raises a :class:`UsageError` that says what a setting must be, unless it holds."""
+    """Checks a setting.
+
+    Args:
+        holds: whether the value is allowed.
+        what: the allowed values, such as "at least 1".
+
+    Raises:
+        UsageError: the value is not allowed.
+    """
     if not holds:
         raise UsageError(f"{name} must be {what}, not {value}")
 
 
 def nearest_name(wrong: str, names: Iterable[str]) -> str:
-    """Returns ``" (did you mean X?)"`` for the closest of `names`, or an empty text."""
+    """Returns ``" (did you mean X?)"`` for the most similar of `names`, or an empty text."""
     close = difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -1,4 +1,4 @@
-"""Optional dependencies: whether they are here is asked before any work that needs them."""
+"""Checks for optional dependencies before work that needs them starts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from vidssl.base.errors import VidsslError
 
 
 def require_extra(extra: str, what: str, *modules: str, more: str = "") -> None:
-    """Raises a :class:`VidsslError` that says how to get what is missing, if anything is.
+    """Checks that optional modules are installed.
 
     Args:
-        extra: of this package, as pip takes it.
-        what: needs it.
-        more: ends the sentence.
+        extra: of this package that installs them, as pip takes it.
+        what: the feature that needs them.
+        more: the end of the sentence.
+
+    Raises:
+        VidsslError: a module is missing; the sentence says how to install it.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:

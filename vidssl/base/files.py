@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what is said of a full disk."""
+"""Writes files atomically: whole or not at all. A full disk becomes one clear sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def file_digest(path: Path) -> str:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Makes renames within `folder` survive a power cut."""
+    """Writes a folder's entries to disk, so that renames in it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -31,12 +31,12 @@ def fsync_folder(folder: Path) -> None:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Writes a whole file or nothing: a temporary name, fsync, rename.
+    """Writes a file atomically: under a temporary name, fsync, rename.
 
     Raises:
         VidsslError: the disk is full.
     """
-    # By chance and not by process number, which two machines (all containers) have in common.
+    # A random name: process numbers repeat on other machines, and in all containers.
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with full_disk_is_one_sentence(path), aside.open("wb") as file:
@@ -50,13 +50,17 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as readable JSON, atomically."""
+    """Writes `value` as indented JSON, atomically."""
     atomic_write(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 @contextmanager
 def full_disk_is_one_sentence(path: Path) -> Iterator[None]:
-    """Turns a full disk or quota met while writing `path` into a sentence."""
+    """Turns the error of a full disk or quota into one sentence, while `path` is written.
+
+    Raises:
+        VidsslError: the disk or quota is full.
+    """
     try:
         yield
     except OSError as error:

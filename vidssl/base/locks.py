@@ -1,4 +1,4 @@
-"""Locks that processes hold on files, on one machine or many."""
+"""File locks between processes, on one machine or on several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO
 
 from vidssl.base.errors import VidsslError
 
-LOOK_OF_OTHERS = 0.3  # seconds for which a look at a lock (is_locked) may be in the way
+LOOK_OF_OTHERS = 0.3  # seconds to wait for processes that only look at a lock (is_locked)
 
 
 @contextmanager
@@ -23,14 +23,15 @@ def file_lock(
     shared: bool = False,
     before_waiting: Callable[[], None] | None = None,
 ) -> Iterator[None]:
-    """Holds a lock on the file `path`; with `refusal`, raises it instead of waiting.
+    """Holds a lock on the file `path`, and waits for it if another process holds it.
 
     Args:
-        shared: with others that share it; else alone.
-        before_waiting: is called where another process holds it.
+        refusal: raise this sentence instead of waiting.
+        shared: hold it together with others that share it; else alone.
+        before_waiting: is called if another process holds the lock.
 
     Raises:
-        VidsslError: another process holds it, or the file system has no locks.
+        VidsslError: another process holds it (with `refusal`), or the file system has no locks.
     """
     while True:
         with path.open("a+") as file:
@@ -45,11 +46,11 @@ def file_lock(
             if _is_still_there(file, path):
                 yield
                 return
-        # Its last holder deleted it meanwhile: a lock on that file holds off nobody.
+        # The last holder has deleted the file meanwhile: a lock on it would exclude nobody.
 
 
 def _flock(file: IO[str], path: Path, kind: int) -> bool:
-    """Returns whether it has the lock now."""
+    """Takes the lock, and returns whether it succeeded."""
     try:
         fcntl.flock(file, kind)
         return True
@@ -65,7 +66,7 @@ def _flock(file: IO[str], path: Path, kind: int) -> bool:
 
 
 def _flock_soon(file: IO[str], path: Path, kind: int) -> bool:
-    """Returns whether it has the lock before anyone who only looks would have let it go."""
+    """Tries for 0.3 seconds to take the lock, since another process may only look at it."""
     end = time.monotonic() + LOOK_OF_OTHERS
     while not (has := _flock(file, path, kind | fcntl.LOCK_NB)) and time.monotonic() < end:
         time.sleep(LOOK_OF_OTHERS / 10)
@@ -73,15 +74,15 @@ def _flock_soon(file: IO[str], path: Path, kind: int) -> bool:
 
 
 def is_locked(path: Path) -> bool | None:
-    """Whether a living process, on whatever machine, holds a :func:`file_lock` on the file `path`.
+    """Whether a living process, on any machine, holds a :func:`file_lock` on the file `path`.
 
-    A process that is killed lets go of its locks at once; those of a machine that is lost hold
-    until the server of the file system takes them back.
+    Locks of a killed process are released at once; those of a lost machine remain until the file
+    server releases them.
 
     Returns:
-        None where it cannot be told: no file locks, or no right to look.
+        None if it is unknown: no file locks, or no permission.
     """
-    writable = os.access(path, os.W_OK)  # network file systems lock alone only what may be written
+    writable = os.access(path, os.W_OK)  # network file systems lock exclusively only writable files
     try:
         with path.open("r+" if writable else "r") as file:
             return not _flock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,11 +22,11 @@ from vidssl.base.progress import Progress
 from vidssl.base.relayed_progress import ProgressCall, ProgressReceiver, ProgressSender
 from vidssl.base.signals import (
     StopRequest,
-    deaf,
-    deaf_children,
     end_with_parent,
-    heed_parent,
+    signals_blocked,
+    signals_blocked_in_children,
     stop_requests,
+    unblock_sigterm,
 )
 
 LOOK_UP_EVERY = 0.2  # seconds between two looks whether a signal came
@@ -35,7 +35,7 @@ STOPPING = "stopping: saving what is done …"  # it may take seconds
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work.
+    """A function to run in some process, after the jobs that it depends on.
 
     Attributes:
         work: a function of a progress and of the results of the jobs in `after`; with several
@@ -103,7 +103,7 @@ def _ready(waiting: Sequence[Job], done: Mapping[str, Done]) -> Job | None:
 
 
 def _idle(pool: list[_Worker], most: int, progress: Progress) -> _Worker | None:
-    """Returns a process that has nothing to do, a new one while there may be more, or None."""
+    """Returns an idle process, or a new one while there are fewer than `most`, or None."""
     found = next((worker for worker in pool if worker.job is None), None)
     if found is None and len(pool) < most:
         found = _Worker(progress)
@@ -144,7 +144,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True, name="vidssl")
-        with deaf_children():
+        with signals_blocked_in_children():
             self.process.start()
         theirs.close()
         self.job: Job | None = None
@@ -179,8 +179,8 @@ class _Worker:
         return f"the process that did “{name}” has ended ({how}); the same command goes on"
 
     def wait(self) -> None:
-        """Waits until the process has ended, showing what it still tells."""
-        with suppress(EOFError, OSError):  # it has
+        """Waits until the process has ended, and shows its last progress."""
+        with suppress(EOFError, OSError):  # it has ended
             while True:
                 came = self.pipe.recv()
                 if isinstance(came, ProgressCall):
@@ -219,11 +219,11 @@ class _Failed:
 def _serve(pipe: Connection) -> None:
     """Runs one job after another in a worker, until it or its parent is asked to end."""
     end_with_parent()
-    heed_parent()
+    unblock_sigterm()
     with suppress(EOFError, Interrupted):
         while True:
             pipe.poll(None)
-            with deaf():  # receiving imports what the job needs
+            with signals_blocked():  # receiving imports what the job needs
                 work, earlier = pipe.recv()
             pipe.send(_attempt(work, earlier, ProgressSender(pipe.send)))
 
@@ -233,7 +233,7 @@ def _attempt(work: Callable[..., Any], earlier: list[Any], progress: Progress) -
     try:
         result = work(progress, *earlier)
     except Interrupted:
-        raise  # only the parent asks for it, and it knows
+        raise  # the parent asked for it
     except VidsslError as error:
         return _Failed(str(error), error.exit_code)
     except Exception:

@@ -1,7 +1,7 @@
-"""How a stage tells what it is doing, without knowing who listens.
+"""The interface by which stages report progress, and a silent implementation.
 
-Stages call these few methods; the command line draws them (rich on a terminal, plain lines
-elsewhere), and a library user gets :data:`SILENT`.
+The command line implements it with progress bars on a terminal and with plain lines elsewhere. The
+default for library users is :data:`SILENT`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Protocol, Self
 
 
 class Task(Protocol):
-    """One piece of long work with a rate and an end."""
+    """A long piece of work, counted in units. Its bar is shown within a `with` statement."""
 
     def advance(self, n: int = 1, **figures: float | str) -> None:
-        """Counts `n` units done; `figures` are shown beside the bar."""
+        """Counts `n` more units as done; `figures` are shown beside the bar."""
 
     def note(self, text: str) -> None:
-        """Shows one line about this piece of work without disturbing the bar."""
+        """Shows one line about this task, without disturbing the bar."""
 
     def __enter__(self) -> Self: ...
 
@@ -24,17 +24,17 @@ class Task(Protocol):
 
 
 class Progress(Protocol):
-    """What a stage reports to."""
+    """The receiver of a stage's reports."""
 
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Task:
-        """Opens a piece of work of `total` units (None: unknown), of which `done` lie behind."""
+        """Returns a task of `total` units (None: unknown), of which `done` were finished before."""
 
     def say(self, text: str) -> None:
         """Shows one plain line."""
 
 
 class Named:
-    """A progress whose tasks bear a name: where several are shown at a time, it tells whose."""
+    """A progress that puts a name before its tasks, for several that are shown at a time."""
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress, self._name = progress, name

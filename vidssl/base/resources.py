@@ -1,4 +1,4 @@
-"""What the machine offers. Imports next to nothing, so that worker processes start quickly."""
+"""Finds the machine's cores and free memory. Imports little: worker processes start quickly."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """Returns the cores this process may use, shared among torchrun's ranks on this machine.
+    """Returns how many cores this process may use: its share among torchrun's local ranks.
 
-    They are those it may run on, or fewer where a container's quota grants less time than that.
+    It counts the cores that the process may run on, or fewer if a container's CPU quota is less.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # macOS lacks it
     here = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -24,7 +24,7 @@ def cores() -> int:
 
 
 def free_memory() -> int | None:
-    """Returns the bytes of memory that programs may still take; None where that is not told."""
+    """Returns the bytes of memory that are available; None if the system does not tell."""
     try:
         lines = MEMORY.read_text().splitlines()
     except OSError:  # not Linux
@@ -35,10 +35,10 @@ def free_memory() -> int | None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Runs PyTorch's CPU work in one thread.
+    """Lets PyTorch use one CPU thread.
 
-    Sums then come out the same on any number of cores. Small networks are no slower: on a busy
-    machine, where threads wait for one another, they are many times faster.
+    Sums are then the same on any number of cores. Small networks are not slower; on a busy machine,
+    where threads wait for each other, they are many times faster.
     """
     import torch
 
@@ -51,7 +51,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _quota() -> float:
-    """Returns the cores' time that control groups (version 2) grant, infinite where they do not."""
+    """Returns the cores that control groups (version 2) allow; infinite without a limit."""
     try:
         lines = OWN_GROUP.read_text().splitlines()
     except OSError:  # not Linux

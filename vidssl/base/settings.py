@@ -1,4 +1,4 @@
-"""Settings as a user types them: texts turned into the typed fields of a frozen dataclass."""
+"""Sets the typed fields of frozen dataclasses from the texts that a user types."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ KINDS = {
 
 
 def configure(owner: str, config: _Config, settings: Iterable[tuple[str, Any]]) -> _Config:
-    """Returns `config` with some fields set; a value may be a text, read as TOML where it is any.
+    """Returns a copy of `config` with some fields set.
 
     Args:
-        owner: what the fields belong to, for the sentence of an error.
+        owner: of the fields, for the sentence of an error.
+        settings: (field, value); a text is read as TOML, unless the field itself is a text.
 
     Raises:
-        UsageError: there is no such field (the sentence names the nearest), or a value of the
+        UsageError: there is no such field (the sentence names the nearest), or the value has the
             wrong type.
     """
     known = [f.name for f in dataclasses.fields(config)]  # type: ignore[arg-type]
@@ -37,14 +38,14 @@ def configure(owner: str, config: _Config, settings: Iterable[tuple[str, Any]]) 
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise UsageError(f"{owner} has no setting {name}{nearest_name(name, known)}; {has}")
         example = getattr(config, name)
-        if not isinstance(example, str):  # a file may be called 2024
+        if not isinstance(example, str):  # a text stays one, such as a file called 2024
             value = literal(value)
         config = dataclasses.replace(config, **{name: like(name, example, value)})  # type: ignore[type-var]
     return config
 
 
 def literal(value: Any) -> Any:
-    """Returns what a text says in TOML, or the text itself; other values are left alone."""
+    """Returns the TOML value in a text, or the text if it is not TOML; other values as they are."""
     if not isinstance(value, str):
         return value
     try:
@@ -54,10 +55,14 @@ def literal(value: Any) -> Any:
 
 
 def like(name: str, example: Any, value: Any) -> Any:
-    """Returns `value` in the type of `example`, the field's value so far; None: a whole number.
+    """Returns `value` converted to the type of `example`.
+
+    Args:
+        name: of the field, for the sentence of an error.
+        example: the field's present value; None stands for a whole number.
 
     Raises:
-        UsageError: it is of another type.
+        UsageError: the value has another type.
     """
     kind = int if example is None else type(example)
     if kind is float:
@@ -87,7 +92,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Returns settings within settings one by one, their names joined by dots."""
+    """Yields (name, value) of nested settings, with names joined by dots."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{before}{name}.")

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM: a quick end before there is work, and in long work a question.
+"""Handles Ctrl-C and SIGTERM: a quick end before work starts, a request to stop during long work.
 
-Long work asks it at safe places. Imports next to nothing: it is the first thing a command imports.
+Long work looks for the request where it can stop safely. This module imports little, since a
+command imports it first.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from types import FrameType
 
 from vidssl.base.errors import Interrupted
 
-# ── before there is work ─────────────────────────────────────────────────────────────────────
+# ── before work starts ───────────────────────────────────────────────────────────────────────
 
 
 def leave_at_once() -> None:
     """Lets Ctrl-C and SIGTERM end the process with one line, until :func:`work_begins`.
 
-    For the time of imports: an exception would show as a traceback from deep within them, and
-    some libraries turn it into another one. There is nothing yet to save or to clean up.
+    It is for the time of imports: an exception would show a traceback from inside them, and some
+    libraries turn it into another one. There is nothing to save or clean up yet.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -29,7 +30,7 @@ def leave_at_once() -> None:
 
 
 def work_begins() -> None:
-    """Lets Ctrl-C and SIGTERM end work by an exception, so that it can clean up after itself."""
+    """Lets Ctrl-C and SIGTERM raise an exception, so that work can clean up after itself."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGTERM) is _leave:
@@ -46,22 +47,22 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
-    """Keeps Ctrl-C and SIGTERM from processes that are started meanwhile; their parent decides.
+def signals_blocked_in_children() -> Iterator[None]:
+    """Blocks Ctrl-C and SIGTERM in processes that are started within it; their parent decides.
 
     A terminal sends Ctrl-C to all processes of a command, and one that is still importing would
-    show a traceback. Children inherit which signals are blocked; to this process they come late.
+    show a traceback. Children inherit blocked signals. This process gets its signals afterwards.
     """
     from multiprocessing import resource_tracker  # here, since this module must import quickly
 
     resource_tracker.ensure_running()  # it starts with the first child, and unblocks signals
-    with deaf():
+    with signals_blocked():
         yield
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM wait, and come late."""
+def signals_blocked() -> Iterator[None]:
+    """Blocks Ctrl-C and SIGTERM; they arrive afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
@@ -69,22 +70,23 @@ def deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def heed_parent() -> None:
-    """Lets SIGTERM end work by an exception in a process that was started deaf.
+def unblock_sigterm() -> None:
+    """Lets SIGTERM raise an exception in a process that was started with blocked signals.
 
-    So a parent asks for an end, which may have come too early and waited. Ctrl-C stays unheard: to
-    long work it would be the first signal, and the parent's the second, which cuts saving short.
+    A parent asks for an end by SIGTERM; one that came earlier takes effect now. Ctrl-C stays
+    blocked: long work would take it for the first signal, and the parent's for the second, which
+    interrupts saving.
     """
     signal.signal(signal.SIGTERM, _stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
 
 def end_with_parent() -> None:
-    """Lets this process end at once when the one that started it dies, however it dies."""
-    threading.Thread(target=_outlive_nobody, daemon=True).start()
+    """Lets this process end at once when its parent dies in any way."""
+    threading.Thread(target=_exit_after_parent, daemon=True).start()
 
 
-def _outlive_nobody() -> None:
+def _exit_after_parent() -> None:
     from multiprocessing import parent_process  # here, since this module must import quickly
 
     parent = parent_process()
@@ -93,11 +95,11 @@ def _outlive_nobody() -> None:
         os._exit(1)
 
 
-# ── while there is ───────────────────────────────────────────────────────────────────────────
+# ── during work ──────────────────────────────────────────────────────────────────────────────
 
 
 class StopRequest:
-    """Whether, and by which signal, the process was asked to stop."""
+    """Whether a signal asked the process to stop, and which one; it is false until then."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -110,7 +112,7 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turns the first SIGINT or SIGTERM into a :class:`StopRequest`; a second one acts as usual.
 
-    Outside the main thread signals cannot be caught, and nothing is changed.
+    In other threads than the main one signals cannot be caught, and nothing changes.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -24,7 +24,7 @@ import numpy as np
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.base.signals import deaf_children
+from vidssl.base.signals import signals_blocked_in_children
 from vidssl.dataset.synthetic_scene import FRAMES, MOTIONS, SIZE, render_clip
 
 FPS = 25
@@ -112,7 +112,7 @@ def _make_each(
     # spawn: a fork would copy the locks of whatever threads the caller runs.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        with deaf_children():  # map() starts all processes
+        with signals_blocked_in_children():  # map() starts all processes
             made = pool.map(make, planned, chunksize=4)
         yield from made
     finally:

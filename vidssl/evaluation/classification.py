@@ -58,8 +58,8 @@ class StreamRow:
 
 
 @dataclass(frozen=True)
-class Classified:
-    """Names what was classified: the encoders, or a baseline, and the pack.
+class ReportLabels:
+    """The names of what was classified, for a report: encoders or a baseline, and the pack.
 
     Attributes:
         checkpoint: its label; of several streams all labels, joined by " + "; or a baseline's name.
@@ -71,8 +71,8 @@ class Classified:
     pack: str
 
     @classmethod
-    def by(cls, subjects: Sequence[EncoderOnPack]) -> Classified:
-        """Returns the names for the encoders of these streams."""
+    def of(cls, subjects: Sequence[EncoderOnPack]) -> ReportLabels:
+        """Returns the labels of the encoders of some streams."""
         streams = " + ".join(subject.stream for subject in subjects)
         return cls(" + ".join(checkpoints_of(subjects)), streams, subjects[0].pack.label)
 
@@ -82,7 +82,7 @@ class ClassificationReport:
     """The results of a classifier on the test part.
 
     Attributes:
-        checkpoint, stream, pack: as in :class:`Classified`.
+        checkpoint, stream, pack: as in :class:`ReportLabels`.
         top1, top5: accuracies from 0 to 1; top5 is None with five classes or fewer, where it would
             always be 1.
         error, top5_error: one standard error of top1 and of top5.
@@ -141,10 +141,10 @@ class ClassificationResult:
 # ── measuring ────────────────────────────────────────────────────────────────────────────────
 
 
-def measure(
+def measure_accuracy(
     share_NK: np.ndarray,
     labelled: LabelledSplit,
-    of: Classified,
+    of: ReportLabels,
     train_top1: float | None = None,
     streams: Sequence[ClassificationReport] = (),
 ) -> ClassificationReport:
@@ -157,7 +157,7 @@ def measure(
     """
     classes = len(labelled.classes)
     truth, answers = labelled.labels[labelled.test], ranked(share_NK)
-    confusion = np.zeros((classes, classes), np.int64)
+    confusion: np.ndarray = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (truth, answers[:, 0]), 1)
     count = len(truth)
     top1 = float((answers[:, 0] == truth).mean())

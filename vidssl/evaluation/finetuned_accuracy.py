@@ -25,8 +25,8 @@ from vidssl.base.files import atomic_write, file_digest
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import (
     ClassificationResult,
-    Classified,
-    measure,
+    ReportLabels,
+    measure_accuracy,
     reused_result,
     summary_of,
     write_report,
@@ -120,7 +120,7 @@ def classify(
             description="test",
         )
         share_NK = windows.video_means(unit=False)
-        report = measure(share_NK, labelled, Classified.by([subject]))
+        report = measure_accuracy(share_NK, labelled, ReportLabels.of([subject]))
         save_probabilities(run.folder, share_NK, labelled)
         write_report(run.folder, report, share_NK, labelled)
         drop_parts(run.folder)
@@ -189,20 +189,20 @@ def average(
 
 
 def save_probabilities(folder: Path, share_NK: np.ndarray, labelled: LabelledSplit) -> None:
-    """Writes probabilities.safetensors: a row for each of predictions.csv, a column per class."""
+    """Writes probabilities.safetensors: the rows of predictions.csv, one column per class."""
     about = {
         "format": PROBABILITIES_FORMAT,
         "vidssl_version": VERSION,
         "classes": list(labelled.classes),
     }
-    # One entry only: safetensors writes several in an order of its own, new each time.
+    # One entry only: safetensors writes several in an order that changes from file to file.
     header = {HEADER: json.dumps(about, sort_keys=True)}
     blob = safetensors.numpy.save({"probabilities": share_NK}, header)
     atomic_write(folder / PROBABILITIES_FILE, blob)
 
 
 def load_probabilities(path: Path) -> tuple[np.ndarray, list[str]]:
-    """Reads what :func:`save_probabilities` wrote: float32 [N, K], and the names of the classes.
+    """Reads probabilities.safetensors: float32 [N, K], and the names of the classes.
 
     Raises:
         VidsslError: no such file, damaged, or of another kind or format.

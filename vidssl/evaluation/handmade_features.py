@@ -27,7 +27,7 @@ DIRECTIONS, SLOW, CELLS = 8, 0.5, 3
 
 def colour_histogram(frames_THWC: np.ndarray) -> np.ndarray:
     """Returns the joint RGB histogram, 8 bins a channel, as shares: float32 [512]."""
-    level = frames_THWC.reshape(-1, 3).astype(np.int64) * COLOUR_BINS // 256
+    level: np.ndarray = frames_THWC.reshape(-1, 3).astype(np.int64) * COLOUR_BINS // 256
     code = (level[:, 0] * COLOUR_BINS + level[:, 1]) * COLOUR_BINS + level[:, 2]
     return (np.bincount(code, minlength=COLOUR_BINS**3) / len(code)).astype(np.float32)
 

@@ -22,8 +22,8 @@ from vidssl.base.files import atomic_write
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import (
     ClassificationResult,
-    Classified,
-    measure,
+    ReportLabels,
+    measure_accuracy,
     summary_of,
     write_report,
 )
@@ -49,7 +49,7 @@ def probe_features(
     run: Run,
     means_VD: np.ndarray,
     labelled: LabelledSplit,
-    of: Classified,
+    of: ReportLabels,
     config: ProbeConfig,
     seed: int,
     *,
@@ -57,12 +57,12 @@ def probe_features(
     device: str | None = None,
     progress: Progress = SILENT,
 ) -> ClassificationResult:
-    """Trains a probe on features of all the pack's videos, tests it, and publishes the run.
+    """Trains a probe on the train part's features, tests it, and publishes the run.
 
     Args:
-        means_VD: float32, one row for each of `labelled.ids`.
-        of: what the features are of, for the report.
-        encoder: digest of the checkpoint they come from; None where there is none.
+        means_VD: float32, the mean feature of each video in `labelled.ids`.
+        of: the labels for the report.
+        encoder: digest of the checkpoint that the features come from; None: hand-made features.
     """
     with progress.task("probe", config.epochs, "epoch") as task:
         probe = train_probe(
@@ -76,7 +76,7 @@ def probe_features(
         )
     share_VK = probabilities(probe, means_VD)
     test_NK = share_VK[labelled.test]
-    report = measure(test_NK, labelled, of, train_top1(share_VK, labelled))
+    report = measure_accuracy(test_NK, labelled, of, train_top1(share_VK, labelled))
     write_report(run.folder, report, test_NK, labelled)
     weights = save_probe(run.folder, probe, of.stream, encoder, labelled)
     content = canonical_digest({"report": asdict(report), "weights": weights})
@@ -86,7 +86,7 @@ def probe_features(
 
 
 def probe_settings(config: ProbeConfig, labelled: LabelledSplit) -> dict[str, Any]:
-    """Returns every number of a probe's training, for its recipe."""
+    """Returns all settings of a probe's training, for its recipe."""
     batch = batch_for(len(labelled.train), config)
     settings = config.as_dict() | {"batch": batch}
     return {"settings": settings, "first_rate": rate_for(batch, config)}
@@ -105,7 +105,7 @@ def save_probe(
     folder: Path, probe: LinearProbe, stream: str, encoder: str | None, labelled: LabelledSplit
 ) -> dict[str, Any]:
     """Writes probe.safetensors, and returns its tensors as lists."""
-    # One entry only: safetensors writes several in an order of its own, new each time.
+    # One entry only: safetensors writes several in an order that changes from file to file.
     about = {
         "format": PROBE_FORMAT,
         "vidssl_version": VERSION,
@@ -120,10 +120,10 @@ def save_probe(
 
 
 def load_probe(path: Path) -> tuple[LinearProbe, list[str]]:
-    """Reads probe.safetensors: the classifier, in eval mode, and the names of its classes.
+    """Reads probe.safetensors: the classifier in eval mode, and the names of its classes.
 
     Raises:
-        VidsslError: no such file, or no probe.
+        VidsslError: no such file, not a probe, damaged, or of an unknown format.
     """
     if not path.exists():
         raise VidsslError(f"there is no probe file {path}")

@@ -77,7 +77,7 @@ class RetrievalResult:
         return self.stage.as_dict() | found
 
 
-def measure(
+def measure_recall(
     streams_VD: Sequence[np.ndarray],
     labelled: LabelledSplit,
     features: str,
@@ -85,10 +85,11 @@ def measure(
     device: str = "cpu",
     ks: Sequence[int] = PUBLISHED_KS,
 ) -> tuple[RetrievalReport, Neighbours]:
-    """Measures R@k of one or more streams' video features.
+    """Measures R@k of the video features of one or several streams.
 
     Args:
-        streams_VD: for each stream the features of all the pack's videos [V, D].
+        streams_VD: for each stream the features of all videos of the pack [V, D].
+        features: their name in the report.
     """
     # Unit rows side by side: their dot product is the sum of the streams' cosines.
     queries = np.hstack([centred_unit(x[labelled.test]) for x in streams_VD])
@@ -103,10 +104,10 @@ def measure(
     return report, found
 
 
-def publish(
+def publish_recall(
     run: Run, report: RetrievalReport, found: Neighbours, labelled: LabelledSplit
 ) -> Artifact:
-    """Writes results.json and neighbours.csv and publishes the retrieval artifact."""
+    """Writes results.json and neighbours.csv, and publishes the retrieval artifact."""
     table = _neighbour_table(found, labelled)
     write_json(run.folder / RESULTS_FILE, asdict(report))
     atomic_write(run.folder / NEIGHBOURS_FILE, table)
@@ -119,11 +120,18 @@ def publish(
 
 
 def read_report(artifact: Artifact) -> RetrievalReport:
-    """Reads the results of a retrieval artifact."""
+    """Reads the report in a retrieval artifact."""
     return RetrievalReport.from_dict(json.loads((artifact.path / RESULTS_FILE).read_text()))
 
 
+def reused_result(artifact: Artifact, labelled: LabelledSplit) -> RetrievalResult:
+    """Returns the result of a retrieval that was finished before."""
+    stage = StageResult(artifact, reused=True, notes=labelled.notes)
+    return RetrievalResult(stage, read_report(artifact))
+
+
 def _neighbour_table(found: Neighbours, labelled: LabelledSplit) -> bytes:
+    """Returns a CSV table of the nearest 20 train videos of each test video."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["query", "label", "rank", "neighbour", "neighbour_label", "similarity"])

@@ -17,8 +17,8 @@ import numpy as np
 
 from vidssl.evaluation.classification import (
     ClassificationResult,
-    Classified,
-    measure,
+    ReportLabels,
+    measure_accuracy,
     reused_result,
     summary_of,
     write_report,
@@ -89,7 +89,9 @@ def average_streams(
             return reused_result(run.finished, labelled)
         share_NK, train_top1 = compute(run.folder)
         reports = [single.report for single in singles if single.report is not None]
-        report = measure(share_NK, labelled, Classified.by(subjects), train_top1, reports)
+        report = measure_accuracy(
+            share_NK, labelled, ReportLabels.of(subjects), train_top1, reports
+        )
         write_report(run.folder, report, share_NK, labelled)
         digest = canonical_digest({"run": run.identity, "report": asdict(report)})
         stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)

@@ -23,7 +23,12 @@ import cv2
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.resources import cores
-from vidssl.base.signals import StopRequest, deaf_children, end_with_parent, stop_requests
+from vidssl.base.signals import (
+    StopRequest,
+    end_with_parent,
+    signals_blocked_in_children,
+    stop_requests,
+)
 from vidssl.dataset.video import Source
 from vidssl.shards import VideoRecord
 
@@ -146,7 +151,7 @@ class _Worker:
         self.process: BaseProcess = context.Process(
             target=_serve, args=(theirs, generator), daemon=True, name="vidssl-video"
         )
-        with deaf_children():
+        with signals_blocked_in_children():
             self.process.start()
         theirs.close()
         self.source: Source | None = None

@@ -21,13 +21,14 @@ from vidssl.backbones import EncoderSpec
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError, nearest_name
 from vidssl.base.progress import SILENT, Progress
-from vidssl.evaluation.classification import ClassificationResult, Classified, reused_result
+from vidssl.evaluation import classification, recall
+from vidssl.evaluation.classification import ClassificationResult, ReportLabels
 from vidssl.evaluation.features import WindowProtocol, count_windows, embed_videos
 from vidssl.evaluation.handmade_features import FRAMES_LOOKED_AT, HAND_MADE, hand_made_features
 from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
 from vidssl.evaluation.linear_probe import ProbeConfig
 from vidssl.evaluation.probed_accuracy import probe_features, probe_settings
-from vidssl.evaluation.recall import RetrievalResult, measure, publish, read_report
+from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall
 from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spec
 from vidssl.recipes.recipe import load_recipe
 from vidssl.training.options import default_recipe
@@ -201,10 +202,9 @@ def _retrieve(
     opened: Run, baseline: Baseline, pack: Artifact, labelled: LabelledSplit
 ) -> RetrievalResult:
     if opened.finished is not None:
-        stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
-        return RetrievalResult(stage, read_report(opened.finished))
-    report, found = measure([baseline.features()], labelled, baseline.name, pack)
-    artifact = publish(opened, report, found, labelled)
+        return recall.reused_result(opened.finished, labelled)
+    report, found = measure_recall([baseline.features()], labelled, baseline.name, pack)
+    artifact = publish_recall(opened, report, found, labelled)
     return RetrievalResult(StageResult(artifact, notes=labelled.notes), report)
 
 
@@ -217,8 +217,8 @@ def _probe(
     progress: Progress,
 ) -> ClassificationResult:
     if opened.finished is not None:
-        return reused_result(opened.finished, labelled)
-    of = Classified(baseline.name, baseline.view, pack.label)
+        return classification.reused_result(opened.finished, labelled)
+    of = ReportLabels(baseline.name, baseline.view, pack.label)
     config, means_VF = ProbeConfig(), baseline.features()
     return probe_features(
         opened, means_VF, labelled, of, config, baseline.seed, device=device, progress=progress

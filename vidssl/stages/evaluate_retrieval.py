@@ -10,7 +10,8 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.feature_cache import features_of, recipe_of
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.labelled import find_labels
-from vidssl.evaluation.recall import RetrievalResult, measure, publish, read_report
+from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall, reused_result
+from vidssl.evaluation.stream_average import joined_name
 from vidssl.evaluation.subjects import check_words, checkpoints_of, find_subjects, in_words
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.parents import numbered
@@ -54,7 +55,7 @@ def run(
     checkpoints = [subject.checkpoint for subject in subjects]
     pack = subjects[0].pack
     labelled = find_labels(workspace, pack, checkpoints, options.split)
-    name = options.name or "_".join(dict.fromkeys(c.name for c in checkpoints))
+    name = options.name or joined_name(checkpoint.name for checkpoint in checkpoints)
     recipe = {
         "stage": "retrieve",
         "streams": [subject.stream for subject in subjects],
@@ -79,9 +80,8 @@ def run(
         means.append(features.video_means())
     with workspace.open_run("retrieval", name, recipe, parents, options.new) as opened:
         if opened.finished is not None:
-            stage = StageResult(opened.finished, reused=True, notes=labelled.notes)
-            return RetrievalResult(stage, read_report(opened.finished))
+            return reused_result(opened.finished, labelled)
         device = choose_device(options.device)
-        report, found = measure(means, labelled, shown, pack, device)
-        artifact = publish(opened, report, found, labelled)
+        report, found = measure_recall(means, labelled, shown, pack, device)
+        artifact = publish_recall(opened, report, found, labelled)
     return RetrievalResult(StageResult(artifact, notes=labelled.notes), report)

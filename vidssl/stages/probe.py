@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.progress import SILENT, Progress
-from vidssl.evaluation.classification import ClassificationResult, Classified, reused_result
+from vidssl.evaluation.classification import ClassificationResult, ReportLabels, reused_result
 from vidssl.evaluation.feature_cache import features_of, name_of
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
@@ -86,7 +86,7 @@ def run(
     check_trainable(labelled)
     if options.dry_run:
         return _plan(subjects, labelled, config, options)
-    of = Classified.by(subjects)
+    of = ReportLabels.of(subjects)
     progress.say(f"probe: {of.checkpoint} on {of.pack}, {labelled.selection.note}")
     if len(subjects) > 1:
         return _average(workspace, subjects, labelled, config, options, progress)
@@ -145,7 +145,7 @@ def _one(
             run,
             features.video_means(),
             labelled,
-            Classified.by([subject]),
+            ReportLabels.of([subject]),
             config,
             options.seed,
             encoder=subject.checkpoint.digest,

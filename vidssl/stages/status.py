@@ -233,7 +233,7 @@ def _descends(artifact: Artifact, ancestor: Artifact, known: Mapping[str, Artifa
 def tree(status: Status) -> list[Node]:
     """Returns the lineage as a forest, oldest first: each artifact lies below its main parent."""
     nodes = {a.label: Node(a, _remarks(a)) for a in status.artifacts}
-    roots = []
+    roots: list[Node] = []
     for artifact in status.artifacts:
         parent = _main_parent(artifact)
         above = nodes.get(parent.label) if parent is not None and parent.label else None

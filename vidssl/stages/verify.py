@@ -84,8 +84,9 @@ def run(
     if not workspace.root.exists():
         raise MissingInput(f"there is no workspace at {workspace.root}: nothing was verified")
     wanted = options.artifacts if options else ()
+    unreadable: list[str] = []
     if wanted:
-        artifacts, unreadable = [find(workspace, text) for text in wanted], []
+        artifacts = [find(workspace, text) for text in wanted]
     else:
         artifacts, unreadable = workspace.scan()
     findings = [Finding(_where(sentence), "", 0, 0, [sentence]) for sentence in unreadable]
