@@ -215,7 +215,7 @@ def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
     user would continue with. When they run in parallel it still ends before CoCLR, which takes half
     as long again together with the two encoders that it starts from.
     """
-    common = {"recipe": RECIPE, "seed": options.seed, "device": options.device}
+    common: dict[str, Any] = {"recipe": RECIPE, "seed": options.seed, "device": options.device}
     as_long = _epochs("infonce", options) + _epochs("coclr", options)
     control = pretrain.PretrainOptions(
         name=CONTROL, settings=(*options.settings, ("epochs", as_long)), **common
