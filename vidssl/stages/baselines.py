@@ -166,7 +166,7 @@ def _untrained(
 
 def untrained_specs(backbone: str, device: str | None = None) -> tuple[EncoderSpec, ...]:
     """Returns specs of RGB and flow encoders for the clips of this machine's default recipe."""
-    clip = load_recipe(default_recipe(device), "infonce", "rgb").clip
+    clip = load_recipe(default_recipe(choose_device(device)), "infonce", "rgb").clip
     return tuple(
         untrained_spec(view, backbone, clip.frames, clip.stride, clip.size)
         for view in ("rgb", "flow")

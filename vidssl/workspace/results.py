@@ -35,8 +35,8 @@ class StageResult:
         reused: whether the artifact was finished before, so that nothing was done.
         quarantined: (video, reason) for each video that was left out.
         notes: sentences that the user should see.
-        plan: for a dry run, what would be done, as plain data.
-        forecast: what it would take, where that was asked for; it is in the plan, too.
+        plan: for a dry run, what would be done, as plain data; after the trial of a training run
+            also its forecast (`vidssl.training.trial.Forecast`), under "forecast".
         part: the result of one part, if the run is divided.
     """
 
