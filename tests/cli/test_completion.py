@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from vidssl.clips.decoders import DECODERS
 
 from vidssl.backbones.published_weights import PUBLISHED_METHODS
 from vidssl.cli import app
 from vidssl.cli.completion import complete_recipes, complete_views
+from vidssl.clips.loader import DECODERS
 from vidssl.methods import METHODS_BY_STAGE
 from vidssl.optical_flow.algorithms import FLOW_METHODS
 from vidssl.recipes.recipe_file import recipe_names
