@@ -6,7 +6,7 @@ default for library users is :data:`SILENT`.
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 
 class Task(Protocol):
@@ -20,7 +20,7 @@ class Task(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None: ...
 
 
 class Progress(Protocol):

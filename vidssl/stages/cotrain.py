@@ -278,20 +278,17 @@ def plan(
         UsageError: an option does not fit the student, the partner or the data.
     """
     options, data, notes = fit_to_pair(workspace, options, student, partner)
-    parents = {"pack": data.pack, "student": student, "partner": partner}
-    if data.annotations is not None:
-        parents["annotations"] = data.annotations
     name = options.name or f"{options.view}-{options.recipe.method}"
     progress.say(
         f"cotrain {name}: student {student.label}, partner {partner.label}, of {data.pack.label}, "
-        f"{len(data.videos)} training videos ({data.note}), recipe {options.recipe.name}"
+        + data.in_words(options.recipe.name)
     )
     return TrainingPlan(
         stage="cotrain",
         name=name,
         options=options,
         data=data,
-        parents=parents,
+        parents=data.parents({"student": student, "partner": partner}),
         make_method=lambda: _make_method(options, student, partner),
         notes=notes + without_steps(options.recipe, len(data.videos)),
     )

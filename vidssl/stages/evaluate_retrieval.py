@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from vidssl.base.device import choose_device
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.feature_cache import features_of, recipe_of
-from vidssl.evaluation.features import WindowProtocol
-from vidssl.evaluation.labelled import find_labels
+from vidssl.evaluation.labelled import EvaluationOptions, find_labelled_subjects
 from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall, reused_result
 from vidssl.evaluation.stream_average import joined_name
-from vidssl.evaluation.subjects import check_words, checkpoints_of, find_subjects, in_words
+from vidssl.evaluation.subjects import checkpoints_of, in_words
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.parents import numbered
 from vidssl.workspace.results import StageResult
@@ -20,26 +19,8 @@ from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class EvaluateRetrievalOptions:
-    """Options of `vidssl retrieve --evaluate`.
-
-    Attributes:
-        checkpoints: one, or one for each view; none: the newest of each of `streams`.
-        streams: the views whose similarities are added; none: the checkpoints' own, or rgb.
-        pack: None: the one the first checkpoint was trained on.
-        split: None: the one the first checkpoint was trained with.
-        name: of the artifact; None: the checkpoints'.
-    """
-
-    checkpoints: tuple[str, ...] = ()
-    streams: tuple[str, ...] = ()
-    pack: str | None = None
-    split: str | None = None
-    protocol: WindowProtocol = field(default_factory=WindowProtocol)
-    name: str | None = None
-    new: bool = False
-    device: str | None = None
-    dry_run: bool = False
+class EvaluateRetrievalOptions(EvaluationOptions):
+    """Options of `vidssl retrieve --evaluate`; the similarities of several views are added."""
 
 
 def run(
@@ -50,12 +31,9 @@ def run(
     Raises:
         VidsslError: no checkpoint, no labels, or no such split.
     """
-    check_words(options.checkpoints, options.streams, options.device, options.name)
-    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
-    checkpoints = [subject.checkpoint for subject in subjects]
+    subjects, labelled = find_labelled_subjects(workspace, options)
     pack = subjects[0].pack
-    labelled = find_labels(workspace, pack, checkpoints, options.split)
-    name = options.name or joined_name(checkpoint.name for checkpoint in checkpoints)
+    name = options.name or joined_name(subject.checkpoint.name for subject in subjects)
     recipe = {
         "stage": "retrieve",
         "streams": [subject.stream for subject in subjects],

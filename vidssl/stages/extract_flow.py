@@ -11,19 +11,13 @@ from typing import Any
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.extraction.dry_run import describe_dry_run
 from vidssl.extraction.gpu_flow import extract_in_batches
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import find_part_videos
 from vidssl.extraction.pool import check_pool, choose_pool
 from vidssl.extraction.process_pool import Pool
-from vidssl.extraction.shard_job import (
-    ShardJob,
-    reused_result,
-    run_shard_job,
-    show_notes,
-    videos_digest,
-)
+from vidssl.extraction.run_or_describe import run_or_describe
+from vidssl.extraction.shard_job import ShardJob, videos_digest
 from vidssl.extraction.video_flow import (
     encode_working_flow,
     extract_video_flow,
@@ -34,7 +28,6 @@ from vidssl.views import get_view
 from vidssl.views.flow import map_name
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.run_diff import report_other_runs
 from vidssl.workspace.workspace import Workspace
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".
@@ -98,19 +91,10 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
     prepared = workspace.open_run(
         "flow", config.name, recipe, {}, config.new, part_videos is not None
     )
-    if config.dry_run:
-        who = config.dask or config.workers
-        more = {"device": device}
-        return describe_dry_run(
-            prepared, job.views, sources, part_videos, who, progress, job.earlier, more
-        )
-    report_other_runs(prepared, progress)
-    with prepared as opened:
-        if opened.finished is not None:
-            return reused_result(opened.finished)
-        result = run_shard_job(opened, job, sources, progress, part_videos)
-    show_notes(result.notes, progress)
-    return result
+    who, more = config.dask or config.workers, {"device": device}
+    return run_or_describe(
+        prepared, job, sources, part_videos, config, progress, workers=who, more=more
+    )
 
 
 def _earlier(workspace: Workspace, params: Mapping[str, Any]) -> Artifact | None:

@@ -17,17 +17,11 @@ from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.resources import cores
 from vidssl.base.settings import configure
-from vidssl.extraction.dry_run import describe_dry_run
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import find_part_videos
 from vidssl.extraction.pool import check_pool, choose_pool
-from vidssl.extraction.shard_job import (
-    ShardJob,
-    reused_result,
-    run_shard_job,
-    show_notes,
-    videos_digest,
-)
+from vidssl.extraction.run_or_describe import run_or_describe
+from vidssl.extraction.shard_job import ShardJob, videos_digest
 from vidssl.extraction.video_view import derive_in_worker
 from vidssl.views import get_view
 from vidssl.views.codecs import get_codec
@@ -35,7 +29,6 @@ from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import INTERPOLATION
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.run_diff import report_other_runs
 from vidssl.workspace.workspace import Workspace
 
 # Each holds the network in GPU memory; several overlap decoding, network and encoding.
@@ -105,19 +98,17 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
         earlier=None if config.new else _earlier(workspace, config.view, params),
     )
     prepared = workspace.open_run("view", name, recipe, {}, config.new, part_videos is not None)
-    if config.dry_run:
-        who, more = config.dask or config.workers or few, {"device": device}
-        return describe_dry_run(
-            prepared, job.views, sources, part_videos, who, progress, job.earlier, more
-        )
-    report_other_runs(prepared, progress)
-    with prepared as opened:
-        if opened.finished is not None:
-            return reused_result(opened.finished)
-        deriver(settings, "cpu")  # fails here once, and not once per video
-        result = run_shard_job(opened, job, sources, progress, part_videos)
-    show_notes(result.notes, progress)
-    return result
+    return run_or_describe(
+        prepared,
+        job,
+        sources,
+        part_videos,
+        config,
+        progress,
+        workers=config.dask or config.workers or few,
+        more={"device": device},
+        before=lambda: deriver(settings, "cpu"),  # fails here if a network's weights are missing
+    )
 
 
 def _earlier(workspace: Workspace, view: str, params: Mapping[str, Any]) -> Artifact | None:

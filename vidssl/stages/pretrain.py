@@ -51,24 +51,16 @@ def plan(
     pack = find_pack(workspace, resolved.pack, [view])
     data = training_data(workspace, pack, resolved.split, resolved.seed)
     resolved, notes = fit_options(resolved, data)
-    parents = {"pack": pack}
-    if data.annotations is not None:
-        parents["annotations"] = data.annotations
     start = workspace.resolve("checkpoint", options.init_from) if options.init_from else None
-    if start is not None:
-        parents |= start_parents([start])
     recipe = resolved.recipe
     name = resolved.name or f"{view}-{recipe.method}"
-    progress.say(
-        f"pretrain {name}: {view} of {pack.label}, {len(data.videos)} training videos "
-        f"({data.note}), recipe {recipe.name}"
-    )
+    progress.say(f"pretrain {name}: {view} of {pack.label}, {data.in_words(recipe.name)}")
     return TrainingPlan(
         stage="pretrain",
         name=name,
         options=resolved,
         data=data,
-        parents=parents,
+        parents=data.parents() | start_parents([] if start is None else [start]),
         make_method=lambda: _make_method(recipe, view, start, resolved.seed),
         notes=notes,
     )

@@ -11,7 +11,7 @@ Legend: V videos of the pack, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,12 @@ import numpy as np
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import ClassificationResult, ReportLabels, reused_result
 from vidssl.evaluation.feature_cache import features_of, name_of
-from vidssl.evaluation.features import WindowProtocol
-from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
+from vidssl.evaluation.labelled import (
+    EvaluationOptions,
+    LabelledSplit,
+    check_trainable,
+    find_labelled_subjects,
+)
 from vidssl.evaluation.linear_probe import ProbeConfig, probabilities
 from vidssl.evaluation.probed_accuracy import (
     PROBE_FILE,
@@ -31,7 +35,7 @@ from vidssl.evaluation.probed_accuracy import (
     train_top1,
 )
 from vidssl.evaluation.stream_average import average_recipe, average_streams, joined_name, published
-from vidssl.evaluation.subjects import EncoderOnPack, check_words, find_subjects
+from vidssl.evaluation.subjects import EncoderOnPack
 from vidssl.recipes.recipe import probe_config
 from vidssl.workspace.parents import in_role
 from vidssl.workspace.results import StageResult
@@ -39,31 +43,17 @@ from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class ProbeOptions:
-    """Options of `vidssl probe`.
+class ProbeOptions(EvaluationOptions):
+    """Options of `vidssl probe`; the probabilities of several streams are averaged.
 
     Attributes:
-        checkpoints: one, or one for each stream; none: the newest of each of `streams`.
-        streams: whose probabilities are averaged; none: the checkpoints' own, or rgb.
-        pack: None: the pack that the first checkpoint was trained on.
-        split: None: the split that the first checkpoint was trained with.
         recipe: a shipped recipe whose section [probe] is used; None: the defaults.
         settings: (field, value) overrides of :class:`ProbeConfig`.
-        name: of the artifact; None: the checkpoints'.
     """
 
-    checkpoints: tuple[str, ...] = ()
-    streams: tuple[str, ...] = ()
-    pack: str | None = None
-    split: str | None = None
-    protocol: WindowProtocol = field(default_factory=WindowProtocol)
     recipe: str | None = None
     settings: tuple[tuple[str, Any], ...] = ()
-    name: str | None = None
     seed: int = 0
-    new: bool = False
-    device: str | None = None
-    dry_run: bool = False
 
 
 # ── the stage ────────────────────────────────────────────────────────────────────────────────
@@ -79,10 +69,7 @@ def run(
         UsageError: a setting that does not exist.
     """
     config = probe_config(options.recipe, options.settings)
-    check_words(options.checkpoints, options.streams, options.device, options.name)
-    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
-    checkpoints = [subject.checkpoint for subject in subjects]
-    labelled = find_labels(workspace, subjects[0].pack, checkpoints, options.split)
+    subjects, labelled = find_labelled_subjects(workspace, options)
     check_trainable(labelled)
     if options.dry_run:
         return _plan(subjects, labelled, config, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,15 @@ class TrainingData:
     classes: list[str]
     videos: TrainingVideos
     note: str
+
+    def parents(self, more: Mapping[str, Artifact] | None = None) -> dict[str, Artifact]:
+        """Returns the parents of a run on this data: the pack, `more`, and the annotations."""
+        table = {} if self.annotations is None else {"annotations": self.annotations}
+        return {"pack": self.pack, **(more or {}), **table}
+
+    def in_words(self, recipe: str) -> str:
+        """Returns what a run says of its data and recipe when it begins."""
+        return f"{len(self.videos)} training videos ({self.note}), recipe {recipe}"
 
 
 def training_data(

@@ -61,24 +61,21 @@ def plan_joint_training(
         check_context(recipe.method, spec)
         recipe = like_encoder(recipe, spec)
     options, notes = fit_options(replace(options, recipe=recipe), data)
-    parents = {"pack": pack} | start_parents(starts.values())
-    if data.annotations is not None:
-        parents["annotations"] = data.annotations
     begin = ", ".join(f"{v} from {a.label}" for v, a in starts.items()) or "from scratch"
     name = options.name or f"{'-'.join(views)}-{options.recipe.method}"
     progress.say(
         f"cotrain {name}: {' and '.join(views)} of {pack.label} together, {begin}, "
-        f"{len(data.videos)} training videos ({data.note}), recipe {options.recipe.name}"
+        + data.in_words(options.recipe.name)
     )
     return TrainingPlan(
         stage="cotrain",
         name=name,
+        views=tuple(views),
         options=options,
         data=data,
-        parents=parents,
+        parents=data.parents(start_parents(starts.values())),
         make_method=lambda: _make_method(options.recipe, views, starts, options.seed),
         notes=notes,
-        views=tuple(views),
     )
 
 

@@ -151,41 +151,45 @@ def try_out(
             forecast, note="no step was tried: there is too little free memory for one"
         )
     else:
-        forecast = _with_trial(forecast, method, optimizer, loader, spec, runtime, seed, progress)
+        trial = _Trial(method, optimizer, loader, spec, runtime, seed)
+        forecast = _with_trial(forecast, trial, progress)
     samples = loader.steps_per_epoch * spec.batch_size
     views = loader.sampler.views
     to_read = sum(counted.frame_bytes(view) * counted.per_sample(view) for view in views)
     return replace(forecast, bytes_per_epoch=round(samples * to_read))
 
 
-def _with_trial(
-    forecast: Forecast,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    loader: ClipLoader,
-    spec: TrainSpec,
-    runtime: RuntimeConfig,
-    seed: int,
-    progress: Progress,
-) -> Forecast:
+@dataclass(frozen=True)
+class _Trial:
+    """What the steps of a trial are done with: all that training would begin with."""
+
+    method: Method
+    optimizer: torch.optim.Optimizer
+    loader: ClipLoader
+    spec: TrainSpec
+    runtime: RuntimeConfig
+    seed: int
+
+
+def _with_trial(forecast: Forecast, trial: _Trial, progress: Progress) -> Forecast:
     """Returns the forecast with what a trial of a few steps measures.
 
     On CUDA a trial that does not fit in memory leaves a note instead.
     """
     cuda = forecast.measured
     if cuda:
-        torch.cuda.reset_peak_memory_stats(runtime.device)
+        torch.cuda.reset_peak_memory_stats(trial.runtime.device)
     try:
-        tried, figures = _try_steps(method, optimizer, loader, spec, runtime, seed, progress)
+        tried, figures = _try_steps(trial, progress)
     except torch.OutOfMemoryError:
         if distributed.world_size() > 1:
             raise  # the other ranks wait for this one
         note = "a step does not fit: take --recompute, or more micro-batches (--set accumulate=2)"
         return replace(forecast, note=note)
     if cuda:
-        forecast = replace(forecast, memory=torch.cuda.max_memory_allocated(runtime.device))
+        forecast = replace(forecast, memory=torch.cuda.max_memory_allocated(trial.runtime.device))
     speed = float(figures["samples_per_second"] or 0)
-    seconds = forecast.steps_per_epoch * spec.batch_size / speed
+    seconds = forecast.steps_per_epoch * trial.spec.batch_size / speed
     return replace(
         forecast,
         tried=tried,
@@ -195,27 +199,19 @@ def _with_trial(
     )
 
 
-def _try_steps(
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    loader: ClipLoader,
-    spec: TrainSpec,
-    runtime: RuntimeConfig,
-    seed: int,
-    progress: Progress,
-) -> tuple[int, Mapping[str, float | int | None]]:
+def _try_steps(trial: _Trial, progress: Progress) -> tuple[int, Mapping[str, float | int | None]]:
     """Returns how many steps were timed, and their figures as in a row of the log."""
-    model, meter = over_ranks(method), Meter(runtime.device)
-    begin, per_epoch, tried = time.monotonic(), loader.steps_per_epoch, 0
-    ready = loader.steps(0, WARM + TIMED)
+    model, meter = over_ranks(trial.method), Meter(trial.runtime.device)
+    begin, per_epoch, tried = time.monotonic(), trial.loader.steps_per_epoch, 0
+    ready = trial.loader.steps(0, WARM + TIMED)
     with fastest_kernels(), progress.task("trial", WARM + TIMED, "step") as task:
         for step in range(WARM + TIMED):
             with meter.waiting():
                 micro_batches = next(ready)
-            step_state = StepState(seed, step // per_epoch, step, per_epoch)
-            set_learning_rate(optimizer, learning_rate(spec, step / per_epoch))
-            outputs = train_step(method, model, optimizer, micro_batches, step_state)
-            meter.add(outputs, spec.batch_size)
+            step_state = StepState(trial.seed, step // per_epoch, step, per_epoch)
+            set_learning_rate(trial.optimizer, learning_rate(trial.spec, step / per_epoch))
+            outputs = train_step(trial.method, model, trial.optimizer, micro_batches, step_state)
+            meter.add(outputs, trial.spec.batch_size)
             tried += 1
             task.advance()
             late = distributed.any_rank(time.monotonic() - begin > SECONDS)
