@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from vidssl.evaluation.neighbours import standard_error
 from vidssl.evaluation.subjects import EncoderOnPack, checkpoints_of
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Run
 
 RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.csv"
@@ -204,12 +204,23 @@ def class_row(confusion_KK: np.ndarray, k: int, names: Sequence[str]) -> ClassRo
 # ── files ────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_report(
-    folder: Path, report: ClassificationReport, share_NK: np.ndarray, labelled: LabelledSplit
-) -> None:
-    """Writes results.json and predictions.csv."""
-    write_json(folder / RESULTS_FILE, asdict(report))
-    atomic_write(folder / PREDICTIONS_FILE, _predictions(share_NK, labelled))
+def publish_report(
+    run: Run,
+    digest: str,
+    report: ClassificationReport,
+    share_NK: np.ndarray,
+    labelled: LabelledSplit,
+) -> ClassificationResult:
+    """Writes results.json and predictions.csv, and publishes the run with them.
+
+    Args:
+        digest: identity of the artifact's content.
+        share_NK: probabilities of the test videos.
+    """
+    write_json(run.folder / RESULTS_FILE, asdict(report))
+    atomic_write(run.folder / PREDICTIONS_FILE, _predictions(share_NK, labelled))
+    stage = StageResult(run.publish(digest, _summary(report)), notes=labelled.notes)
+    return ClassificationResult(stage, report)
 
 
 def read_report(artifact: Artifact) -> ClassificationReport:
@@ -224,7 +235,7 @@ def reused_result(artifact: Artifact, labelled: LabelledSplit) -> Classification
     return ClassificationResult(stage, read_report(artifact))
 
 
-def summary_of(report: ClassificationReport) -> dict[str, Any]:
+def _summary(report: ClassificationReport) -> dict[str, Any]:
     """Returns the figures for the artifact's summary."""
     return {
         "top1": report.top1,

@@ -24,8 +24,7 @@ from vidssl.evaluation.classification import (
     ClassificationResult,
     ReportLabels,
     measure_accuracy,
-    summary_of,
-    write_report,
+    publish_report,
 )
 from vidssl.evaluation.labelled import LabelledSplit
 from vidssl.evaluation.linear_probe import (
@@ -38,7 +37,6 @@ from vidssl.evaluation.linear_probe import (
 )
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import canonical_digest
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Run
 
 PROBE_FILE = "probe.safetensors"
@@ -77,12 +75,10 @@ def probe_features(
     share_VK = probabilities(probe, means_VD)
     test_NK = share_VK[labelled.test]
     report = measure_accuracy(test_NK, labelled, of, train_top1(share_VK, labelled))
-    write_report(run.folder, report, test_NK, labelled)
     weights = save_probe(run.folder, probe, of.stream, encoder, labelled)
     content = canonical_digest({"report": asdict(report), "weights": weights})
     digest = canonical_digest({"recipe": run.recipe, "content": content})
-    stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
-    return ClassificationResult(stage, report)
+    return publish_report(run, digest, report, test_NK, labelled)
 
 
 def probe_settings(config: ProbeConfig, labelled: LabelledSplit) -> dict[str, Any]:

@@ -63,17 +63,16 @@ def plan_joint_training(
     options, notes = fit_options(replace(options, recipe=recipe), data)
     begin = ", ".join(f"{v} from {a.label}" for v, a in starts.items()) or "from scratch"
     name = options.name or f"{'-'.join(views)}-{options.recipe.method}"
-    progress.say(
-        f"cotrain {name}: {' and '.join(views)} of {pack.label} together, {begin}, "
-        + data.in_words(options.recipe.name)
-    )
+    together = f"{' and '.join(views)} of {pack.label} together, {begin}"
+    progress.say(f"cotrain {name}: {together}, {data.in_words(options.recipe.name)}")
+    parents = data.parents(start_parents(starts.values()))
     return TrainingPlan(
         stage="cotrain",
         name=name,
         views=tuple(views),
         options=options,
         data=data,
-        parents=data.parents(start_parents(starts.values())),
+        parents=parents,
         make_method=lambda: _make_method(options.recipe, views, starts, options.seed),
         notes=notes,
     )
