@@ -154,7 +154,7 @@ def test_the_partner_is_frozen_and_in_eval_mode():
 
 
 def test_recent_features_are_newest_first_and_full_once_the_last_row_is_written():
-    recent = RecentFeatures(views=2, length=5, width=3)
+    recent = RecentFeatures(kinds=2, length=5, width=3)
     first, second = torch.full((2, 2, 3), 1.0), torch.full((2, 3, 3), 2.0)
     recent.push(first)
     assert not recent.is_full()
