@@ -52,26 +52,26 @@ def work(progress):
 
 def relayed(progress) -> tuple[ProgressSender, ProgressReceiver]:
     """A pair with pickle between, as in a pipe."""
-    shower = ProgressReceiver(progress)
-    return ProgressSender(lambda told: shower.show(pickle.loads(pickle.dumps(told)))), shower
+    receiver = ProgressReceiver(progress)
+    return ProgressSender(lambda call: receiver.repeat(pickle.loads(pickle.dumps(call)))), receiver
 
 
 def test_it_is_as_if_it_were_said_here():
     here, there = Noting(), Noting()
     work(here)
-    teller, shower = relayed(there)
-    work(teller)
-    shower.close()
+    sender, receiver = relayed(there)
+    work(sender)
+    receiver.close()
     assert there.did == here.did and len(here.did) == 12
 
 
 def test_what_a_dead_process_left_open_is_ended():
     there = Noting()
-    teller, shower = relayed(there)
-    teller.task("one", 1, "step").__enter__()
-    teller.task("two", 1, "step").__enter__()
-    shower.close()
-    shower.close()
+    sender, receiver = relayed(there)
+    sender.task("one", 1, "step").__enter__()
+    sender.task("two", 1, "step").__enter__()
+    receiver.close()
+    receiver.close()
     assert there.did[-2:] == [("two", "end"), ("one", "end")]
     assert len([done for done in there.did if done[-1] == "end"]) == 2
 

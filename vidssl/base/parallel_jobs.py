@@ -38,13 +38,13 @@ class Job:
     """A function to run in some process, after the jobs that it depends on.
 
     Attributes:
-        work: a function of a progress and of the results of the jobs in `after`; with several
+        function: takes a progress and the results of the jobs in `after`; with several
             processes, the function and its result must be picklable.
         after: names of the jobs that must end before it begins.
     """
 
     name: str
-    work: Callable[..., Any]
+    function: Callable[..., Any]
     after: tuple[str, ...] = ()
 
 
@@ -79,10 +79,10 @@ def run_jobs(jobs: Sequence[Job], processes: int, progress: Progress) -> dict[st
                 if worker is None:
                     break
                 waiting.remove(job)
-                worker.give(job, [done[name].result for name in job.after])
+                worker.send(job, [done[name].result for name in job.after])
             busy = {worker.pipe: worker for worker in pool if worker.job is not None}
             for pipe in wait(list(busy), LOOK_UP_EVERY):
-                done |= busy[pipe].take()  # type: ignore[index]
+                done |= busy[pipe].receive()  # type: ignore[index]
             if stop:
                 raise _interrupted(stop)
     return {job.name: done[job.name] for job in jobs}
@@ -92,7 +92,7 @@ def _one_after_the_other(jobs: Sequence[Job], progress: Progress) -> dict[str, D
     done: dict[str, Done] = {}
     for job in jobs:
         begin = time.monotonic()
-        result = job.work(progress, *(done[name].result for name in job.after))
+        result = job.function(progress, *(done[name].result for name in job.after))
         done[job.name] = Done(result, time.monotonic() - begin)
     return done
 
@@ -150,27 +150,27 @@ class _Worker:
         self.job: Job | None = None
         self._receiver = ProgressReceiver(progress)
 
-    def give(self, job: Job, earlier: list[Any]) -> None:
+    def send(self, job: Job, earlier: list[Any]) -> None:
         """Sends a job, with the results it needs."""
         self.job = job
-        with suppress(OSError):  # it died in between; take() finds out
-            self.pipe.send((job.work, earlier))
+        with suppress(OSError):  # it died in between; receive() finds out
+            self.pipe.send((job.function, earlier))
 
-    def take(self) -> dict[str, Done]:
+    def receive(self) -> dict[str, Done]:
         """Receives one thing: progress, which is shown; the job's result; or a failure, raised."""
         assert self.job is not None
         name = self.job.name
         try:
-            came = self.pipe.recv()
+            message = self.pipe.recv()
         except (EOFError, OSError):
             raise VidsslError(self._how_it_ended(name)) from None
-        if isinstance(came, ProgressCall):
-            self._receiver.show(came)
+        if isinstance(message, ProgressCall):
+            self._receiver.repeat(message)
             return {}
         self.job = None
-        if isinstance(came, _Failed):
-            raise came.error()
-        return {name: came}
+        if isinstance(message, _Failed):
+            raise message.error()
+        return {name: message}
 
     def _how_it_ended(self, name: str) -> str:
         self.process.join()
@@ -182,9 +182,9 @@ class _Worker:
         """Waits until the process has ended, and shows its last progress."""
         with suppress(EOFError, OSError):  # it has ended
             while True:
-                came = self.pipe.recv()
-                if isinstance(came, ProgressCall):
-                    self._receiver.show(came)
+                message = self.pipe.recv()
+                if isinstance(message, ProgressCall):
+                    self._receiver.repeat(message)
 
     def end(self) -> None:
         """Ends the process, if it is still there."""
@@ -224,14 +224,16 @@ def _serve(pipe: Connection) -> None:
         while True:
             pipe.poll(None)
             with signals_blocked():  # receiving imports what the job needs
-                work, earlier = pipe.recv()
-            pipe.send(_attempt(work, earlier, ProgressSender(pipe.send)))
+                function, earlier = pipe.recv()
+            pipe.send(_attempt(function, earlier, ProgressSender(pipe.send)))
 
 
-def _attempt(work: Callable[..., Any], earlier: list[Any], progress: Progress) -> Done | _Failed:
+def _attempt(
+    function: Callable[..., Any], earlier: list[Any], progress: Progress
+) -> Done | _Failed:
     begin = time.monotonic()
     try:
-        result = work(progress, *earlier)
+        result = function(progress, *earlier)
     except Interrupted:
         raise  # the parent asked for it
     except VidsslError as error:

@@ -28,38 +28,38 @@ class ProgressSender:
     """A progress that sends every call to another process.
 
     Args:
-        tell: takes each :class:`ProgressCall`, such as a pipe's `send`.
+        send: takes each :class:`ProgressCall`, such as a pipe's `send`.
     """
 
-    def __init__(self, tell: Callable[[ProgressCall], None]) -> None:
-        self._tell, self._numbers = tell, count(1)
+    def __init__(self, send: Callable[[ProgressCall], None]) -> None:
+        self._send, self._numbers = send, count(1)
 
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Task:
         values = (description, total, unit, done)
-        return _SentTask(self._tell, next(self._numbers), values)
+        return _SentTask(self._send, next(self._numbers), values)
 
     def say(self, text: str) -> None:
-        self._tell(ProgressCall(0, "say", (text,)))
+        self._send(ProgressCall(0, "say", (text,)))
 
 
 class _SentTask:
     def __init__(
-        self, tell: Callable[[ProgressCall], None], number: int, values: tuple[Any, ...]
+        self, send: Callable[[ProgressCall], None], number: int, values: tuple[Any, ...]
     ) -> None:
-        self._tell, self._number, self._values = tell, number, values
+        self._send, self._number, self._values = send, number, values
 
     def advance(self, n: int = 1, **figures: float | str) -> None:
-        self._tell(ProgressCall(self._number, "advance", (n,), figures))
+        self._send(ProgressCall(self._number, "advance", (n,), figures))
 
     def note(self, text: str) -> None:
-        self._tell(ProgressCall(self._number, "note", (text,)))
+        self._send(ProgressCall(self._number, "note", (text,)))
 
     def __enter__(self) -> Self:
-        self._tell(ProgressCall(self._number, "begin", self._values))
+        self._send(ProgressCall(self._number, "begin", self._values))
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._tell(ProgressCall(self._number, "end"))
+        self._send(ProgressCall(self._number, "end"))
 
 
 class ProgressReceiver:
@@ -72,18 +72,18 @@ class ProgressReceiver:
         self._progress = progress
         self._tasks: dict[int, Task] = {}
 
-    def show(self, told: ProgressCall) -> None:
+    def repeat(self, call: ProgressCall) -> None:
         """Makes the same call here."""
-        match told.method:
+        match call.method:
             case "say":
-                self._progress.say(*told.values)
+                self._progress.say(*call.values)
             case "begin":
-                self._tasks[told.task] = self._progress.task(*told.values)
-                self._tasks[told.task].__enter__()
+                self._tasks[call.task] = self._progress.task(*call.values)
+                self._tasks[call.task].__enter__()
             case "end":
-                self._tasks.pop(told.task).__exit__(None, None, None)
+                self._tasks.pop(call.task).__exit__(None, None, None)
             case method:
-                getattr(self._tasks[told.task], method)(*told.values, **told.figures)
+                getattr(self._tasks[call.task], method)(*call.values, **call.figures)
 
     def close(self) -> None:
         """Ends the tasks that the other process did not end: it may have died."""
