@@ -88,7 +88,7 @@ def find_labels(
                 f"the {name} part of {selection.name} in {artifact.label} has no labelled video"
             )
     notes = without_label(selection, train, test)
-    for checkpoint in {c.digest: c for c in checkpoints}.values():  # may hold several streams
+    for checkpoint in {c.digest: c for c in checkpoints}.values():  # may hold several views
         notes += leakage(workspace, checkpoint, [ids[v] for v in test])
     notes += too_few(len(test))
     return LabelledSplit(reader, ids, annotations, artifact, selection, seed, train, test, notes)

@@ -78,7 +78,7 @@ def probe_features(
     test_NK = share_VK[labelled.test]
     report = measure_accuracy(test_NK, labelled, of, train_top1(share_VK, labelled))
     write_report(run.folder, report, test_NK, labelled)
-    weights = save_probe(run.folder, probe, of.stream, encoder, labelled)
+    weights = save_probe(run.folder, probe, of.view, encoder, labelled)
     content = canonical_digest({"report": asdict(report), "weights": weights})
     digest = canonical_digest({"recipe": run.recipe, "content": content})
     stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
@@ -102,7 +102,7 @@ def train_top1(share_VK: np.ndarray, labelled: LabelledSplit) -> float:
 
 
 def save_probe(
-    folder: Path, probe: LinearProbe, stream: str, encoder: str | None, labelled: LabelledSplit
+    folder: Path, probe: LinearProbe, view: str, encoder: str | None, labelled: LabelledSplit
 ) -> dict[str, Any]:
     """Writes probe.safetensors, and returns its tensors as lists."""
     # One entry only: safetensors writes several in an order that changes from file to file.
@@ -110,7 +110,7 @@ def save_probe(
         "format": PROBE_FORMAT,
         "vidssl_version": VERSION,
         "classes": list(labelled.classes),
-        "stream": stream,
+        "stream": view,
         "encoder": encoder,
     }
     header = {"vidssl-probe": json.dumps(about, sort_keys=True)}

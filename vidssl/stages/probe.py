@@ -2,7 +2,7 @@
 
 Published protocol for saved features: the mean of a video's unit-length windows, not centred;
 BatchNorm and one linear layer; the weights of the last epoch. The test part chooses nothing.
-Several streams have one classifier each, whose class probabilities are averaged (CoCLR and ViCC,
+Several views have one classifier each, whose class probabilities are averaged (CoCLR and ViCC,
 two streams).
 
 Legend: V videos of the pack, K classes.
@@ -30,8 +30,8 @@ from vidssl.evaluation.probed_accuracy import (
     probe_settings,
     train_top1,
 )
-from vidssl.evaluation.stream_average import average_recipe, average_streams, joined_name, published
-from vidssl.evaluation.subjects import EncoderOnPack, check_words, find_subjects
+from vidssl.evaluation.subjects import EncoderOnPack, check_encoder_options, find_subjects
+from vidssl.evaluation.view_average import average_recipe, average_views, joined_name, published
 from vidssl.recipes.recipe import probe_config
 from vidssl.workspace.parents import in_role
 from vidssl.workspace.results import StageResult
@@ -43,8 +43,8 @@ class ProbeOptions:
     """Options of `vidssl probe`.
 
     Attributes:
-        checkpoints: one, or one for each stream; none: the newest of each of `streams`.
-        streams: whose probabilities are averaged; none: the checkpoints' own, or rgb.
+        checkpoints: one, or one for each view; none: the newest of each of `streams`.
+        streams: the views whose probabilities are averaged; none: the checkpoints' own, or rgb.
         pack: None: the pack that the first checkpoint was trained on.
         split: None: the split that the first checkpoint was trained with.
         recipe: a shipped recipe whose section [probe] is used; None: the defaults.
@@ -72,14 +72,14 @@ class ProbeOptions:
 def run(
     workspace: Workspace, options: ProbeOptions, progress: Progress = SILENT
 ) -> ClassificationResult:
-    """Trains and tests a linear probe on frozen features, or one for each of several streams.
+    """Trains and tests a linear probe on frozen features, or one for each of several views.
 
     Raises:
         VidsslError: no checkpoint, no labels, no such split, or a split that cannot be probed.
         UsageError: a setting that does not exist.
     """
     config = probe_config(options.recipe, options.settings)
-    check_words(options.checkpoints, options.streams, options.device, options.name)
+    check_encoder_options(options.checkpoints, options.streams, options.device, options.name)
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     checkpoints = [subject.checkpoint for subject in subjects]
     labelled = find_labels(workspace, subjects[0].pack, checkpoints, options.split)
@@ -100,7 +100,7 @@ def _plan(
     config: ProbeConfig,
     options: ProbeOptions,
 ) -> ClassificationResult:
-    """Returns the plan of a dry run: the recipe of each stream, and of their average."""
+    """Returns the plan of a dry run: the recipe of each view, and of their average."""
     each = [_recipe(options, config, subject, labelled) for subject in subjects]
     several = len(subjects) > 1
     plan: dict[str, Any] = {
@@ -114,7 +114,7 @@ def _plan(
     return ClassificationResult(StageResult(None, notes=labelled.notes, plan=plan), None)
 
 
-# ── one stream ───────────────────────────────────────────────────────────────────────────────
+# ── one view ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _one(
@@ -125,7 +125,7 @@ def _one(
     options: ProbeOptions,
     progress: Progress,
 ) -> ClassificationResult:
-    """Probes one stream, or finds it probed; without a name in `options`, under any name."""
+    """Probes one view, or finds it probed; without a name in `options`, under any name."""
     artifact, features = features_of(workspace, subject, options.protocol, options.device, progress)
     recipe = _recipe(options, config, subject, labelled)
     parents = {
@@ -159,14 +159,14 @@ def _recipe(
 ) -> dict[str, Any]:
     return {
         "stage": "probe",
-        "stream": subject.stream,
+        "stream": subject.view,
         "split": labelled.selection.name,
         "split_seed": labelled.split_seed,
         "seed": options.seed,
     } | probe_settings(config, labelled)
 
 
-# ── several streams ──────────────────────────────────────────────────────────────────────────
+# ── several views ────────────────────────────────────────────────────────────────────────────
 
 
 def _average(
@@ -177,7 +177,7 @@ def _average(
     options: ProbeOptions,
     progress: Progress,
 ) -> ClassificationResult:
-    """Probes each stream, or finds it probed, and averages the classifiers' probabilities."""
+    """Probes each view, or finds it probed, and averages the classifiers' probabilities."""
     each = replace(options, name=None)
     singles = [_one(workspace, s, labelled, config, each, progress) for s in subjects]
 
@@ -193,13 +193,13 @@ def _average(
         return share_VK[labelled.test], train_top1(share_VK, labelled)
 
     name = _name(subjects, options)
-    return average_streams(
+    return average_views(
         workspace, "probe", subjects, singles, labelled, name, compute, new=options.new
     )
 
 
 def _name(subjects: Sequence[EncoderOnPack], options: ProbeOptions) -> str:
-    """Returns the name of the probe, or of the average of several streams."""
+    """Returns the name of the probe, or of the average of several views."""
     if options.name is not None:
         return options.name
     if len(subjects) == 1:
