@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from vidssl.evaluation.neighbours import standard_error
 from vidssl.evaluation.subjects import EncoderOnPack, checkpoint_labels
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.workspace import Run
 
 RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.csv"
@@ -204,12 +204,22 @@ def class_row(confusion_KK: np.ndarray, k: int, names: Sequence[str]) -> ClassRo
 # ── files ────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_report(
-    folder: Path, report: ClassificationReport, share_NK: np.ndarray, labelled: LabelledSplit
-) -> None:
-    """Writes results.json and predictions.csv."""
-    write_json(folder / RESULTS_FILE, asdict(report))
-    atomic_write(folder / PREDICTIONS_FILE, _predictions(share_NK, labelled))
+def publish_report(
+    run: Run,
+    report: ClassificationReport,
+    share_NK: np.ndarray,
+    labelled: LabelledSplit,
+    digest: str,
+) -> ClassificationResult:
+    """Writes results.json and predictions.csv, and publishes the run.
+
+    Args:
+        digest: identity of the artifact's content.
+    """
+    write_json(run.folder / RESULTS_FILE, asdict(report))
+    atomic_write(run.folder / PREDICTIONS_FILE, _predictions(share_NK, labelled))
+    artifact = run.publish(digest, _summary(report))
+    return ClassificationResult(StageResult(artifact, notes=labelled.notes), report)
 
 
 def read_report(artifact: Artifact) -> ClassificationReport:
@@ -224,7 +234,7 @@ def reused_result(artifact: Artifact, labelled: LabelledSplit) -> Classification
     return ClassificationResult(stage, read_report(artifact))
 
 
-def summary_of(report: ClassificationReport) -> dict[str, Any]:
+def _summary(report: ClassificationReport) -> dict[str, Any]:
     """Returns the figures for the artifact's summary."""
     return {
         "top1": report.top1,

@@ -27,9 +27,8 @@ from vidssl.evaluation.classification import (
     ClassificationResult,
     ReportLabels,
     measure_accuracy,
+    publish_report,
     reused_result,
-    summary_of,
-    write_report,
 )
 from vidssl.evaluation.feature_cache import drop_parts, embed_in_parts
 from vidssl.evaluation.features import WindowProtocol
@@ -40,7 +39,6 @@ from vidssl.methods import METHODS, Classifier
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_tensors
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 
 PROBABILITIES_FILE = "probabilities.safetensors"
@@ -122,12 +120,10 @@ def classify(
         share_NK = windows.video_means(unit=False)
         report = measure_accuracy(share_NK, labelled, ReportLabels.of([subject]))
         save_probabilities(run.folder, share_NK, labelled)
-        write_report(run.folder, report, share_NK, labelled)
         drop_parts(run.folder)
         content = file_digest(run.folder / PROBABILITIES_FILE)
         digest = canonical_digest({"run": run.identity, "content": content})
-        stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
-    return ClassificationResult(stage, report)
+        return publish_report(run, report, share_NK, labelled, digest)
 
 
 def classify_recipe(network: FinetunedNetwork, labelled: LabelledSplit) -> dict[str, Any]:

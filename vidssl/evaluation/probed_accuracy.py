@@ -24,21 +24,17 @@ from vidssl.evaluation.classification import (
     ClassificationResult,
     ReportLabels,
     measure_accuracy,
-    summary_of,
-    write_report,
+    publish_report,
 )
 from vidssl.evaluation.labelled import LabelledSplit
 from vidssl.evaluation.linear_probe import (
     LinearProbe,
     ProbeConfig,
-    batch_for,
     probabilities,
-    rate_for,
     train_probe,
 )
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import canonical_digest
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Run
 
 PROBE_FILE = "probe.safetensors"
@@ -77,19 +73,10 @@ def probe_features(
     share_VK = probabilities(probe, means_VD)
     test_NK = share_VK[labelled.test]
     report = measure_accuracy(test_NK, labelled, of, train_top1(share_VK, labelled))
-    write_report(run.folder, report, test_NK, labelled)
     weights = save_probe(run.folder, probe, of.view, encoder, labelled)
     content = canonical_digest({"report": asdict(report), "weights": weights})
     digest = canonical_digest({"recipe": run.recipe, "content": content})
-    stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
-    return ClassificationResult(stage, report)
-
-
-def probe_settings(config: ProbeConfig, labelled: LabelledSplit) -> dict[str, Any]:
-    """Returns all settings of a probe's training, for its recipe."""
-    batch = batch_for(len(labelled.train), config)
-    settings = config.as_dict() | {"batch": batch}
-    return {"settings": settings, "first_rate": rate_for(batch, config)}
+    return publish_report(run, report, test_NK, labelled, digest)
 
 
 def train_top1(share_VK: np.ndarray, labelled: LabelledSplit) -> float:

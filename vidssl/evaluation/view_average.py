@@ -19,15 +19,13 @@ from vidssl.evaluation.classification import (
     ClassificationResult,
     ReportLabels,
     measure_accuracy,
+    publish_report,
     reused_result,
-    summary_of,
-    write_report,
 )
 from vidssl.evaluation.labelled import LabelledSplit
 from vidssl.evaluation.subjects import EncoderOnPack
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.parents import numbered
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 
 
@@ -92,10 +90,8 @@ def average_views(
         report = measure_accuracy(
             share_NK, labelled, ReportLabels.of(subjects), train_top1, reports
         )
-        write_report(run.folder, report, share_NK, labelled)
         digest = canonical_digest({"run": run.identity, "report": asdict(report)})
-        stage = StageResult(run.publish(digest, summary_of(report)), notes=labelled.notes)
-    return ClassificationResult(stage, report)
+        return publish_report(run, report, share_NK, labelled, digest)
 
 
 def published(result: ClassificationResult) -> Artifact:

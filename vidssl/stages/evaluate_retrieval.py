@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from vidssl.base.device import choose_device
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.feature_cache import features_of, recipe_of
-from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.labelled import find_labels
+from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall, reused_result
 from vidssl.evaluation.subjects import (
     check_encoder_options,
@@ -25,26 +25,8 @@ from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class EvaluateRetrievalOptions:
-    """Options of `vidssl retrieve --evaluate`.
-
-    Attributes:
-        checkpoints: one, or one for each view; none: the newest of each of `streams`.
-        streams: the views whose similarities are added; none: the checkpoints' own, or rgb.
-        pack: None: the one the first checkpoint was trained on.
-        split: None: the one the first checkpoint was trained with.
-        name: of the artifact; None: the checkpoints'.
-    """
-
-    checkpoints: tuple[str, ...] = ()
-    streams: tuple[str, ...] = ()
-    pack: str | None = None
-    split: str | None = None
-    protocol: WindowProtocol = field(default_factory=WindowProtocol)
-    name: str | None = None
-    new: bool = False
-    device: str | None = None
-    dry_run: bool = False
+class EvaluateRetrievalOptions(EvaluationOptions):
+    """Options of `vidssl retrieve --evaluate`. The similarities of several views are added."""
 
 
 def run(

@@ -11,7 +11,7 @@ Legend: V videos of the pack, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ import numpy as np
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import ClassificationResult, ReportLabels, reused_result
 from vidssl.evaluation.feature_cache import features_of, name_of
-from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
-from vidssl.evaluation.linear_probe import ProbeConfig, probabilities
+from vidssl.evaluation.linear_probe import ProbeConfig, probabilities, probe_settings
+from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.probed_accuracy import (
     PROBE_FILE,
     load_probe,
     probe_features,
-    probe_settings,
     train_top1,
 )
 from vidssl.evaluation.subjects import EncoderOnPack, check_encoder_options, find_subjects
@@ -39,31 +38,20 @@ from vidssl.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class ProbeOptions:
+class ProbeOptions(EvaluationOptions):
     """Options of `vidssl probe`.
 
+    The probabilities of several views are averaged.
+
     Attributes:
-        checkpoints: one, or one for each view; none: the newest of each of `streams`.
-        streams: the views whose probabilities are averaged; none: the checkpoints' own, or rgb.
-        pack: None: the pack that the first checkpoint was trained on.
-        split: None: the split that the first checkpoint was trained with.
         recipe: a shipped recipe whose section [probe] is used; None: the defaults.
         settings: (field, value) overrides of :class:`ProbeConfig`.
-        name: of the artifact; None: the checkpoints'.
+        seed: of the classifier's initial weights and of the order of videos.
     """
 
-    checkpoints: tuple[str, ...] = ()
-    streams: tuple[str, ...] = ()
-    pack: str | None = None
-    split: str | None = None
-    protocol: WindowProtocol = field(default_factory=WindowProtocol)
     recipe: str | None = None
     settings: tuple[tuple[str, Any], ...] = ()
-    name: str | None = None
     seed: int = 0
-    new: bool = False
-    device: str | None = None
-    dry_run: bool = False
 
 
 # ── the stage ────────────────────────────────────────────────────────────────────────────────
@@ -163,7 +151,7 @@ def _recipe(
         "split": labelled.selection.name,
         "split_seed": labelled.split_seed,
         "seed": options.seed,
-    } | probe_settings(config, labelled)
+    } | probe_settings(config, len(labelled.train))
 
 
 # ── several views ────────────────────────────────────────────────────────────────────────────
