@@ -253,7 +253,7 @@ def test_streams_are_averaged_with_their_weights(two_streams: Workspace, monkeyp
     report = both.test.report
     assert report.top1 == pytest.approx(np.mean(right)) and report.top5 is not None
     assert [row.stream for row in report.streams] == ["rgb", "flow"]
-    assert report.streams[1] == alone.test.report.as_stream()
+    assert report.streams[1] == alone.test.report.as_view_row()
     again = tuned(two_streams, streams=("rgb", "flow"))
     assert again.test.stage.reused and all(t.reused for t in again.trainings)
 

@@ -185,7 +185,7 @@ def test_a_streams_probe_is_found_whatever_its_name(two_streams: Workspace) -> N
     alone = probe.run(two_streams, ProbeOptions(("flow-infonce",), name="mine"))
     both = probe.run(two_streams, ProbeOptions(("rgb-infonce", "flow-infonce"), name="both"))
     assert both.stage.artifact.parents["probe2"] == alone.stage.artifact.digest
-    assert both.report.streams[1] == alone.report.as_stream()
+    assert both.report.streams[1] == alone.report.as_view_row()
     assert [a.label for a in two_streams.artifacts("probe")] == [
         "probe/mine/v001",
         "probe/rgb-infonce/v001",

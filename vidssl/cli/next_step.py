@@ -135,7 +135,7 @@ def _probe(workspace: Workspace, view: str) -> Step:
         from vidssl.evaluation.labelled import check_trainable, find_labels
         from vidssl.evaluation.subjects import find_subject
 
-        subject = find_subject(workspace, stream=view)
+        subject = find_subject(workspace, view=view)
         labelled = find_labels(workspace, subject.pack, [subject.checkpoint], None)
         check_trainable(labelled)
 
@@ -153,6 +153,6 @@ def _export(workspace: Workspace, view: str) -> Step:
 
 def _stream_option(view: str) -> str:
     """Returns what an evaluating command needs to be told of a view; nothing for the default."""
-    from vidssl.evaluation.subjects import DEFAULT_STREAM
+    from vidssl.evaluation.subjects import DEFAULT_VIEW
 
-    return "" if view == DEFAULT_STREAM else f" --stream {view}"
+    return "" if view == DEFAULT_VIEW else f" --stream {view}"

@@ -258,9 +258,9 @@ class _PlainTask:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, *error: object) -> None:
         timed = self._timed
-        if error is not None and timed.untouched:
+        if any(error) and timed.untouched:
             return  # the error is printed elsewhere
         if timed.untouched and timed.done:
             self._progress.say(f"{timed.description}: {timed.done_text()}")

@@ -18,7 +18,7 @@ from vidssl.base.text import counted
 from vidssl.workspace.run_diff import listed
 
 if TYPE_CHECKING:  # importing these would load PyTorch
-    from vidssl.evaluation.classification import ClassificationReport, StreamRow
+    from vidssl.evaluation.classification import ClassificationReport, ViewRow
     from vidssl.evaluation.recall import RetrievalReport
     from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
     from vidssl.stages.baselines import BaselineResult
@@ -52,7 +52,7 @@ def classification_tables(title: str, report: ClassificationReport) -> Renderabl
     for row in report.streams:
         head.add_row(row.stream, *_accuracies(row, report))
     lead = ["mean"] if report.streams else []
-    head.add_row(*lead, *_accuracies(report.as_stream(), report), style="bold")
+    head.add_row(*lead, *_accuracies(report.as_view_row(), report), style="bold")
     classes = Table("class")
     for column in ("test clips", "top-1 %"):
         classes.add_column(column, justify="right")
@@ -64,7 +64,7 @@ def classification_tables(title: str, report: ClassificationReport) -> Renderabl
     return Group(head, classes)
 
 
-def _accuracies(row: StreamRow, report: ClassificationReport) -> list[str]:
+def _accuracies(row: ViewRow, report: ClassificationReport) -> list[str]:
     trained = [percent(row.train_top1)] if report.train_top1 is not None else []
     return [
         percent(row.top1, row.error),

@@ -17,7 +17,7 @@ import numpy as np
 from vidssl.base.files import atomic_write, write_json
 from vidssl.evaluation.labelled import LabelledSplit
 from vidssl.evaluation.neighbours import standard_error
-from vidssl.evaluation.subjects import EncoderOnPack, checkpoints_of
+from vidssl.evaluation.subjects import EncoderOnPack, checkpoint_labels
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Run
@@ -45,8 +45,8 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class StreamRow:
-    """The results of one of several streams by itself; fields as in the whole report."""
+class ViewRow:
+    """The results of one of several views by itself; fields as in the whole report."""
 
     checkpoint: str
     stream: str
@@ -62,19 +62,19 @@ class ReportLabels:
     """The names of what was classified, for a report: encoders or a baseline, and the pack.
 
     Attributes:
-        checkpoint: its label; of several streams all labels, joined by " + "; or a baseline's name.
-        stream: the view; of several streams all views, joined by " + ".
+        checkpoint: its label; of several views all labels, joined by " + "; or a baseline's name.
+        view: its name; of several views all names, joined by " + ".
     """
 
     checkpoint: str
-    stream: str
+    view: str
     pack: str
 
     @classmethod
     def of(cls, subjects: Sequence[EncoderOnPack]) -> ReportLabels:
-        """Returns the labels of the encoders of some streams."""
-        streams = " + ".join(subject.stream for subject in subjects)
-        return cls(" + ".join(checkpoints_of(subjects)), streams, subjects[0].pack.label)
+        """Returns the labels of the encoders of some views."""
+        views = " + ".join(subject.view for subject in subjects)
+        return cls(" + ".join(checkpoint_labels(subjects)), views, subjects[0].pack.label)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ClassificationReport:
     """The results of a classifier on the test part.
 
     Attributes:
-        checkpoint, stream, pack: as in :class:`ReportLabels`.
+        checkpoint, stream, pack: as in :class:`ReportLabels`; `stream` is its view.
         top1, top5: accuracies from 0 to 1; top5 is None with five classes or fewer, where it would
             always be 1.
         error, top5_error: one standard error of top1 and of top5.
@@ -91,7 +91,7 @@ class ClassificationReport:
             None: not measured.
         classes: one row per class.
         confusion: number of test clips by true class (row) and answer (column).
-        streams: one row for each of several averaged streams; else empty.
+        streams: one row for each of several averaged views; else empty.
     """
 
     checkpoint: str
@@ -108,18 +108,18 @@ class ClassificationReport:
     train_top1: float | None
     classes: list[ClassRow]
     confusion: list[list[int]]
-    streams: list[StreamRow] = field(default_factory=list)
+    streams: list[ViewRow] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClassificationReport:
         """Reads what :func:`dataclasses.asdict` wrote."""
         classes = [ClassRow(**row) for row in data["classes"]]
-        streams = [StreamRow(**row) for row in data.get("streams", [])]
+        streams = [ViewRow(**row) for row in data.get("streams", [])]
         return cls(**{**data, "classes": classes, "streams": streams})
 
-    def as_stream(self) -> StreamRow:
+    def as_view_row(self) -> ViewRow:
         """Returns this report as one row in the report of an average."""
-        return StreamRow(
+        return ViewRow(
             self.checkpoint, self.stream, self.top1, self.error, self.top5, self.top5_error,
             self.train_top1,
         )  # fmt: skip
@@ -146,14 +146,14 @@ def measure_accuracy(
     labelled: LabelledSplit,
     of: ReportLabels,
     train_top1: float | None = None,
-    streams: Sequence[ClassificationReport] = (),
+    views: Sequence[ClassificationReport] = (),
 ) -> ClassificationReport:
     """Compares class probabilities of the test videos with their labels.
 
     Args:
         share_NK: probabilities, one row for each of `labelled.test`, in that order.
         train_top1: as in :class:`ClassificationReport`.
-        streams: the report of each of several streams by itself.
+        views: the report of each of several views by itself.
     """
     classes = len(labelled.classes)
     truth, answers = labelled.labels[labelled.test], ranked(share_NK)
@@ -164,7 +164,7 @@ def measure_accuracy(
     top5 = float((answers[:, :TOP] == truth[:, None]).any(1).mean()) if classes > TOP else None
     return ClassificationReport(
         checkpoint=of.checkpoint,
-        stream=of.stream,
+        stream=of.view,
         pack=of.pack,
         split=labelled.selection.name,
         train_clips=len(labelled.train),
@@ -177,7 +177,7 @@ def measure_accuracy(
         train_top1=train_top1,
         classes=[class_row(confusion, k, labelled.classes) for k in range(classes)],
         confusion=confusion.tolist(),
-        streams=[report.as_stream() for report in streams],
+        streams=[report.as_view_row() for report in views],
     )
 
 
@@ -206,21 +206,20 @@ def class_row(confusion_KK: np.ndarray, k: int, names: Sequence[str]) -> ClassRo
 
 def publish_report(
     run: Run,
-    digest: str,
     report: ClassificationReport,
     share_NK: np.ndarray,
     labelled: LabelledSplit,
+    digest: str,
 ) -> ClassificationResult:
-    """Writes results.json and predictions.csv, and publishes the run with them.
+    """Writes results.json and predictions.csv, and publishes the run.
 
     Args:
         digest: identity of the artifact's content.
-        share_NK: probabilities of the test videos.
     """
     write_json(run.folder / RESULTS_FILE, asdict(report))
     atomic_write(run.folder / PREDICTIONS_FILE, _predictions(share_NK, labelled))
-    stage = StageResult(run.publish(digest, _summary(report)), notes=labelled.notes)
-    return ClassificationResult(stage, report)
+    artifact = run.publish(digest, _summary(report))
+    return ClassificationResult(StageResult(artifact, notes=labelled.notes), report)
 
 
 def read_report(artifact: Artifact) -> ClassificationReport:

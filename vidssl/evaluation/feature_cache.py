@@ -35,8 +35,8 @@ class EmbedOptions:
     """Which encoder embeds which pack.
 
     Attributes:
-        checkpoint: None: the newest of the stream.
-        stream: None: the checkpoint's own, or rgb.
+        checkpoint: None: the newest of the view.
+        stream: the view; None: the checkpoint's own, or rgb.
         pack: None: the pack that the checkpoint was trained on.
         name: of the artifact; None: that of :func:`name_of`.
     """
@@ -101,8 +101,8 @@ def load_features(artifact: Artifact) -> Features:
 
 def recipe_of(subject: EncoderOnPack, protocol: WindowProtocol) -> dict[str, object]:
     """Returns the recipe of a features artifact."""
-    spec = checkpoint_spec(subject.checkpoint, subject.stream)
-    return {"stage": "embed", "stream": subject.stream, "protocol": protocol.as_dict(spec)}
+    spec = checkpoint_spec(subject.checkpoint, subject.view)
+    return {"stage": "embed", "stream": subject.view, "protocol": protocol.as_dict(spec)}
 
 
 def _embed_or_find(
@@ -117,7 +117,7 @@ def _embed_or_find(
     with opened as run:
         if run.finished is not None:
             return StageResult(run.finished, reused=True)
-        encoder = checkpoint_encoder(subject.checkpoint, subject.stream)
+        encoder = checkpoint_encoder(subject.checkpoint, subject.view)
         device = choose_device(options.device)
         with ShardReader(subject.pack.path) as reader:
             videos = range(len(reader))
@@ -137,12 +137,12 @@ def _embed_or_find(
 def name_of(subject: EncoderOnPack) -> str:
     """Returns the name of artifacts that are made from one encoder.
 
-    It is the checkpoint's name, with the stream's if the checkpoint has several encoders: results
-    of one stream must not look like newer versions of another stream's.
+    It is the checkpoint's name, with the view's if the checkpoint has several encoders: results of
+    one view must not look like newer versions of another view's.
     """
     checkpoint = subject.checkpoint
     several = len(checkpoint_views(checkpoint)) > 1
-    return f"{checkpoint.name}-{subject.stream}" if several else checkpoint.name
+    return f"{checkpoint.name}-{subject.view}" if several else checkpoint.name
 
 
 def _digest(recipe: dict[str, object], parents: dict[str, Artifact], folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Tests finetuned networks on the test part of a split, and publishes artifacts of kind finetune.
 
 Published protocol (CoCLR and ViCC): the windows of features, each in ten crops; softmax; the mean
-over windows and crops. Several streams: the mean of their probabilities, weighted if the paper
+over windows and crops. Several views: the mean of their probabilities, weighted if the paper
 weights them (CoCon).
 
 Legend: N test videos, K classes.
@@ -33,8 +33,8 @@ from vidssl.evaluation.classification import (
 from vidssl.evaluation.feature_cache import drop_parts, embed_in_parts
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.labelled import LabelledSplit
-from vidssl.evaluation.stream_average import average_streams, published
 from vidssl.evaluation.subjects import EncoderOnPack
+from vidssl.evaluation.view_average import average_views, published
 from vidssl.methods import METHODS, Classifier
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, canonical_digest
@@ -48,11 +48,11 @@ KIND = "finetune"  # of the artifacts
 
 
 @dataclass(frozen=True)
-class Finetuned:
-    """A finetuned network of one stream, and how it is tested.
+class FinetunedNetwork:
+    """A finetuned network of one view, and how it is tested.
 
     Attributes:
-        weight: of its probabilities in an average of several streams.
+        weight: of its probabilities in an average of several views.
     """
 
     subject: EncoderOnPack
@@ -60,7 +60,7 @@ class Finetuned:
     weight: float = 1.0
 
 
-def load_classifier(checkpoint: Artifact, stream: str) -> Classifier:
+def load_classifier(checkpoint: Artifact, view: str) -> Classifier:
     """Loads a finetuned encoder with its classifier, or one with a frozen encoder, in eval mode.
 
     Raises:
@@ -70,18 +70,18 @@ def load_classifier(checkpoint: Artifact, stream: str) -> Classifier:
         raise VidsslError(f"{checkpoint.label} has no classifier: it was not finetuned")
     method = METHODS[checkpoint.recipe["method_name"]]
     config = method.Config(**checkpoint.recipe["method"])
-    encoder = checkpoint_encoder(checkpoint, stream)
-    classifier: Classifier = method.build(config, {stream: encoder}, 0).classifier  # type: ignore[assignment]
+    encoder = checkpoint_encoder(checkpoint, view)
+    classifier: Classifier = method.build(config, {view: encoder}, 0).classifier  # type: ignore[assignment]
     classifier.load_head(checkpoint_tensors(checkpoint))
     return classifier.eval()
 
 
-# ── one stream ───────────────────────────────────────────────────────────────────────────────
+# ── one view ─────────────────────────────────────────────────────────────────────────────────
 
 
 def classify(
     workspace: Workspace,
-    network: Finetuned,
+    network: FinetunedNetwork,
     labelled: LabelledSplit,
     name: str,
     *,
@@ -109,7 +109,7 @@ def classify(
     with opened as run:
         windows = embed_in_parts(
             run.folder,
-            load_classifier(subject.checkpoint, subject.stream),
+            load_classifier(subject.checkpoint, subject.view),
             labelled.reader,
             labelled.test,
             network.protocol,
@@ -123,23 +123,23 @@ def classify(
         drop_parts(run.folder)
         content = file_digest(run.folder / PROBABILITIES_FILE)
         digest = canonical_digest({"run": run.identity, "content": content})
-        return publish_report(run, digest, report, share_NK, labelled)
+        return publish_report(run, report, share_NK, labelled, digest)
 
 
-def classify_recipe(network: Finetuned, labelled: LabelledSplit) -> dict[str, Any]:
+def classify_recipe(network: FinetunedNetwork, labelled: LabelledSplit) -> dict[str, Any]:
     """Returns the recipe of one network's test."""
     subject = network.subject
-    spec = checkpoint_spec(subject.checkpoint, subject.stream)
+    spec = checkpoint_spec(subject.checkpoint, subject.view)
     return {
         "stage": KIND,
-        "stream": subject.stream,
+        "stream": subject.view,
         "split": labelled.selection.name,
         "split_seed": labelled.split_seed,
         "protocol": network.protocol.as_dict(spec),
     }
 
 
-def classify_parents(network: Finetuned, labelled: LabelledSplit) -> dict[str, Artifact]:
+def classify_parents(network: FinetunedNetwork, labelled: LabelledSplit) -> dict[str, Artifact]:
     """Returns the parents of one network's test."""
     subject = network.subject
     return {
@@ -149,12 +149,12 @@ def classify_parents(network: Finetuned, labelled: LabelledSplit) -> dict[str, A
     }
 
 
-# ── several streams ──────────────────────────────────────────────────────────────────────────
+# ── several views ────────────────────────────────────────────────────────────────────────────
 
 
 def average(
     workspace: Workspace,
-    networks: Sequence[Finetuned],
+    networks: Sequence[FinetunedNetwork],
     singles: Sequence[ClassificationResult],
     labelled: LabelledSplit,
     name: str,
@@ -176,7 +176,7 @@ def average(
         return share_NK, None
 
     subjects = [network.subject for network in networks]
-    return average_streams(
+    return average_views(
         workspace, KIND, subjects, singles, labelled, name, compute, weights=weights, new=new
     )
 

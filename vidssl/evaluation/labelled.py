@@ -9,10 +9,8 @@ import numpy as np
 
 from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.dataset.annotations import Annotations, Selection
-from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.leakage import leakage
 from vidssl.evaluation.splits import select_split, split_seed, too_few, without_label
-from vidssl.evaluation.subjects import EncoderOnPack, check_words, find_subjects
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.find import find_annotations
@@ -90,7 +88,7 @@ def find_labels(
                 f"the {name} part of {selection.name} in {artifact.label} has no labelled video"
             )
     notes = without_label(selection, train, test)
-    for checkpoint in {c.digest: c for c in checkpoints}.values():  # may hold several streams
+    for checkpoint in {c.digest: c for c in checkpoints}.values():  # may hold several views
         notes += leakage(workspace, checkpoint, [ids[v] for v in test])
     notes += too_few(len(test))
     return LabelledSplit(reader, ids, annotations, artifact, selection, seed, train, test, notes)
@@ -101,46 +99,6 @@ def _no_labels(pack: Artifact) -> str:
         f"{pack.label} has no labels, and this needs them: give each class a folder of its own, "
         "or name a table of labels with: vidssl pack VIDEOS --labels FILE.csv"
     )
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What the options of `vidssl probe` and `vidssl retrieve --evaluate` have in common.
-
-    Attributes:
-        checkpoints: one, or one for each of `streams`; none: the newest of each.
-        streams: the views that are evaluated together; none: the checkpoints' own, or rgb.
-        pack: None: the one that the first checkpoint was trained on.
-        split: None: the one that the first checkpoint was trained with.
-        name: of the artifact; None: the checkpoints'.
-        new: repeat a finished run under a new version.
-        dry_run: only say what would be done.
-    """
-
-    checkpoints: tuple[str, ...] = ()
-    streams: tuple[str, ...] = ()
-    pack: str | None = None
-    split: str | None = None
-    protocol: WindowProtocol = field(default_factory=WindowProtocol)
-    name: str | None = None
-    new: bool = False
-    device: str | None = None
-    dry_run: bool = False
-
-
-def find_labelled_subjects(
-    workspace: Workspace, options: EvaluationOptions
-) -> tuple[list[EncoderOnPack], LabelledSplit]:
-    """Checks the options by themselves, then finds the encoders and opens their labelled pack.
-
-    Raises:
-        UsageError: an option makes no sense; told before anything is looked up.
-        VidsslError: no checkpoint, no labels, or no such split.
-    """
-    check_words(options.checkpoints, options.streams, options.device, options.name)
-    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
-    checkpoints = [subject.checkpoint for subject in subjects]
-    return subjects, find_labels(workspace, subjects[0].pack, checkpoints, options.split)
 
 
 def check_trainable(labelled: LabelledSplit, what: str = "probe") -> None:

@@ -79,6 +79,13 @@ def rate_for(batch: int, config: ProbeConfig) -> float:
     return config.lr * min(1.0, batch / config.lr_batch)
 
 
+def probe_settings(config: ProbeConfig, videos: int) -> dict[str, Any]:
+    """Returns all settings of a training on so many videos, for a recipe."""
+    batch = batch_for(videos, config)
+    settings = config.as_dict() | {"batch": batch}
+    return {"settings": settings, "first_rate": rate_for(batch, config)}
+
+
 class LinearProbe(nn.Module):
     """The classifier: features [N, D] → scores (logits) [N, K]."""
 

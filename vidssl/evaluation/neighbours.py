@@ -50,7 +50,7 @@ def top_k(
     """Finds for each query the k gallery rows with the largest dot product.
 
     Equal rows keep the gallery's order. For rows of unit length the dot product is the cosine; for
-    concatenated unit rows of two streams it is the sum of their cosines. Similarities are computed
+    concatenated unit rows of two views it is the sum of their cosines. Similarities are computed
     in blocks, so that the Q×G matrix never lies in memory.
     """
     k = min(k, len(gallery_GD))

@@ -30,9 +30,7 @@ from vidssl.evaluation.labelled import LabelledSplit
 from vidssl.evaluation.linear_probe import (
     LinearProbe,
     ProbeConfig,
-    batch_for,
     probabilities,
-    rate_for,
     train_probe,
 )
 from vidssl.version import VERSION
@@ -75,17 +73,10 @@ def probe_features(
     share_VK = probabilities(probe, means_VD)
     test_NK = share_VK[labelled.test]
     report = measure_accuracy(test_NK, labelled, of, train_top1(share_VK, labelled))
-    weights = save_probe(run.folder, probe, of.stream, encoder, labelled)
+    weights = save_probe(run.folder, probe, of.view, encoder, labelled)
     content = canonical_digest({"report": asdict(report), "weights": weights})
     digest = canonical_digest({"recipe": run.recipe, "content": content})
-    return publish_report(run, digest, report, test_NK, labelled)
-
-
-def probe_settings(config: ProbeConfig, labelled: LabelledSplit) -> dict[str, Any]:
-    """Returns all settings of a probe's training, for its recipe."""
-    batch = batch_for(len(labelled.train), config)
-    settings = config.as_dict() | {"batch": batch}
-    return {"settings": settings, "first_rate": rate_for(batch, config)}
+    return publish_report(run, report, test_NK, labelled, digest)
 
 
 def train_top1(share_VK: np.ndarray, labelled: LabelledSplit) -> float:
@@ -98,7 +89,7 @@ def train_top1(share_VK: np.ndarray, labelled: LabelledSplit) -> float:
 
 
 def save_probe(
-    folder: Path, probe: LinearProbe, stream: str, encoder: str | None, labelled: LabelledSplit
+    folder: Path, probe: LinearProbe, view: str, encoder: str | None, labelled: LabelledSplit
 ) -> dict[str, Any]:
     """Writes probe.safetensors, and returns its tensors as lists."""
     # One entry only: safetensors writes several in an order that changes from file to file.
@@ -106,7 +97,7 @@ def save_probe(
         "format": PROBE_FORMAT,
         "vidssl_version": VERSION,
         "classes": list(labelled.classes),
-        "stream": stream,
+        "stream": view,
         "encoder": encoder,
     }
     header = {"vidssl-probe": json.dumps(about, sort_keys=True)}

@@ -1,7 +1,7 @@
 """Measures recall at k of test videos that query train videos, and writes the report.
 
 Published protocol (CoCLR and ViCC, §4 of both): the features of each part are centred by its own
-mean and scaled to unit length; the similarity is the cosine, and that of two streams the sum of
+mean and scaled to unit length; the similarity is the cosine, and that of two views the sum of
 both. A query is a hit if one of its first k neighbours has its label.
 
 Legend: V videos of the pack, D feature width.
@@ -78,22 +78,22 @@ class RetrievalResult:
 
 
 def measure_recall(
-    streams_VD: Sequence[np.ndarray],
+    views_VD: Sequence[np.ndarray],
     labelled: LabelledSplit,
     features: str,
     pack: Artifact,
     device: str = "cpu",
     ks: Sequence[int] = PUBLISHED_KS,
 ) -> tuple[RetrievalReport, Neighbours]:
-    """Measures R@k of the video features of one or several streams.
+    """Measures R@k of the video features of one or several views.
 
     Args:
-        streams_VD: for each stream the features of all videos of the pack [V, D].
+        views_VD: for each view the features of all videos of the pack [V, D].
         features: their name in the report.
     """
-    # Unit rows side by side: their dot product is the sum of the streams' cosines.
-    queries = np.hstack([centred_unit(x[labelled.test]) for x in streams_VD])
-    gallery = np.hstack([centred_unit(x[labelled.train]) for x in streams_VD])
+    # Unit rows side by side: their dot product is the sum of the views' cosines.
+    queries = np.hstack([centred_unit(x[labelled.test]) for x in views_VD])
+    gallery = np.hstack([centred_unit(x[labelled.train]) for x in views_VD])
     found = top_k(queries, gallery, max(ks), device)
     table = recall_at(
         found.index, labelled.labels[labelled.test], labelled.labels[labelled.train], ks

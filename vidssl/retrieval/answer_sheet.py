@@ -12,7 +12,7 @@ import numpy as np
 
 from vidssl.base.text import counted
 from vidssl.evaluation.features import FrameSource
-from vidssl.evaluation.subjects import in_words
+from vidssl.evaluation.subjects import describe_subjects
 from vidssl.retrieval.answers import Neighbour, QueryAnswer
 from vidssl.retrieval.contact_sheet import Card, draw_sheet
 from vidssl.retrieval.gallery import Gallery
@@ -46,7 +46,7 @@ def draw_answer(
         _neighbour_card(neighbour, video, gallery)
         for neighbour, video in zip(answer.neighbours, videos, strict=True)
     ]
-    compared = in_words(gallery.subjects)
+    compared = describe_subjects(gallery.subjects)
     draw_sheet(
         path, head, cards, footer=f"{compared}   gallery of {counted(len(gallery.reader), 'video')}"
     )
@@ -79,7 +79,7 @@ def _as_compared(
     source: FrameSource, video: int, shown: np.ndarray, gallery: Gallery
 ) -> list[np.ndarray]:
     """Returns RGB frames with the derived views by which videos were compared drawn over them."""
-    views = [subject.stream for subject in gallery.subjects]
+    views = [subject.view for subject in gallery.subjects]
     pictures = [_pictures(view, source, video, shown) for view in views if view != "rgb"]
     frames = source.frames("rgb", video, shown)
     return [

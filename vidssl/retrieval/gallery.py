@@ -17,7 +17,7 @@ from vidssl.dataset.annotations import Annotations
 from vidssl.evaluation.feature_cache import features_of
 from vidssl.evaluation.features import Features, WindowProtocol
 from vidssl.evaluation.neighbours import centred_unit
-from vidssl.evaluation.subjects import EncoderOnPack, in_words
+from vidssl.evaluation.subjects import EncoderOnPack, describe_subjects
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder
@@ -65,7 +65,7 @@ class Gallery:
 
     def _encode(self, subject: EncoderOnPack) -> EncodedGallery:
         features = self.embed(subject)
-        encoder = checkpoint_encoder(subject.checkpoint, subject.stream)
+        encoder = checkpoint_encoder(subject.checkpoint, subject.view)
         means = features.video_means()
         mean = means.mean(0, dtype=np.float64)
         return EncodedGallery(subject, encoder, features, mean, centred_unit(means, mean))
@@ -89,7 +89,7 @@ def open_gallery(
 ) -> Gallery:
     """Opens the pack of the encoders; features are computed when they are needed."""
     pack = subjects[0].pack
-    progress.say(f"retrieve: {in_words(subjects)}, gallery {pack.label}")
+    progress.say(f"retrieve: {describe_subjects(subjects)}, gallery {pack.label}")
 
     def embed(subject: EncoderOnPack) -> Features:
         return features_of(workspace, subject, protocol, device, progress)[1]

@@ -69,7 +69,7 @@ def make_derivers(gallery: Gallery, weights: Mapping[str, str], device: str) -> 
     Raises:
         VidsslError: weights are missing, or are not those that the gallery was made with.
     """
-    views = [subject.stream for subject in gallery.subjects]
+    views = [subject.view for subject in gallery.subjects]
     if unused := weights.keys() - set(views):
         raise UsageError(f"no {min(unused)} is compared, and --weights {min(unused)}=… is given")
     derivers = {}
@@ -98,7 +98,7 @@ def derive_like_gallery(
     Raises:
         VidsslError: it cannot be decoded, or a view cannot be derived.
     """
-    views = {subject.stream for subject in gallery.subjects} | ({"rgb"} if sheet else set())
+    views = {subject.view for subject in gallery.subjects} | ({"rgb"} if sheet else set())
     params = gallery.reader.views
     blobs: dict[str, Sequence[bytes]] = {}
     fps = 0.0

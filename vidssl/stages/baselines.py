@@ -26,8 +26,8 @@ from vidssl.evaluation.classification import ClassificationResult, ReportLabels
 from vidssl.evaluation.features import WindowProtocol, count_windows, embed_videos
 from vidssl.evaluation.handmade_features import FRAMES_LOOKED_AT, HAND_MADE, hand_made_features
 from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
-from vidssl.evaluation.linear_probe import ProbeConfig
-from vidssl.evaluation.probed_accuracy import probe_features, probe_settings
+from vidssl.evaluation.linear_probe import ProbeConfig, probe_settings
+from vidssl.evaluation.probed_accuracy import probe_features
 from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall
 from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spec
 from vidssl.recipes.recipe import load_recipe
@@ -190,7 +190,7 @@ def _measure(
         "split_seed": labelled.split_seed,
         **baseline.recipe,
     }
-    probing = {"probe_seed": baseline.seed} | probe_settings(ProbeConfig(), labelled)
+    probing = {"probe_seed": baseline.seed} | probe_settings(ProbeConfig(), len(labelled.train))
     with workspace.open_run("retrieval", name, recipe, parents, options.new) as opened:
         retrieval = _retrieve(opened, baseline, pack, labelled)
     with workspace.open_run("probe", name, recipe | probing, parents, options.new) as opened:

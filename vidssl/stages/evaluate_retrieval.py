@@ -8,10 +8,16 @@ from typing import Any
 from vidssl.base.device import choose_device
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.feature_cache import features_of, recipe_of
-from vidssl.evaluation.labelled import EvaluationOptions, find_labelled_subjects
+from vidssl.evaluation.labelled import find_labels
+from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall, reused_result
-from vidssl.evaluation.stream_average import joined_name
-from vidssl.evaluation.subjects import checkpoints_of, in_words
+from vidssl.evaluation.subjects import (
+    check_encoder_options,
+    checkpoint_labels,
+    describe_subjects,
+    find_subjects,
+)
+from vidssl.evaluation.view_average import joined_name
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.parents import numbered
 from vidssl.workspace.results import StageResult
@@ -20,7 +26,7 @@ from vidssl.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class EvaluateRetrievalOptions(EvaluationOptions):
-    """Options of `vidssl retrieve --evaluate`; the similarities of several views are added."""
+    """Options of `vidssl retrieve --evaluate`. The similarities of several views are added."""
 
 
 def run(
@@ -31,21 +37,24 @@ def run(
     Raises:
         VidsslError: no checkpoint, no labels, or no such split.
     """
-    subjects, labelled = find_labelled_subjects(workspace, options)
+    check_encoder_options(options.checkpoints, options.streams, options.device, options.name)
+    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
+    checkpoints = [subject.checkpoint for subject in subjects]
     pack = subjects[0].pack
-    name = options.name or joined_name(subject.checkpoint.name for subject in subjects)
+    labelled = find_labels(workspace, pack, checkpoints, options.split)
+    name = options.name or joined_name(checkpoint.name for checkpoint in checkpoints)
     recipe = {
         "stage": "retrieve",
-        "streams": [subject.stream for subject in subjects],
+        "streams": [subject.view for subject in subjects],
         "features": [recipe_of(subject, options.protocol) for subject in subjects],
         "split": labelled.selection.name,
         "split_seed": labelled.split_seed,
     }
     if options.dry_run:
         plan: dict[str, Any] = {"makes": f"retrieval/{name}", "recipe": recipe}
-        plan["inputs"] = [*checkpoints_of(subjects), pack.label]
+        plan["inputs"] = [*checkpoint_labels(subjects), pack.label]
         return RetrievalResult(StageResult(None, notes=labelled.notes, plan=plan), None)
-    shown = in_words(subjects)
+    shown = describe_subjects(subjects)
     progress.say(f"retrieve: {shown} on {pack.label}, {labelled.selection.note}")
     parents: dict[str, Artifact] = {"annotations": labelled.artifact}
     means = []

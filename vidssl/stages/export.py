@@ -34,8 +34,8 @@ class ExportOptions:
 
     Attributes:
         format: of :data:`FORMATS`.
-        checkpoint: None: the newest of the stream.
-        stream: None: the checkpoint's own, or rgb.
+        checkpoint: None: the newest of the view.
+        stream: the view; None: the checkpoint's own, or rgb.
         out: the new folder; None: NAME-vNNN-STREAM-FORMAT in the current directory.
     """
 
@@ -84,9 +84,9 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
     Raises:
         VidsslError: no such checkpoint, the folder is there already, or an extra is missing.
     """
-    checkpoint, stream, folder = find(workspace, options)
-    encoder = checkpoint_encoder(checkpoint, stream)
-    progress.say(f"export: {stream} of {checkpoint.label} as {options.format}")
+    checkpoint, view, folder = find(workspace, options)
+    encoder = checkpoint_encoder(checkpoint, view)
+    progress.say(f"export: {view} of {checkpoint.label} as {options.format}")
     blob, name = FORMATS[options.format](encoder, checkpoint)
     card = card_of(checkpoint, encoder.spec, encoder.dim) | {"file": name}
     folder.mkdir(parents=True)
@@ -100,7 +100,7 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
 
 
 def find(workspace: Workspace, options: ExportOptions) -> tuple[Artifact, str, Path]:
-    """Returns the checkpoint, its stream, and the folder to write.
+    """Returns the checkpoint, its view, and the folder to write.
 
     Raises:
         VidsslError: no such checkpoint, the folder is there already, or an extra is missing.
@@ -114,12 +114,12 @@ def find(workspace: Workspace, options: ExportOptions) -> tuple[Artifact, str, P
         require_extra("export", "export to ONNX", "onnx", "onnxscript")
     if options.stream is not None:
         get_view(options.stream)
-    checkpoint, stream = find_encoder(workspace, options.checkpoint, options.stream)
-    label = f"{checkpoint.name}-v{checkpoint.version:03d}-{stream}-{options.format}"
+    checkpoint, view = find_encoder(workspace, options.checkpoint, options.stream)
+    label = f"{checkpoint.name}-v{checkpoint.version:03d}-{view}-{options.format}"
     folder = options.out or Path(label)
     if folder.exists():
         raise VidsslError(f"{folder} is there already: name another folder with --out")
-    return checkpoint, stream, folder
+    return checkpoint, view, folder
 
 
 def card_of(checkpoint: Artifact, spec: EncoderSpec, width: int) -> dict[str, Any]:

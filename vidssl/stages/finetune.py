@@ -20,14 +20,20 @@ from vidssl.evaluation.classification import ClassificationResult
 from vidssl.evaluation.feature_cache import name_of
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.finetuned_accuracy import (
-    Finetuned,
+    FinetunedNetwork,
     average,
     classify,
     classify_parents,
     classify_recipe,
 )
 from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
-from vidssl.evaluation.subjects import DEFAULT_STREAM, EncoderOnPack, check_words, find_subjects
+from vidssl.evaluation.subjects import (
+    DEFAULT_VIEW,
+    EncoderOnPack,
+    check_encoder_options,
+    find_subjects,
+)
+from vidssl.evaluation.view_average import joined_name
 from vidssl.methods import METHODS_BY_STAGE
 from vidssl.recipes.recipe import EvaluationSpec
 from vidssl.training.finetuning import Start, plan_finetuning
@@ -105,7 +111,7 @@ def run(
         Interrupted: a signal came; the same command goes on.
     """
     choice = check(options)
-    known = {v: resolve_for(options, choice, v) for v in options.streams or (DEFAULT_STREAM,)}
+    known = {v: resolve_for(options, choice, v) for v in options.streams or (DEFAULT_VIEW,)}
     starts = find_starts(workspace, options)
     checkpoints = [start.checkpoint for start in starts if start.checkpoint is not None]
     labelled = find_labels(workspace, starts[0].pack, checkpoints, options.split, options.seed)
@@ -143,7 +149,7 @@ def check(options: FinetuneOptions) -> Choice:
     Raises:
         UsageError: the first that makes no sense.
     """
-    check_words(options.checkpoints, options.streams, None, options.name)
+    check_encoder_options(options.checkpoints, options.streams, None, options.name)
     if options.scratch and options.checkpoints:
         raise UsageError("--scratch begins with fresh weights: leave --checkpoint away")
     if options.crops is not None:
@@ -179,7 +185,7 @@ def find_starts(workspace: Workspace, options: FinetuneOptions) -> list[Start]:
         VidsslError: there is none; the sentence names the command that makes it.
     """
     if options.scratch:
-        views = list(options.streams or (DEFAULT_STREAM,))
+        views = list(options.streams or (DEFAULT_VIEW,))
         pack = find_pack(workspace, options.pack, views)
         found: list[tuple[str, Artifact | None, str]] = [
             (view, None, f"{view}-scratch") for view in views
@@ -187,7 +193,7 @@ def find_starts(workspace: Workspace, options: FinetuneOptions) -> list[Start]:
     else:
         subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
         pack = subjects[0].pack
-        found = [(s.stream, s.checkpoint, name_of(s)) for s in subjects]
+        found = [(s.view, s.checkpoint, name_of(s)) for s in subjects]
     return [
         Start(view, pack, checkpoint, *_names(name, checkpoint, options, len(found) == 1))
         for view, checkpoint, name in found
@@ -246,18 +252,18 @@ def protocol_for(training: TrainingPlan, presentation: str) -> WindowProtocol:
     )
 
 
-def _network(training: TrainingPlan, checkpoint: Artifact | None) -> Finetuned:
+def _network(training: TrainingPlan, checkpoint: Artifact | None) -> FinetunedNetwork:
     assert checkpoint is not None
     view = training.options.view
     presentation = checkpoint_spec(checkpoint, view).presentation
     subject = EncoderOnPack(checkpoint, view, training.data.pack)
     weight = evaluation_for(training).weight
-    return Finetuned(subject, protocol_for(training, presentation), weight)
+    return FinetunedNetwork(subject, protocol_for(training, presentation), weight)
 
 
 def _test(
     workspace: Workspace,
-    networks: Sequence[Finetuned],
+    networks: Sequence[FinetunedNetwork],
     starts: Sequence[Start],
     labelled: LabelledSplit,
     options: FinetuneOptions,
@@ -278,14 +284,13 @@ def _test(
     ]
     if len(singles) == 1:
         return singles[0]
-    name = _joined_name(starts, options)
+    name = _name(starts, options)
     return average(workspace, networks, singles, labelled, name, new=options.new)
 
 
-def _joined_name(starts: Sequence[Start], options: FinetuneOptions) -> str:
-    if len(starts) == 1:
-        return starts[0].name
-    return options.name or "_".join(dict.fromkeys(start.name for start in starts))
+def _name(starts: Sequence[Start], options: FinetuneOptions) -> str:
+    """Returns the name of the figures: of one view, or of the average of several."""
+    return options.name or joined_name(start.name for start in starts)
 
 
 def _begun(workspace: Workspace, training: TrainingPlan, labelled: LabelledSplit) -> bool:
@@ -310,7 +315,7 @@ def _dry_run(
     options: FinetuneOptions,
 ) -> ClassificationResult:
     """Returns what would be done: the training of every view, and how its network is tested."""
-    whole: dict[str, Any] = {"makes": f"finetune/{_joined_name(starts, options)}"}
+    whole: dict[str, Any] = {"makes": f"finetune/{_name(starts, options)}"}
     for training in plans:
         clip, evaluation = training.recipe.clip, asdict(evaluation_for(training))
         evaluation["hop"] = evaluation["hop"] or published_hop(

@@ -2,7 +2,7 @@
 
 Published protocol for saved features: the mean of a video's unit-length windows, not centred;
 BatchNorm and one linear layer; the weights of the last epoch. The test part chooses nothing.
-Several streams have one classifier each, whose class probabilities are averaged (CoCLR and ViCC,
+Several views have one classifier each, whose class probabilities are averaged (CoCLR and ViCC,
 two streams).
 
 Legend: V videos of the pack, K classes.
@@ -20,22 +20,17 @@ import numpy as np
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import ClassificationResult, ReportLabels, reused_result
 from vidssl.evaluation.feature_cache import features_of, name_of
-from vidssl.evaluation.labelled import (
-    EvaluationOptions,
-    LabelledSplit,
-    check_trainable,
-    find_labelled_subjects,
-)
-from vidssl.evaluation.linear_probe import ProbeConfig, probabilities
+from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
+from vidssl.evaluation.linear_probe import ProbeConfig, probabilities, probe_settings
+from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.probed_accuracy import (
     PROBE_FILE,
     load_probe,
     probe_features,
-    probe_settings,
     train_top1,
 )
-from vidssl.evaluation.stream_average import average_recipe, average_streams, joined_name, published
-from vidssl.evaluation.subjects import EncoderOnPack
+from vidssl.evaluation.subjects import EncoderOnPack, check_encoder_options, find_subjects
+from vidssl.evaluation.view_average import average_recipe, average_views, joined_name, published
 from vidssl.recipes.recipe import probe_config
 from vidssl.workspace.parents import in_role
 from vidssl.workspace.results import StageResult
@@ -44,11 +39,14 @@ from vidssl.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class ProbeOptions(EvaluationOptions):
-    """Options of `vidssl probe`; the probabilities of several streams are averaged.
+    """Options of `vidssl probe`.
+
+    The probabilities of several views are averaged.
 
     Attributes:
         recipe: a shipped recipe whose section [probe] is used; None: the defaults.
         settings: (field, value) overrides of :class:`ProbeConfig`.
+        seed: of the classifier's initial weights and of the order of videos.
     """
 
     recipe: str | None = None
@@ -62,14 +60,17 @@ class ProbeOptions(EvaluationOptions):
 def run(
     workspace: Workspace, options: ProbeOptions, progress: Progress = SILENT
 ) -> ClassificationResult:
-    """Trains and tests a linear probe on frozen features, or one for each of several streams.
+    """Trains and tests a linear probe on frozen features, or one for each of several views.
 
     Raises:
         VidsslError: no checkpoint, no labels, no such split, or a split that cannot be probed.
         UsageError: a setting that does not exist.
     """
     config = probe_config(options.recipe, options.settings)
-    subjects, labelled = find_labelled_subjects(workspace, options)
+    check_encoder_options(options.checkpoints, options.streams, options.device, options.name)
+    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
+    checkpoints = [subject.checkpoint for subject in subjects]
+    labelled = find_labels(workspace, subjects[0].pack, checkpoints, options.split)
     check_trainable(labelled)
     if options.dry_run:
         return _plan(subjects, labelled, config, options)
@@ -87,7 +88,7 @@ def _plan(
     config: ProbeConfig,
     options: ProbeOptions,
 ) -> ClassificationResult:
-    """Returns the plan of a dry run: the recipe of each stream, and of their average."""
+    """Returns the plan of a dry run: the recipe of each view, and of their average."""
     each = [_recipe(options, config, subject, labelled) for subject in subjects]
     several = len(subjects) > 1
     plan: dict[str, Any] = {
@@ -101,7 +102,7 @@ def _plan(
     return ClassificationResult(StageResult(None, notes=labelled.notes, plan=plan), None)
 
 
-# ── one stream ───────────────────────────────────────────────────────────────────────────────
+# ── one view ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _one(
@@ -112,7 +113,7 @@ def _one(
     options: ProbeOptions,
     progress: Progress,
 ) -> ClassificationResult:
-    """Probes one stream, or finds it probed; without a name in `options`, under any name."""
+    """Probes one view, or finds it probed; without a name in `options`, under any name."""
     artifact, features = features_of(workspace, subject, options.protocol, options.device, progress)
     recipe = _recipe(options, config, subject, labelled)
     parents = {
@@ -146,14 +147,14 @@ def _recipe(
 ) -> dict[str, Any]:
     return {
         "stage": "probe",
-        "stream": subject.stream,
+        "stream": subject.view,
         "split": labelled.selection.name,
         "split_seed": labelled.split_seed,
         "seed": options.seed,
-    } | probe_settings(config, labelled)
+    } | probe_settings(config, len(labelled.train))
 
 
-# ── several streams ──────────────────────────────────────────────────────────────────────────
+# ── several views ────────────────────────────────────────────────────────────────────────────
 
 
 def _average(
@@ -164,7 +165,7 @@ def _average(
     options: ProbeOptions,
     progress: Progress,
 ) -> ClassificationResult:
-    """Probes each stream, or finds it probed, and averages the classifiers' probabilities."""
+    """Probes each view, or finds it probed, and averages the classifiers' probabilities."""
     each = replace(options, name=None)
     singles = [_one(workspace, s, labelled, config, each, progress) for s in subjects]
 
@@ -180,13 +181,13 @@ def _average(
         return share_VK[labelled.test], train_top1(share_VK, labelled)
 
     name = _name(subjects, options)
-    return average_streams(
+    return average_views(
         workspace, "probe", subjects, singles, labelled, name, compute, new=options.new
     )
 
 
 def _name(subjects: Sequence[EncoderOnPack], options: ProbeOptions) -> str:
-    """Returns the name of the probe, or of the average of several streams."""
+    """Returns the name of the probe, or of the average of several views."""
     if options.name is not None:
         return options.name
     if len(subjects) == 1:

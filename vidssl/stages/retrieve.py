@@ -18,7 +18,12 @@ from vidssl.clips.temporal_sampling import span
 from vidssl.dataset.video import Source, find_videos
 from vidssl.evaluation.features import Features, WindowProtocol, embed_videos
 from vidssl.evaluation.neighbours import centred_unit, top_k
-from vidssl.evaluation.subjects import check_words, checkpoints_of, find_subjects, in_words
+from vidssl.evaluation.subjects import (
+    check_encoder_options,
+    checkpoint_labels,
+    describe_subjects,
+    find_subjects,
+)
 from vidssl.retrieval.answer_sheet import draw_answer
 from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
 from vidssl.retrieval.contact_sheet import check_sheet
@@ -72,7 +77,7 @@ def run(workspace: Workspace, options: RetrieveOptions, progress: Progress = SIL
         raise UsageError("ask for one neighbour or more")
     if options.sheet is not None:
         check_sheet(options.sheet)
-    check_words(options.checkpoints, options.streams, options.device)
+    check_encoder_options(options.checkpoints, options.streams, options.device)
     sources = [source for path in options.videos for source in find_videos(path)]
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
     gallery = open_gallery(workspace, subjects, options.protocol, options.device, progress)
@@ -95,8 +100,8 @@ def run(workspace: Workspace, options: RetrieveOptions, progress: Progress = SIL
         path, reason = quarantined[0]
         raise VidsslError(f"{path} cannot be used: {reason}")
     return QueryResult(
-        features=in_words(subjects),
-        checkpoints=checkpoints_of(subjects),
+        features=describe_subjects(subjects),
+        checkpoints=checkpoint_labels(subjects),
         pack=gallery.pack.label,
         gallery=len(gallery.reader),
         answers=answers,
@@ -186,7 +191,7 @@ def _neighbour(
     first = int(encoded.features.starts[encoded.features.of_video(video)][its])
     last = min(first + cover, int(gallery.reader.videos.frames[video])) - 1
     query_first = int(own.starts[mine])
-    query_last = min(query_first + cover, int(query.frame_count(encoded.subject.stream)[0])) - 1
+    query_last = min(query_first + cover, int(query.frame_count(encoded.subject.view)[0])) - 1
     fps = float(gallery.reader.videos.fps[video])
     return Neighbour(
         rank=rank,

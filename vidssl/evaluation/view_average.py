@@ -1,6 +1,6 @@
-"""Averages the class probabilities of several streams, each of which was classified before.
+"""Averages the class probabilities of several views, each of which was classified before.
 
-The two-stream protocol of CoCLR and ViCC: one classifier per stream, the mean of their softmax
+The two-stream protocol of CoCLR and ViCC: one classifier per view, the mean of their softmax
 outputs. CoCon weights the mean.
 
 Legend: N test videos, K classes.
@@ -30,7 +30,7 @@ from vidssl.workspace.workspace import Workspace
 
 
 def joined_name(names: Iterable[str]) -> str:
-    """Returns the name of an average: the names of its streams, each once."""
+    """Returns the name of an average: the names of its views, each once."""
     return "_".join(dict.fromkeys(names))
 
 
@@ -47,7 +47,7 @@ def average_recipe(
     """
     return {
         "stage": kind,
-        "streams": [subject.stream for subject in subjects],
+        "streams": [subject.view for subject in subjects],
         "average": "probabilities",
         **({"weights": list(weights)} if weights is not None else {}),
         "split": labelled.selection.name,
@@ -55,7 +55,7 @@ def average_recipe(
     }
 
 
-def average_streams(
+def average_views(
     workspace: Workspace,
     kind: str,
     subjects: Sequence[EncoderOnPack],
@@ -67,15 +67,15 @@ def average_streams(
     weights: Sequence[float] | None = None,
     new: bool = False,
 ) -> ClassificationResult:
-    """Measures and publishes the average of several streams, or finds it finished.
+    """Measures and publishes the average of several views, or finds it finished.
 
     Args:
         kind: of the artifacts: probe or finetune.
-        singles: the result of each stream by itself, in the order of `subjects`.
+        singles: the result of each view by itself, in the order of `subjects`.
         compute: computes the averaged probabilities of the test videos [N, K], and the top-1
             accuracy on the training part (None: not measured). It takes the run's folder, and may
             write files there. It is called only if the average is not finished.
-        weights: of the streams, for the recipe; None: equal.
+        weights: of the views, for the recipe; None: equal.
     """
     parents: dict[str, Artifact] = {"annotations": labelled.artifact}
     for number, (subject, single) in enumerate(zip(subjects, singles, strict=True), 1):
@@ -91,7 +91,7 @@ def average_streams(
             share_NK, labelled, ReportLabels.of(subjects), train_top1, reports
         )
         digest = canonical_digest({"run": run.identity, "report": asdict(report)})
-        return publish_report(run, digest, report, share_NK, labelled)
+        return publish_report(run, report, share_NK, labelled, digest)
 
 
 def published(result: ClassificationResult) -> Artifact:
