@@ -27,12 +27,7 @@ from vidssl.evaluation.classification import (
     publish_report,
 )
 from vidssl.evaluation.labelled import LabelledSplit
-from vidssl.evaluation.linear_probe import (
-    LinearProbe,
-    ProbeConfig,
-    probabilities,
-    train_probe,
-)
+from vidssl.evaluation.linear_probe import LinearProbe, ProbeConfig, probabilities, train_probe
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import canonical_digest
 from vidssl.workspace.workspace import Run
