@@ -26,7 +26,7 @@ LONGER = {
     "methods": ["contract", "ddp", "finetune_method", "golden_trajectory", "method_backbones"],
     "optical_flow": ["raft", "tvl1", "tvl1_cuda"],
     "stages": ["*"],
-    "training": ["training_interrupts", "trial"],
+    "training": ["training_interrupts", "trial_steps"],
     "views": ["own_views", "person_segmentation", "pose", "rcnn", "torchvision_networks"],
     "workspace": ["old_workspace"],
 }

@@ -10,7 +10,7 @@ from stubs import FixedBatches
 from vidssl.backbones import BACKBONES, Encoder
 from vidssl.backbones.activation_checkpointing import blocks, recompute_activations, statistics_kept
 from vidssl.engine.loop import RuntimeConfig, fit
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 
 CPU = torch.device("cpu")
 # Shares of what is kept otherwise, of clips this small.

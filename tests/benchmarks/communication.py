@@ -29,7 +29,7 @@ from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base import distributed
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, over_ranks, prepare, train_step
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import METHODS, Method, StepState
 
 SAMPLES, FRAMES, SIZE, WIDTH = 4, 4, 32, 128  # of each rank

@@ -30,7 +30,7 @@ import torch
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, prepare, train_step
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import InfoNCE, InfoNCEConfig, StepState
 
 CPU = torch.device("cpu")

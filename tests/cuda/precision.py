@@ -22,7 +22,7 @@ from typing import Any
 
 from rendered import make_pack
 
-from vidssl.base.resources import cores
+from vidssl.base.cores_and_memory import cores
 from vidssl.engine.log import read_log
 from vidssl.stages import pretrain
 from vidssl.workspace.workspace import Workspace

@@ -32,7 +32,8 @@ from vidssl.clips.gpu.triton_transforms import TritonTransforms
 from vidssl.clips.loader import ClipLoader
 from vidssl.engine.loop import RuntimeConfig, fit, train_step
 from vidssl.engine.meter import Meter
-from vidssl.engine.optimizers import TrainSpec, make_optimizer
+from vidssl.engine.optimizers import make_optimizer
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.evaluation.features import WindowProtocol, embed_videos
 from vidssl.methods import StepState
 from vidssl.optical_flow.algorithms import RAFT_PRESETS

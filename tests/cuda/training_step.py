@@ -34,7 +34,7 @@ from moved_bytes import bandwidth, kind_of, moved_by
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, prepare, train_step
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import METHODS, Method, StepState
 from vidssl.recipes.recipe import load_recipe
 

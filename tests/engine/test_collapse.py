@@ -16,7 +16,7 @@ from stubs import FixedBatches
 
 from vidssl.engine.collapse import collapse_sentence, sentence, signs_of_collapse
 from vidssl.engine.loop import RuntimeConfig, fit
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 from vidssl.methods.modules.metrics import (
     feature_health,

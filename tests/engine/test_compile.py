@@ -23,7 +23,7 @@ from two_processes import ends, launch
 from vidssl.backbones import Encoder
 from vidssl.base.errors import Interrupted
 from vidssl.engine.loop import RuntimeConfig, fit
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import Method
 from vidssl.workspace.checkpoints import load_encoder, save_encoder
 

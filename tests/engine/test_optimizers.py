@@ -8,7 +8,9 @@ from torch import nn
 
 from vidssl.base.errors import UsageError
 from vidssl.engine.larc import LARC
-from vidssl.engine.optimizers import TrainSpec, learning_rate, make_optimizer
+from vidssl.engine.learning_rate import learning_rate
+from vidssl.engine.optimizers import make_optimizer
+from vidssl.engine.train_spec import TrainSpec
 
 
 def slow_larc_step(parameters, buffers, lr, momentum, weight_decay, trust=1e-3):

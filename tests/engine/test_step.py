@@ -13,7 +13,8 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.engine import meter as engine_meter
 from vidssl.engine.loop import train_step
 from vidssl.engine.meter import Meter
-from vidssl.engine.optimizers import TrainSpec, make_optimizer
+from vidssl.engine.optimizers import make_optimizer
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import StepOutput, StepState
 from vidssl.training.options import TrainingOptions, resolve
 

@@ -14,7 +14,7 @@ from vidssl.evaluation.leakage import leakage, trained_ids
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, save_encoder, weights_digest
-from vidssl.workspace.parents import start_parents, trained_before
+from vidssl.workspace.parent_roles import start_parents, trained_before
 from vidssl.workspace.workspace import Workspace
 
 VIDEOS = 12

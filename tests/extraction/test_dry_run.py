@@ -10,7 +10,7 @@ import pytest
 from video_files import moving_square, write_video
 from watching import Watching
 
-from vidssl.base.resources import cores
+from vidssl.base.cores_and_memory import cores
 from vidssl.extraction.partition import Part
 from vidssl.stages import extract_flow, pack
 from vidssl.stages.extract_flow import ExtractFlow

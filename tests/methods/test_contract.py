@@ -12,7 +12,8 @@ from watching import Watching
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.engine.loop import RuntimeConfig, fit, train_step
-from vidssl.engine.optimizers import TrainSpec, make_optimizer
+from vidssl.engine.optimizers import make_optimizer
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import METHODS, StepState
 from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 

@@ -12,8 +12,10 @@ from methods import BLOCKS, batch, encoder
 from stubs import FixedBatches
 
 from vidssl.base.errors import UsageError, VidsslError
+from vidssl.engine.learning_rate import set_learning_rate
 from vidssl.engine.loop import RuntimeConfig, fit
-from vidssl.engine.optimizers import TrainSpec, make_optimizer, set_learning_rate
+from vidssl.engine.optimizers import make_optimizer
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import Classifier, Finetune, FinetuneConfig, StepState
 
 CLOCK = StepState(seed=3, epoch=0, step=1)

@@ -17,7 +17,7 @@ from stubs import FixedBatches, StubEncoder
 
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, fit
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import (
     CoCLR,
     CoCLRConfig,

@@ -8,7 +8,8 @@ import pytest
 import torch
 from methods import BLOCKS, batch, encoder
 
-from vidssl.engine.optimizers import TrainSpec, make_optimizer
+from vidssl.engine.optimizers import make_optimizer
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import Linear, LinearConfig, StepState
 
 CLOCK = StepState(seed=3, epoch=0, step=1)

@@ -11,7 +11,8 @@ from stubs import StubEncoder
 from vidssl.base.errors import UsageError
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import train_step
-from vidssl.engine.optimizers import TrainSpec, make_optimizer
+from vidssl.engine.optimizers import make_optimizer
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import StepState, ViCC, ViCCConfig, ViCCCross, ViCCCrossConfig
 from vidssl.methods.modules.feature_bank import RecentFeatures
 from vidssl.methods.vicc import swapped_prediction

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import build_golden_formats as golden
 
-from vidssl.evaluation.labelled import find_labels
+from vidssl.evaluation.labelled_split import find_labels
 from vidssl.stages import finetune
 from vidssl.training.finetuning import plan_finetuning
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest

@@ -17,7 +17,7 @@ from vidssl.base import distributed
 from vidssl.base.errors import Interrupted
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, fit
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import METHODS, Method
 from vidssl.methods import METHODS_BY_STAGE as METHODS_OF
 

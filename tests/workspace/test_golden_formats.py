@@ -32,7 +32,7 @@ from vidssl.evaluation import (
     probed_accuracy,
     recall,
 )
-from vidssl.evaluation.labelled import find_labels
+from vidssl.evaluation.labelled_split import find_labels
 from vidssl.shards import ShardReader
 from vidssl.stages import verify
 from vidssl.workspace.artifacts import FORMAT_VERSIONS, MANIFEST, Artifact, canonical_digest

@@ -97,7 +97,7 @@ def _pretrain(workspace: Workspace, view: str, told: dict[str, str]) -> Step:
         from vidssl.training.data import training_data
         from vidssl.training.fit_to_data import fit_options
         from vidssl.training.options import TrainingOptions, resolve
-        from vidssl.workspace.find import find_pack
+        from vidssl.workspace.find_inputs import find_pack
 
         given: dict[str, Any] = {name: told[name] for name in names if name in told}
         options = resolve(TrainingOptions(stream=view, **given), "pretrain")
@@ -132,8 +132,8 @@ def _cotrain(workspace: Workspace, view: str, newest: Artifact, told: dict[str, 
 
 def _probe(workspace: Workspace, view: str) -> Step:
     def check_inputs() -> None:
-        from vidssl.evaluation.labelled import check_trainable, find_labels
-        from vidssl.evaluation.subjects import find_subject
+        from vidssl.evaluation.evaluated_encoders import find_subject
+        from vidssl.evaluation.labelled_split import check_trainable, find_labels
 
         subject = find_subject(workspace, view=view)
         labelled = find_labels(workspace, subject.pack, [subject.checkpoint], None)
@@ -153,6 +153,6 @@ def _export(workspace: Workspace, view: str) -> Step:
 
 def _stream_option(view: str) -> str:
     """Returns what an evaluating command needs to be told of a view; nothing for the default."""
-    from vidssl.evaluation.subjects import DEFAULT_VIEW
+    from vidssl.evaluation.evaluated_encoders import DEFAULT_VIEW
 
     return "" if view == DEFAULT_VIEW else f" --stream {view}"

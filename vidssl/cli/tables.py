@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # importing these would load PyTorch
     from vidssl.stages.flow_diff import FlowDiff
     from vidssl.stages.status import Node, Status, UnfinishedRun
     from vidssl.stages.verify import VerifyResult
-    from vidssl.training.trial import Forecast
+    from vidssl.training.trial_steps import Forecast
 
 FOLDED = 12  # characters that a column needs whose text may be cut into lines anywhere
 BORDERS = 3  # characters beside each column's text

@@ -18,9 +18,9 @@ from rich.text import Text
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
-from vidssl.base.settings import flat
 from vidssl.base.signals import work_begins
 from vidssl.base.text import counted
+from vidssl.base.typed_settings import flat
 from vidssl.cli.progress_bars import make_progress
 from vidssl.cli.tables import fitted, forecast_table
 from vidssl.workspace.results import PartReport, StageResult
@@ -135,7 +135,7 @@ class Terminal:
     def outline(self, result: StageResult) -> None:
         """Prints one line on the artifact, and tables of a plan or of quarantined videos."""
         if result.plan is not None and "forecast" in result.plan:
-            from vidssl.training.trial import Forecast
+            from vidssl.training.trial_steps import Forecast
 
             self.show(forecast_table(result.plan, Forecast(**result.plan["forecast"])))
             self.notes(result.notes)

@@ -14,7 +14,7 @@ from threading import Lock
 
 import numpy as np
 
-from vidssl.base.resources import free_memory
+from vidssl.base.cores_and_memory import free_memory
 from vidssl.clips.frame_reader import FrameReader, FrameReaderWrapper, TrainingVideos
 
 MOST_BYTES = 1 << 30

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from vidssl.augment import AugmentSpec
+from vidssl.base.cores_and_memory import cores
 from vidssl.base.errors import UsageError, VidsslError
-from vidssl.base.resources import cores
 from vidssl.base.text import counted
 from vidssl.clips.batch import ClipBatch, ClipSpec
 from vidssl.clips.batch_maker import BatchMaker, PendingBatch

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from vidssl.base import distributed
 from vidssl.base.progress import Task
 from vidssl.engine.log import Row
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import Method
 
 # Healthy runs and untrained networks are far from these bounds (tests/engine/test_collapse.py).

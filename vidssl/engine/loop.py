@@ -22,10 +22,12 @@ from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.signals import stop_requests
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.collapse import CollapseWatch, collapse_sentence
+from vidssl.engine.learning_rate import learning_rate, set_learning_rate
 from vidssl.engine.log import Row, log_of_rank_zero
 from vidssl.engine.meter import Meter
-from vidssl.engine.optimizers import TrainSpec, learning_rate, make_optimizer, set_learning_rate
+from vidssl.engine.optimizers import make_optimizer
 from vidssl.engine.resume import Saves
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import Method, StepOutput, StepState
 
 ASK_RANKS_EVERY = 10  # steps; then the ranks agree on saving and stopping

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
-from vidssl.evaluation.labelled import LabelledSplit
+from vidssl.evaluation.evaluated_encoders import EncoderOnPack, checkpoint_labels
+from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.evaluation.neighbours import standard_error
-from vidssl.evaluation.subjects import EncoderOnPack, checkpoint_labels
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.workspace import Run
+from vidssl.workspace.run import Run
 
 RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.csv"

@@ -18,8 +18,8 @@ from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation import feature_file, features
+from vidssl.evaluation.evaluated_encoders import EncoderOnPack, find_subject
 from vidssl.evaluation.features import Features, WindowNetwork, WindowProtocol
-from vidssl.evaluation.subjects import EncoderOnPack, find_subject
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views

@@ -26,8 +26,8 @@ import torch
 
 from vidssl.augment import Box, centre_square, crop_resize
 from vidssl.backbones import EncoderSpec
+from vidssl.base.cores_and_memory import cores
 from vidssl.base.errors import UsageError, nearest_name
-from vidssl.base.resources import cores
 from vidssl.clips.temporal_sampling import clip_indices, published_hop, window_starts
 from vidssl.views import get_view
 

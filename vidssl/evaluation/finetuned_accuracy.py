@@ -30,10 +30,10 @@ from vidssl.evaluation.classification import (
     publish_report,
     reused_result,
 )
+from vidssl.evaluation.evaluated_encoders import EncoderOnPack
 from vidssl.evaluation.feature_cache import drop_parts, embed_in_parts
 from vidssl.evaluation.features import WindowProtocol
-from vidssl.evaluation.labelled import LabelledSplit
-from vidssl.evaluation.subjects import EncoderOnPack
+from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.evaluation.view_average import average_views, published
 from vidssl.methods import METHODS, Classifier
 from vidssl.version import VERSION

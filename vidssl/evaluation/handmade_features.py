@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from vidssl.base.cores_and_memory import cores
 from vidssl.base.progress import SILENT, Progress
-from vidssl.base.resources import cores
 from vidssl.shards import ShardReader
 from vidssl.views.flow import to_pixels
 

@@ -10,7 +10,7 @@ from vidssl.evaluation.splits import select_split, split_seed
 from vidssl.methods import METHODS
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.parents import trained_before
+from vidssl.workspace.parent_roles import trained_before
 from vidssl.workspace.workspace import Workspace
 
 

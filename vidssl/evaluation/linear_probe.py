@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidssl.base.cores_and_memory import one_thread
 from vidssl.base.errors import VidsslError, require
-from vidssl.base.resources import one_thread
 
 PUBLISHED_BATCH = 1024
 STEPS_PER_EPOCH = 8

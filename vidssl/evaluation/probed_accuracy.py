@@ -26,11 +26,11 @@ from vidssl.evaluation.classification import (
     measure_accuracy,
     publish_report,
 )
-from vidssl.evaluation.labelled import LabelledSplit
+from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.evaluation.linear_probe import LinearProbe, ProbeConfig, probabilities, train_probe
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import canonical_digest
-from vidssl.workspace.workspace import Run
+from vidssl.workspace.run import Run
 
 PROBE_FILE = "probe.safetensors"
 PROBE_FORMAT = 1

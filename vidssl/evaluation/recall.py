@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
-from vidssl.evaluation.labelled import LabelledSplit
+from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.evaluation.neighbours import (
     PUBLISHED_KS,
     Neighbours,
@@ -30,7 +30,7 @@ from vidssl.evaluation.neighbours import (
 )
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.workspace import Run
+from vidssl.workspace.run import Run
 
 RESULTS_FILE = "results.json"
 NEIGHBOURS_FILE = "neighbours.csv"

@@ -22,10 +22,10 @@ from vidssl.evaluation.classification import (
     publish_report,
     reused_result,
 )
-from vidssl.evaluation.labelled import LabelledSplit
-from vidssl.evaluation.subjects import EncoderOnPack
+from vidssl.evaluation.evaluated_encoders import EncoderOnPack
+from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.workspace.artifacts import Artifact, canonical_digest
-from vidssl.workspace.parents import numbered
+from vidssl.workspace.parent_roles import numbered
 from vidssl.workspace.workspace import Workspace
 
 

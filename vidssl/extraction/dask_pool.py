@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from vidssl.base.errors import VidsslError
-from vidssl.base.extras import require_extra
+from vidssl.base.optional_packages import require_extra
 from vidssl.base.signals import StopRequest, stop_requests
 from vidssl.dataset.video import Source
 from vidssl.extraction.process_pool import (

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vidssl.base.cores_and_memory import cores
 from vidssl.base.progress import Progress
-from vidssl.base.resources import cores
 from vidssl.dataset.video import Source, duration, map_files
 from vidssl.extraction.part_folders import finished_ids
 from vidssl.extraction.part_videos import PartVideos
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.workspace import Run
+from vidssl.workspace.run import Run
 
 
 def describe_dry_run(

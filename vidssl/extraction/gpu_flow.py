@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from vidssl.base.resources import cores
+from vidssl.base.cores_and_memory import cores
 from vidssl.dataset.video import Source
 from vidssl.extraction.process_pool import Restarted, VideoResult, VideoResults, stream_videos
 from vidssl.optical_flow.batched import BatchedFlow, FramePair

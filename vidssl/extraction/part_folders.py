@@ -8,7 +8,7 @@
       quarantine.csv                  written when all is gathered; only publishing is left
 
 A part writes in its own folder only. So parts wait for each other only when one begins, and when
-one checks whether it was the last (:meth:`vidssl.workspace.workspace.Run.alone`).
+one checks whether it was the last (:meth:`vidssl.workspace.run.Run.alone`).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def part_folders(run_folder: Path) -> list[PartFolder]:
 
 @contextmanager
 def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
-    """Locks one part of a run; to be entered in :meth:`vidssl.workspace.workspace.Run.alone`.
+    """Locks one part of a run; to be entered in :meth:`vidssl.workspace.run.Run.alone`.
 
     Raises:
         VidsslError: another process is doing it, or the run is being done in another number of
@@ -194,7 +194,7 @@ def gather(
     """Moves the shards of all parts into the run's folder; copies none.
 
     May be killed at any moment and called again. To be called by a process that holds the lock of
-    the whole run, or in :meth:`vidssl.workspace.workspace.Run.alone` after its own part is
+    the whole run, or in :meth:`vidssl.workspace.run.Run.alone` after its own part is
     finished.
 
     Args:

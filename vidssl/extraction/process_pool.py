@@ -21,8 +21,8 @@ from typing import Any
 
 import cv2
 
+from vidssl.base.cores_and_memory import cores
 from vidssl.base.errors import Interrupted, VidsslError
-from vidssl.base.resources import cores
 from vidssl.base.signals import (
     StopRequest,
     end_with_parent,

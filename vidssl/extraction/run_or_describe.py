@@ -12,8 +12,8 @@ from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import PartVideos
 from vidssl.extraction.shard_job import ShardJob, reused_result, run_shard_job, show_notes
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.run import Run
 from vidssl.workspace.run_diff import report_other_runs
-from vidssl.workspace.workspace import Run
 
 
 def run_or_describe(

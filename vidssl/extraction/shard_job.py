@@ -34,7 +34,7 @@ from vidssl.extraction.quarantine import QuarantineRow, read_quarantine
 from vidssl.shards import ShardReader, ShardWriter
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import PartReport, StageResult
-from vidssl.workspace.workspace import Run
+from vidssl.workspace.run import Run
 
 
 @dataclass(frozen=True)

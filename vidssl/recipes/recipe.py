@@ -28,9 +28,9 @@ from typing import Any
 from vidssl.augment import AugmentSpec, get_policy
 from vidssl.backbones import check_backbone
 from vidssl.base.errors import UsageError, nearest_name, require
-from vidssl.base.settings import configure, like, literal
+from vidssl.base.typed_settings import configure, like, literal
 from vidssl.clips.batch import ClipSpec
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.evaluation.linear_probe import ProbeConfig
 from vidssl.methods import METHODS, METHODS_BY_STAGE
 from vidssl.recipes.recipe_file import Content, is_file_name, read_recipe, recorded_name, with_bases

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from vidssl.base.text import counted
+from vidssl.evaluation.evaluated_encoders import describe_subjects
 from vidssl.evaluation.features import FrameSource
-from vidssl.evaluation.subjects import describe_subjects
 from vidssl.retrieval.answers import Neighbour, QueryAnswer
 from vidssl.retrieval.contact_sheet import Card, draw_sheet
 from vidssl.retrieval.gallery import Gallery

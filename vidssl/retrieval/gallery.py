@@ -14,14 +14,14 @@ import numpy as np
 from vidssl.backbones import Encoder
 from vidssl.base.progress import SILENT, Progress
 from vidssl.dataset.annotations import Annotations
+from vidssl.evaluation.evaluated_encoders import EncoderOnPack, describe_subjects
 from vidssl.evaluation.feature_cache import features_of
 from vidssl.evaluation.features import Features, WindowProtocol
 from vidssl.evaluation.neighbours import centred_unit
-from vidssl.evaluation.subjects import EncoderOnPack, describe_subjects
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder
-from vidssl.workspace.find import find_annotations
+from vidssl.workspace.find_inputs import find_annotations
 from vidssl.workspace.workspace import Workspace
 
 

@@ -25,7 +25,7 @@ from vidssl.evaluation import classification, recall
 from vidssl.evaluation.classification import ClassificationResult, ReportLabels
 from vidssl.evaluation.features import WindowProtocol, count_windows, embed_videos
 from vidssl.evaluation.handmade_features import FRAMES_LOOKED_AT, HAND_MADE, hand_made_features
-from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
+from vidssl.evaluation.labelled_split import LabelledSplit, check_trainable, find_labels
 from vidssl.evaluation.linear_probe import ProbeConfig, probe_settings
 from vidssl.evaluation.probed_accuracy import probe_features
 from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall
@@ -33,9 +33,10 @@ from vidssl.evaluation.untrained_encoder import untrained_encoder, untrained_spe
 from vidssl.recipes.recipe import load_recipe
 from vidssl.training.options import default_recipe
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.find import find_pack
+from vidssl.workspace.find_inputs import find_pack
 from vidssl.workspace.results import StageResult
-from vidssl.workspace.workspace import Run, Workspace
+from vidssl.workspace.run import Run
+from vidssl.workspace.workspace import Workspace
 
 RANDOM = "random"
 

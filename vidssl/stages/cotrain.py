@@ -3,7 +3,7 @@
 The partner says which videos are alike. Which view learns is only a matter of who the student is;
 several cycles are several runs in a row, each with the newest encoders of both views (Han et al.
 2020, §3.2; Toering et al. 2022). Methods that train all views at once have no student and are
-planned by :mod:`vidssl.training.joint`.
+planned by :mod:`vidssl.training.joint_training`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from vidssl.methods import Method
 from vidssl.training.data import TrainingData, training_data
 from vidssl.training.encoders import check_context, like_encoder, load_extra_state, with_clip_spec
 from vidssl.training.fit_to_data import fit_options, without_steps
-from vidssl.training.joint import check_views, plan_joint_training
+from vidssl.training.joint_training import check_views, plan_joint_training
 from vidssl.training.options import Choice, ResolvedOptions, TrainingOptions, choose, resolve_view
 from vidssl.training.training_run import TrainingPlan, run_training
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
-from vidssl.workspace.find import find_checkpoint, find_pack, pack_of
+from vidssl.workspace.find_inputs import find_checkpoint, find_pack, pack_of
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 

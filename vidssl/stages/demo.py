@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vidssl.base.cores_and_memory import cores, one_thread
 from vidssl.base.device import choose_device
 from vidssl.base.parallel_jobs import Job, run_jobs
 from vidssl.base.progress import SILENT, Named, Progress
-from vidssl.base.resources import cores, one_thread
 from vidssl.base.text import counted
 from vidssl.dataset.synthetic import write_clips
 from vidssl.dataset.synthetic_scene import MOTIONS

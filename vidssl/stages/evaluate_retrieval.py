@@ -7,19 +7,19 @@ from typing import Any
 
 from vidssl.base.device import choose_device
 from vidssl.base.progress import SILENT, Progress
-from vidssl.evaluation.feature_cache import features_of, recipe_of
-from vidssl.evaluation.labelled import find_labels
-from vidssl.evaluation.options import EvaluationOptions
-from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall, reused_result
-from vidssl.evaluation.subjects import (
+from vidssl.evaluation.evaluated_encoders import (
     check_encoder_options,
     checkpoint_labels,
     describe_subjects,
     find_subjects,
 )
+from vidssl.evaluation.feature_cache import features_of, recipe_of
+from vidssl.evaluation.labelled_split import find_labels
+from vidssl.evaluation.options import EvaluationOptions
+from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall, reused_result
 from vidssl.evaluation.view_average import joined_name
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.parents import numbered
+from vidssl.workspace.parent_roles import numbered
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
-from vidssl.base.extras import require_extra
 from vidssl.base.files import atomic_write, write_json
+from vidssl.base.optional_packages import require_extra
 from vidssl.base.progress import SILENT, Progress
-from vidssl.evaluation.subjects import find_encoder
+from vidssl.evaluation.evaluated_encoders import find_encoder
 from vidssl.version import VERSION
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vidssl.base.cores_and_memory import cores
 from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.base.resources import cores
-from vidssl.base.settings import configure
+from vidssl.base.typed_settings import configure
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import find_part_videos
 from vidssl.extraction.pool import check_pool, choose_pool

@@ -17,6 +17,12 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.temporal_sampling import published_hop
 from vidssl.evaluation.classification import ClassificationResult
+from vidssl.evaluation.evaluated_encoders import (
+    DEFAULT_VIEW,
+    EncoderOnPack,
+    check_encoder_options,
+    find_subjects,
+)
 from vidssl.evaluation.feature_cache import name_of
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.finetuned_accuracy import (
@@ -26,13 +32,7 @@ from vidssl.evaluation.finetuned_accuracy import (
     classify_parents,
     classify_recipe,
 )
-from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
-from vidssl.evaluation.subjects import (
-    DEFAULT_VIEW,
-    EncoderOnPack,
-    check_encoder_options,
-    find_subjects,
-)
+from vidssl.evaluation.labelled_split import LabelledSplit, check_trainable, find_labels
 from vidssl.evaluation.view_average import joined_name
 from vidssl.methods import METHODS_BY_STAGE
 from vidssl.recipes.recipe import EvaluationSpec
@@ -48,10 +48,11 @@ from vidssl.training.training_run import TrainingPlan, run_training
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_spec
-from vidssl.workspace.find import find_pack
+from vidssl.workspace.find_inputs import find_pack
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.run import Run
 from vidssl.workspace.run_diff import nothing_to_resume
-from vidssl.workspace.workspace import Run, Workspace
+from vidssl.workspace.workspace import Workspace
 
 STAGE = "finetune"
 

@@ -15,8 +15,8 @@ from vidssl.training.options import TrainingOptions, resolve
 from vidssl.training.training_run import TrainingPlan, run_training
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder
-from vidssl.workspace.find import find_pack
-from vidssl.workspace.parents import start_parents
+from vidssl.workspace.find_inputs import find_pack
+from vidssl.workspace.parent_roles import start_parents
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 

@@ -19,15 +19,15 @@ import numpy as np
 
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import ClassificationResult, ReportLabels, reused_result
+from vidssl.evaluation.evaluated_encoders import EncoderOnPack, check_encoder_options, find_subjects
 from vidssl.evaluation.feature_cache import features_of, name_of
-from vidssl.evaluation.labelled import LabelledSplit, check_trainable, find_labels
+from vidssl.evaluation.labelled_split import LabelledSplit, check_trainable, find_labels
 from vidssl.evaluation.linear_probe import ProbeConfig, probabilities, probe_settings
 from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.probed_accuracy import PROBE_FILE, load_probe, probe_features, train_top1
-from vidssl.evaluation.subjects import EncoderOnPack, check_encoder_options, find_subjects
 from vidssl.evaluation.view_average import average_recipe, average_views, joined_name, published
 from vidssl.recipes.recipe import probe_config
-from vidssl.workspace.parents import in_role
+from vidssl.workspace.parent_roles import in_role
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 

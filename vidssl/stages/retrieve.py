@@ -16,14 +16,14 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.temporal_sampling import span
 from vidssl.dataset.video import Source, find_videos
-from vidssl.evaluation.features import Features, WindowProtocol, embed_videos
-from vidssl.evaluation.neighbours import centred_unit, top_k
-from vidssl.evaluation.subjects import (
+from vidssl.evaluation.evaluated_encoders import (
     check_encoder_options,
     checkpoint_labels,
     describe_subjects,
     find_subjects,
 )
+from vidssl.evaluation.features import Features, WindowProtocol, embed_videos
+from vidssl.evaluation.neighbours import centred_unit, top_k
 from vidssl.retrieval.answer_sheet import draw_answer
 from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
 from vidssl.retrieval.contact_sheet import check_sheet

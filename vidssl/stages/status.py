@@ -9,10 +9,11 @@ from typing import Any
 
 from vidssl.extraction.part_folders import parts_in_words
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.parents import START, role_of
+from vidssl.workspace.parent_roles import START, role_of
+from vidssl.workspace.run import is_at_work, why_it_failed
 from vidssl.workspace.run_diff import differences
 from vidssl.workspace.summaries import headline
-from vidssl.workspace.workspace import Workspace, is_at_work, why_it_failed
+from vidssl.workspace.workspace import Workspace
 
 # Roles of parents, the one that says most of an artifact's origin first. In the tree an artifact
 # stands below the first of these that it has.

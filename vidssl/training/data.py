@@ -10,10 +10,10 @@ import numpy as np
 from vidssl.base.errors import VidsslError
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.dataset.annotations import Annotations
-from vidssl.evaluation.labelled import LabelledSplit
+from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.find import find_annotations
+from vidssl.workspace.find_inputs import find_annotations
 from vidssl.workspace.workspace import Workspace
 
 

@@ -8,7 +8,7 @@ from torch.nn import BatchNorm1d
 
 from vidssl.base import distributed
 from vidssl.base.errors import UsageError
-from vidssl.evaluation.labelled import LabelledSplit
+from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.methods import METHODS, Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.training.data import data_of_split
@@ -18,7 +18,7 @@ from vidssl.training.options import ResolvedOptions
 from vidssl.training.training_run import TrainingPlan
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
-from vidssl.workspace.parents import start_parents
+from vidssl.workspace.parent_roles import start_parents
 
 
 @dataclass(frozen=True)

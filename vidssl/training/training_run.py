@@ -12,9 +12,9 @@ import torch
 
 from vidssl.backbones import Encoder
 from vidssl.base import distributed
+from vidssl.base.cores_and_memory import cores
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.base.resources import cores
 from vidssl.clips.frame_cache import with_frame_cache
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.loader import ClipLoader
@@ -25,14 +25,15 @@ from vidssl.methods import Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.training.data import TrainingData
 from vidssl.training.options import ResolvedOptions
-from vidssl.training.trial import CountedFrames, Forecast, try_out
+from vidssl.training.trial_steps import CountedFrames, Forecast, try_out
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.workspace.results import StageResult
+from vidssl.workspace.run import Run
 from vidssl.workspace.run_diff import nothing_to_resume, report_other_runs
 from vidssl.workspace.summaries import COLLAPSED
-from vidssl.workspace.workspace import Run, Workspace
+from vidssl.workspace.workspace import Workspace
 
 # Figures of the log's last row that the checkpoint's summary keeps.
 FIGURES = (

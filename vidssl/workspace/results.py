@@ -36,7 +36,7 @@ class StageResult:
         quarantined: (video, reason) for each video that was left out.
         notes: sentences that the user should see.
         plan: for a dry run, what would be done, as plain data; after the trial of a training run
-            also its forecast (`vidssl.training.trial.Forecast`), under "forecast".
+            also its forecast (`vidssl.training.trial_steps.Forecast`), under "forecast".
         part: the result of one part, if the run is divided.
     """
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidssl.base.progress import Progress
-from vidssl.base.settings import flat
+from vidssl.base.typed_settings import flat
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.workspace import Run
+from vidssl.workspace.run import Run
 
 MOST_SHOWN = 4
 ABSENT = "none"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vidssl.base.distributed import local_device
-from vidssl.base.extras import require_extra
+from vidssl.base.optional_packages import require_extra
 from vidssl.kernels.start_up_check import kernels_are_on
 from vidssl.optical_flow.batched import BatchedFlow
 from vidssl.optical_flow.tvl1.parameters import Parameters

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from vidssl.base import distributed
+from vidssl.base.cores_and_memory import free_memory
 from vidssl.base.progress import Progress
-from vidssl.base.resources import free_memory
 from vidssl.clips.batch import ClipBatch
 from vidssl.clips.frame_reader import FrameReader, FrameReaderWrapper
 from vidssl.clips.loader import DECODED_AHEAD, ClipLoader
+from vidssl.engine.learning_rate import learning_rate, set_learning_rate
 from vidssl.engine.loop import RuntimeConfig, fastest_kernels, over_ranks, prepare, train_step
 from vidssl.engine.meter import Meter
-from vidssl.engine.optimizers import TrainSpec, learning_rate, set_learning_rate
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.methods import Method, StepState
 
 WARM = 3  # steps before those that are timed: these find batches ready, and compile

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import vidssl
-from vidssl.base import resources
+from vidssl.base import cores_and_memory
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +19,8 @@ def eight_cores(monkeypatch, tmp_path):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     own = tmp_path / "own"
     own.write_text("1:cpu:/elsewhere\n0::/a/b\n")
-    monkeypatch.setattr(resources, "OWN_GROUP", own)
-    monkeypatch.setattr(resources, "CONTROL_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cores_and_memory, "OWN_GROUP", own)
+    monkeypatch.setattr(cores_and_memory, "CONTROL_GROUPS", tmp_path / "groups")
     (tmp_path / "groups" / "a" / "b").mkdir(parents=True)
 
 
@@ -29,30 +29,30 @@ def grant(tmp_path: Path, group: str, text: str) -> None:
 
 
 def test_the_cores_it_may_run_on(tmp_path):
-    assert resources.cores() == 8
+    assert cores_and_memory.cores() == 8
     grant(tmp_path, "a", "max 100000\n")
-    assert resources.cores() == 8
+    assert cores_and_memory.cores() == 8
 
 
 def test_the_least_quota_of_its_group_and_those_above(tmp_path):
     grant(tmp_path, "a", "250000 100000\n")
-    assert resources.cores() == 2
+    assert cores_and_memory.cores() == 2
     grant(tmp_path, "a/b", "400000 100000\n")
-    assert resources.cores() == 2
+    assert cores_and_memory.cores() == 2
     grant(tmp_path, "a/b", "50000 100000\n")
-    assert resources.cores() == 1
+    assert cores_and_memory.cores() == 1
 
 
 def test_ranks_share_them(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert resources.cores() == 2
+    assert cores_and_memory.cores() == 2
     grant(tmp_path, "a", "600000 100000\n")
-    assert resources.cores() == 1
+    assert cores_and_memory.cores() == 1
 
 
 def test_a_system_without_control_groups(monkeypatch, tmp_path):
-    monkeypatch.setattr(resources, "OWN_GROUP", tmp_path / "nowhere")
-    assert resources.cores() == 8
+    monkeypatch.setattr(cores_and_memory, "OWN_GROUP", tmp_path / "nowhere")
+    assert cores_and_memory.cores() == 8
 
 
 def test_nothing_else_counts_cores():
@@ -63,4 +63,4 @@ def test_nothing_else_counts_cores():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("cpu_count", "sched_getaffinity")
     ]
-    assert set(counters) == {"base/resources.py"}
+    assert set(counters) == {"base/cores_and_memory.py"}

@@ -12,7 +12,7 @@ from vidssl.base.text import counted
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.checkpoints import checkpoint_views
-from vidssl.workspace.find import find_checkpoint, find_pack
+from vidssl.workspace.find_inputs import find_checkpoint, find_pack
 from vidssl.workspace.workspace import Workspace
 
 DEFAULT_VIEW = "rgb"

@@ -18,8 +18,8 @@ from vidssl.training.training_run import TrainingPlan
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
-from vidssl.workspace.find import find_pack, pack_of
-from vidssl.workspace.parents import start_parents
+from vidssl.workspace.find_inputs import find_pack, pack_of
+from vidssl.workspace.parent_roles import start_parents
 from vidssl.workspace.workspace import Workspace
 
 

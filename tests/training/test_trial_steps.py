@@ -8,14 +8,14 @@ from cli_workspace import vidssl
 from methods import BUILDERS, batch
 from small_workspace import annotate, make_checkpoint, make_pack
 
-from vidssl.base.resources import free_memory
+from vidssl.base.cores_and_memory import free_memory
 from vidssl.cli.tables import duration, forecast_table, gigabytes
 from vidssl.engine.loop import RuntimeConfig, prepare
-from vidssl.engine.optimizers import TrainSpec
+from vidssl.engine.train_spec import TrainSpec
 from vidssl.shards import ShardReader
 from vidssl.stages import pretrain
-from vidssl.training import trial
-from vidssl.training.trial import Forecast
+from vidssl.training import trial_steps
+from vidssl.training.trial_steps import Forecast
 from vidssl.workspace.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def workspace(tmp_path_factory) -> Workspace:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(trial, "TIMED", 3)
+    monkeypatch.setattr(trial_steps, "TIMED", 3)
 
 
 def told(workspace: Workspace, *words: str) -> dict:
@@ -78,8 +78,8 @@ def test_a_plan_of_cotrain_is_of_steps_that_train(workspace, words, monkeypatch)
         losses.extend(output.loss for output in outputs)
         return outputs
 
-    real = trial.train_step
-    monkeypatch.setattr(trial, "train_step", train_step)
+    real = trial_steps.train_step
+    monkeypatch.setattr(trial_steps, "train_step", train_step)
     if "--cycles" in words:
         out = vidssl("cotrain", *words, *SMALL, "--plan", workspace=workspace.root).out
         assert "plan of checkpoint/rgb-coclr" in out
@@ -90,7 +90,7 @@ def test_a_plan_of_cotrain_is_of_steps_that_train(workspace, words, monkeypatch)
         assert read >= rgb + flow, "both views are read"
         if "--k" in words:
             assert read <= 2 * rgb + flow + 1, "of the partner's the last clip alone"
-    assert len(losses) == trial.WARM + 3 and all(loss is not None for loss in losses)
+    assert len(losses) == trial_steps.WARM + 3 and all(loss is not None for loss in losses)
 
 
 def test_a_plan_is_a_table_on_a_terminal(workspace):
@@ -109,7 +109,7 @@ def test_a_plan_is_a_table_on_a_terminal(workspace):
 
 
 def test_without_memory_no_step_is_tried(workspace, monkeypatch):
-    monkeypatch.setattr(trial, "free_memory", lambda: 1000)
+    monkeypatch.setattr(trial_steps, "free_memory", lambda: 1000)
     found = told(workspace, "pretrain")["forecast"]
     assert found["tried"] == 0 and found["seconds_per_epoch"] is None
     assert "too little free memory" in found["note"]
@@ -118,7 +118,7 @@ def test_without_memory_no_step_is_tried(workspace, monkeypatch):
 
 
 def test_a_slow_trial_ends_early(workspace, monkeypatch):
-    monkeypatch.setattr(trial, "SECONDS", 0.0)
+    monkeypatch.setattr(trial_steps, "SECONDS", 0.0)
     found = told(workspace, "pretrain")["forecast"]
     assert found["tried"] == 1 and found["seconds_per_epoch"] > 0
 
@@ -132,11 +132,11 @@ def test_memory_estimated_from_few_samples_is_that_of_all(method):
         built.assume_queue_full()
         loader = SimpleNamespace(steps=lambda *_, of=built: iter([batch(0, of, 8)]))
         optimizer = prepare(built, TrainSpec(batch_size=8), RuntimeConfig(CPU))
-        trial.FEW, kept = few, trial.FEW
+        trial_steps.FEW, kept = few, trial_steps.FEW
         try:
-            estimates.append(trial._estimate(built, optimizer, loader, TrainSpec()))
+            estimates.append(trial_steps._estimate(built, optimizer, loader, TrainSpec()))
         finally:
-            trial.FEW = kept
+            trial_steps.FEW = kept
     assert estimates[0] == pytest.approx(estimates[1], rel=0.02)
 
 
@@ -151,12 +151,12 @@ def test_what_autograd_keeps_is_counted_once_and_without_parameters():
             return SimpleNamespace(loss=(hidden * hidden).sum())  # keeps the same again
 
     made = SimpleNamespace(clips={"rgb": torch.ones(3, 10)})
-    assert trial._kept_for_backward(Loss(), made, None) == 3 * 20 * 4
+    assert trial_steps._kept_for_backward(Loss(), made, None) == 3 * 20 * 4
 
 
 def test_frames_asked_for_are_counted():
     reader = SimpleNamespace(pictures=lambda *given, **how: [])
-    counted = trial.CountedFrames(reader)
+    counted = trial_steps.CountedFrames(reader)
     counted.pictures("rgb", 0, [1, 2, 3])
     counted.pictures("rgb", 1, [1])
     assert counted.per_sample("rgb") == 2 and counted.per_sample("flow") == 0

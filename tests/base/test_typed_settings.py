@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from vidssl.base.errors import UsageError
-from vidssl.base.settings import configure
+from vidssl.base.typed_settings import configure
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from vidssl.evaluation.leakage import leakage
 from vidssl.evaluation.splits import select_split, split_seed, too_few, without_label
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.find import find_annotations
+from vidssl.workspace.find_inputs import find_annotations
 from vidssl.workspace.workspace import Workspace
 
 
