@@ -9,7 +9,9 @@ import numpy as np
 
 from vidssl.base.errors import MissingInput, VidsslError
 from vidssl.dataset.annotations import Annotations, Selection
+from vidssl.evaluation.evaluated_encoders import EncoderOnPack, check_encoder_options, find_subjects
 from vidssl.evaluation.leakage import leakage
+from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.splits import select_split, split_seed, too_few, without_label
 from vidssl.shards import ShardReader
 from vidssl.workspace.artifacts import Artifact
@@ -92,6 +94,21 @@ def find_labels(
         notes += leakage(workspace, checkpoint, [ids[v] for v in test])
     notes += too_few(len(test))
     return LabelledSplit(reader, ids, annotations, artifact, selection, seed, train, test, notes)
+
+
+def find_labelled_subjects(
+    workspace: Workspace, options: EvaluationOptions
+) -> tuple[list[EncoderOnPack], LabelledSplit]:
+    """Checks the options by themselves, finds the encoders, and opens their labelled pack.
+
+    Raises:
+        UsageError: as for :func:`vidssl.evaluation.evaluated_encoders.check_encoder_options`.
+        VidsslError: no checkpoint, no labels, or no such split.
+    """
+    check_encoder_options(options.checkpoints, options.streams, options.device, options.name)
+    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
+    checkpoints = [subject.checkpoint for subject in subjects]
+    return subjects, find_labels(workspace, subjects[0].pack, checkpoints, options.split)
 
 
 def _no_labels(pack: Artifact) -> str:

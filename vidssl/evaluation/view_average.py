@@ -15,13 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vidssl.evaluation.classification import (
-    ClassificationResult,
-    ReportLabels,
-    measure_accuracy,
-    publish_report,
-    reused_result,
-)
+from vidssl.evaluation import classification
+from vidssl.evaluation.classification import ClassificationResult, ReportLabels
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack
 from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.workspace.artifacts import Artifact, canonical_digest
@@ -84,14 +79,14 @@ def average_views(
     recipe = average_recipe(kind, subjects, labelled, weights)
     with workspace.open_run(kind, name, recipe, parents, new) as run:
         if run.finished is not None:
-            return reused_result(run.finished, labelled)
+            return classification.reused_result(run.finished, labelled)
         share_NK, train_top1 = compute(run.folder)
         reports = [single.report for single in singles if single.report is not None]
-        report = measure_accuracy(
+        report = classification.measure_accuracy(
             share_NK, labelled, ReportLabels.of(subjects), train_top1, reports
         )
         digest = canonical_digest({"run": run.identity, "report": asdict(report)})
-        return publish_report(run, report, share_NK, labelled, digest)
+        return classification.publish_report(run, report, share_NK, labelled, digest)
 
 
 def published(result: ClassificationResult) -> Artifact:

@@ -7,14 +7,9 @@ from typing import Any
 
 from vidssl.base.device import choose_device
 from vidssl.base.progress import SILENT, Progress
-from vidssl.evaluation.evaluated_encoders import (
-    check_encoder_options,
-    checkpoint_labels,
-    describe_subjects,
-    find_subjects,
-)
+from vidssl.evaluation.evaluated_encoders import checkpoint_labels, describe_subjects
 from vidssl.evaluation.feature_cache import features_of, recipe_of
-from vidssl.evaluation.labelled_split import find_labels
+from vidssl.evaluation.labelled_split import find_labelled_subjects
 from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.recall import RetrievalResult, measure_recall, publish_recall, reused_result
 from vidssl.evaluation.view_average import joined_name
@@ -37,12 +32,9 @@ def run(
     Raises:
         VidsslError: no checkpoint, no labels, or no such split.
     """
-    check_encoder_options(options.checkpoints, options.streams, options.device, options.name)
-    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
-    checkpoints = [subject.checkpoint for subject in subjects]
+    subjects, labelled = find_labelled_subjects(workspace, options)
     pack = subjects[0].pack
-    labelled = find_labels(workspace, pack, checkpoints, options.split)
-    name = options.name or joined_name(checkpoint.name for checkpoint in checkpoints)
+    name = options.name or joined_name(subject.checkpoint.name for subject in subjects)
     recipe = {
         "stage": "retrieve",
         "streams": [subject.view for subject in subjects],

@@ -19,9 +19,9 @@ import numpy as np
 
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import ClassificationResult, ReportLabels, reused_result
-from vidssl.evaluation.evaluated_encoders import EncoderOnPack, check_encoder_options, find_subjects
+from vidssl.evaluation.evaluated_encoders import EncoderOnPack
 from vidssl.evaluation.feature_cache import features_of, name_of
-from vidssl.evaluation.labelled_split import LabelledSplit, check_trainable, find_labels
+from vidssl.evaluation.labelled_split import LabelledSplit, check_trainable, find_labelled_subjects
 from vidssl.evaluation.linear_probe import ProbeConfig, probabilities, probe_settings
 from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.probed_accuracy import PROBE_FILE, load_probe, probe_features, train_top1
@@ -62,10 +62,7 @@ def run(
         UsageError: a setting that does not exist.
     """
     config = probe_config(options.recipe, options.settings)
-    check_encoder_options(options.checkpoints, options.streams, options.device, options.name)
-    subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
-    checkpoints = [subject.checkpoint for subject in subjects]
-    labelled = find_labels(workspace, subjects[0].pack, checkpoints, options.split)
+    subjects, labelled = find_labelled_subjects(workspace, options)
     check_trainable(labelled)
     if options.dry_run:
         return _plan(subjects, labelled, config, options)
