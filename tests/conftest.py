@@ -14,21 +14,26 @@ if not torch.cuda.is_available():  # before anything imports Triton: its kernels
 # Files whose tests start processes, run whole stages, train networks or run kernels on Triton's
 # interpreter. All others are quick, and `pytest -m quick` does not even import these.
 LONGER = {
-    "backbones": ["activation_checkpointing", "published_weights"],
-    "base": ["parallel_jobs", "signals"],
-    "benchmarks": ["paper_batches", "paper_bytes", "scale"],
-    "cli": ["bad_inputs", "main", "pipeline"],
-    "clips": ["batches", "scale"],
+    "augment": ["augment_policies"],
+    "backbones": ["activation_checkpointing", "backbones", "published_weights"],
+    "base": ["distributed", "parallel_jobs", "signals"],
+    "benchmarks": ["*"],
+    "cli": ["bad_inputs", "completion", "help", "main", "next_step", "pipeline"],
+    "clips": ["frame_cache", "gpu_batches", "loader"],
     "cuda": ["cuda"],
     "engine": ["collapse", "compile", "step"],
-    "extraction": ["cluster", "dask_pool", "gpu_flow", "partition"],
-    "kernels": ["clip_transforms", "tvl1_kernels"],
+    "evaluation": ["feature_cache", "handmade_features", "leakage", "linear_probe"],
+    "extraction": ["*"],
+    "kernels": ["*"],
     "methods": ["contract", "ddp", "finetune_method", "golden_trajectory", "method_backbones"],
-    "optical_flow": ["raft", "tvl1", "tvl1_cuda"],
+    "optical_flow": ["*"],
+    "retrieval": ["contact_sheet"],
+    "shards": ["shards"],
     "stages": ["*"],
+    "tests": ["docs", "package", "results"],
     "training": ["training_interrupts", "trial_steps"],
-    "views": ["own_views", "person_segmentation", "pose", "rcnn", "torchvision_networks"],
-    "workspace": ["old_workspace"],
+    "views": ["own_views", "person_segmentation", "pose", "rcnn", "torchvision_networks", "views"],
+    "workspace": ["*"],
 }
 
 
