@@ -97,7 +97,7 @@ def memory(videos: int, folder: Path) -> tuple[float, float, float, int]:
     """Returns MB: of the plan, grown while loading, grown while training; and steps of each."""
     workspace = make_workspace(folder, videos, 12)
     before = resident()
-    plan = pretrain.plan(workspace, options())
+    plan = pretrain.plan_pretraining(workspace, options())
     planned = resident() - before
     loader = make_loader(plan)
     steps = loader.steps_per_epoch
@@ -152,7 +152,7 @@ def start(videos: int, folder: Path) -> dict[str, tuple[float, float]]:
     make_workspace(folder, videos, 2)
     took: dict[str, tuple[float, float]] = {}
     with timed("plan: index, labels, split", took):
-        plan = pretrain.plan(Workspace(folder), options())
+        plan = pretrain.plan_pretraining(Workspace(folder), options())
     with timed("identity of the run", took):
         plan.identity()
     with timed("network", took):

@@ -81,8 +81,8 @@ def test_a_proposal_runs_no_stage_and_reads_no_weights(workspace, monkeypatch):
 
     for stage in (pretrain, cotrain, probe, export):
         monkeypatch.setattr(stage, "run", refuse)
-    for stage in (pretrain, cotrain):
-        monkeypatch.setattr(stage, "plan", refuse)
+    monkeypatch.setattr(pretrain, "plan_pretraining", refuse)
+    monkeypatch.setattr(cotrain, "plan_cotraining", refuse)
     monkeypatch.setattr(checkpoints, "load_encoder", refuse)
     monkeypatch.setattr(checkpoints, "file_digest", refuse)
     assert after_training(workspace, rgb) == "vidssl pretrain --stream flow"

@@ -246,7 +246,7 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
 
     chain = Chain(arguments)
     found.append(measured("pack", cuda, chain.pack))  # whatever the budget: nothing goes without
-    plan = pretrain.plan(chain.workspace, chain.pretrain_options("rgb"))
+    plan = pretrain.plan_pretraining(chain.workspace, chain.pretrain_options("rgb"))
     step("load only", lambda: load_only(plan, arguments.device, arguments.threads))
     if cuda:
         step("load only, JPEG decoded by the GPU", lambda: load_only(plan, "cuda", 4, "gpu"))

@@ -277,7 +277,7 @@ def plans(workspace: Workspace, **options) -> list:
     given = replace(SMALL, **options)
     starts = finetune.find_starts(workspace, given)
     labelled = finetune.find_labels(workspace, starts[0].pack, [starts[0].checkpoint], None)
-    choice = finetune.check(given)
+    choice = finetune.choose_method(given)
     return [
         plan_finetuning(start, labelled, finetune.resolve_for(given, choice, start.view))
         for start in starts
@@ -374,6 +374,8 @@ def test_bad_requests_cost_one_sentence(tmp_path: Path) -> None:
         ({"crops": "fifty"}, "there are centre, ten"),
         ({"recipe": "coclr"}, "did you mean coclr"),
         ({"streams": ("rgbb",)}, "did you mean rgb"),
+        ({"precision": "fp16"}, "no precision fp16"),
+        ({"compile": True, "recompute": True}, "leave --compile or --recompute away"),
     ):
         with pytest.raises(UsageError, match=told):
             tuned(workspace, **options)

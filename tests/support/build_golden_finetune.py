@@ -35,7 +35,7 @@ def build(root: Path) -> Workspace:
     options = finetune.FinetuneOptions(recipe="cpu", crops="ten", device="cpu")
     (start,) = finetune.find_starts(workspace, options)
     labelled = find_labels(workspace, start.pack, [start.checkpoint], None)
-    resolved = finetune.resolve_for(options, finetune.check(options), start.view)
+    resolved = finetune.resolve_for(options, finetune.choose_method(options), start.view)
     made = plan_finetuning(start, labelled, resolved)
     method = made.make_method()
     state = method.classifier.state_dict()

@@ -53,7 +53,7 @@ def test_a_plan_of_pretrain_tells_steps_time_memory_and_bytes(workspace):
     plan = told(workspace, "pretrain")
     found = plan["forecast"]
     options = pretrain.PretrainOptions(settings=(("queue", 8), ("batch_size", 4)))
-    method = pretrain.plan(workspace, options).make_method()
+    method = pretrain.plan_pretraining(workspace, options).make_method()
     assert found["parameters"] == sum(p.numel() for p in method.parameters())
     assert found["trained"] == found["parameters"] // 2, "the key encoder follows untrained"
     assert (found["steps_per_epoch"], found["epochs"]) == (3, 3)

@@ -78,7 +78,7 @@ def pretrain(
 
     options = stage.PretrainOptions(
         stream=stream, method=method, recipe=recipe, settings=overrides.pairs(backbone=backbone),
-        pack=pack, split=split, init_from=init_from, name=name, plan=plan,
+        pack=pack, split=split, init_from=init_from, name=name, trial=plan,
         snapshot_epochs=tuple(snapshot_epochs or ()), **vars(compute), **vars(run),
     )  # fmt: skip
     result = terminal.run(stage.run, options)
@@ -154,7 +154,7 @@ def cotrain(
     options = stage.CotrainOptions(
         stream=stream, method=method, cycles=cycles, views=names_in(views), recipe=recipe,
         settings=overrides.pairs(k=k, backbone=backbone), student=student, partner=partner,
-        init_from=tuple(init_from or ()), pack=pack, split=split, name=name, plan=plan,
+        init_from=tuple(init_from or ()), pack=pack, split=split, name=name, trial=plan,
         snapshot_epochs=tuple(snapshot_epochs or ()), **vars(compute), **vars(run),
     )  # fmt: skip
     told = {"pack": pack, "device": compute.device}

@@ -32,18 +32,18 @@ from vidssl.base.errors import UsageError
 from vidssl.clips.batch import ClipBatch
 
 
-def projection_width(method: str, encoder: Encoder) -> int:
+def projection_width(method_name: str, encoder: Encoder) -> int:
     """Returns P, the width of an encoder's projection.
 
     Args:
-        method: its name, for the error.
+        method_name: of the method that needs it, for the error.
 
     Raises:
         UsageError: it has no projection head.
     """
     if encoder.spec.project is None:
         view = encoder.spec.view
-        raise UsageError(f"{method} needs projection heads: the {view} encoder has none")
+        raise UsageError(f"{method_name} needs projection heads: the {view} encoder has none")
     return encoder.spec.project
 
 

@@ -80,7 +80,7 @@ def run(workspace: Workspace, options: CotrainOptions, progress: Progress = SILE
     pair = find_pair(workspace, resolved)
     if not resolved.new:
         pair = _as_typed_before(workspace, resolved, pair)
-    return run_training(workspace, plan(workspace, resolved, *pair, progress), progress)
+    return run_training(workspace, plan_cotraining(workspace, resolved, *pair, progress), progress)
 
 
 def run_cycles(
@@ -102,8 +102,9 @@ def run_cycles(
     resolved = {view: resolve_for(options, choice, view) for view in views}
     newest = newest_starts(workspace, first, views)
     turns = student_and_partner(options.cycles, views)
-    for student, partner in turns:
-        training = plan(workspace, resolved[student], newest[student], newest[partner], progress)
+    for view, other in turns:
+        pair = (newest[view], newest[other])
+        training = plan_cotraining(workspace, resolved[view], *pair, progress)
         result = run_training(workspace, training, progress)
         if result.artifact is None:  # after a dry run, the next turn's student is not there yet
             order = ", ".join(student for student, _ in turns)
@@ -111,7 +112,7 @@ def run_cycles(
             yield replace(result, notes=[*result.notes, note])
             return
         yield result
-        newest[student] = result.artifact
+        newest[view] = result.artifact
 
 
 def student_and_partner(cycles: int, views: Sequence[str]) -> list[tuple[str, str]]:
@@ -265,7 +266,7 @@ def _as_typed_before(
     return (before, partner) if repeated and before is not None else pair
 
 
-def plan(
+def plan_cotraining(
     workspace: Workspace,
     options: ResolvedCotrain,
     student: Artifact,

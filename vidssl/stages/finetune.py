@@ -111,7 +111,7 @@ def run(
             go on with.
         Interrupted: a signal came; the same command goes on.
     """
-    choice = check(options)
+    choice = choose_method(options)
     known = {v: resolve_for(options, choice, v) for v in options.streams or (DEFAULT_VIEW,)}
     starts = find_starts(workspace, options)
     checkpoints = [start.checkpoint for start in starts if start.checkpoint is not None]
@@ -144,8 +144,8 @@ def run(
 # ── options ──────────────────────────────────────────────────────────────────────────────────
 
 
-def check(options: FinetuneOptions) -> Choice:
-    """Checks what options say by themselves, and chooses device, recipe and method.
+def choose_method(options: FinetuneOptions) -> Choice:
+    """Chooses device, recipe and method, and checks the options that no other stage has.
 
     Raises:
         UsageError: the first that makes no sense.

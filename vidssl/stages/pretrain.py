@@ -34,10 +34,10 @@ class PretrainOptions(TrainingOptions):
 
 def run(workspace: Workspace, options: PretrainOptions, progress: Progress = SILENT) -> StageResult:
     """Pretrains an encoder of one view; returns its checkpoint."""
-    return run_training(workspace, plan(workspace, options, progress), progress)
+    return run_training(workspace, plan_pretraining(workspace, options, progress), progress)
 
 
-def plan(
+def plan_pretraining(
     workspace: Workspace, options: PretrainOptions, progress: Progress = SILENT
 ) -> TrainingPlan:
     """Resolves the options, finds the inputs and fits the recipe to them; trains nothing.

@@ -36,7 +36,7 @@ class RunOptions:
         compile: torch.compile on backbones.
         recompute: compute activations twice to save memory.
         decode: who decodes JPEG, one of :data:`vidssl.clips.loader.DECODERS`.
-        plan: only tell what the run would take, by a few steps that are written nowhere.
+        trial: only tell what the run would take, by a few steps that are written nowhere.
         threads: that read and decode; None: one for each core.
         snapshot_epochs: also publish the checkpoint after these epochs.
         save_every: seconds between two writes of resume.pt.
@@ -52,7 +52,7 @@ class RunOptions:
     compile: bool = False
     recompute: bool = False
     decode: str = "host"
-    plan: bool = False
+    trial: bool = False
     threads: int | None = None
     snapshot_epochs: tuple[int, ...] = ()
     save_every: float = 60.0

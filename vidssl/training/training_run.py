@@ -124,7 +124,7 @@ def run_training(workspace: Workspace, plan: TrainingPlan, progress: Progress) -
     if options.dry_run:
         return StageResult(artifact=None, notes=plan.notes, plan=plan.as_dict())
     distributed.start(options.device)
-    if options.plan:
+    if options.trial:
         whole = plan.as_dict() | {"forecast": _forecast(plan, progress).as_dict()}
         return StageResult(artifact=None, notes=plan.notes, plan=whole)
     if distributed.rank() != 0:
