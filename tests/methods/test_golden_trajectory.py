@@ -202,6 +202,7 @@ def test_vicc_is_no_further_from_exact_arithmetic_than_the_reference(tmp_path, e
         theirs = off(golden(f"vicc_single_{name}"), value)
         assert theirs > 1e-4
         assert off(ours[name], value) <= theirs, name
+        assert off(ours[name], golden(f"vicc_single_{name}")) <= theirs, name
 
 
 def test_what_grows_is_a_difference_at_the_start_and_not_a_mistake(tmp_path, exact):
