@@ -19,7 +19,7 @@ from vidssl.methods import METHODS_BY_STAGE
 from vidssl.optical_flow.algorithms import FLOW_METHODS
 from vidssl.recipes.recipe_file import recipe_names
 from vidssl.stages.export import FORMATS
-from vidssl.training.training_run import PRECISIONS
+from vidssl.training.options import PRECISIONS
 
 SCRIPT = """
 import sys
