@@ -1,28 +1,16 @@
 """Starts training in several gloo processes and reads what each rank ended with."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import ddp_worker
 import torch
-from paths import SUPPORT
-from patience import PATIENCE
+from forked import run_ranks
 
 
 def launch(methods: Iterable[str], folder: Path, stop_at: int = -1, ranks: int = 2) -> None:
     """Trains with several processes, each method in a folder of its own."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(ranks),
-        str(SUPPORT / "ddp_worker.py"), ",".join(methods), str(folder), str(stop_at),
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(ddp_worker.main, ",".join(methods), folder, stop_at, ranks=ranks)
 
 
 def ends(folder: Path) -> list[dict]:

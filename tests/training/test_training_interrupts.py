@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
@@ -12,22 +10,38 @@ from pathlib import Path
 
 import pytest
 from cli_workspace import SMALL, vidssl
+from forked import Forked, call_vidssl, run_vidssl
 from patience import PATIENCE
 
+from vidssl.engine.log import TrainingLog
 from vidssl.workspace.workspace import Workspace
 
-EPOCHS = ["--epochs", "40"]
+EPOCHS = ["--epochs", "6"]  # each ends with a row of the log
 
 
-def start(command: list[str], workspace: Path) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "vidssl", *command, "-w", str(workspace)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
+def start(command: list[str], workspace: Path) -> Forked:
+    return run_vidssl(*command, "-w", workspace)
 
 
-def wait_for_steps(process: subprocess.Popen, workspace: Path, name: str, rows: int) -> None:
+def killed_at(row: int, number: int, command: list[str], workspace: Path) -> Forked:
+    """Starts training that gets a signal when it has written so many rows of its log."""
+    return Forked(training_with_signal, row, number, [*command, "-w", str(workspace)])
+
+
+def training_with_signal(row: int, number: int, arguments: list[str]) -> None:
+    """Runs `vidssl ARGUMENTS`, in a process of its own."""
+    append = TrainingLog.append
+
+    def append_and_signal(log: TrainingLog, figures: dict) -> None:
+        append(log, figures)
+        if log.count == row:
+            os.kill(os.getpid(), number)
+
+    TrainingLog.append = append_and_signal
+    call_vidssl(arguments)
+
+
+def wait_for_steps(process: Forked, workspace: Path, name: str, rows: int) -> None:
     """Waits until a run has written so many rows of its log."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -62,9 +76,7 @@ def whole(finished, tmp_path_factory) -> Callable[[str], str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_killed_training_goes_on_to_the_same_weights(copied, whole, stage, number):
     workspace = copied["workspace"]
-    killed = start(command_of(stage, "killed"), workspace)
-    wait_for_steps(killed, workspace, "killed", rows=5)
-    killed.send_signal(number)
+    killed = killed_at(3, number, command_of(stage, "killed"), workspace)
     _, said = killed.communicate(timeout=PATIENCE)
     expected = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
     assert killed.returncode == expected[number], said
@@ -83,10 +95,9 @@ def test_killed_finetuning_goes_on_to_the_same_figures(copied):
     commands = {name: ["finetune", "--name", name, *small] for name in ("whole", "killed")}
     vidssl(*commands["whole"], workspace=workspace)
 
-    killed = start(commands["killed"], workspace)
-    wait_for_steps(killed, workspace, "killed-finetuned", rows=5)
-    killed.kill()
+    killed = killed_at(3, signal.SIGKILL, commands["killed"], workspace)
     killed.communicate(timeout=PATIENCE)
+    assert killed.returncode == -signal.SIGKILL
     found = Workspace(workspace)
     assert found.artifacts("checkpoint", "killed-finetuned") == []
 
