@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import deque
 from pathlib import Path
 
 import pytest
+from forked import Forked, call_vidssl
 from patience import PATIENCE
 from video_files import moving_square, write_video
 
+from vidssl.shards import ShardWriter
 from vidssl.stages import extract_flow, verify
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.workspace.artifacts import Artifact
@@ -34,38 +34,29 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# The command line; of a doomed part, killed as soon as its first video is stored.
-PROGRAM = """
-import os, signal, sys
-from vidssl.__main__ import main
-from vidssl.shards import ShardWriter
-
-def add_and_die(writer, record, blobs):
-    add(writer, record, blobs)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-add = ShardWriter.add
-if __name__ == "__main__":
-    if os.environ["DOOMED"] == "yes":
-        ShardWriter.add = add_and_die
-    main()
-"""
-
-
-def start(videos: Path, workspace: Path, part: int, doomed: bool) -> subprocess.Popen:
-    """Starts one task of a Slurm array."""
+def start(videos: Path, workspace: Path, part: int, doomed: bool) -> Forked:
+    """Starts one task of a Slurm array; a doomed one dies as soon as its first video is stored."""
     array = {"ID": part, "COUNT": PARTS, "MIN": 0, "MAX": PARTS - 1, "STEP": 1}
     variables = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
-    variables["DOOMED"] = "yes" if doomed else "no"
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "extract-flow", videos, "-w", workspace, *OPTIONS],
-        env=os.environ | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    arguments = ["extract-flow", str(videos), "-w", str(workspace), *OPTIONS]
+    return Forked(die_at_first_video if doomed else call_vidssl, arguments, environment=variables)
+
+
+def die_at_first_video(arguments: list[str]) -> None:
+    """Runs the command line until a video is stored, in a process of its own."""
+    add = ShardWriter.add
+
+    def add_and_die(*told: object) -> None:
+        add(*told)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    ShardWriter.add = add_and_die
+    call_vidssl(arguments)
 
 
 def test_killed_parts_end_with_what_one_process_makes(tmp_path: Path, videos: Path):
     workspace = tmp_path / "many"
-    waiting, running = deque(range(PARTS)), dict[int, subprocess.Popen]()
+    waiting, running = deque(range(PARTS)), dict[int, Forked]()
     codes: dict[int, list[int]] = {part: [] for part in range(PARTS)}
     said = []
     deadline = time.monotonic() + PATIENCE
@@ -77,7 +68,7 @@ def test_killed_parts_end_with_what_one_process_makes(tmp_path: Path, videos: Pa
         for part, process in list(running.items()):
             if process.poll() is not None:
                 codes[part].append(process.returncode)
-                said.append(process.communicate()[0])
+                said.append("".join(process.communicate()))
                 del running[part]
                 if process.returncode < 0:
                     waiting.append(part)  # as requeued
