@@ -14,7 +14,7 @@ from vidssl.engine.train_spec import TrainSpec
 
 CPU = torch.device("cpu")
 # Shares of what is kept otherwise, of clips this small.
-LESS = {"tiny": 0.7, "s3d": 0.4, "r2plus1d": 0.6, "r2d3d_18": 0.6, "r3d_18": 0.6}
+LESS = {"tiny": 0.7, "motion": 0.9, "s3d": 0.4, "r2plus1d": 0.6, "r2d3d_18": 0.6, "r3d_18": 0.6}
 
 
 def passed(network: torch.nn.Module, x: torch.Tensor) -> int:

@@ -30,6 +30,8 @@ SHAPES = {
     "r2d3d_34": (256, 2, 2, 2),
     "r2d3d_50": (2048, 4, 2, 2),
     "tiny": (128, 4, 4, 4),
+    "motion": (128, 1, 1, 1),
+    "motion+s3d": (1024, 1, 2, 2),
 }
 
 
@@ -38,7 +40,7 @@ def count(network: torch.nn.Module) -> int:
 
 
 def test_every_backbone_is_in_the_tables():
-    assert set(SHAPES) == set(BACKBONES) == {*PARAMETERS, "tiny"}
+    assert set(SHAPES) == set(BACKBONES) == {*PARAMETERS, "tiny", "motion", "motion+s3d"}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidssl.backbones.motion import Motion
 from vidssl.backbones.dpc_context import DenseContext
+from vidssl.backbones.motion import Motion, MotionS3D
 from vidssl.backbones.r2d3d import r2d3d_18, r2d3d_34, r2d3d_50
 from vidssl.backbones.r2plus1d import R2Plus1D
 from vidssl.backbones.s3d import S3D
@@ -32,6 +32,7 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "r2d3d_50": r2d3d_50,
     "tiny": Tiny,
     "motion": Motion,
+    "motion+s3d": MotionS3D,
 }
 CONTEXTS: dict[str, Callable[[int], nn.Module]] = {"gru": DenseContext}
 
@@ -59,6 +60,8 @@ class EncoderSpec:
         channels: of the input.
         frames, stride, size: a block is `frames` frames, `stride` apart, `size`×`size` pixels.
         project: width of the projection head's output; None: no head.
+        head_norm: BatchNorm between the two layers of the head (Chen et al. 2020, SimCLR); no
+            published video method here has it.
         blocks: consecutive blocks in a clip; methods that compare whole clips have one.
         context: an entry of :data:`CONTEXTS`, a network over the blocks; None: none.
         presentation: how the view is shown to the network: "native", or as a published
@@ -75,6 +78,7 @@ class EncoderSpec:
     blocks: int = 1
     context: str | None = None
     presentation: str = "native"
+    head_norm: bool = False
 
     @property
     def window(self) -> int:
@@ -87,7 +91,7 @@ class EncoderSpec:
         Fields that were added later are left out where they have their default, so that an older
         encoder keeps its bytes and its digest.
         """
-        later = {"blocks": 1, "context": None, "presentation": "native"}
+        later = {"blocks": 1, "context": None, "presentation": "native", "head_norm": False}
         whole = asdict(self)
         return {k: v for k, v in whole.items() if k not in later or v != later[k]}
 
@@ -107,7 +111,7 @@ class Encoder(nn.Module):
         self.spec = spec
         self.backbone = BACKBONES[spec.backbone](spec.channels)
         self.dim: int = self.backbone.dim  # type: ignore[assignment]
-        self.head = _projection_head(self.dim, spec.project) if spec.project else None
+        self.head = _projection_head(self.dim, spec) if spec.project else None
         self.context = CONTEXTS[spec.context](self.dim) if spec.context else None
         self.half_precision = False
 
@@ -151,6 +155,8 @@ class Encoder(nn.Module):
         return pooled.unflatten(0, (-1, blocks)).mean(1)
 
 
-def _projection_head(dim: int, project: int) -> nn.Module:
+def _projection_head(dim: int, spec: EncoderSpec) -> nn.Module:
     # The published head is two 1×1×1 convolutions on the pooled map; these are the same maps.
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, project))
+    assert spec.project is not None
+    norm = [nn.BatchNorm1d(dim)] if spec.head_norm else []
+    return nn.Sequential(nn.Linear(dim, dim), *norm, nn.ReLU(), nn.Linear(dim, spec.project))

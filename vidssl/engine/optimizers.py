@@ -1,4 +1,4 @@
-"""Optimisers: Adam, SGD and LARC, over parameters with shares of the learning rate."""
+"""Optimisers: Adam, AdamW, SGD and LARC, over parameters with shares of the learning rate."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def make_optimizer(
     groups = _groups(list(parameters))
     if spec.optimizer == "adam":
         return torch.optim.Adam(groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
+    if spec.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
     if spec.optimizer == "larc":
         return LARC(groups, spec.lr, spec.sgd_momentum, spec.weight_decay)
     # Not fused: torch's fused SGD fails if a tensor gets its first gradient after others, as

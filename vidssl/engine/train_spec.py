@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vidssl.base.errors import UsageError, nearest_name, require
 
-OPTIMIZERS = ("adam", "sgd", "larc")
+OPTIMIZERS = ("adam", "adamw", "sgd", "larc")
 SCHEDULES = ("step", "cosine", "constant")
 
 
@@ -17,10 +17,15 @@ class TrainSpec:
     Attributes:
         batch_size: samples in one optimiser step, over all ranks and micro-batches.
         accumulate: micro-batches per optimiser step.
-        optimizer: adam, sgd, or larc (:class:`vidssl.engine.larc.LARC`: SGD with layer-wise rates).
-        weight_decay: coupled (L2), on all parameters, as published.
+        steps: at least so many optimiser steps, and for a small set as many epochs as they take; 0:
+            the epochs alone say how long. Once a plan is made, `epochs` has what it came to.
+        optimizer: adam, adamw, sgd, or larc (:class:`vidssl.engine.larc.LARC`: SGD with layer-wise
+            rates).
+        weight_decay: coupled (L2), on all parameters, as published; with adamw decoupled
+            (Loshchilov and Hutter 2019).
         milestones, gamma: of the step schedule, in epochs.
         warmup_epochs: the rate rises linearly from 0 over so many epochs.
+        warmup_steps: the same in steps, in place of epochs; 0: the epochs say it.
         final_lr: the rate at which the cosine schedule ends.
     """
 
@@ -36,6 +41,8 @@ class TrainSpec:
     gamma: float = 0.1
     warmup_epochs: float = 0.0
     final_lr: float = 0.0
+    steps: int = 0
+    warmup_steps: int = 0
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -49,6 +56,14 @@ class TrainSpec:
                 )
         for name in ("epochs", "batch_size", "accumulate"):
             require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("lr", "weight_decay", "gamma", "warmup_epochs", "final_lr"):
+        for name in (
+            "lr",
+            "weight_decay",
+            "gamma",
+            "warmup_epochs",
+            "final_lr",
+            "steps",
+            "warmup_steps",
+        ):
             require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         require("sgd_momentum", self.sgd_momentum, 0 <= self.sgd_momentum < 1, "in [0, 1)")

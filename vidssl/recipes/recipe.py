@@ -39,10 +39,11 @@ from vidssl.views import all_views
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Which network: an entry of BACKBONES, and the width of its projection head."""
+    """Which network: an entry of BACKBONES, the width of its projection head, and its BatchNorm."""
 
     backbone: str = "s3d"
     project: int = 128
+    head_norm: bool = False
 
     def __post_init__(self) -> None:
         check_backbone(self.backbone)
@@ -92,8 +93,10 @@ class Recipe:
         tables = {name: dataclasses.asdict(getattr(self, part)) for name, part in PARTS.items()}
         tables["train"]["milestones"] = list(self.train.milestones)
         tables["augment"] = self.augment.as_dict()
-        if self.clip.blocks == 1:  # the field is newer than runs of whole clips: same identity
-            del tables["clip"]["blocks"]
+        for part, fields in _NEWER.items():
+            for field, default in fields.items():
+                if tables[part].get(field) == default:
+                    del tables[part][field]
         return {"recipe": self.name, "method_name": self.method, **tables}
 
     def override(self, part: str, **values: Any) -> Recipe:
@@ -116,6 +119,13 @@ class RecipeCard:
 
 
 WORDS = ("title", "of", "base", "reports")  # what a file holds beside the tables
+# Fields that are newer than the oldest runs; left out at their defaults, so that an older run
+# keeps its identity.
+_NEWER: dict[str, dict[str, Any]] = {
+    "clip": {"blocks": 1},
+    "network": {"head_norm": False},
+    "train": {"steps": 0, "warmup_steps": 0},
+}
 PARTS = {
     "network": "network",
     "clip": "clip",

@@ -36,6 +36,7 @@ def new_encoder(
             stride=recipe.clip.stride,
             size=recipe.clip.size,
             project=None if context else recipe.network.project or None,
+            head_norm=recipe.network.head_norm and not context,
             blocks=recipe.clip.blocks,
             context=context,
             presentation=presentation,
@@ -66,7 +67,9 @@ def like_encoder(recipe: Recipe, spec: EncoderSpec) -> Recipe:
     kept = {name: value for name, value in clip.items() if name not in recipe.explicit}
     whole = ClipSpec(**{**vars(recipe.clip), **kept})
     METHODS[recipe.method].check_blocks(recipe.config, whole.blocks)
-    return replace(recipe, network=NetworkSpec(spec.backbone, spec.project or 0), clip=whole)
+    return replace(
+        recipe, network=NetworkSpec(spec.backbone, spec.project or 0, spec.head_norm), clip=whole
+    )
 
 
 def check_context(method_name: str, spec: EncoderSpec) -> None:

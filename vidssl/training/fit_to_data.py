@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TypeVar
 
 from vidssl.base import distributed
-from vidssl.base.errors import MissingInput, UsageError, VidsslError
+from vidssl.base.errors import MissingInput, UsageError, VidsslError, require
 from vidssl.base.text import agree, counted
 from vidssl.methods import METHODS
 from vidssl.recipes.recipe import Recipe
@@ -24,15 +25,18 @@ def fit_options(options: Options, data: TrainingData) -> tuple[Options, list[str
     """
     recipe, notes = fit_to_data(options.recipe, len(data.videos))
     require_labels(recipe, data)
+    last = recipe.train.epochs
+    for epoch in options.snapshot_epochs:
+        require("--snapshot-epochs", epoch, 1 <= epoch <= last, f"from 1 to {last}, the last one")
     return replace(options, recipe=recipe), notes
 
 
 def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
-    """Makes the defaults of batch size and queue fit a small set; what the user set stays.
+    """Makes the defaults of batch size, epochs and queue fit a small set; what the user set stays.
 
     A batch larger than the set cannot be filled, nor can one that processes and micro-batches
-    cannot share. A queue longer than an epoch would hold the same video twice, as its own
-    negative.
+    cannot share. A recipe that says how many steps a network needs takes as many epochs as they
+    last. A queue longer than an epoch would hold the same video twice, as its own negative.
 
     Returns:
         The recipe, and a sentence for each change.
@@ -44,8 +48,9 @@ def fit_to_data(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
     if videos < 2:
         raise VidsslError(f"contrastive training needs at least 2 videos, and there is {videos}")
     recipe, notes = _fit_batch(recipe, videos)
-    recipe, more = _fit_queue(recipe, videos)
-    return recipe, notes + more
+    recipe, of_epochs = _fit_epochs(recipe, videos)
+    recipe, of_queue = _fit_queue(recipe, videos)
+    return recipe, notes + of_epochs + of_queue
 
 
 def _fit_batch(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
@@ -58,6 +63,19 @@ def _fit_batch(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
     divided = f", and batches are divided by {share}" if fitted < videos else ""
     note = f"batch size {batch} → {fitted}: {why}{divided}"
     return recipe.override("train", batch_size=fitted), [note]
+
+
+def _fit_epochs(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:
+    """Turns the steps of training and of its warm-up into epochs."""
+    train, per_epoch = recipe.train, max(videos // recipe.train.batch_size, 1)
+    by_epochs = "epochs" in recipe.explicit and "steps" not in recipe.explicit
+    epochs = train.epochs if by_epochs else max(train.epochs, math.ceil(train.steps / per_epoch))
+    warmup = train.warmup_steps / per_epoch if train.warmup_steps else train.warmup_epochs
+    recipe = recipe.override("train", epochs=epochs, steps=0, warmup_epochs=warmup, warmup_steps=0)
+    if epochs == train.epochs:
+        return recipe, []
+    steps = f"{counted(train.steps, 'step')} of training take as many, {per_epoch} an epoch"
+    return recipe, [f"epochs {train.epochs} → {epochs}: {steps}"]
 
 
 def _fit_queue(recipe: Recipe, videos: int) -> tuple[Recipe, list[str]]:

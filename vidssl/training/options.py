@@ -157,13 +157,20 @@ def resolve_view(options: TrainingOptions, choice: Choice, view: str) -> Resolve
         check_name(options.name)
     recipe = load_recipe(choice.recipe_name, choice.method_class.name, view, options.settings)
     choice.method_class.check_blocks(recipe.config, recipe.clip.blocks)
-    last = recipe.train.epochs
-    for epoch in options.snapshot_epochs:
-        require("--snapshot-epochs", epoch, 1 <= epoch <= last, f"from 1 to {last}, the last one")
+    _check_snapshots(options.snapshot_epochs, recipe)
     as_given = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
     return ResolvedOptions(
         **as_given, view=view, recipe=recipe, device=choice.device, precision=precision
     )
+
+
+def _check_snapshots(snapshot_epochs: tuple[int, ...], recipe: Recipe) -> None:
+    """Checks what is known before the data; :func:`vidssl.training.fit_to_data.fit_options` checks
+    where the number of epochs depends on them.
+    """
+    last = recipe.train.epochs
+    for epoch in () if recipe.train.steps else snapshot_epochs:
+        require("--snapshot-epochs", epoch, 1 <= epoch <= last, f"from 1 to {last}, the last one")
 
 
 def default_recipe(device: str) -> str:

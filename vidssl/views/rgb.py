@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 import cv2
 import numpy as np
 
+from vidssl.base.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from vidssl.views.codecs import decode_colour
 from vidssl.views.view import View, mirrored, standardise
 
 if TYPE_CHECKING:
     import torch
-
-# Mean and standard deviation of ImageNet's RGB in 0..1, as in torchvision's models, CoCLR and ViCC.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def standardise_rgb(x: torch.Tensor) -> torch.Tensor:

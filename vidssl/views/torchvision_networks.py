@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from vidssl.base.errors import MissingInput, UsageError, VidsslError, nearest_name
 from vidssl.base.files import file_digest
+from vidssl.base.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from vidssl.views.deriver import Deriver
 from vidssl.views.resize import resize, short_side
-from vidssl.views.rgb import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH_PIXELS = 4_000_000  # of network input in one batch on a GPU
 MOST_FRAMES = 32  # in one batch
