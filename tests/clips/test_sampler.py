@@ -49,7 +49,7 @@ def test_drawing_decodes_the_first_frame_of_each_view_alone():
 @pytest.mark.parametrize("policy", ["truthful", "coclr", "cocon"])
 def test_a_sample_decodes_each_of_its_frames_once(policy):
     of = sampler(policy)
-    numbers = of.draw_frames(of.generator(0, 0), 0)
+    numbers = of.draw_frames(of.generator(0, 0, 0), 0)
     of.sample(0, 0, 0)
     for view, decoded in of.videos.reader.decoded.items():
         assert decoded == numbers.views[view].needed.tolist()

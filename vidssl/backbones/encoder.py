@@ -115,6 +115,14 @@ class Encoder(nn.Module):
         self.context = CONTEXTS[spec.context](self.dim) if spec.context else None
         self.half_precision = False
 
+    @property
+    def fixed_part(self) -> Callable[[Tensor], Tensor] | None:
+        """What its backbone computes first and never learns; None where it has no such part.
+
+        The backbone takes clips, and what this returns of them.
+        """
+        return getattr(self.backbone, "fixed_part", None)
+
     def drop_head(self) -> None:
         """Removes the projection head; pooled features and the context stay."""
         self.head = None

@@ -38,9 +38,9 @@ class MotionStem(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        kinds = {3: _RgbMaps, 2: _FlowMaps}
+        kinds: dict[int, type[_Maps]] = {3: _RgbMaps, 2: _FlowMaps}
         self.maps = kinds.get(channels, _OtherMaps)(channels)
-        self.groups: list[int] = self.maps.groups
+        self.groups = self.maps.groups
 
     @property
     def channels(self) -> int:
@@ -52,16 +52,33 @@ class MotionStem(nn.Module):
         return torch.cat(maps, dim=1)
 
 
+class _Maps(nn.Module):
+    """The groups of maps of one kind of view, not yet balanced.
+
+    Attributes:
+        groups: how many maps each group has.
+    """
+
+    groups: list[int]
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x_BCTHW: Tensor) -> list[Tensor]:
+        """Returns each group [B, M, P, H/4, W/4]."""
+        raise NotImplementedError
+
+
 def _balanced(maps_BMPHW: Tensor) -> Tensor:
     mean = maps_BMPHW.mean(dim=(1, 2, 3, 4), keepdim=True)
     return (maps_BMPHW / (mean + EPSILON)).clamp(min=0).sqrt()  # rounding may go below 0
 
 
-class _RgbMaps(nn.Module):
+class _RgbMaps(_Maps):
     """Normal flow, window flow (8 directions and stillness each), edges, change: 23 maps."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.groups = [8, 1, 8, 1, HALF_TURN, 1]
         shares = zip(GREY_WEIGHTS, IMAGENET_STD, IMAGENET_MEAN, strict=True)
         self.luma_scale = [weight * std for weight, std, _ in shares]
@@ -83,13 +100,13 @@ class _RgbMaps(nn.Module):
         return [group.unflatten(0, (clips, pairs)).transpose(1, 2) for group in groups]
 
 
-class _FlowMaps(nn.Module):
+class _FlowMaps(_Maps):
     """Energies of the flow itself in 8 directions, stillness and the edges of its speed."""
 
     bound = 20.0
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.groups = [8, 1, HALF_TURN]
 
     def forward(self, x_BCTHW: Tensor) -> list[Tensor]:
@@ -100,11 +117,11 @@ class _FlowMaps(nn.Module):
         return [group.unflatten(0, (clips, frames)).transpose(1, 2) for group in groups]
 
 
-class _OtherMaps(nn.Module):
+class _OtherMaps(_Maps):
     """Level, edges and change of each channel."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.groups = [channels, HALF_TURN * channels, channels]
 
     def forward(self, x_BCTHW: Tensor) -> list[Tensor]:

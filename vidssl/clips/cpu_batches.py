@@ -52,10 +52,16 @@ class CpuBatchMaker(BatchMaker[None]):
             return torch.empty(samples, clips, *size).permute(0, 1, 5, 2, 3, 4)
         return torch.empty(clips, samples, *size).permute(1, 0, 5, 2, 3, 4)
 
-    def _fill(self, into: Mapping[str, Tensor], epoch: int, position: int, row: int) -> None:
+    def one(self, epoch: int, position: int, row: int) -> dict[str, Tensor]:
+        """Returns the network input of one sample, by view: float32 [N, C, T, H, W]."""
         sample = self.sampler.sample(epoch, position, row)
-        for view, pixels in sample.clips.items():
-            made = self._present(view, torch.from_numpy(pixels), sample.colour.get(view))
+        return {
+            view: self._present(view, torch.from_numpy(pixels), sample.colour.get(view))
+            for view, pixels in sample.clips.items()
+        }
+
+    def _fill(self, into: Mapping[str, Tensor], epoch: int, position: int, row: int) -> None:
+        for view, made in self.one(epoch, position, row).items():
             into[view].copy_(made)
 
     def _present(self, view: str, pixels_MCTHW: Tensor, draws: list[ColourDraw] | None) -> Tensor:

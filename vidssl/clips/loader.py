@@ -5,12 +5,13 @@ Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vidssl.augment import AugmentSpec
 from vidssl.base.cores_and_memory import cores
@@ -22,6 +23,7 @@ from vidssl.clips.cpu_batches import CpuBatchMaker
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.gpu.gpu_batches import RegionBatchMaker
 from vidssl.clips.gpu.nvjpeg_batches import NvjpegBatchMaker
+from vidssl.clips.kept_batches import KeptBatchMaker
 from vidssl.clips.prefetch import ahead, on_side_stream
 from vidssl.clips.sampler import ClipSampler
 
@@ -63,6 +65,9 @@ class ClipLoader:
         presentations: {view: how it is shown to the network}; "native" where it is left out.
         decode: "host", or "gpu": JPEG is decoded by the CUDA device.
         last_only: views of which only a video's last clip is made.
+        draws: as of :class:`~vidssl.clips.sampler.ClipSampler`.
+        fixed_parts: {view: what every network computes first of it, and never learns}; with
+            `draws`, on a CPU, batches have the outputs of these in place of clips.
 
     Raises:
         UsageError: the device cannot decode these views.
@@ -88,6 +93,8 @@ class ClipLoader:
         presentations: Mapping[str, str] | None = None,
         decode: str = "host",
         last_only: Sequence[str] = (),
+        draws: int = 0,
+        fixed_parts: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         if batch_size % (accumulate * world_size):
             parts = f"{counted(world_size, 'process')} of {counted(accumulate, 'micro-batch')}"
@@ -111,11 +118,17 @@ class ClipLoader:
             seed,
             dict(presentations or {}),
             tuple(last_only),
+            draws,
         )
         self.batch_size, self.accumulate, self.threads = batch_size, accumulate, threads
         self.rank, self.world_size = rank, world_size
         self.device = device or torch.device("cpu")
-        self.maker = batch_maker_class(self.device, decode)(sampler, self.device)
+        maker = batch_maker_class(self.device, decode)
+        self.maker: BatchMaker = (
+            KeptBatchMaker(sampler, self.device, fixed_parts)
+            if fixed_parts and draws and maker is CpuBatchMaker
+            else maker(sampler, self.device)
+        )
         self.steps_per_epoch = len(videos) // batch_size
 
     @property

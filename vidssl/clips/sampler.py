@@ -131,6 +131,8 @@ class ClipSampler:
         presentations: {view: how it is shown to the network}; "native" where it is left out.
         last_only: views of which only the last clip is made. That clip is the same as when all
             clips are made.
+        draws: each video has so many samples in all, of which an epoch has one; 0: an epoch draws
+            its own.
     """
 
     videos: TrainingVideos
@@ -141,6 +143,7 @@ class ClipSampler:
     seed: int = 0
     presentations: Mapping[str, str] = field(default_factory=dict)
     last_only: Sequence[str] = ()
+    draws: int = 0
 
     def clips_of(self, view: str) -> int:
         """Returns how many clips of a video are made in a view."""
@@ -196,17 +199,25 @@ class ClipSampler:
         Returns:
             What was drawn, and per view the frames of `frame_index.needed`.
         """
-        draw = self.generator(epoch, position)
+        draw = self.generator(epoch, position, row)
         numbers = self.draw_frames(draw, row)
         frames = self.open_frames(numbers, for_copying=for_copying)
         sizes = {view: of_view.size for view, of_view in frames.items()}
         return self.draw_clips(draw, numbers, sizes), frames
 
-    def generator(self, epoch: int, position: int) -> np.random.Generator:
+    def generator(self, epoch: int, position: int, row: int) -> np.random.Generator:
         """Returns the random generator of one sample, for :meth:`draw_frames` and then
         :meth:`draw_clips`.
         """
+        if self.draws:
+            number = self.draw_number(epoch, position)
+            return np.random.default_rng([self.seed, number, int(row), 3])
         return np.random.default_rng([self.seed, epoch, int(position), 1])
+
+    def draw_number(self, epoch: int, position: int) -> int:
+        """Returns which of a video's `draws` samples is taken, from 0."""
+        chosen = np.random.default_rng([self.seed, epoch, int(position), 2])
+        return int(chosen.integers(self.draws))
 
     def draw_frames(self, draw: np.random.Generator, row: int) -> DrawnFrames:
         """Draws the frame numbers of one video's clips.

@@ -17,6 +17,8 @@ class TrainSpec:
     Attributes:
         batch_size: samples in one optimiser step, over all ranks and micro-batches.
         accumulate: micro-batches per optimiser step.
+        draws: each video has so many samples in all, of which an epoch has one; 0: an epoch draws
+            its own. Where a backbone has a fixed part, a CPU then computes it once per sample.
         steps: at least so many optimiser steps, and for a small set as many epochs as they take; 0:
             the epochs alone say how long. Once a plan is made, `epochs` has what it came to.
         optimizer: adam, adamw, sgd, or larc (:class:`vidssl.engine.larc.LARC`: SGD with layer-wise
@@ -43,6 +45,7 @@ class TrainSpec:
     final_lr: float = 0.0
     steps: int = 0
     warmup_steps: int = 0
+    draws: int = 0
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -64,6 +67,7 @@ class TrainSpec:
             "final_lr",
             "steps",
             "warmup_steps",
+            "draws",
         ):
             require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         require("sgd_momentum", self.sgd_momentum, 0 <= self.sgd_momentum < 1, "in [0, 1)")

@@ -124,7 +124,7 @@ WORDS = ("title", "of", "base", "reports")  # what a file holds beside the table
 _NEWER: dict[str, dict[str, Any]] = {
     "clip": {"blocks": 1},
     "network": {"head_norm": False},
-    "train": {"steps": 0, "warmup_steps": 0},
+    "train": {"steps": 0, "warmup_steps": 0, "draws": 0},
 }
 PARTS = {
     "network": "network",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vidssl.backbones import Encoder
 from vidssl.base import distributed
@@ -247,6 +248,8 @@ def _build(
         presentations=presentations,
         decode=options.decode,
         last_only=method.batch_spec.last_only,
+        draws=recipe.train.draws,
+        fixed_parts=_fixed_parts(method),
     )
     runtime = RuntimeConfig(
         device,
@@ -256,6 +259,21 @@ def _build(
         save_every=options.save_every,
     )
     return method, loader, runtime
+
+
+def _fixed_parts(method: Method) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Returns the fixed part of the encoders of each view, where all of them have the same.
+
+    Encoders of one backbone have the same: a fixed part has no weights.
+    """
+    encoders = [module for module in method.modules() if isinstance(module, Encoder)]
+    found = {}
+    for view in {encoder.spec.view for encoder in encoders}:
+        of_view = [encoder for encoder in encoders if encoder.spec.view == view]
+        part = of_view[0].fixed_part
+        if part is not None and len({e.spec.backbone for e in of_view}) == 1:
+            found[view] = part
+    return found
 
 
 def _forecast(plan: TrainingPlan, progress: Progress) -> Forecast:

@@ -96,7 +96,7 @@ class NvjpegBatchMaker(GpuBatchMaker[EncodedSample]):
         return self.batch_of_regions(pending, regions, join_by_view([s.colours for s in samples]))
 
     def _prepare(self, epoch: int, position: int, row: int) -> EncodedSample:
-        reader, draw = self.sampler.videos.reader, self.sampler.generator(epoch, position)
+        reader, draw = self.sampler.videos.reader, self.sampler.generator(epoch, position, row)
         numbers = self.sampler.draw_frames(draw, row)
         sizes = frame_sizes(reader, numbers)
         drawn = self.sampler.draw_clips(draw, numbers, sizes)
