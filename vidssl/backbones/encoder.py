@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidssl.backbones.motion import Motion
 from vidssl.backbones.dpc_context import DenseContext
 from vidssl.backbones.r2d3d import r2d3d_18, r2d3d_34, r2d3d_50
 from vidssl.backbones.r2plus1d import R2Plus1D
@@ -31,7 +30,6 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "r2d3d_34": r2d3d_34,
     "r2d3d_50": r2d3d_50,
     "tiny": Tiny,
-    "motion": Motion,
 }
 CONTEXTS: dict[str, Callable[[int], nn.Module]] = {"gru": DenseContext}
 
