@@ -20,7 +20,7 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation import feature_file, features
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack, find_subject
 from vidssl.evaluation.features import Features, WindowNetwork, WindowProtocol
-from vidssl.shards import ShardReader
+from vidssl.shards import ShardReader, open_shards
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
 from vidssl.workspace.results import StageResult
@@ -81,7 +81,20 @@ def features_of(
     result = _embed_or_find(workspace, subject, options, progress)
     artifact = result.artifact
     assert artifact is not None
-    return artifact, load_features(artifact)
+    found = load_features(artifact)
+    _check_ids(artifact, found, subject.pack)
+    return artifact, found
+
+
+def _check_ids(artifact: Artifact, found: Features, pack: Artifact) -> None:
+    """Checks that features are of the videos of a pack: a row of one is taken for the other's."""
+    with open_shards(pack) as reader:
+        ids = [video.decode() for video in reader.videos.id]
+    if list(found.ids) != ids:
+        raise VidsslError(
+            f"{artifact.path / FEATURES_FILE} of {artifact.label} is not of the videos of "
+            f"{pack.label}: remove that folder and run the command again"
+        )
 
 
 def load_features(artifact: Artifact) -> Features:
@@ -90,13 +103,7 @@ def load_features(artifact: Artifact) -> Features:
     Raises:
         VidsslError: the file is missing or was changed.
     """
-    path = artifact.path / FEATURES_FILE
-    if path.exists() and file_digest(path) != artifact.payload[FEATURES_FILE]["sha256"]:
-        raise VidsslError(
-            f"{path} is damaged: its digest is not the one {artifact.label} names; "
-            "remove that folder and run the command again"
-        )
-    return feature_file.load_features(path)
+    return feature_file.load_features(artifact.files.checked(FEATURES_FILE))
 
 
 def recipe_of(subject: EncoderOnPack, protocol: WindowProtocol) -> dict[str, object]:
@@ -119,7 +126,7 @@ def _embed_or_find(
             return StageResult(run.finished, reused=True)
         encoder = checkpoint_encoder(subject.checkpoint, subject.view)
         device = choose_device(options.device)
-        with ShardReader(subject.pack.path) as reader:
+        with open_shards(subject.pack) as reader:
             videos = range(len(reader))
             whole = embed_in_parts(
                 run.folder, encoder, reader, videos, options.protocol, device, progress

@@ -45,14 +45,32 @@ def load_features(path: Path) -> Features:
     try:
         with h5py.File(path, "r", locking=False) as file:
             _check_kind(path, file)
-            return Features(
+            found = Features(
                 ids=tuple(i.decode() for i in file["ids"][()]),
                 windows=file["windows"][()],
                 starts=file["starts"][()],
                 offsets=file["offsets"][()],
             )
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise VidsslError(f"{path} is damaged: {error}") from error
+    _check_tables(path, found)
+    return found
+
+
+def _check_tables(path: Path, found: Features) -> None:
+    """Checks that the tables of a feature file fit together and name no video twice."""
+    tables = found.windows, found.starts, found.offsets
+    shapes = [table.shape for table in tables]
+    count = len(found.windows) if found.windows.ndim == 2 else -1
+    if shapes[1:] != [(count,), (len(found.ids) + 1,)] or any(
+        t.dtype.kind not in "fi" for t in tables
+    ):
+        raise VidsslError(f"{path} is damaged: its tables do not fit together")
+    offsets = found.offsets
+    if offsets[0] != 0 or offsets[-1] != count or np.any(np.diff(offsets) < 1):
+        raise VidsslError(f"{path} is damaged: its videos do not share its windows")
+    if len(set(found.ids)) < len(found.ids):
+        raise VidsslError(f"{path} is damaged: it has a video twice")
 
 
 def _check_kind(path: Path, file: h5py.File) -> None:

@@ -169,7 +169,7 @@ def average(
     weights = [network.weight for network in networks]
 
     def compute(folder: Path) -> tuple[np.ndarray, None]:
-        files = [published(single).path / PROBABILITIES_FILE for single in singles]
+        files = [published(single).files.checked(PROBABILITIES_FILE) for single in singles]
         shares = [load_probabilities(file)[0] for file in files]
         share_NK = np.average(shares, axis=0, weights=weights).astype(np.float32)
         save_probabilities(folder, share_NK, labelled)

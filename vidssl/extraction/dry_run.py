@@ -10,7 +10,7 @@ from vidssl.base.progress import Progress
 from vidssl.dataset.video import Source, duration, map_files
 from vidssl.extraction.part_folders import finished_ids
 from vidssl.extraction.part_videos import PartVideos
-from vidssl.shards import ShardReader
+from vidssl.shards import open_shards
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
@@ -79,5 +79,5 @@ def _done(run: Run, views: Mapping[str, Mapping[str, Any]], sources: Sequence[So
 def _copied(earlier: Artifact | None, sources: Sequence[Source]) -> set[str]:
     if earlier is None:
         return set()
-    with ShardReader(earlier.path) as reader:
+    with open_shards(earlier) as reader:
         return {source.id for source in sources if reader.find(source.id) is not None}

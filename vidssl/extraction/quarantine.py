@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidssl.base.files import atomic_write
+from vidssl.workspace.artifacts import Artifact
 
 QUARANTINE_FILE = "quarantine.csv"
 
@@ -28,3 +29,12 @@ def read_quarantine(folder: Path) -> list[QuarantineRow]:
     with (folder / QUARANTINE_FILE).open(newline="") as file:
         rows = list(csv.reader(file))[1:]
     return [(video, name, reason) for video, name, reason in rows]
+
+
+def quarantine_of(artifact: Artifact) -> list[QuarantineRow]:
+    """Reads the quarantine.csv of an artifact.
+
+    Raises:
+        VidsslError: the file is missing, or was changed.
+    """
+    return read_quarantine(artifact.files.checked(QUARANTINE_FILE).parent)

@@ -30,8 +30,8 @@ from vidssl.extraction.part_folders import (
 )
 from vidssl.extraction.part_videos import PartVideos
 from vidssl.extraction.process_pool import Pool
-from vidssl.extraction.quarantine import QuarantineRow, read_quarantine
-from vidssl.shards import ShardReader, ShardWriter
+from vidssl.extraction.quarantine import QuarantineRow, quarantine_of, read_quarantine
+from vidssl.shards import ShardReader, ShardWriter, open_shards
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import PartReport, StageResult
 from vidssl.workspace.run import Run
@@ -63,7 +63,12 @@ def videos_digest(sources: Sequence[Source]) -> str:
 
 def reused_result(artifact: Artifact) -> StageResult:
     """Returns the result of a stage whose run was finished before."""
-    left_out, notes = _names(read_quarantine(artifact.path)), _notes(ShardReader(artifact.path))
+    notes = _notes(open_shards(artifact))
+    try:
+        left_out = _names(quarantine_of(artifact))
+    except VidsslError as error:  # a list of complaints: no reason to refuse the artifact
+        left_out = []
+        notes.append(f"which videos were left out cannot be told: {error}")
     return StageResult(artifact, reused=True, quarantined=left_out, notes=notes)
 
 
@@ -163,7 +168,7 @@ def _copy_earlier(
     Raises:
         DamagedShard: the earlier artifact is damaged.
     """
-    with ShardReader(earlier.path) as reader:
+    with open_shards(earlier) as reader:
         known = [(source, reader.find(source.id)) for source in sources]
         notes = reader.notes()
         copied = 0

@@ -1,6 +1,7 @@
 """Shards: encoded frames of many videos in plain HDF5 (docs/formats.md).
 
-:class:`ShardWriter` writes them, :class:`ShardReader` reads them.
+:class:`ShardWriter` writes them, :class:`ShardReader` reads them; :func:`open_shards` opens those
+of an artifact.
 
     shard-0000.h5
       /videos/id path note fps frames width height digest  one row per video
@@ -22,10 +23,12 @@ from vidssl.shards.format import (
     video_digest,
 )
 from vidssl.shards.index import VideoTable
+from vidssl.shards.published import SHARDS, open_shards
 from vidssl.shards.reader import ShardReader
 from vidssl.shards.writer import SHARD_BYTES, ShardWriter, finished_videos
 
 __all__ = [
+    "SHARDS",
     "SHARD_BYTES",
     "DamagedShard",
     "ShardReader",
@@ -34,6 +37,7 @@ __all__ = [
     "VideoTable",
     "data_digest",
     "finished_videos",
+    "open_shards",
     "shard_files",
     "video_digest",
 ]

@@ -33,7 +33,7 @@ from vidssl.extraction.shard_job import (
     videos_digest,
 )
 from vidssl.extraction.video_frames import pack_video
-from vidssl.shards import ShardReader
+from vidssl.shards import open_shards
 from vidssl.views.codecs import get_codec
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
@@ -107,7 +107,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         workspace, config.videos, sources, config.views, config.derived, progress
     )
     for view, artifact in derived.items():
-        views[view] = dict(ShardReader(artifact.path).views[view])
+        views[view] = dict(open_shards(artifact).views[view])
     recipe = {"stage": "pack", "views": views, "videos": videos_digest(sources)}
     if config.dry_run:
         labels = {view: artifact.label for view, artifact in derived.items()}
@@ -181,7 +181,7 @@ def _annotate(
     workspace: Workspace, config: Pack, sources: Sequence[Source], pack: Artifact
 ) -> tuple[Artifact, list[str]]:
     """Publishes the annotations of the packed videos, unless the newest are the same."""
-    reader = ShardReader(pack.path)
+    reader = open_shards(pack)
     packed = [source for source in sources if reader.find(source.id) is not None]
     labelling = label_videos(packed, config.labels, config.group_pattern)
     table = config.labels not in ("folders", "none")

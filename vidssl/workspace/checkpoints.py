@@ -19,7 +19,7 @@ import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError
-from vidssl.base.files import atomic_write, file_digest
+from vidssl.base.files import atomic_write
 from vidssl.base.text import counted
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, canonical_digest
@@ -131,8 +131,7 @@ def checkpoint_tensors(checkpoint: Artifact) -> dict[str, torch.Tensor]:
     """
     if TENSORS_FILE not in checkpoint.payload:
         return {}
-    path = checkpoint.path / TENSORS_FILE
-    _check_bytes(path, checkpoint)
+    path = checkpoint.files.checked(TENSORS_FILE)
     about = _header(path)
     if about.get("kind") != "method" or about.get("format") != TENSORS_FORMAT:
         raise VidsslError(
@@ -154,7 +153,7 @@ def checkpoint_spec(checkpoint: Artifact, view: str) -> EncoderSpec:
     Raises:
         VidsslError: as for :func:`load_encoder`.
     """
-    return read_spec(checkpoint.path / encoder_file(view))
+    return read_spec(checkpoint.files.sized(encoder_file(view)))
 
 
 def checkpoint_encoder(checkpoint: Artifact, view: str) -> Encoder:
@@ -167,14 +166,7 @@ def checkpoint_encoder(checkpoint: Artifact, view: str) -> Encoder:
     if name not in checkpoint.payload:
         have = ", ".join(checkpoint_views(checkpoint)) or "none"
         raise VidsslError(f"{checkpoint.label} has no {view} encoder; it has {have}")
-    path = checkpoint.path / name
-    _check_bytes(path, checkpoint)
-    return load_encoder(path)
-
-
-def _check_bytes(path: Path, checkpoint: Artifact) -> None:
-    if path.exists() and file_digest(path) != checkpoint.payload[path.name]["sha256"]:
-        raise VidsslError(f"{path} is damaged: its digest is not the one {checkpoint.label} names")
+    return load_encoder(checkpoint.files.checked(name))
 
 
 def weights_digest(
