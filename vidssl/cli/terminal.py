@@ -49,10 +49,10 @@ class Terminal:
     silent: bool = False
 
     @classmethod
-    def open(cls, workspace: Path, json: bool, quiet: bool) -> Terminal:
+    def open(cls, workspace: Path, json: bool, quiet: bool, damaged: bool = False) -> Terminal:
         """Opens a workspace, whose folder is made with its first artifact."""
         first = os.environ.get("RANK", "0") == "0"
-        return cls(Workspace(workspace), json, quiet or not first, silent=not first)
+        return cls(Workspace(workspace, damaged), json, quiet or not first, silent=not first)
 
     def run(self, stage: Callable[[Workspace, Any, Progress], Result], options: Any) -> Result:
         """Runs a stage in the workspace, with its progress shown."""

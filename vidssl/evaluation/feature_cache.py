@@ -92,7 +92,7 @@ def _check_ids(artifact: Artifact, found: Features, pack: Artifact) -> None:
         ids = [video.decode() for video in reader.videos.id]
     if list(found.ids) != ids:
         raise VidsslError(
-            f"{artifact.path / FEATURES_FILE} of {artifact.label} is not of the videos of "
+            f"{artifact.files.where(FEATURES_FILE)} of {artifact.label} is not of the videos of "
             f"{pack.label}: remove that folder and run the command again"
         )
 

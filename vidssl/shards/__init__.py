@@ -23,7 +23,7 @@ from vidssl.shards.format import (
     video_digest,
 )
 from vidssl.shards.index import VideoTable
-from vidssl.shards.published import SHARDS, open_shards
+from vidssl.shards.published import SHARDS, check_set, open_shards
 from vidssl.shards.reader import ShardReader
 from vidssl.shards.writer import SHARD_BYTES, ShardWriter, finished_videos
 
@@ -35,6 +35,7 @@ __all__ = [
     "ShardWriter",
     "VideoRecord",
     "VideoTable",
+    "check_set",
     "data_digest",
     "finished_videos",
     "open_shards",

@@ -55,6 +55,16 @@ def open_shards(artifact: PublishedSet) -> ShardReader:
         DamagedShard: the tables contradict each other, or the manifest.
     """
     reader = ShardReader(artifact.files.complete(SHARDS))
+    check_set(artifact, reader)
+    return reader
+
+
+def check_set(artifact: PublishedSet, reader: ShardReader) -> None:
+    """Checks that opened shards hold the videos and views that a manifest records.
+
+    Raises:
+        DamagedShard: they do not.
+    """
     if reader.digest != artifact.digest:
         raise _damaged(
             artifact,
@@ -69,7 +79,6 @@ def open_shards(artifact: PublishedSet) -> ShardReader:
                 f"{view} than {artifact.label} was made with",
             )
     _check_lengths(artifact, reader)
-    return reader
 
 
 def _recorded_views(recipe: Mapping[str, Any]) -> dict[str, Params]:

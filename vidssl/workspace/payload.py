@@ -55,6 +55,10 @@ class Payload:
     label: str
     records: Mapping[str, FileRecord]
 
+    def where(self, name: str) -> str:
+        """Returns the path of a file, for sentences."""
+        return str(self.folder / name)
+
     def read(self, name: str) -> bytes:
         """Returns the bytes of a file, after comparing just these with the recorded SHA-256.
 
