@@ -63,6 +63,25 @@ def test_an_interrupted_run_goes_on(workspace: Workspace, monkeypatch: pytest.Mo
     assert np.allclose(found.windows, whole.windows, atol=1e-6)
 
 
+def test_a_damaged_part_is_done_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "PART_VIDEOS", 8)
+    whole = feature_cache.embed(workspace, EmbedOptions()).artifact
+    with pytest.raises(Interrupted):
+        feature_cache.embed(workspace, EmbedOptions(new=True), Watching(stop_after=3 * 8 * 5))
+    first, second, _ = sorted(workspace.root.glob("features/*/.run-*/part-*.h5"))
+    for path, kept in ((first, None), (second, 100)):
+        data = bytearray(path.read_bytes())
+        data[-9] ^= 1  # a digit of a feature
+        path.write_bytes(data[:kept])
+    again = Watching()
+    made = feature_cache.embed(workspace, EmbedOptions(new=True), again).artifact
+    assert [str(path) in said for path, said in zip((first, second), again.said, strict=True)]
+    assert all("is damaged: its 8 videos are done again" in said for said in again.said)
+    assert again.behind == 8 * 5 and made.digest == whole.digest
+
+
 def test_who_wants_features_that_are_being_computed_waits_for_them(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

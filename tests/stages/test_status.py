@@ -145,6 +145,19 @@ def test_a_cotrained_student_does_not_make_its_own_partner_stale(tmp_path: Path)
     assert "checkpoint/rgb-coclr/v002" in stale and "checkpoint/flow-infonce/v002" not in stale
 
 
+def test_parents_in_a_circle_hide_no_artifact(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    digests = {"a": "1" * 64, "b": "2" * 64, "c": "3" * 64}
+    for name, parent in (("a", "b"), ("b", "a"), ("c", "c")):
+        before = derive(workspace, f"parent-{name}", {})  # of which only the digest is used
+        made = Artifact(**{**vars(before), "digest": digests[parent]})
+        with workspace.open_run("checkpoint", name, {}, {"init": made}) as run:
+            run.publish(digests[name], {})
+    found = status.run(workspace)
+    shown = str(labels(status.tree(found)))
+    assert all(artifact.label in shown for artifact in found.artifacts)
+
+
 def test_a_missing_parent_is_told(tmp_path: Path) -> None:
     workspace = small_workspace(tmp_path / "ws")
     shutil.rmtree(workspace.newest("pack").path)

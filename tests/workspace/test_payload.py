@@ -95,8 +95,9 @@ def test_a_set_of_shards_that_is_not_the_published_one_is_refused(
         assert "Traceback" not in result.err + result.out
     assert [artifact.label for artifact in workspace.artifacts()] == before
     assert not workspace.unfinished()
-    shown = vidssl("status", workspace=workspace.root).out.replace("\n", "")
-    assert str(pack.path.name) in shown and re.search(r"is missing|is damaged|not belong", shown)
+    shown = vidssl("status", "--json", workspace=workspace.root).json["artifacts"]
+    told = {each["label"]: " ".join(each["damaged"]) for each in shown if each["damaged"]}
+    assert list(told) == ["pack/main/v001"] and str(pack.path) in told["pack/main/v001"]
     found = vidssl("verify", "pack/main/v001", "--json", workspace=workspace.root, code=1).json
     assert found["artifacts"][0]["problems"]
 

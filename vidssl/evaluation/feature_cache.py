@@ -15,8 +15,10 @@ import numpy as np
 
 from vidssl.base.device import choose_device
 from vidssl.base.errors import Interrupted, VidsslError
-from vidssl.base.files import file_digest
+from vidssl.base.files import atomic_write, file_digest
 from vidssl.base.progress import SILENT, Progress
+from vidssl.base.stored_json import read_text
+from vidssl.base.text import counted
 from vidssl.evaluation import feature_file, features
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack, find_subject
 from vidssl.evaluation.features import Features, WindowNetwork, WindowProtocol
@@ -184,17 +186,19 @@ def embed_in_parts(
     lengths = reader.frame_count(view)
     parts = [videos[v : v + PART_VIDEOS] for v in range(0, len(videos), PART_VIDEOS)]
     paths = [folder / f"part-{number:05d}.h5" for number in range(len(parts))]
+    ids = [[reader.video_id(v) for v in part] for part in parts]
+    _drop_damaged(paths, ids, progress)
     windows = [features.count_windows(network.spec, protocol, lengths[part]) for part in parts]
     before = sum(n for n, path in zip(windows, paths, strict=True) if path.exists())
     try:
         with progress.task(f"{description} {view}", sum(windows), "window", before) as task:
-            for some, path in zip(parts, paths, strict=True):
+            for some, names, path in zip(parts, ids, paths, strict=True):
                 if not path.exists():
-                    ids = [reader.video_id(v) for v in some]
                     part = features.embed_videos(
-                        network, reader, some, ids, protocol, device, embedded=task.advance
+                        network, reader, some, names, protocol, device, embedded=task.advance
                     )
                     feature_file.save_features(part, path)
+                    atomic_write(_mark_of(path), file_digest(path).encode())
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; the parts that were finished are kept, and the same command goes on"
@@ -202,7 +206,28 @@ def embed_in_parts(
     return features.join_features([feature_file.load_features(path) for path in paths])
 
 
+def _mark_of(path: Path) -> Path:
+    """Returns the file with a part's SHA-256; parts of older versions have none."""
+    return path.with_suffix(".sha256")
+
+
+def _drop_damaged(paths: Sequence[Path], ids: Sequence[list[str]], progress: Progress) -> None:
+    """Deletes parts that are not what an earlier process wrote, so that they are done again."""
+    for path, names in zip(paths, ids, strict=True):
+        if not path.exists():
+            continue
+        mark = _mark_of(path)
+        try:
+            same = not mark.exists() or read_text(mark, 64) == file_digest(path)
+            sound = same and list(feature_file.load_features(path).ids) == names
+        except VidsslError:
+            sound = False
+        if not sound:
+            progress.say(f"{path} is damaged: its {counted(len(names), 'video')} are done again")
+            path.unlink()
+
+
 def drop_parts(folder: Path) -> None:
     """Deletes the files of :func:`embed_in_parts`, once the whole is written."""
-    for path in folder.glob("part-*.h5"):
+    for path in [*folder.glob("part-*.h5"), *folder.glob("part-*.sha256")]:
         path.unlink()

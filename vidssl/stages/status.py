@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.extraction.part_folders import parts_in_words
-from vidssl.stages.repair_numbers import number_problems
+from vidssl.stages.repair.numbers import number_problems
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.parent_roles import START, role_of
 from vidssl.workspace.run import is_at_work, why_it_failed
@@ -242,12 +242,23 @@ def _descends(artifact: Artifact, ancestor: Artifact, known: Mapping[str, Artifa
 def tree(status: Status) -> list[Node]:
     """Returns the lineage as a forest, oldest first: each artifact lies below its main parent."""
     nodes = {a.label: Node(a, _remarks(a)) for a in status.artifacts}
-    roots: list[Node] = []
+    parents: dict[str, str | None] = {}
     for artifact in status.artifacts:
         parent = _main_parent(artifact)
-        above = nodes.get(parent.label) if parent is not None and parent.label else None
-        (roots if above is None else above.children).append(nodes[artifact.label])
+        above = parent.label if parent is not None else None
+        # Where manifests contradict each other, one of a circle is a root: none is left out.
+        parents[artifact.label] = None if _leads_to(above, artifact.label, parents) else above
+    roots: list[Node] = []
+    for label, above in parents.items():
+        (nodes[above].children if above else roots).append(nodes[label])
     return roots
+
+
+def _leads_to(label: str | None, wanted: str, parents: Mapping[str, str | None]) -> bool:
+    """Whether an artifact is `wanted`, or lies below it."""
+    while label is not None and label != wanted:
+        label = parents.get(label)
+    return label is not None
 
 
 def _main_parent(artifact: ArtifactStatus) -> Parent | None:

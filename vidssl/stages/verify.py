@@ -18,7 +18,7 @@ from vidssl.evaluation.classification import PREDICTIONS_FILE
 from vidssl.evaluation.feature_cache import FEATURES_FILE
 from vidssl.evaluation.finetuned_accuracy import PROBABILITIES_FILE, load_probabilities
 from vidssl.shards import SHARDS, DamagedShard, ShardReader, check_set
-from vidssl.stages.repair_numbers import Repair, number_problems, repair_numbers
+from vidssl.stages.repair.numbers import Repair, number_problems, repair_numbers
 from vidssl.workspace.artifacts import MANIFEST, Artifact
 from vidssl.workspace.checkpoints import checkpoint_views, encoder_file, load_encoder
 from vidssl.workspace.payload import DamagedArtifact
@@ -129,8 +129,8 @@ def _repaired(
     progress: Progress,
 ) -> list[Finding]:
     """Repairs damaged artifacts, parents first, and returns the findings after that."""
-    from vidssl.stages.make_again import Sources
-    from vidssl.stages.repair import repair
+    from vidssl.stages.repair.artifacts import repair
+    from vidssl.stages.repair.make_again import Sources
 
     sources, after = Sources(options.videos, options.workers), []
     for artifact, finding in zip(artifacts, found, strict=True):

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.stages.make_again import SHARD_KINDS, CannotMake, Sources, made_again
-from vidssl.stages.repair_numbers import Repair
+from vidssl.stages.repair.make_again import SHARD_KINDS, CannotMake, Sources, made_again
+from vidssl.stages.repair.numbers import Repair
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.replacement import put_back, take_place
 from vidssl.workspace.workspace import Workspace
