@@ -103,6 +103,14 @@ def test_what_cannot_be_made_again_is_said_with_its_command(workspace: Workspace
     assert "not repaired" in shown
 
 
+def test_a_lost_manifest_is_said_with_the_command(workspace: Workspace) -> None:
+    (workspace.root / "retrieval/rgb-infonce/v001/artifact.json").unlink()
+    result = repaired(workspace)
+    (repair,) = result.repairs
+    assert not (result.ok or repair.done)
+    assert "vidssl retrieve --evaluate --name rgb-infonce" in repair.said
+
+
 def test_results_of_an_unknown_recipe_are_left_alone(workspace: Workspace) -> None:
     made = workspace.newest("probe")
     assert made is not None

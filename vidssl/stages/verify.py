@@ -110,6 +110,8 @@ def run(
         artifacts, unreadable = workspace.scan()
         unreadable += workspace.scan_unfinished()[1] + number_problems(workspace.root)
         findings = [Finding(_where(sentence), "", 0, 0, [sentence]) for sentence in unreadable]
+    if options.repair and not options.artifacts:
+        repairs += _told_unreadable(workspace)
     if not artifacts:
         return VerifyResult(findings, repairs)
     files = sum(len(artifact.payload) for artifact in artifacts)
@@ -118,6 +120,12 @@ def run(
     if options.repair:
         found = _repaired(workspace, artifacts, found, options, repairs, progress)
     return VerifyResult(findings + found, repairs)
+
+
+def _told_unreadable(workspace: Workspace) -> list[Repair]:
+    from vidssl.stages.repair.artifacts import say_unreadable
+
+    return [say_unreadable(folder) for folder in workspace.unreadable()]
 
 
 def _repaired(

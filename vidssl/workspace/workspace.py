@@ -73,6 +73,11 @@ class Workspace:
                 problems.append(str(error))
         return sorted(artifacts, key=lambda a: a.sequence), problems
 
+    def unreadable(self) -> list[Path]:
+        """Returns the folders of artifacts whose manifests cannot be read."""
+        readable = {artifact.path for artifact in self.scan()[0]}
+        return [path for path in self._folders("*", "*") if path not in readable]
+
     def _folders(self, kind: str, name: str) -> Iterator[Path]:
         """Yields the folders of finished artifacts; what has another name is ignored."""
         for path in sorted(self.root.glob(f"{kind}/{name}/v[0-9]*")):

@@ -7,7 +7,9 @@ makes it again. Nothing is deleted: a damaged folder is set aside under a name t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.progress import SILENT, Progress
@@ -76,19 +78,32 @@ def _cannot(artifact: Artifact, why: str) -> Repair:
 
 def command_of(artifact: Artifact) -> str:
     """Returns the command that makes an artifact of this kind and name, without its options."""
-    recipe, name = artifact.recipe, f"--name {artifact.name}"
-    stage = recipe.get("stage")
+    return _command(artifact.kind, artifact.name, artifact.recipe)
+
+
+def _command(kind: str, name: str, recipe: Mapping[str, Any]) -> str:
+    stage, named = recipe.get("stage"), f"--name {name}"
     stream = f" --stream {recipe['stream']}" if isinstance(recipe.get("stream"), str) else ""
-    views = next(iter(artifact.views), "VIEW")
     commands = {
-        "flow": f"vidssl extract-flow VIDEOS {name}",
-        "view": f"vidssl extract-view VIDEOS --view {views} {name}",
-        "pack": f"vidssl pack VIDEOS {name}",
-        "annotations": f"vidssl pack VIDEOS --labels LABELS {name}",
-        "checkpoint": f"vidssl {stage or 'pretrain'}{stream} {name}",
+        "flow": f"vidssl extract-flow VIDEOS {named}",
+        "view": f"vidssl extract-view VIDEOS --view VIEW {named}",
+        "pack": f"vidssl pack VIDEOS {named}",
+        "annotations": f"vidssl pack VIDEOS --labels LABELS {named}",
+        "checkpoint": f"vidssl {stage or 'pretrain'}{stream} {named}",
         "features": f"vidssl probe{stream}",
-        "probe": f"vidssl probe{stream} {name}",
-        "retrieval": f"vidssl retrieve --evaluate{stream} {name}",
-        "finetune": f"vidssl finetune{stream} {name}",
+        "probe": f"vidssl probe{stream} {named}",
+        "retrieval": f"vidssl retrieve --evaluate{stream} {named}",
+        "finetune": f"vidssl finetune{stream} {named}",
     }
-    return "vidssl baselines" if stage == "baseline" else commands[artifact.kind]
+    return "vidssl baselines" if stage == "baseline" else commands[kind]
+
+
+def say_unreadable(folder: Path) -> Repair:
+    """Returns what to do about an artifact without a readable manifest, and why."""
+    command = _command(folder.parent.parent.name, folder.parent.name, {})
+    return Repair(
+        str(folder),
+        False,
+        f"{folder} was not repaired: its recipe and digests are in artifact.json alone; bring that "
+        f"file back, or move {folder} away and make it again with: {command}",
+    )
