@@ -27,6 +27,7 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.finite_values import first_not_finite
 from vidssl.base.text import counted
 
 Rename = Callable[[str], str]
@@ -211,7 +212,8 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
         spec: of the encoder; the head's width is that of :func:`projection_width`.
 
     Raises:
-        VidsslError: a tensor is missing, left over, of another shape, or an alias that differs.
+        VidsslError: a tensor is missing, left over, of another shape, has a value that is not
+            finite, or is an alias that differs.
     """
     layout = get_method(method)
     if is_classifier(state):
@@ -230,6 +232,8 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
         notes.append(
             f"{counted(aliases, 'alias')} left out: second names of tensors that were taken"
         )
+    if (broken := first_not_finite({**bare, **tensors})) is not None:
+        _refuse("not finite (NaN or infinite)", [broken])
     encoder = Encoder(spec)
     renamed = _renamed(bare, _rules(layout, spec.backbone))
     lacks = _fill(encoder, renamed)

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from vidssl.base import distributed
+from vidssl.base.progress import SILENT, Progress
+from vidssl.base.stored_json import DamagedFile, open_regular, parse_json
+from vidssl.base.text import counted
 
 Row = dict[str, float | int | None]
 
@@ -23,17 +26,22 @@ class TrainingLog:
 
     Args:
         keep: rows of an earlier attempt that stay; the rows after them are removed.
+
+    Attributes:
+        count: rows so far.
+        lost: how many of the rows to keep were not there, or not readable.
     """
 
     def __init__(self, folder: Path, keep: int = 0, tensorboard: bool = True) -> None:
         self.path = folder / "log.jsonl"
         rows = read_log(folder)[:keep]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.lost = keep - len(rows)
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         self.count = len(rows)
         self.last: Row = rows[-1] if rows else {}
-        self._table = (folder / "log.csv").open("w", newline="")
+        self._table = (folder / "log.csv").open("w", newline="", encoding="utf-8")
         self._writer: Any = None
-        self._lines = self.path.open("a")
+        self._lines = self.path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder) if tensorboard else None
         for row in rows:
             self._tabulate(row)
@@ -68,15 +76,35 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[Row]:
-    """Returns the rows of a checkpoint's log; a half-written last line is left out."""
+    """Returns the rows of a checkpoint's log up to the first line that is damaged or half written.
+
+    Raises:
+        VidsslError: log.jsonl is no regular file.
+    """
     path = folder / "log.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    if not path.exists():
+        return []
+    with open_regular(path) as file:
+        text = file.read().decode("utf-8", errors="replace")
+    rows: list[Row] = []
+    for line in text.split("\n"):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = parse_json(line, path)
+        except DamagedFile:
             break
+        if not _is_row(row):
+            break
+        rows.append(row)
     return rows
+
+
+def _is_row(value: Any) -> bool:
+    """Whether a value of JSON is a row: an object of numbers and nulls that counts its step."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("step"), int)
+        and all(v is None or isinstance(v, int | float) for v in value.values())
+    )
 
 
 def _finite(value: float | int | None) -> float | int | None:
@@ -115,14 +143,20 @@ class RankLog:
 
 
 @contextlib.contextmanager
-def log_of_rank_zero(folder: Path, keep: int) -> Iterator[RankLog]:
+def log_of_rank_zero(folder: Path, keep: int, progress: Progress = SILENT) -> Iterator[RankLog]:
     """Opens the log of a folder on rank 0, and a log without files on the other ranks.
 
     Args:
         keep: rows of an earlier attempt that stay.
+        progress: is told if some of them are lost; a log never stops a training.
     """
     if distributed.rank() == 0:
         with TrainingLog(folder, keep) as log:
+            if log.lost:
+                progress.say(
+                    f"{log.path} was damaged: {counted(log.lost, 'row')} of figures are lost, and "
+                    "training goes on"
+                )
             yield RankLog(log)
     else:
         yield RankLog(None)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
+from vidssl.base.finite_values import rows_without_length
 from vidssl.evaluation.features import Features
 from vidssl.version import VERSION
 
@@ -38,14 +39,15 @@ def load_features(path: Path) -> Features:
     """Reads what :func:`save_features` wrote.
 
     Raises:
-        VidsslError: no such file, not features, of an unknown version, or damaged.
+        VidsslError: no such file, not features, of an unknown version, damaged, or with windows
+            that have no finite length.
     """
     if not path.exists():
         raise VidsslError(f"there is no feature file {path}")
     try:
         with h5py.File(path, "r", locking=False) as file:
             _check_kind(path, file)
-            return Features(
+            found = Features(
                 ids=tuple(i.decode() for i in file["ids"][()]),
                 windows=file["windows"][()],
                 starts=file["starts"][()],
@@ -53,6 +55,12 @@ def load_features(path: Path) -> Features:
             )
     except (OSError, KeyError) as error:
         raise VidsslError(f"{path} is damaged: {error}") from error
+    if len(broken := rows_without_length(found.windows)):
+        raise VidsslError(
+            f"{path} has features that are no numbers (NaN or infinite), first in window "
+            f"{broken[0]}: remove its folder, and look at the checkpoint that they are of"
+        )
+    return found
 
 
 def _check_kind(path: Path, file: h5py.File) -> None:

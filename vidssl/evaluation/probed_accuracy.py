@@ -19,6 +19,7 @@ import safetensors.torch
 from vidssl.base.device import choose_device
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
+from vidssl.base.finite_values import check_finite
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import (
     ClassificationResult,
@@ -86,7 +87,12 @@ def train_top1(share_VK: np.ndarray, labelled: LabelledSplit) -> float:
 def save_probe(
     folder: Path, probe: LinearProbe, view: str, encoder: str | None, labelled: LabelledSplit
 ) -> dict[str, Any]:
-    """Writes probe.safetensors, and returns its tensors as lists."""
+    """Writes probe.safetensors, and returns its tensors as lists.
+
+    Raises:
+        VidsslError: the classifier has values that are not finite.
+    """
+    check_finite(probe.state_dict(), "the classifier")
     # One entry only: safetensors writes several in an order that changes from file to file.
     about = {
         "format": PROBE_FORMAT,
@@ -105,7 +111,8 @@ def load_probe(path: Path) -> tuple[LinearProbe, list[str]]:
     """Reads probe.safetensors: the classifier in eval mode, and the names of its classes.
 
     Raises:
-        VidsslError: no such file, not a probe, damaged, or of an unknown format.
+        VidsslError: no such file, not a probe, damaged, of an unknown format, or with values that
+            are not finite.
     """
     if not path.exists():
         raise VidsslError(f"there is no probe file {path}")
@@ -124,6 +131,7 @@ def load_probe(path: Path) -> tuple[LinearProbe, list[str]]:
             f"format {PROBE_FORMAT}"
         )
     classes: list[str] = about["classes"]
+    check_finite(state, path)
     probe = LinearProbe(state["fc.weight"].shape[1], len(classes))
     probe.load_state_dict(state, strict=True)
     return probe.eval(), classes

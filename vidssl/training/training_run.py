@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from vidssl.clips.loader import ClipLoader
 from vidssl.engine.collapse import collapse_sentence
 from vidssl.engine.log import Row
 from vidssl.engine.loop import RuntimeConfig, fit
+from vidssl.engine.resume import drop_earlier_states
 from vidssl.methods import Method
 from vidssl.recipes.recipe import Recipe
+from vidssl.shards import ShardReader
 from vidssl.training.data import TrainingData
 from vidssl.training.options import ResolvedOptions
 from vidssl.training.trial_steps import CountedFrames, Forecast, try_out
@@ -175,6 +177,7 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
     }
     if said := collapse_sentence(last, plan.recipe.train, method):
         summary[COLLAPSED] = said
+    drop_earlier_states(run.folder)
     return run.publish(digest, summary | figures)
 
 
@@ -206,8 +209,15 @@ def _train(
         progress=progress,
         description=plan.name,
         epoch_done=lambda epoch: epoch_done(method, epoch),
+        name_videos=lambda numbers: _ids(plan.data.pack, numbers),
     )
     return method, last
+
+
+def _ids(pack: Artifact, numbers: Sequence[int]) -> list[str]:
+    """Returns the ids of some videos of a pack."""
+    with ShardReader(pack.path) as reader:
+        return [reader.video_id(number) for number in numbers]
 
 
 def _build(

@@ -20,6 +20,7 @@ import torch
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write, file_digest
+from vidssl.base.finite_values import check_finite
 from vidssl.base.text import counted
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, canonical_digest
@@ -35,7 +36,12 @@ def encoder_file(view: str) -> str:
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> Path:
-    """Writes an encoder's weights and spec, atomically."""
+    """Writes an encoder's weights and spec, atomically.
+
+    Raises:
+        VidsslError: a weight or a BatchNorm statistic is not finite.
+    """
+    check_finite(encoder.state_dict(), f"the {encoder.spec.view} encoder")
     about = {
         "kind": "encoder",
         "format": ENCODER_FORMAT,
@@ -55,7 +61,8 @@ def load_encoder(path: Path) -> Encoder:
     """Rebuilds an encoder from its file, in eval mode, on the CPU.
 
     Raises:
-        VidsslError: no such file, not an encoder, of an unknown format, or damaged.
+        VidsslError: no such file, not an encoder, of an unknown format, damaged, or with values
+            that are not finite.
     """
     spec = read_spec(path)
     encoder = Encoder(spec)
@@ -73,6 +80,7 @@ def load_encoder(path: Path) -> Encoder:
             f"{path} does not fit the backbone {spec.backbone} of this vidssl ({VERSION}): "
             f"{counted(len(different), 'tensor')} apart, such as {different[0]}"
         )
+    check_finite(state, path)
     encoder.load_state_dict(state, strict=True)
     return encoder.eval()
 
@@ -115,7 +123,12 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path) -> Path:
-    """Writes the tensors that a method leaves to later runs beside its encoders, atomically."""
+    """Writes the tensors that a method leaves to later runs beside its encoders, atomically.
+
+    Raises:
+        VidsslError: a value is not finite.
+    """
+    check_finite(tensors, "what the method keeps beside its encoders")
     about = {"kind": "method", "format": TENSORS_FORMAT, "vidssl_version": VERSION}
     header = {"vidssl": json.dumps(about, sort_keys=True)}
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -127,7 +140,8 @@ def checkpoint_tensors(checkpoint: Artifact) -> dict[str, torch.Tensor]:
     """Loads the tensors that :func:`save_tensors` wrote; empty for a checkpoint without them.
 
     Raises:
-        VidsslError: the file was changed, or is of an unknown format.
+        VidsslError: the file was changed, is of an unknown format, or has values that are not
+            finite.
     """
     if TENSORS_FILE not in checkpoint.payload:
         return {}
@@ -139,7 +153,9 @@ def checkpoint_tensors(checkpoint: Artifact) -> dict[str, torch.Tensor]:
             f"{path} has tensors of format {about.get('format')}, and this vidssl ({VERSION}) "
             f"reads format {TENSORS_FORMAT}"
         )
-    return safetensors.torch.load_file(path)
+    tensors = safetensors.torch.load_file(path)
+    check_finite(tensors, path)
+    return tensors
 
 
 def checkpoint_views(checkpoint: Artifact) -> list[str]:
