@@ -19,12 +19,16 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.text import counted
 from vidssl.dataset.video import Source, sorted_ids
-from vidssl.extraction.part_folders import (
+from vidssl.extraction.gathering import (
     NothingUsable,
-    PartFolder,
-    finished_ids,
+    check_stored,
+    drop_unreadable,
     gather,
     is_gathered,
+)
+from vidssl.extraction.part_folders import (
+    PartFolder,
+    finished_ids,
     open_part,
     unfinished_parts,
 )
@@ -90,10 +94,11 @@ def run_shard_job(
     if part_videos is not None:
         return _run_part(run, job, sources, part_videos, progress)
     if is_gathered(run.folder):
-        return _gather_and_publish(run, job, sources)
+        return _gather_and_publish(run, job, sources, progress)
+    drop_unreadable(run.folder, job.views, progress.say, own=None)
     done = finished_ids(run.folder, job.views)
     quarantine = _process_remaining(run.folder, job, sources, done, progress)
-    return _gather_and_publish(run, job, sources, quarantine)
+    return _gather_and_publish(run, job, sources, progress, quarantine)
 
 
 def _run_part(
@@ -101,9 +106,10 @@ def _run_part(
 ) -> StageResult:
     with ExitStack() as held:
         with run.exclusive():
-            if (ended := _published_by_others(run, job, sources)) is not None:
+            if (ended := _published_by_others(run, job, sources, progress)) is not None:
                 return ended
             own = held.enter_context(open_part(run.folder, part_videos.part))
+            drop_unreadable(run.folder, job.views, progress.say, own)
             before = own.finished
             done = finished_ids(run.folder, job.views, part_videos.part)
         if not before:
@@ -111,11 +117,11 @@ def _run_part(
             own.finish(_process_remaining(own.path, job, mine, done, progress))
     # The part is finished and its lock released. The last part that comes here publishes.
     with run.exclusive():
-        if (ended := _published_by_others(run, job, sources)) is not None:
+        if (ended := _published_by_others(run, job, sources, progress)) is not None:
             return ended
         report = _report(run, own, part_videos)
         if not report.unfinished:
-            return replace(_gather_and_publish(run, job, sources), part=report)
+            return replace(_gather_and_publish(run, job, sources, progress), part=report)
         return StageResult(None, before, _names(own.quarantine()), part=report)
 
 
@@ -126,9 +132,12 @@ def _process_remaining(
     done: Collection[str],
     progress: Progress,
 ) -> list[QuarantineRow]:
-    """Writes shards of the sources that are not done into `folder`; returns those left out."""
+    """Writes shards of the sources that are not done into `folder`; returns those left out.
+
+    Videos that are damaged before they are in a shard are processed again.
+    """
     quarantine: list[QuarantineRow] = []
-    with ShardWriter(folder, job.views, job.shard_bytes) as writer:
+    with ShardWriter(folder, job.views, job.shard_bytes, note_digests=True) as writer:
         sought = [source for source in sources if source.id not in done]
         if job.earlier is not None:
             _copy_earlier(job.earlier, writer, sought, progress)
@@ -152,6 +161,10 @@ def _process_remaining(
                 rate = frames / max(time.monotonic() - begin, 1e-9)
                 task.advance(1, **{"frames/s": rate})
         writer.finish()
+    for sentence in writer.lost:
+        progress.say(sentence)
+    if again := [source for source in sources if source.id in writer.lost_videos]:
+        quarantine += _process_remaining(folder, job, again, (), progress)
     return quarantine
 
 
@@ -186,11 +199,18 @@ def _copy_earlier(
 
 
 def _gather_and_publish(
-    run: Run, job: ShardJob, sources: Sequence[Source], quarantine: Sequence[QuarantineRow] = ()
+    run: Run,
+    job: ShardJob,
+    sources: Sequence[Source],
+    progress: Progress,
+    quarantine: Sequence[QuarantineRow] = (),
 ) -> StageResult:
     videos = [source.id for source in sources]
+    stored = check_stored(run.folder, job.views, videos, quarantine, progress.say)
+    if again := [source for source in sources if source.id in stored.lost]:
+        quarantine = [*quarantine, *_process_remaining(run.folder, job, again, (), progress)]
     try:
-        known = gather(run.folder, job.views, videos, quarantine)
+        known = gather(run.folder, job.views, videos, stored.records, quarantine)
     except NothingUsable:
         run.discard()
         raise
@@ -207,7 +227,9 @@ def _publish(run: Run, known: Mapping[str, Mapping[str, Any]]) -> StageResult:
     return StageResult(artifact, quarantined=_names(quarantine), notes=notes)
 
 
-def _published_by_others(run: Run, job: ShardJob, sources: Sequence[Source]) -> StageResult | None:
+def _published_by_others(
+    run: Run, job: ShardJob, sources: Sequence[Source], progress: Progress
+) -> StageResult | None:
     """Returns the result if other parts ended the run meanwhile; None if they did not.
 
     A run that they had gathered when they were killed is published here.
@@ -218,7 +240,7 @@ def _published_by_others(run: Run, job: ShardJob, sources: Sequence[Source]) -> 
             raise VidsslError("not one video can be used, as another part of this run has found")
         return reused_result(artifact)
     if is_gathered(run.folder):
-        return _gather_and_publish(run, job, sources)
+        return _gather_and_publish(run, job, sources, progress)
     return None
 
 

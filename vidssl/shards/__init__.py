@@ -23,7 +23,7 @@ from vidssl.shards.format import (
 )
 from vidssl.shards.index import VideoTable
 from vidssl.shards.reader import ShardReader
-from vidssl.shards.writer import SHARD_BYTES, ShardWriter, finished_videos
+from vidssl.shards.writer import SHARD_BYTES, ShardWriter, finished_videos, shard_videos
 
 __all__ = [
     "SHARD_BYTES",
@@ -35,5 +35,6 @@ __all__ = [
     "data_digest",
     "finished_videos",
     "shard_files",
+    "shard_videos",
     "video_digest",
 ]
