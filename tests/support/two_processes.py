@@ -13,16 +13,21 @@ from patience import PATIENCE
 
 def launch(methods: Iterable[str], folder: Path, stop_at: int = -1, ranks: int = 2) -> None:
     """Trains with several processes, each method in a folder of its own."""
+    done = torchrun(ranks, ",".join(methods), folder, stop_at)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def torchrun(ranks: int, *arguments: object) -> subprocess.CompletedProcess:
+    """Runs ddp_worker.py with these arguments in several processes, until all have ended."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         "--nproc-per-node", str(ranks),
-        str(SUPPORT / "ddp_worker.py"), ",".join(methods), str(folder), str(stop_at),
+        str(SUPPORT / "ddp_worker.py"), *map(str, arguments),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    return subprocess.run(
         command, capture_output=True, text=True, timeout=PATIENCE, env=environment
     )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def ends(folder: Path) -> list[dict]:

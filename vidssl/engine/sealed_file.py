@@ -7,19 +7,16 @@ zip archives read the file as before. torch itself notices hardly any changed by
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vidssl.base.checksum_at_end import LENGTH, add_checksum, check_end
 from vidssl.base.errors import VidsslError
 from vidssl.base.stored_json import DamagedFile, open_regular
 
-MARK = b"vidssl sha256 "  # then 64 hex digits, which end the file
-LENGTH = len(MARK) + 64  # of the comment
 END_OF_ARCHIVE = b"PK\x05\x06"  # begins its last 22 bytes, which end with the comment's length
 
 
@@ -30,7 +27,7 @@ def seal(value: Any) -> bytes:
     data = file.getvalue()
     if data[-22:-18] == END_OF_ARCHIVE:  # a zip archive without a comment, as torch writes them
         data = data[:-2] + LENGTH.to_bytes(2, "little")
-    return data + MARK + hashlib.sha256(data).hexdigest().encode()
+    return add_checksum(data)
 
 
 def read_sealed(path: Path) -> tuple[Any, bool]:
@@ -52,14 +49,10 @@ def read_sealed(path: Path) -> tuple[Any, bool]:
     except OSError as error:
         kind = DamagedFile if error.errno == errno.EIO else VidsslError
         raise kind(f"{path} cannot be read: {error.strerror}") from error
-    end = re.fullmatch(re.escape(MARK) + rb"[0-9a-f]{64}", data[-LENGTH:])
-    if end is not None:
-        written = data[-64:].decode()
-        if hashlib.sha256(memoryview(data)[:-LENGTH]).hexdigest() != written:
-            raise DamagedFile(f"{path} is damaged: its bytes are not those that were written")
+    sealed = check_end(data, path)
     try:
         # From these very bytes: a second read of the file might give others.
         value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DamagedFile(f"{path} is damaged: torch cannot read it") from error
-    return value, end is not None
+    return value, sealed

@@ -178,6 +178,10 @@ def embed_in_parts(
     parts = [videos[v : v + PART_VIDEOS] for v in range(0, len(videos), PART_VIDEOS)]
     paths = [folder / f"part-{number:05d}.h5" for number in range(len(parts))]
     windows = [features.count_windows(network.spec, protocol, lengths[part]) for part in parts]
+    for some, path in zip(parts, paths, strict=True):
+        if path.exists() and not _is_sound(path, [reader.video_id(v) for v in some]):
+            progress.say(f"{path} is damaged: its videos are embedded again")
+            path.unlink()
     before = sum(n for n, path in zip(windows, paths, strict=True) if path.exists())
     try:
         with progress.task(f"{description} {view}", sum(windows), "window", before) as task:
@@ -187,12 +191,20 @@ def embed_in_parts(
                     part = features.embed_videos(
                         network, reader, some, ids, protocol, device, embedded=task.advance
                     )
-                    feature_file.save_features(part, path)
+                    feature_file.save_part(part, path)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; the parts that were finished are kept, and the same command goes on"
         ) from None
-    return features.join_features([feature_file.load_features(path) for path in paths])
+    return features.join_features([feature_file.load_part(path) for path in paths])
+
+
+def _is_sound(path: Path, ids: Sequence[str]) -> bool:
+    """Whether a part that an earlier process left is as it was written, and of these videos."""
+    try:
+        return feature_file.load_part(path).ids == tuple(ids)
+    except VidsslError:
+        return False
 
 
 def drop_parts(folder: Path) -> None:

@@ -199,18 +199,19 @@ def _train(
     epoch_done: Callable[[Method, int], None],
 ) -> tuple[Method, Row]:
     method, loader, runtime = _build(plan, plan.data.videos, progress, keep_decoded=True)
-    last = fit(
-        method,
-        loader,
-        plan.recipe.train,
-        runtime,
-        folder,
-        seed=plan.options.seed,
-        progress=progress,
-        description=plan.name,
-        epoch_done=lambda epoch: epoch_done(method, epoch),
-        name_videos=lambda numbers: _ids(plan.data.pack, numbers),
-    )
+    with distributed.lost_process_is_one_sentence():
+        last = fit(
+            method,
+            loader,
+            plan.recipe.train,
+            runtime,
+            folder,
+            seed=plan.options.seed,
+            progress=progress,
+            description=plan.name,
+            epoch_done=lambda epoch: epoch_done(method, epoch),
+            name_videos=lambda numbers: _ids(plan.data.pack, numbers),
+        )
     return method, last
 
 
