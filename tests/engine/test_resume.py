@@ -9,6 +9,7 @@ import build_golden_formats as golden
 import numpy as np
 import pytest
 import torch
+from seeded_damage import KINDS, damaged
 
 from vidssl.base.errors import VidsslError
 from vidssl.engine.resume import (
@@ -50,20 +51,6 @@ def loaded(folder: Path) -> tuple[int, list[str]]:
     return step, said
 
 
-def damage(data: bytes, kind: str, draw: np.random.Generator) -> bytes:
-    """Flips a bit, zeroes up to 64 bytes, or cuts the end off."""
-    place = int(draw.integers(len(data)))
-    changed = bytearray(data)
-    if kind == "flip":
-        changed[place] ^= 1 << int(draw.integers(8))
-    elif kind == "zero":
-        end = min(len(data), place + int(draw.integers(1, 65)))
-        changed[place:end] = bytes(end - place)
-    else:
-        del changed[place:]
-    return bytes(changed)
-
-
 def test_two_generations_are_kept(tmp_path):
     saves(tmp_path, 1)
     assert not (tmp_path / PREVIOUS_FILE).exists()
@@ -83,13 +70,13 @@ def test_any_reader_of_archives_reads_it(tmp_path):
     assert torch.load(tmp_path / RESUME_FILE, weights_only=True)["step_in_epoch"] == 1
 
 
-@pytest.mark.parametrize("kind", ["flip", "zero", "cut"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_seeded_faults_in_the_newest_cost_one_generation(tmp_path, kind):
     saves(tmp_path, 1, 2)
     whole = (tmp_path / RESUME_FILE).read_bytes()
     draw = np.random.default_rng(11)
     for _ in range(CASES // 3):
-        changed = damage(whole, kind, draw)
+        changed = damaged(whole, kind, draw)
         (tmp_path / RESUME_FILE).write_bytes(changed)
         if changed == whole:
             assert loaded(tmp_path) == (2, [])
@@ -100,13 +87,13 @@ def test_seeded_faults_in_the_newest_cost_one_generation(tmp_path, kind):
         assert sentence.endswith(f"goes on from {PREVIOUS_FILE}, which was saved before it")
 
 
-@pytest.mark.parametrize("kind", ["flip", "zero", "cut"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_seeded_faults_in_both_are_one_sentence(tmp_path, kind):
     saves(tmp_path, 1, 2)
     draw = np.random.default_rng(12)
     for name in (RESUME_FILE, PREVIOUS_FILE):
         whole = (tmp_path / name).read_bytes()
-        while (changed := damage(whole, kind, draw)) == whole:
+        while (changed := damaged(whole, kind, draw)) == whole:
             pass
         (tmp_path / name).write_bytes(changed)
     with pytest.raises(VidsslError, match="remove both files, and the same command trains") as e:

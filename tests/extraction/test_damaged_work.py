@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from parted_run import COUNT, Site, Stopped, check
+from seeded_damage import KINDS, damaged
 from watching import Watching
 
 from vidssl.base.errors import VidsslError
 from vidssl.extraction import gathering, shard_job
 from vidssl.shards.written_digests import DIGESTS_FILE
 from vidssl.workspace.results import StageResult
-
-KINDS = ("flip", "zero", "cut")
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +57,10 @@ def one(site: Site, pattern: str) -> Path:
 
 
 def damage(path: Path, kind: str, draw: np.random.Generator) -> bool:
-    """Flips a bit, zeroes up to 40 bytes, or cuts the end off; gives whether that changed it."""
+    """Damages a file; gives whether that changed it."""
     data = path.read_bytes()
-    place, changed = int(draw.integers(len(data))), bytearray(data)
-    if kind == "flip":
-        changed[place] ^= 1 << int(draw.integers(8))
-    elif kind == "zero":
-        end = min(len(data), place + int(draw.integers(1, 41)))
-        changed[place:end] = bytes(end - place)
-    else:
-        del changed[place:]
-    path.write_bytes(changed)
-    return bytes(changed) != data
+    path.write_bytes(damaged(data, kind, draw))
+    return path.read_bytes() != data
 
 
 FILES = {
