@@ -138,6 +138,22 @@ def max_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
+def mean_in_rank_order(gradients: Tensor) -> torch.futures.Future[Tensor]:
+    """Averages gradients over the ranks, added up in rank order: a communication hook for DDP.
+
+    DDP itself adds in an order that depends on a gradient's place in its bucket, and puts other
+    gradients into a bucket after the first step of a process. With three or more ranks a resumed
+    training would be rounded otherwise than one that went through.
+    """
+    parts = gather(gradients[None])
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    done: torch.futures.Future[Tensor] = torch.futures.Future()
+    done.set_result(total / len(parts))
+    return done
+
+
 def any_rank(flag: bool) -> bool:
     """Whether `flag` is set on any rank; all ranks must call it at the same step."""
     if world_size() == 1:

@@ -250,9 +250,14 @@ def over_ranks(method: Method) -> nn.Module:
     with warnings.catch_warnings():
         # What torch 2.15 names instead would still send buffers once, at the beginning.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        return DistributedDataParallel(
+        model = DistributedDataParallel(
             method, broadcast_buffers=False, gradient_as_bucket_view=True
         )
+    if next(method.parameters()).device.type == "cpu":
+        model.register_comm_hook(
+            None, lambda state, bucket: distributed.mean_in_rank_order(bucket.buffer())
+        )
+    return model
 
 
 def _prepare_backbones(method: Method, runtime: RuntimeConfig) -> None:
