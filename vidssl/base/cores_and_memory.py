@@ -26,7 +26,7 @@ def cores() -> int:
 def free_memory() -> int | None:
     """Returns the bytes of memory that are available; None if the system does not tell."""
     try:
-        lines = MEMORY.read_text().splitlines()
+        lines = MEMORY.read_text("utf-8").splitlines()
     except OSError:  # not Linux
         return None
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
@@ -53,7 +53,7 @@ def one_thread() -> Iterator[None]:
 def _quota() -> float:
     """Returns the cores that control groups (version 2) allow; infinite without a limit."""
     try:
-        lines = OWN_GROUP.read_text().splitlines()
+        lines = OWN_GROUP.read_text("utf-8").splitlines()
     except OSError:  # not Linux
         return float("inf")
     own = next((line[3:] for line in lines if line.startswith("0::")), "/")
@@ -63,7 +63,9 @@ def _quota() -> float:
 
 def _granted_by(group: Path) -> float:
     try:
-        quota, period = (group / "cpu.max").read_text().split()  # microseconds of each period
+        quota, period = (
+            (group / "cpu.max").read_text("utf-8").split()
+        )  # microseconds of each period
     except (OSError, ValueError):
         return float("inf")
     return float("inf") if quota == "max" else int(quota) / int(period)

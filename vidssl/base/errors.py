@@ -22,7 +22,11 @@ class MissingInput(VidsslError):
     """The workspace lacks an input of a stage; the text names the command that makes it."""
 
 
-class SlowerWay(UserWarning):
+class Remark(UserWarning):
+    """A warning that is meant for the user: it is shown as one line, and the work goes on."""
+
+
+class SlowerWay(Remark):
     """A warning: a fast way does not work on this machine, and a slower one is used."""
 
 

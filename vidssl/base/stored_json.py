@@ -7,6 +7,7 @@ was edited by hand, a device, a text nested without end) ends in one sentence th
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from vidssl.base.errors import VidsslError
+from vidssl.base.files import SENTENCES, system_sentence
 
 LARGEST = 64 << 20  # bytes of a small file; manifests of 100,000 videos take a tenth of it
 DEEPEST = 64  # nested lists and objects in JSON
@@ -28,6 +30,10 @@ _Record = TypeVar("_Record")
 
 class DamagedFile(VidsslError):
     """A stored file does not hold what vidssl writes. The sentence names the file."""
+
+
+class NotRegular(VidsslError):
+    """A pipe, socket, device or folder, where a file is read. The sentence names it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +67,18 @@ def open_regular(path: Path) -> BinaryIO:
     """Opens a file for reading; never waits for a pipe, never reads a device.
 
     Raises:
-        VidsslError: the path is no regular file.
+        NotRegular: the path is no regular file.
         OSError: as `open`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a device that is not there
+            raise NotRegular(f"{path} is no regular file") from error
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise VidsslError(f"{path} is no regular file")
+        raise NotRegular(f"{path} is no regular file")
     return os.fdopen(descriptor, "rb")
 
 
@@ -84,7 +95,8 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise VidsslError(f"{path} cannot be read: {error.strerror}") from error
+        said = system_sentence(error, path) if error.errno in SENTENCES else None
+        raise VidsslError(said or f"{path} cannot be read: {error.strerror}") from error
     if len(data) > largest:
         raise DamagedFile(f"{path} is damaged: it has more than {largest} bytes")
     return data
@@ -233,14 +245,21 @@ def _one_of(hints: tuple[Any, ...], value: Any, at: str, where: Path | str, igno
 def _plain(hint: Any, value: Any, at: str, where: Path | str) -> Any:
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
     if hint is float:
-        whole_or_not = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = whole_or_not and math.isfinite(value)
-        return float(value) if fits else _fail(where, at, names[float], value)
+        return float(value) if _is_number(value) else _fail(where, at, names[float], value)
     if hint in (None, type(None)):
         return None if value is None else _fail(where, at, "null", value)
     if isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value
     return _fail(where, at, names[hint], value)
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _fail(where: Path | str, at: str, expected: str, value: Any) -> typing.NoReturn:

@@ -289,7 +289,8 @@ def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
         Text(f"{first.queries} test and {first.gallery} training clips of "
              f"{len(result.classes)} motions, {result.total:.0f} s {when}"),
         *map(Text, result.findings()),
-        Text("\nGo on with this workspace:", style="bold"),
+        Text(""),
+        Text("Go on with this workspace:", style="bold"),
         typed("vidssl", "retrieve", query, "--sheet", "neighbours.png", "-w", workspace),
         typed("vidssl", "cotrain", "--stream", "flow", "-w", workspace),
         typed("vidssl", "status", "-w", workspace),

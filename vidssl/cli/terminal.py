@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Any, TypeVar
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +21,7 @@ from vidssl.base.progress import Progress
 from vidssl.base.signals import work_begins
 from vidssl.base.text import counted
 from vidssl.base.typed_settings import flat
+from vidssl.cli.console import PlainConsole, progress_console
 from vidssl.cli.progress_bars import make_progress
 from vidssl.cli.tables import fitted, forecast_table
 from vidssl.workspace.results import PartReport, StageResult
@@ -57,12 +58,12 @@ class Terminal:
     def run(self, stage: Callable[[Workspace, Any, Progress], Result], options: Any) -> Result:
         """Runs a stage in the workspace, with its progress shown."""
         work_begins()
-        return stage(self.workspace, options, make_progress(Console(stderr=True), self.quiet))
+        return stage(self.workspace, options, make_progress(progress_console(), self.quiet))
 
     def show(self, renderable: RenderableType) -> None:
         """Prints to stdout, unless the result is wanted as JSON."""
         if not self.json and not self.silent:
-            console = Console(soft_wrap=isinstance(renderable, str | Text))
+            console = PlainConsole(soft_wrap=isinstance(renderable, str | Text))
             console.print(fitted(renderable, console), crop=False)
 
     def json_out(self, value: Mapping[str, Any] | list[Any]) -> None:

@@ -20,11 +20,13 @@ import numpy as np
 
 from vidssl.base.errors import VidsslError, nearest_name
 from vidssl.base.files import atomic_write
+from vidssl.base.stored_json import read_bytes
 
 ANNOTATIONS_FILE = "annotations.csv"
 FIXED_COLUMNS = ("id", "label", "group")
 SEEDED, EVERYTHING = "80/20", "all"  # splits that need no column
 TEST_SHARE = 0.2
+LARGEST_TABLE = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -161,18 +163,30 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Reads a CSV file; returns its header and its rows. Cells are stripped, missing ones empty.
 
     Raises:
-        VidsslError: there is no such file, it is not text, or it has no header.
+        VidsslError: there is no such file, it is no regular one or not text, it has no header or
+            two columns of one name, or a line has more cells than the header.
     """
     try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
+        text = read_bytes(path, LARGEST_TABLE).decode("utf-8-sig")
+    except FileNotFoundError as error:
         raise VidsslError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise VidsslError(f"{path} is no table: it is not UTF-8 text") from None
-    lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if line]
+    try:
+        lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if line]
+    except csv.Error as error:  # such as a quoted cell without end
+        raise VidsslError(f"{path} is no table: {error}") from error
     if not lines:
         raise VidsslError(f"{path} is empty")
     header = lines[0]
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise VidsslError(f"{path} has two columns named {twice[0]:.60}")
+    for line in lines[1:]:
+        if any(line[len(header) :]):
+            raise VidsslError(
+                f"{path} has a line of more cells than its header, which begins with "
+                f"{line[0]:.100}: put cells that hold a comma in quotes"
+            )
     empty = dict.fromkeys(header, "")
     # A short line lacks its last cells.
     return header, [empty | dict(zip(header, line, strict=False)) for line in lines[1:]]

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -19,6 +21,8 @@ import cv2
 import numpy as np
 
 from vidssl.base.errors import VidsslError
+from vidssl.base.files import SENTENCES, system_sentence
+from vidssl.base.stored_json import NotRegular, open_regular, read_bytes
 
 _SUFFIXES = (
     ".3gp .asf .avi .divx .f4v .flv .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob "
@@ -28,6 +32,9 @@ VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".list"))
 SYSTEM_FOLDERS = frozenset(("lost+found", "System Volume Information"))  # of whole disks
 FINGERPRINT_BLOCK = 64 * 1024
+NO_FILE = "0" * 12  # fingerprint of what cannot be opened
+LARGEST_LIST = 1 << 30  # bytes of a list of paths
+DEEPEST_FOLDERS = 500  # below a folder of videos
 
 T = TypeVar("T")
 
@@ -59,9 +66,10 @@ class Source:
 def find_videos(path: Path | str) -> list[Source]:
     """Returns the videos of a folder (at any depth), of one file, or of a text file of paths.
 
-    Other files are skipped silently. A list has one path per line, relative to
-    the list's folder or to the current one; empty lines and lines that begin with # are skipped.
-    The result is sorted by name.
+    Files of other names are skipped silently. What has a video's name and is no regular file (a
+    pipe, a device, a broken link) is among the results, so that it is told as left out. A list has
+    one path per line, in UTF-8, relative to the list's folder or to the current one; empty lines
+    and lines that begin with # are skipped. The result is sorted by name.
 
     Raises:
         VidsslError: there is no such path or no video in it, a list names files that are missing,
@@ -119,24 +127,35 @@ def fingerprint(path: Path) -> str:
     They depend on the file's size and its first, middle and last 64 KiB only: reading all of
     Kinetics just to name its files would take as long as decoding it.
 
+    A pipe, a device or a broken link is not opened: it gets twelve zeros, and is left out later.
+
     Raises:
         VidsslError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.blake2b(str(size).encode(), digest_size=6)
             for start in (0, size // 2, max(0, size - FINGERPRINT_BLOCK)):
                 file.seek(start)
                 digest.update(file.read(FINGERPRINT_BLOCK))
+    except (FileNotFoundError, NotRegular):
+        return NO_FILE
     except OSError as error:
         raise VidsslError(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
 def _walk(root: Path) -> Iterator[Path]:
+    """Yields a folder's videos, and whatever else has a video's name: it is told as left out."""
     seen = set()
     for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        if folder.count(os.sep) - str(root).count(os.sep) > DEEPEST_FOLDERS:
+            raise VidsslError(
+                f"{root} has folders more than {DEEPEST_FOLDERS} deep, from "
+                f"{folder[len(str(root)) :]:.40}… on: name one further down, or list the videos in "
+                "a text file"
+            )
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back up
             folders.clear()
@@ -145,14 +164,15 @@ def _walk(root: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file() and _is_video(path):
+            if not name.startswith(".") and _is_video(path):
                 yield path
 
 
 def _refuse(error: OSError) -> None:
     """Raises for a folder that cannot be read; else its videos would be missing silently."""
     if Path(error.filename).name not in SYSTEM_FOLDERS:
-        raise VidsslError(f"{error.filename} cannot be read: {error.strerror}") from error
+        known = system_sentence(error) if error.errno in SENTENCES else None
+        raise VidsslError(known or f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _is_video(path: Path) -> bool:
@@ -164,14 +184,17 @@ def _is_video(path: Path) -> bool:
 
 def _is_transport_stream(path: Path) -> bool:
     """Whether a .ts file is empty or starts like MPEG-TS: each packet begins with 0x47."""
-    with path.open("rb") as file:
-        head = file.read(189)
+    try:
+        with open_regular(path) as file:
+            head = file.read(189)
+    except (FileNotFoundError, NotRegular):
+        return False
     return not head or (head[0] == 0x47 and (len(head) < 189 or head[188] == 0x47))
 
 
 def _read_list(path: Path) -> list[Path]:
     try:
-        lines = path.read_text().splitlines()
+        lines = re.split(r"\r?\n", read_bytes(path, LARGEST_LIST).decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise VidsslError(f"{path} is no list of videos: it is not text") from None
     entries = [line.strip() for line in lines]
@@ -179,20 +202,34 @@ def _read_list(path: Path) -> list[Path]:
     files: dict[Path, None] = {}  # a set that keeps its order
     missing = []
     for entry in entries:
-        found = [p for p in (path.parent / entry, Path(entry)) if p.is_file()]
-        if found:
-            files[Path(os.path.abspath(found[0]))] = None
+        found = _listed(path, entry)
+        if found is not None:
+            files[found] = None
         else:
             missing.append(entry)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise VidsslError(
             f"{path} names files that do not exist, {len(missing)} of {len(entries)}: "
-            f"{', '.join(missing[:3])}{more}"
+            f"{', '.join(f'{entry:.200}' for entry in missing[:3])}{more}"
         )
     if not files:
         raise VidsslError(f"there is no video in the list {path}")
     return list(files)
+
+
+def _listed(path: Path, entry: str) -> Path | None:
+    """Returns the file that a line of the list `path` names; None if there is none."""
+    if "\0" in entry:
+        return None
+    # A list is UTF-8; names of files are bytes, whatever letters the locale has.
+    name = os.fsdecode(entry.encode())
+    for place in (path.parent / name, Path(name)):
+        with suppress(OSError):  # such as a line too long for a name
+            if not place.is_dir():
+                place.stat()
+                return Path(os.path.abspath(place))
+    return None
 
 
 def _root_of_list(path: Path, files: list[Path]) -> Path:
@@ -268,7 +305,10 @@ def decode(path: Path | str, notes: list[str] | None = None) -> Iterator[np.ndar
 def _open(path: Path) -> av.container.InputContainer:
     """Opens a file that has a video stream."""
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableVideo("it is no regular file")
+        if status.st_size == 0:
             raise UnreadableVideo("the file is empty")
         container = av.open(str(path), metadata_errors="replace")
     except FileNotFoundError:

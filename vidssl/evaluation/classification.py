@@ -224,7 +224,7 @@ def publish_report(
 
 def read_report(artifact: Artifact) -> ClassificationReport:
     """Reads the results of a probe or of a finetuned network."""
-    text = (artifact.path / RESULTS_FILE).read_text()
+    text = (artifact.path / RESULTS_FILE).read_text("utf-8")
     return ClassificationReport.from_dict(json.loads(text))
 
 

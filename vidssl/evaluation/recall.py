@@ -121,7 +121,7 @@ def publish_recall(
 
 def read_report(artifact: Artifact) -> RetrievalReport:
     """Reads the report in a retrieval artifact."""
-    return RetrievalReport.from_dict(json.loads((artifact.path / RESULTS_FILE).read_text()))
+    return RetrievalReport.from_dict(json.loads((artifact.path / RESULTS_FILE).read_text("utf-8")))
 
 
 def reused_result(artifact: Artifact, labelled: LabelledSplit) -> RetrievalResult:

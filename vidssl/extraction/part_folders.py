@@ -92,7 +92,7 @@ class PartFolder:
         """
         path = self.path / PART_MANIFEST
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text("utf-8"))
         except ValueError:
             raise VidsslError(f"{path} is damaged: it is not JSON") from None
         if found.get("format") != PART_FORMAT:

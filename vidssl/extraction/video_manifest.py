@@ -23,7 +23,8 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import Progress
-from vidssl.dataset.video import duration, fingerprint, map_files
+from vidssl.base.stored_json import read_bytes
+from vidssl.dataset.video import LARGEST_LIST, duration, fingerprint, map_files
 from vidssl.workspace.artifacts import canonical_digest
 from vidssl.workspace.workspace import Workspace
 
@@ -113,7 +114,10 @@ def _read_file(file: Path) -> VideoFile:
 
 def _size_and_time(file: Path) -> tuple[int, int]:
     try:
-        found = file.stat()
+        try:
+            found = file.stat()
+        except FileNotFoundError:
+            found = file.lstat()  # a broken link: it is told as left out
     except OSError as error:
         raise VidsslError(f"{file} cannot be read: {error.strerror}") from error
     return found.st_size, found.st_mtime_ns
@@ -122,15 +126,20 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 def _read(path: Path) -> Rows:
     """Returns the rows of a manifest; none if there is no such file or it is damaged."""
     try:
-        lines = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"))))
+        lines = _lines_of(path)
         if tuple(lines[0]) != COLUMNS:
             return {}
         return {
             file: VideoFile(int(size), int(time), mark, float(seconds))
             for file, size, time, mark, seconds in lines[1:]
         }
-    except (OSError, ValueError, IndexError):
+    except (OSError, VidsslError, ValueError, IndexError, csv.Error):
         return {}
+
+
+def _lines_of(path: Path) -> list[list[str]]:
+    text = read_bytes(path, LARGEST_LIST).decode("utf-8", "surrogateescape")
+    return list(csv.reader(io.StringIO(text)))
 
 
 def _write(path: Path, rows: Rows) -> None:

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from vidssl.base.errors import VidsslError, nearest_name
+from vidssl.base.files import named_error
 from vidssl.shards.format import (
     DamagedShard,
     Params,
@@ -97,7 +98,9 @@ class ShardReader:
             with h5py.File(shard.path, "r", locking=False) as file:
                 notes = file["videos/note"][()]
             for row in np.flatnonzero(notes != b""):
-                found[shard.columns["id"][row].decode()] = notes[row].decode()
+                found[shard.columns["id"][row].decode()] = notes[row].decode(
+                    "utf-8", "backslashreplace"
+                )
         return found
 
     @cached_property
@@ -258,13 +261,17 @@ class ShardReader:
         return DamagedShard(
             f"{path} is damaged: frame {frame} of view {view} of video {self.video_id(video)} "
             f"{what}",
-            "run `vidssl verify` to see what else is, and make the artifact again",
+            "run `vidssl verify` to see what else is, and type the command that made the artifact "
+            "again with --new",
         )
 
     # ── file descriptors, one set per process
 
     def _pread(self, path: Path, count: int, place: int) -> bytes:
-        data = os.pread(self._descriptor(path), count, place)
+        try:
+            data = os.pread(self._descriptor(path), count, place)
+        except OSError as error:
+            raise named_error(error, path) from error
         if len(data) != count:
             raise DamagedShard(f"{path} is damaged: it ends too early")
         return data

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from vidssl.base.errors import VidsslError
-from vidssl.base.files import fsync_folder, full_disk_is_one_sentence
+from vidssl.base.files import fsync_folder, system_errors_name
 from vidssl.shards.format import (
     SHARD_FORMAT,
     SHARD_KIND,
@@ -77,7 +77,7 @@ class ShardWriter:
         """
         if video.id in self.digests or blobs.keys() != self.views.keys():
             raise ValueError(f"{video.id} cannot be added with views {list(blobs)}")
-        with full_disk_is_one_sentence(self.folder):
+        with system_errors_name(self.folder):
             entry = self._spool.add(video, blobs)
         self.digests[video.id] = entry["digest"]
         if self._spool.size >= self.shard_bytes:
@@ -118,7 +118,7 @@ class ShardWriter:
         return self._open_spool(number)
 
     def _open_spool(self, number: int) -> Spool:
-        with full_disk_is_one_sentence(self.folder):
+        with system_errors_name(self.folder):
             spool = Spool(self.folder, number, self.views)
         self.digests |= _digests_of(spool.entries)
         return spool
@@ -128,7 +128,7 @@ class ShardWriter:
         target = self.folder / shard_name(self._spool.number)
         aside = target.with_name(target.name + ".tmp")
         try:
-            with full_disk_is_one_sentence(self.folder):
+            with system_errors_name(self.folder):
                 _write_shard(aside, self._spool)
             os.replace(aside, target)
         finally:

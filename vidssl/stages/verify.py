@@ -160,7 +160,9 @@ def _faults(artifact: Artifact, task: Task) -> Iterator[tuple[str, str]]:
             try:
                 if file_digest(path) != record["sha256"]:
                     yield name, f"{path} is damaged: its bytes are not those that were written"
-            except OSError as error:  # a failing disk, or no permission to read
+            except VidsslError as error:  # a failing disk
+                yield name, str(error)
+            except OSError as error:  # no permission to read
                 yield name, f"{path} cannot be read: {error.strerror}"
         task.advance()
 
@@ -263,7 +265,7 @@ def _finetune(artifact: Artifact, faults: Collection[str], task: Task) -> Sequen
     if PROBABILITIES_FILE in faults or PREDICTIONS_FILE in faults:
         return []
     share_NK, classes = load_probabilities(artifact.path / PROBABILITIES_FILE)
-    with (artifact.path / PREDICTIONS_FILE).open(newline="") as file:
+    with (artifact.path / PREDICTIONS_FILE).open(newline="", encoding="utf-8") as file:
         rows = sum(1 for _ in csv.DictReader(file))
     if share_NK.shape == (rows, len(classes)) and np.allclose(share_NK.sum(1), 1, atol=1e-4):
         return []

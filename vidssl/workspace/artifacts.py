@@ -96,7 +96,7 @@ class Artifact:
             VidsslError: the manifest is missing, unreadable, of an unknown version, or was edited.
         """
         try:
-            text = json.loads((path / MANIFEST).read_text())
+            text = json.loads((path / MANIFEST).read_text("utf-8"))
         except FileNotFoundError:
             raise VidsslError(
                 f"{path} is no vidssl artifact: it has no {MANIFEST}; bring the file back, or "

@@ -20,6 +20,7 @@ import torch
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write, file_digest
+from vidssl.base.stored_json import parse_json
 from vidssl.base.text import counted
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, canonical_digest
@@ -93,7 +94,7 @@ def read_spec(path: Path) -> EncoderSpec:
             f"{path} has encoder format {about.get('format')}, and this vidssl ({VERSION}) "
             f"reads format {ENCODER_FORMAT}"
         )
-    return EncoderSpec(**about["spec"])
+    return EncoderSpec.from_file(about.get("spec"), path)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -108,8 +109,8 @@ def _header(path: Path) -> dict[str, Any]:
 def _json_object(text: str) -> dict[str, Any]:
     """Returns the JSON object in a text, empty if it holds none."""
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = parse_json(text, "header")
+    except VidsslError:
         return {}
     return value if isinstance(value, dict) else {}
 

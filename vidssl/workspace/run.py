@@ -161,7 +161,9 @@ class Run:
 
     def _note_failure(self, error: Exception) -> None:
         with suppress(OSError):  # such as a full disk, which may be the error itself
-            _beside(self.folder, FAILED).write_text((str(error) or type(error).__name__)[:LONGEST])
+            _beside(self.folder, FAILED).write_text(
+                (str(error) or type(error).__name__)[:LONGEST], "utf-8", "backslashreplace"
+            )
 
     def _is_empty(self) -> bool:
         try:
@@ -228,7 +230,7 @@ def is_at_work(run_folder: Path) -> bool | None:
 def why_it_failed(run_folder: Path) -> str | None:
     """Returns the error that ended an unfinished run; None: it was stopped, or still runs."""
     try:
-        return _beside(run_folder, FAILED).read_text().splitlines()[0]
+        return _beside(run_folder, FAILED).read_text("utf-8", "replace").splitlines()[0]
     except (OSError, IndexError):
         return None
 

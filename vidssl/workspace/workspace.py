@@ -50,7 +50,7 @@ class Workspace:
         if not path.exists():
             return
         try:
-            found = json.loads(path.read_text())["workspace_format"]
+            found = json.loads(path.read_text("utf-8"))["workspace_format"]
         except (ValueError, KeyError, TypeError):
             raise VidsslError(
                 f"{path} is damaged, or not of a workspace: remove it, and the next artifact "
@@ -140,7 +140,7 @@ class Workspace:
         found = []
         for path in sorted(self.root.glob(f"{kind or '*'}/{name or '*'}/.run-*/{RUN_MANIFEST}")):
             try:
-                found.append(json.loads(path.read_text()) | {"folder": str(path.parent)})
+                found.append(json.loads(path.read_text("utf-8")) | {"folder": str(path.parent)})
             except (ValueError, FileNotFoundError):  # finished a moment ago
                 continue
         return found
@@ -178,7 +178,7 @@ class Workspace:
     def _next_sequence(self) -> int:
         path = self.root / WORKSPACE_FILE
         if path.exists():
-            number = json.loads(path.read_text())["next_sequence"]
+            number = json.loads(path.read_text("utf-8"))["next_sequence"]
         else:  # a new workspace, or one whose file was lost: no number is used twice
             number = 1 + max((artifact.sequence for artifact in self.scan()[0]), default=0)
         write_json(path, {"workspace_format": WORKSPACE_FORMAT, "next_sequence": number + 1})
