@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.base.errors import VidsslError
@@ -128,6 +133,99 @@ def test_bad_inputs_cost_one_sentence(folder: Path, name: str, text: str):
     with pytest.raises(VidsslError, match=text) as caught:
         find_videos(folder / name)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_regular_file_is_not_opened_and_is_left_out_by_name(folder: Path):
+    os.mkfifo(folder / "a/pipe.mp4")
+    os.mkfifo(folder / "a/pipe.ts")
+    (folder / "gone.mkv").symlink_to(folder / "nowhere.mkv")
+    (folder / "circle.avi").symlink_to(folder / "circle.avi")
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(os.path.relpath(folder / "s.mp4"))
+        found = {source.name: source for source in find_videos(folder)}
+    assert set(found) == {
+        "a/one.AVI", "b/two.mp4", "root.mov", "a/pipe.mp4", "gone.mkv", "circle.avi", "s.mp4",
+    }  # fmt: skip
+    for name, why in [("a/pipe.mp4", "it is no regular file"), ("gone.mkv", "the file is gone"),
+                      ("s.mp4", "it is no regular file")]:  # fmt: skip
+        assert found[name].fingerprint == "0" * 12
+        with pytest.raises(UnreadableVideo, match=why):
+            read(found[name].path)
+        assert duration(found[name].path) == 0
+    with pytest.raises(UnreadableVideo):
+        read(found["circle.avi"].path)
+
+
+def test_a_pipe_as_a_list_or_in_a_list(folder: Path):
+    os.mkfifo(folder / "pipe.txt")
+    with pytest.raises(VidsslError, match=r"pipe\.txt is no regular file"):
+        find_videos(folder / "pipe.txt")
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "list.txt").write_text("pipe.mp4\nroot.mov\n")
+    assert names(folder / "list.txt") == ["pipe.mp4", "root.mov"]
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a video 1,500 folders deep; taken away again, since rmtree cannot."""
+    here, depth = os.getcwd(), 1500
+    os.chdir(tmp_path)
+    try:
+        for _ in range(depth):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("v.mp4").touch()
+        yield tmp_path
+        os.remove("v.mp4")
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("d")
+    finally:
+        os.chdir(here)
+
+
+def test_folders_without_end_are_one_sentence(deep: Path):
+    with pytest.raises(VidsslError, match="has folders more than 500 deep, from /d/d") as caught:
+        find_videos(deep)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_list_of_any_line_ends_and_with_a_mark(folder: Path):
+    (folder / "list.txt").write_bytes(b"\xef\xbb\xbfroot.mov\r\nb/two.mp4\ra/one.AVI")
+    assert names(folder / "list.txt") == ["a/one.AVI", "b/two.mp4", "root.mov"]
+    (folder / "list.txt").write_text("x" * 5000 + "\n" + "no\0thing\n")
+    with pytest.raises(VidsslError, match="names files that do not exist, 2 of 2: xxx") as caught:
+        find_videos(folder / "list.txt")
+    assert len(str(caught.value)) < 600
+
+
+UNDER_C = """
+import sys
+from pathlib import Path
+from vidssl.dataset.labels import label_videos
+from vidssl.dataset.video import find_videos
+from vidssl.recipes.recipe_file import read_recipe
+assert sys.getfilesystemencoding() != "utf-8" and sys.argv[1:] == ["x"]
+(listed,), (found,) = find_videos(Path("liste.txt")), find_videos(Path("videos"))
+assert found.path.stat().st_size == 1 and listed.path == found.path.absolute()
+(row,) = label_videos([listed], "labels.csv").rows
+print(ascii([found.name, listed.name, row["label"], read_recipe("r.toml")["title"]]))
+"""
+
+
+def test_every_text_is_utf8_whatever_the_locale_says(tmp_path: Path):
+    (tmp_path / "videos/é").mkdir(parents=True)
+    (tmp_path / "videos/é/ü.mp4").write_bytes(b"x")
+    (tmp_path / "liste.txt").write_text("videos/é/ü.mp4\n", "utf-8")
+    (tmp_path / "labels.csv").write_text("path,label\nvideos/é/ü.mp4,Größe\n", "utf-8")
+    (tmp_path / "r.toml").write_text('title = "Größe"\n', "utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_C, "x"], cwd=tmp_path, env=os.environ | plain,
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert eval(done.stdout) == ["é/ü.mp4", "videos/é/ü.mp4", "Größe", "Größe"]
 
 
 # ── decoding

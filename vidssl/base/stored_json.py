@@ -73,7 +73,8 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket, or a device that is not there
+        # A socket or a device that is not there; a link that leads in a circle.
+        if error.errno in (errno.ENXIO, errno.ELOOP):
             raise NotRegular(f"{path} is no regular file") from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

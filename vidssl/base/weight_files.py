@@ -6,6 +6,7 @@ PyTorch's own errors are not passed on: they advise to switch the protection off
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,8 @@ def read_torch_file(path: Path, stand_ins: Sequence[Any] = ()) -> Any:
     try:
         if is_zip:
             _refuse_compressed(path)
-        with torch.serialization.safe_globals(list(stand_ins)):
+        with torch.serialization.safe_globals(list(stand_ins)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of an odd pickle helps nobody
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except UnreadableWeights:
         raise

@@ -22,6 +22,10 @@ class PlainConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, markup=False, emoji=False, highlight=False)
 
+    def on_broken_pipe(self) -> None:
+        """Lets the program end as it does on every pipe whose reader is gone; rich would exit."""
+        raise BrokenPipeError
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Returns a text, without markup and with control characters escaped."""
         return super().render_str(printable(text), **(options | {"markup": False, "emoji": False}))

@@ -166,16 +166,24 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         VidsslError: there is no such file, it is no regular one or not text, it has no header or
             two columns of one name, or a line has more cells than the header.
     """
+    return _parse_table(_read(path), path)
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = read_bytes(path, LARGEST_TABLE).decode("utf-8-sig")
+        return read_bytes(path, LARGEST_TABLE)
     except FileNotFoundError as error:
         raise VidsslError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _parse_table(data: bytes, path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig").read()  # any line ends
+        lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if line]
     except UnicodeDecodeError:
         raise VidsslError(f"{path} is no table: it is not UTF-8 text") from None
-    try:
-        lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if line]
     except csv.Error as error:  # such as a quoted cell without end
-        raise VidsslError(f"{path} is no table: {error}") from error
+        raise VidsslError(f"{path} is no table: {error}") from None
     if not lines:
         raise VidsslError(f"{path} is empty")
     header = lines[0]

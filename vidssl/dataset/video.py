@@ -194,7 +194,7 @@ def _is_transport_stream(path: Path) -> bool:
 
 def _read_list(path: Path) -> list[Path]:
     try:
-        lines = re.split(r"\r?\n", read_bytes(path, LARGEST_LIST).decode("utf-8-sig"))
+        lines = re.split(r"\r\n|\r|\n", read_bytes(path, LARGEST_LIST).decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise VidsslError(f"{path} is no list of videos: it is not text") from None
     entries = [line.strip() for line in lines]

@@ -11,10 +11,13 @@ import numpy as np
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
 from vidssl.evaluation.features import Features
+from vidssl.shards.index import UNREADABLE
+from vidssl.shards.table_checks import dataset_in, file_size
 from vidssl.version import VERSION
 
 FILE_KIND = "vidssl-features"
 FILE_FORMAT = 1
+TABLES = ("ids", "windows", "starts", "offsets")
 
 
 def save_features(features: Features, path: Path) -> None:
@@ -43,16 +46,15 @@ def load_features(path: Path) -> Features:
     if not path.exists():
         raise VidsslError(f"there is no feature file {path}")
     try:
+        size = file_size(path)
         with h5py.File(path, "r", locking=False) as file:
             _check_kind(path, file)
-            return Features(
-                ids=tuple(i.decode() for i in file["ids"][()]),
-                windows=file["windows"][()],
-                starts=file["starts"][()],
-                offsets=file["offsets"][()],
-            )
-    except (OSError, KeyError) as error:
-        raise VidsslError(f"{path} is damaged: {error}") from error
+            tables = {name: dataset_in(file, name, size)[()] for name in TABLES}
+            ids = tuple(i.decode() for i in tables.pop("ids"))
+            return Features(ids=ids, **tables)
+    except UNREADABLE as error:
+        what = " ".join(str(error).split())
+        raise VidsslError(f"{path} is damaged: {what:.300}") from error
 
 
 def _check_kind(path: Path, file: h5py.File) -> None:

@@ -26,16 +26,30 @@ class DerivedView:
     Attributes:
         reader: of its shards.
         left_out: {id of a video that it lacks: reason}.
+        reasons_lost: it left out more videos than that: its list is damaged.
     """
 
     reader: ShardReader
     left_out: Mapping[str, str]
+    reasons_lost: bool = False
 
     @classmethod
     def open(cls, artifact: Artifact) -> DerivedView:
         """Opens an artifact by its absolute path: workers of a cluster run in other folders."""
         left_out = {video: reason for video, _, reason in read_quarantine(artifact.path)}
-        return cls(ShardReader(artifact.path.absolute()), left_out)
+        lost = len(left_out) < artifact.summary.get("quarantined", 0)
+        return cls(ShardReader(artifact.path.absolute()), left_out, lost)
+
+    def why_without(self, video_id: str, view: str) -> str:
+        """Returns why it lacks a video, or the command that would add it."""
+        if video_id in self.left_out:
+            return self.left_out[video_id]
+        if self.reasons_lost:  # the same command would answer "finished before"
+            return (
+                "it is new, or was left out for a reason that is lost: "
+                f"run vidssl {get_view(view).command} again with --new"
+            )
+        return f"run vidssl {get_view(view).command} again to add it"
 
 
 def check_views(wanted: Sequence[str] | None) -> None:

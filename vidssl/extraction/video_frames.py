@@ -35,8 +35,7 @@ def pack_video(
     derived = derived or {}
     for name, artifact in derived.items():
         if artifact.reader.find(source.id) is None:
-            command = f"run vidssl {get_view(name).command} again to add it"
-            raise UnusableVideo(f"no {name} for it: {artifact.left_out.get(source.id, command)}")
+            raise UnusableVideo(f"no {name} for it: {artifact.why_without(source.id, name)}")
     video, view = DecodedVideo(source), get_view("rgb")
     frames = []
     for frame in video:
@@ -58,6 +57,6 @@ def _copy_blobs(reader: ShardReader, source: Source, name: str, frames: int) -> 
     if frames - view.lag != stored:
         raise UnusableVideo(
             f"it has {counted(frames, 'frame')}, and its {name} {stored}: "
-            f"run vidssl {view.command} --new"
+            f"run vidssl {view.command} again with --new"
         )
     return reader.read(name, number, range(stored))

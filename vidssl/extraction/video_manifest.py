@@ -114,10 +114,7 @@ def _read_file(file: Path) -> VideoFile:
 
 def _size_and_time(file: Path) -> tuple[int, int]:
     try:
-        try:
-            found = file.stat()
-        except FileNotFoundError:
-            found = file.lstat()  # a broken link: it is told as left out
+        found = file.stat() if file.exists() else file.lstat()  # a broken link is told later
     except OSError as error:
         raise VidsslError(f"{file} cannot be read: {error.strerror}") from error
     return found.st_size, found.st_mtime_ns

@@ -60,20 +60,34 @@ def table_in(group: h5py.Group, name: str, kind: str, size: int) -> h5py.Dataset
     Raises:
         ValueError: there is none, or it is something else.
     """
-    table = _own(group, name)
-    where = f"{group.name}/{name}"
-    if not isinstance(table, h5py.Dataset) or table.ndim != 1:
-        raise ValueError(f"{where} is no table")
-    if table.is_virtual or table.external or table.chunks is not None:
-        raise ValueError(f"{where} does not lie in the file in one piece")
-    if table.id.get_create_plist().get_nfilters():
-        raise ValueError(f"{where} has a filter")
+    table = dataset_in(group, name, size)
+    if table.ndim != 1:
+        raise ValueError(f"{table.name} has {table.ndim} dimensions")
     if table.dtype.kind != "S" if kind == "S" else table.dtype != np.dtype(kind):
-        raise ValueError(f"{where} holds {table.dtype}, not {kind}")
-    begin = table.id.get_offset()  # None where there is not one byte
-    if table.nbytes and (begin is None or begin + table.nbytes > size):
-        raise ValueError(f"{where} should have {table.nbytes} bytes, and the file has {size}")
+        raise ValueError(f"{table.name} holds {table.dtype}, not {kind}")
     return table
+
+
+def dataset_in(group: h5py.Group, name: str, size: int) -> h5py.Dataset:
+    """Returns a dataset whose values lie in the file itself, in one piece and without a filter.
+
+    Args:
+        size: bytes of the file.
+
+    Raises:
+        ValueError: there is none, or it lies elsewhere, or is larger than the file.
+    """
+    found = _own(group, name)
+    if not isinstance(found, h5py.Dataset) or found.shape is None:
+        raise ValueError(f"{group.name} has no table {name}")
+    if found.is_virtual or found.external or found.chunks is not None:
+        raise ValueError(f"{found.name} does not lie in the file in one piece")
+    if found.id.get_create_plist().get_nfilters():
+        raise ValueError(f"{found.name} has a filter")
+    begin = found.id.get_offset()  # None where there is not one byte
+    if found.nbytes and (begin is None or begin + found.nbytes > size):
+        raise ValueError(f"{found.name} should have {found.nbytes} bytes, and the file has {size}")
+    return found
 
 
 def _own(parent: h5py.Group, name: str) -> Any:
