@@ -5,14 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from patience import PATIENCE
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.base.errors import VidsslError
@@ -199,35 +196,6 @@ def test_a_list_of_any_line_ends_and_with_a_mark(folder: Path):
     assert len(str(caught.value)) < 600
 
 
-UNDER_C = """
-import sys
-from pathlib import Path
-from vidssl.dataset.labels import label_videos
-from vidssl.dataset.video import find_videos
-from vidssl.recipes.recipe_file import read_recipe
-assert sys.getfilesystemencoding() != "utf-8" and sys.argv[1:] == ["x"]
-(listed,), (found,) = find_videos(Path("liste.txt")), find_videos(Path("videos"))
-assert found.path.stat().st_size == 1 and listed.path == found.path.absolute()
-(row,) = label_videos([listed], "labels.csv").rows
-print(ascii([found.name, listed.name, row["label"], read_recipe("r.toml")["title"]]))
-"""
-
-
-def test_every_text_is_utf8_whatever_the_locale_says(tmp_path: Path):
-    (tmp_path / "videos/é").mkdir(parents=True)
-    (tmp_path / "videos/é/ü.mp4").write_bytes(b"x")
-    (tmp_path / "liste.txt").write_text("videos/é/ü.mp4\n", "utf-8")
-    (tmp_path / "labels.csv").write_text("path,label\nvideos/é/ü.mp4,Größe\n", "utf-8")
-    (tmp_path / "r.toml").write_text('title = "Größe"\n', "utf-8")
-    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", UNDER_C, "x"], cwd=tmp_path, env=os.environ | plain,
-        capture_output=True, text=True, timeout=PATIENCE,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert eval(done.stdout) == ["é/ü.mp4", "videos/é/ü.mp4", "Größe", "Größe"]
-
-
 # ── decoding
 
 
@@ -321,6 +289,41 @@ def test_unreadable_files_say_why(tmp_path: Path):
         with pytest.raises(UnreadableVideo, match=reason) as caught:
             read(tmp_path / f"{name}.mp4")
         assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path: Path):
+    write_video(tmp_path / "real.mp4", moving_square(3))
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile real.mp4\n")
+    with pytest.raises(UnreadableVideo, match=r"a list of other files \(concat\), not a video"):
+        read(tmp_path / "list.mp4")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {url}\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet '
+        'mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{url}</BaseURL>'
+        "</Representation></AdaptationSet></Period></MPD>",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    ],
+    ids=["hls", "concat", "dash", "sdp"],
+)
+def test_no_video_opens_a_connection(tmp_path: Path, monkeypatch, text: str):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x.mp4"
+        (tmp_path / "v.mp4").write_text(text.format(url=url))
+        with pytest.raises(UnreadableVideo):
+            read(tmp_path / "v.mp4")
+        # A name that looks like an address is a name.
+        monkeypatch.chdir(tmp_path)
+        name = url.replace("http://", "tcp:").replace("/x.mp4", ".mp4")
+        write_video(tmp_path / name, moving_square(3))
+        assert len(read(Path(name))) == 3
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

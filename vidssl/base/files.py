@@ -10,17 +10,43 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from vidssl.base.errors import VidsslError
 
 
+class NotRegular(VidsslError):
+    """A pipe, socket, device or folder, where a file is read. The sentence names it."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Opens a file for reading; never waits for a pipe, never reads a device.
+
+    Raises:
+        NotRegular: the path is no regular file.
+        OSError: as `open`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        # A socket or a device that is not there; a link that leads in a circle.
+        if error.errno in (errno.ENXIO, errno.ELOOP):
+            raise NotRegular(f"{path} is no regular file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular(f"{path} is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
 def file_digest(path: Path) -> str:
-    """Returns the SHA-256 (hex) of a file's bytes."""
-    with system_errors_name(path), path.open("rb") as file:
+    """Returns the SHA-256 (hex) of a file's bytes; errors as :func:`open_regular`."""
+    with system_errors_name(path), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

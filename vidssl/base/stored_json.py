@@ -7,20 +7,18 @@ was edited by hand, a device, a text nested without end) ends in one sentence th
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
-import os
 import re
-import stat
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import SENTENCES, system_sentence
+from vidssl.base.files import open_regular as open_regular
 
 LARGEST = 64 << 20  # bytes of a small file; manifests of 100,000 videos take a tenth of it
 DEEPEST = 64  # nested lists and objects in JSON
@@ -30,10 +28,6 @@ _Record = TypeVar("_Record")
 
 class DamagedFile(VidsslError):
     """A stored file does not hold what vidssl writes. The sentence names the file."""
-
-
-class NotRegular(VidsslError):
-    """A pipe, socket, device or folder, where a file is read. The sentence names it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,26 +55,6 @@ def bounded(
 ) -> dict[str, Bounds]:
     """Returns the metadata of a dataclass field with bounds."""
     return {"bounds": Bounds(at_least, at_most, pattern)}
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Opens a file for reading; never waits for a pipe, never reads a device.
-
-    Raises:
-        NotRegular: the path is no regular file.
-        OSError: as `open`.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        # A socket or a device that is not there; a link that leads in a circle.
-        if error.errno in (errno.ENXIO, errno.ELOOP):
-            raise NotRegular(f"{path} is no regular file") from error
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NotRegular(f"{path} is no regular file")
-    return os.fdopen(descriptor, "rb")
 
 
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from vidssl.base.errors import VidsslError
-from vidssl.base.stored_json import open_regular
+from vidssl.base.files import open_regular
 
 ZIP, PICKLE = b"PK", b"\x80"  # the present format begins as a zip file, the one before as a pickle
 

@@ -101,6 +101,6 @@ def _fail(arguments: list[str], sentence: str, code: int) -> NoReturn:
     if "-v" in arguments or "--verbose" in arguments:
         for line in traceback.format_exc().splitlines():
             print(printable(line), file=sys.stderr)
-    shown = Text.assemble(("vidssl: ", "bold red"), sentence)
+    shown = Text.assemble(("vidssl: ", "bold red"), printable(sentence))
     progress_console().print(shown, soft_wrap=True)
     raise typer.Exit(code)

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 
 from vidssl.base.errors import VidsslError
-from vidssl.base.files import SENTENCES, system_sentence
-from vidssl.base.stored_json import NotRegular, open_regular, read_bytes
+from vidssl.base.files import SENTENCES, NotRegular, open_regular, system_sentence
+from vidssl.base.stored_json import read_bytes
 
 _SUFFIXES = (
     ".3gp .asf .avi .divx .f4v .flv .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob "
@@ -34,6 +34,10 @@ SYSTEM_FOLDERS = frozenset(("lost+found", "System Volume Information"))  # of wh
 FINGERPRINT_BLOCK = 64 * 1024
 NO_FILE = "0" * 12  # fingerprint of what cannot be opened
 LARGEST_LIST = 1 << 30  # bytes of a list of paths
+# What FFmpeg may open beside a video's own file: nothing over a network. What only names other
+# files is no video: it would bring in any file that this user may read.
+LOCAL_FILES_ONLY = {"protocol_whitelist": "file"}
+PLAYLISTS = frozenset(("concat", "hls", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest"))
 DEEPEST_FOLDERS = 500  # below a folder of videos
 
 T = TypeVar("T")
@@ -310,11 +314,17 @@ def _open(path: Path) -> av.container.InputContainer:
             raise UnreadableVideo("it is no regular file")
         if status.st_size == 0:
             raise UnreadableVideo("the file is empty")
-        container = av.open(str(path), metadata_errors="replace")
+        # An absolute path, since FFmpeg takes what stands before a colon for a protocol.
+        container = av.open(
+            str(path.absolute()), metadata_errors="replace", options=dict(LOCAL_FILES_ONLY)
+        )
     except FileNotFoundError:
         raise UnreadableVideo("the file is gone") from None
     except (av.error.FFmpegError, OSError) as error:
         raise UnreadableVideo(f"it cannot be opened as video ({_reason(error)})") from error
+    if container.format.name in PLAYLISTS:
+        container.close()
+        raise UnreadableVideo(f"it is a list of other files ({container.format.name}), not a video")
     if _video_stream(container) is None:
         others = {stream.type for stream in container.streams} - {"video"}
         container.close()

@@ -7,15 +7,16 @@ import csv
 import importlib.util
 import json
 import math
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from vidssl.base import distributed
-from vidssl.base.errors import Remark, VidsslError
+from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write, system_errors_name
+from vidssl.base.progress import SILENT, Progress
 from vidssl.base.stored_json import parse_json, read_bytes
+from vidssl.base.text import counted
 
 Row = dict[str, float | int | None]
 
@@ -29,11 +30,16 @@ class TrainingLog:
 
     Args:
         keep: rows of an earlier attempt that stay; the rows after them are removed.
+
+    Attributes:
+        count: rows so far.
+        lost: how many of the rows to keep were not there, or not readable.
     """
 
     def __init__(self, folder: Path, keep: int = 0, tensorboard: bool = True) -> None:
         self.path = folder / "log.jsonl"
-        rows = _kept(self.path, keep) if keep else []
+        rows = _kept(self.path, keep)
+        self.lost = keep - len(rows)
         text = "".join(json.dumps(row) + "\n" for row in rows)
         atomic_write(self.path, text.encode())  # a kill meanwhile loses no row
         self.count = len(rows)
@@ -78,23 +84,20 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[Row]:
-    """Returns the rows of a checkpoint's log that can be read; a half-written last line cannot."""
+    """Returns the rows of a checkpoint's log that can be read; a half-written last line cannot.
+
+    Raises:
+        VidsslError: log.jsonl is no regular file, or cannot be read.
+    """
     return [row for row in _lines_of(folder / "log.jsonl") if row is not None]
 
 
 def _kept(path: Path, keep: int) -> list[Row]:
-    """Returns the rows of an earlier attempt that can be read, and remarks on those that cannot.
-
-    A log only tells how training went, so a damaged one never keeps it from going on.
-    """
+    """Returns those of the first `keep` rows of a log that can be read."""
     try:
-        rows = [row for row in _lines_of(path)[:keep] if row is not None]
-    except VidsslError as error:
-        _remark(str(error))
+        return [row for row in _lines_of(path)[:keep] if row is not None]
+    except VidsslError:  # a log only tells how training went, and never keeps it from going on
         return []
-    if len(rows) < keep:
-        _remark(f"{path} is damaged: {keep - len(rows)} of its first {keep} rows cannot be read")
-    return rows
 
 
 def _lines_of(path: Path) -> list[Row | None]:
@@ -123,10 +126,6 @@ def _is_figure(value: Any) -> bool:
     if value is None:
         return True
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _remark(fault: str) -> None:
-    warnings.warn(Remark(f"{fault}; the training goes on without them"), stacklevel=4)
 
 
 def _finite(value: float | int | None) -> float | int | None:
@@ -165,14 +164,20 @@ class RankLog:
 
 
 @contextlib.contextmanager
-def log_of_rank_zero(folder: Path, keep: int) -> Iterator[RankLog]:
+def log_of_rank_zero(folder: Path, keep: int, progress: Progress = SILENT) -> Iterator[RankLog]:
     """Opens the log of a folder on rank 0, and a log without files on the other ranks.
 
     Args:
         keep: rows of an earlier attempt that stay.
+        progress: is told if some of them are lost; a log never stops a training.
     """
     if distributed.rank() == 0:
         with TrainingLog(folder, keep) as log:
+            if log.lost:
+                progress.say(
+                    f"{log.path} was damaged: {counted(log.lost, 'row')} of figures are lost, and "
+                    "training goes on"
+                )
             yield RankLog(log)
     else:
         yield RankLog(None)

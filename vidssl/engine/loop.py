@@ -95,7 +95,7 @@ def fit(
     model, meter, watch = over_ranks(method), Meter(runtime.device), CollapseWatch()
     with (
         stop_requests() as stop,
-        log_of_rank_zero(folder, log_rows) as log,
+        log_of_rank_zero(folder, log_rows, progress) as log,
         progress.task(description, end, "step", begin) as task,
         contextlib.closing(_steps(batches, seed, begin, end, meter)) as steps,
         fastest_kernels(),

@@ -105,6 +105,8 @@ class Run:
         if self.finished is not None:
             return self
         self.folder.parent.mkdir(parents=True, exist_ok=True)
+        if self.folder.is_symlink():  # in a workspace of others it could lead anywhere
+            raise VidsslError(f"{self.folder} is a link, and no work folder: remove it")
         wait = self._before_waiting
         held = f"another process is at work on this very run ({self.folder})"
         refusal = held if wait is None else None
