@@ -6,7 +6,10 @@ Behaviour is tested beside the code that it is of; the page names those tests.
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
