@@ -11,14 +11,9 @@ import pytest
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.base.errors import VidsslError
-from vidssl.dataset.video import (
-    UnreadableVideo,
-    decode,
-    duration,
-    find_videos,
-    fingerprint,
-    frame_rate,
-)
+from vidssl.dataset.decoding import decode, duration, frame_rate
+from vidssl.dataset.video import find_videos, fingerprint
+from vidssl.dataset.video_bounds import UnreadableVideo
 
 
 def names(path: Path) -> list[str]:

@@ -155,9 +155,18 @@ def artifact_line(result: StageResult) -> Text:
     """Returns one line: the artifact, whether it was finished before, its figures."""
     artifact = result.artifact
     assert artifact is not None
-    what = " (finished before, nothing to do)" if result.reused else ""
+    what = f" ({_as_before(result)})" if result.reused else ""
     figures = headline(artifact)
     return Text.assemble(("✓ ", "green"), (artifact.label, "bold"), f"{what}  ", (figures, "dim"))
+
+
+def _as_before(result: StageResult) -> str:
+    """Says that nothing was done, and what can be done for videos that were left out."""
+    videos = counted(len(result.quarantined), "video")
+    if result.in_vain:
+        return f"as before: of {videos} left out not one can be used now"
+    again = f"; {videos} left out: --retry-quarantined tries again" if result.quarantined else ""
+    return f"finished before, nothing to do{again}"
 
 
 def part_line(part: PartReport, reused: bool) -> Text:

@@ -1,7 +1,4 @@
-"""Finds, names and decodes video files.
-
-Only the commands that read video use it; training reads shards. Frames are RGB uint8 [H, W, 3].
-"""
+"""Finds and names video files; only the commands that read video use it."""
 
 from __future__ import annotations
 
@@ -13,10 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
-
-import av
-import cv2
-import numpy as np
 
 from vidssl.base.errors import VidsslError
 
@@ -30,13 +23,6 @@ SYSTEM_FOLDERS = frozenset(("lost+found", "System Volume Information"))  # of wh
 FINGERPRINT_BLOCK = 64 * 1024
 
 T = TypeVar("T")
-
-
-class UnreadableVideo(VidsslError):
-    """A file of which no frame can be decoded; the text is the reason."""
-
-
-# ── finding and naming ───────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -209,125 +195,6 @@ def _name(file: Path, root: Path) -> str:
     # with line breaks must fit into one line.
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", name)
-
-
-# ── decoding ─────────────────────────────────────────────────────────────────────────────────
-
-
-def frame_rate(path: Path) -> float:
-    """Returns a video's frames per second, 0.0 if the file does not say.
-
-    Raises:
-        UnreadableVideo: no video stream can be opened.
-    """
-    with _open(path) as container:
-        stream = _video_stream(container)
-        assert stream is not None  # _open has looked
-        return float(stream.average_rate or stream.guessed_rate or 0)
-
-
-def duration(path: Path) -> float:
-    """Returns a video's length in seconds according to its header, 0.0 if that is unknown."""
-    try:
-        with _open(path) as container:
-            return max(0.0, (container.duration or 0) / av.time_base)
-    except UnreadableVideo:
-        return 0.0
-
-
-def decode(path: Path | str, notes: list[str] | None = None) -> Iterator[np.ndarray]:
-    """Yields a video's frames, RGB uint8 [H, W, 3], upright, all of the size of the first one.
-
-    Frames come in decode order, without regard to timestamps and announced frame counts: AVI files
-    with packed B-frames have timestamps that jump back, and some headers announce frames that do
-    not exist. Damage ends the video: the frames before it are used, and a sentence about it is
-    appended to `notes`. Packets that fail before the first good frame are skipped. Pixels are taken
-    as stored; the aspect ratio that the file asks for is ignored.
-
-    Raises:
-        UnreadableVideo: no frame can be decoded; the text says why.
-    """
-    notes = [] if notes is None else notes
-    with _open(Path(path)) as container:
-        size, resized, count = None, 0, 0
-        for frame in _frames(container, notes):
-            image = _upright(frame)
-            size = size or image.shape[:2]
-            if image.shape[:2] != size:
-                resized += 1
-                image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-            count += 1
-            yield image
-    if not count:
-        damage = f" ({notes.pop()})" if notes else ""
-        raise UnreadableVideo(f"not one frame can be decoded{damage}")
-    if resized:
-        notes.append(f"{resized} of {count} frames changed size and were scaled to the first's")
-
-
-def _open(path: Path) -> av.container.InputContainer:
-    """Opens a file that has a video stream."""
-    try:
-        if path.stat().st_size == 0:
-            raise UnreadableVideo("the file is empty")
-        container = av.open(str(path), metadata_errors="replace")
-    except FileNotFoundError:
-        raise UnreadableVideo("the file is gone") from None
-    except (av.error.FFmpegError, OSError) as error:
-        raise UnreadableVideo(f"it cannot be opened as video ({_reason(error)})") from error
-    if _video_stream(container) is None:
-        others = {stream.type for stream in container.streams} - {"video"}
-        container.close()
-        holds = f", only {' and '.join(sorted(others))}" if others else ""
-        raise UnreadableVideo(f"it has no moving picture{holds}")
-    return container
-
-
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """Returns the main video stream; None if there is none, or only the cover of a sound file."""
-    stream = container.streams.best("video")
-    cover = stream is not None and bool(stream.disposition & av.stream.Disposition.attached_pic)
-    return None if cover else stream
-
-
-def _frames(container: av.container.InputContainer, notes: list[str]) -> Iterator[av.VideoFrame]:
-    """Decodes packet by packet, up to the first damage after a good frame."""
-    stream = _video_stream(container)
-    assert stream is not None  # _open has looked
-    stream.thread_type = "NONE"  # one core per video: many videos are decoded at once
-    count = 0
-    try:
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError as error:
-                if not count:
-                    notes[:] = [_reason(error)]
-                    continue
-                raise
-            for frame in frames:
-                count += 1
-                if count == 1 and notes:
-                    notes[:] = [f"the start is damaged and was skipped ({notes[0]})"]
-                yield frame
-    except av.error.FFmpegError as error:
-        text = _reason(error)
-        tail = f"damaged after frame {count}, the rest is left out ({text})"
-        notes.append(tail if count else text)
-
-
-def _reason(error: Exception) -> str:
-    """Returns FFmpeg's message without the error number and the file name."""
-    return str(getattr(error, "strerror", None) or error).lower()
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """Rotates a frame as the file asks, rounded to quarter turns."""
-    image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def sorted_ids(sources: Iterable[Source]) -> list[str]:

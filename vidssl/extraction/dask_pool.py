@@ -66,7 +66,7 @@ def process_on_cluster(
         suspects: list[Source] = []
         for source, future, returned in _submit_and_collect(client, sources, function, stop):
             result = _to_result(source, future, returned, address)
-            if result is None:
+            if result is None or result.unlucky:
                 suspects.append(source)
             else:
                 yield source, result

@@ -84,6 +84,10 @@ class PartFolder:
             | {"shards": shards, "quarantine": sorted(quarantine)},
         )
 
+    def reopen(self) -> None:
+        """Deletes the part's manifest: videos that it left out are tried again, and those only."""
+        (self.path / PART_MANIFEST).unlink(missing_ok=True)
+
     def manifest(self) -> Mapping[str, Any]:
         """Returns what :meth:`finish` wrote.
 
@@ -141,18 +145,22 @@ def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
         yield own
 
 
-def finished_ids(run_folder: Path, views: Views, part: Part | None = None) -> set[str]:
+def finished_ids(
+    run_folder: Path, views: Views, part: Part | None = None, left_out: bool = True
+) -> set[str]:
     """Returns the ids of a run's videos that are stored, or that a finished part left out.
 
     Args:
         part: the part that asks. Other unfinished parts of the same division do not count: they
             may be running, and have other videos. None: no other process is running.
+        left_out: whether those count that a finished part left out; else they are tried again.
     """
     found = set(finished_videos(run_folder, views))
     for folder in part_folders(run_folder):
         if folder.finished or part is None or folder.part.count != part.count:
             found |= set(finished_videos(folder.path, views))
-            found |= {video for video, _, _ in folder.quarantine()}
+            if left_out:
+                found |= {video for video, _, _ in folder.quarantine()}
     return found
 
 

@@ -47,6 +47,8 @@ class ShardJob:
         pool: processes the videos that are not done yet.
         shard_bytes: size at which a shard is closed, in bytes of blobs.
         earlier: an artifact with the same parameters, from which videos are copied.
+        retry: whether videos that finished parts left out are tried again.
+        retried: the finished artifact of this very run, whose left-out videos are tried again.
     """
 
     title: str
@@ -54,6 +56,8 @@ class ShardJob:
     pool: Pool
     shard_bytes: int
     earlier: Artifact | None = None
+    retry: bool = False
+    retried: Artifact | None = None
 
 
 def videos_digest(sources: Sequence[Source]) -> str:
@@ -91,7 +95,7 @@ def run_shard_job(
         return _run_part(run, job, sources, part_videos, progress)
     if is_gathered(run.folder):
         return _gather_and_publish(run, job, sources)
-    done = finished_ids(run.folder, job.views)
+    done = finished_ids(run.folder, job.views, None, not job.retry)
     quarantine = _process_remaining(run.folder, job, sources, done, progress)
     return _gather_and_publish(run, job, sources, quarantine)
 
@@ -104,8 +108,10 @@ def _run_part(
             if (ended := _published_by_others(run, job, sources)) is not None:
                 return ended
             own = held.enter_context(open_part(run.folder, part_videos.part))
+            if job.retry and own.quarantine():
+                own.reopen()
             before = own.finished
-            done = finished_ids(run.folder, job.views, part_videos.part)
+            done = finished_ids(run.folder, job.views, part_videos.part, not job.retry)
         if not before:
             mine = [source for source in sources if source.id in part_videos.ids]
             own.finish(_process_remaining(own.path, job, mine, done, progress))
@@ -194,15 +200,23 @@ def _gather_and_publish(
     except NothingUsable:
         run.discard()
         raise
-    return _publish(run, known)
+    return _publish(run, known, job.retried)
 
 
-def _publish(run: Run, known: Mapping[str, Mapping[str, Any]]) -> StageResult:
-    """Publishes a work folder in which all shards are gathered."""
+def _publish(
+    run: Run, known: Mapping[str, Mapping[str, Any]], retried: Artifact | None
+) -> StageResult:
+    """Publishes a work folder in which all shards are gathered.
+
+    Where a retry has brought nothing, the artifact that was finished before stays the newest.
+    """
     reader = ShardReader(run.folder)
     quarantine = read_quarantine(run.folder)
     summary = _summary(reader, run.folder, len(quarantine))
     notes = _notes(reader)  # before the folder is renamed
+    if retried is not None and reader.digest == retried.digest:
+        run.discard()
+        return StageResult(retried, True, _names(quarantine), notes, in_vain=True)
     artifact = run.publish(reader.digest, summary, known=known)
     return StageResult(artifact, quarantined=_names(quarantine), notes=notes)
 

@@ -23,7 +23,8 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import Progress
-from vidssl.dataset.video import duration, fingerprint, map_files
+from vidssl.dataset.video import fingerprint, map_files
+from vidssl.extraction.video_lengths import video_lengths
 from vidssl.workspace.artifacts import canonical_digest
 from vidssl.workspace.workspace import Workspace
 
@@ -99,16 +100,16 @@ def _complete(known: Rows, files: Sequence[Path], progress: Progress) -> Rows:
     new = [file for file in files if rows[_absolute(file)] is None]
     if new:
         with progress.task("manifest", len(new), "video") as task:
-            for file, row in zip(new, map_files(_read_file, new), strict=True):
-                rows[_absolute(file)] = row
-                task.advance()
+            marks = list(map_files(_size_time_and_fingerprint, new))
+            lengths = video_lengths(new, task.advance)
+            for file, mark, seconds in zip(new, marks, lengths, strict=True):
+                # Rounded, so that the manifest holds the exact value.
+                rows[_absolute(file)] = VideoFile(*mark, round(seconds, 3))
     return {file: row for file, row in rows.items() if row is not None}
 
 
-def _read_file(file: Path) -> VideoFile:
-    size, time = _size_and_time(file)
-    # Rounded, so that the manifest holds the exact value.
-    return VideoFile(size, time, fingerprint(file), round(duration(file), 3))
+def _size_time_and_fingerprint(file: Path) -> tuple[int, int, str]:
+    return *_size_and_time(file), fingerprint(file)
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from vidssl.dataset.labels import check_labelling, label_videos
 from vidssl.dataset.video import Source
 from vidssl.extraction.derived_views import DerivedView, check_views, choose_derived_views
 from vidssl.extraction.dry_run import describe_dry_run
+from vidssl.extraction.left_out_videos import open_video_run
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import PartVideos, find_part_videos
 from vidssl.extraction.pool import check_pool, choose_pool
@@ -112,9 +113,11 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     if config.dry_run:
         labels = {view: artifact.label for view, artifact in derived.items()}
         more = {"derived": labels, "labels": config.labels}
-        prepared = workspace.open_run("pack", config.name, recipe, derived, config.new)
+        prepared, retried = open_video_run(workspace, config, "pack", config.name, recipe, derived)
         who = config.dask or config.workers
-        planned = describe_dry_run(prepared, views, sources, part_videos, who, progress, more=more)
+        planned = describe_dry_run(
+            prepared, views, sources, part_videos, who, progress, retried, more
+        )
         return PackResult(artifact=None, plan=planned.plan)
     packed = _pack(workspace, config, sources, part_videos, derived, views, recipe, progress)
     if packed.artifact is None:  # not the last part: that one annotates
@@ -129,6 +132,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         quarantined=packed.quarantined,
         notes=packed.notes + notes,
         part=packed.part,
+        in_vain=packed.in_vain,
         annotations=annotations,
     )
 
@@ -158,15 +162,17 @@ def _pack(
     progress: Progress,
 ) -> StageResult:
     stored = {view: DerivedView.open(artifact) for view, artifact in derived.items()}
-    function = partial(pack_video, rgb=views["rgb"], derived=stored)
+    function = partial(pack_video, rgb=views["rgb"], derived=stored, bounds=config.bounds)
+    prepared, retried = open_video_run(workspace, config, "pack", config.name, recipe, derived)
     job = ShardJob(
         title="pack",
         views=views,
         pool=choose_pool(function, config.workers, config.dask),
         shard_bytes=config.shard_bytes,
+        earlier=retried,
+        retry=config.retry_quarantined,
+        retried=retried,
     )
-    shared = part_videos is not None
-    prepared = workspace.open_run("pack", config.name, recipe, derived, config.new, shared)
     report_other_runs(prepared, progress)
     with prepared as opened:
         if opened.finished is not None:
