@@ -30,7 +30,7 @@ class Interrupted(VidsslError):
     """A signal ended the work; what was done is saved.
 
     Args:
-        signal_number: 2 (Ctrl-C) means exit code 130, 15 (SIGTERM) means 143.
+        signal_number: 2 (Ctrl-C) means exit code 130, 15 (SIGTERM) 143, 10 (SIGUSR1) 138.
     """
 
     def __init__(self, message: str, signal_number: int = 2) -> None:

@@ -59,7 +59,7 @@ def process_on_cluster(
         address: of the scheduler, such as tcp://host:8786.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the results that were yielded before are complete.
+        Interrupted: a signal to stop came; the results that were yielded before are complete.
         VidsslError: the cluster cannot be reached or was lost, or its workers are unfit.
     """
     with _connect(address) as client, stop_requests() as stop:

@@ -67,7 +67,7 @@ def process_videos(
         workers: processes; None: one per core.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the results that were yielded before are complete.
+        Interrupted: a signal to stop came; the results that were yielded before are complete.
         VidsslError: workers cannot be started.
     """
     events = stream_videos(
@@ -96,7 +96,7 @@ def stream_videos(
         (video, chunk), (video, :class:`Restarted`) and, once for each video, (video, result).
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the results that were yielded before are complete.
+        Interrupted: a signal to stop came; the results that were yielded before are complete.
         VidsslError: workers cannot be started.
     """
     count = min(workers or cores(), len(sources))
