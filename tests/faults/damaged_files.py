@@ -27,15 +27,15 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parent.parent / "support"))
 
-import fault_workspace as base  # noqa: E402
-import forked_commands  # noqa: E402
-from file_faults import Fault, draw_file, files_of, inject, kind_of  # noqa: E402
-from forked_commands import Ended, all_imported  # noqa: E402
+import fault_workspace as base
+import forked_commands
+from file_faults import Fault, draw_file, files_of, inject, kind_of
+from forked_commands import Ended, all_imported
 
 HARMLESS, TOLD, MADE_GOOD, VIOLATION = "harmless", "told", "made good", "VIOLATION"
 
-# Of what `--json` prints: places, times, and what the order of publication decides.
-INCIDENTAL = {"path", "folder", "workspace", "query", "seconds", "out", "files", "bytes"}
+# Of what `--json` prints: places, and the complaint in .failed, which is no result.
+INCIDENTAL = {"path", "folder", "workspace", "query", "out", "failed"}
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,9 @@ def _published_whole(case: Path, seed: int, fault: Fault, reader: str) -> Verdic
     return Verdict(seed, fault, f"{reader}, then verify", verdict, why, ended)
 
 
-def try_cases(seeds: Sequence[int]) -> Iterator[list[Verdict]]:
-    """Builds a workspace and yields the verdicts of each seed whose fault changes something."""
+@contextmanager
+def prepared() -> Iterator[tuple[Path, Path, Reference]]:
+    """Builds the workspace; yields its folder, a folder for copies, and what commands give."""
     memory = Path("/dev/shm")
     place = memory if memory.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="vidssl-faults-", dir=place) as folder:
@@ -205,10 +206,15 @@ def try_cases(seeds: Sequence[int]) -> Iterator[list[Verdict]]:
         base.prepare()
         with all_imported():
             base.build(root)
-            reference = Reference(root, scratch)
-            for seed in seeds:
-                if verdicts := try_case(root, scratch, seed, reference):
-                    yield verdicts
+            yield root, scratch, Reference(root, scratch)
+
+
+def try_cases(seeds: Sequence[int]) -> Iterator[list[Verdict]]:
+    """Builds a workspace and yields the verdicts of each seed whose fault changes something."""
+    with prepared() as (root, scratch, reference):
+        for seed in seeds:
+            if verdicts := try_case(root, scratch, seed, reference):
+                yield verdicts
 
 
 def kind_of_violation(verdict: Verdict) -> str:

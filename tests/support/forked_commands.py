@@ -1,4 +1,4 @@
-"""Runs commands of vidssl in forks of this process, each with limits, so that one costs milliseconds.
+"""Runs commands of vidssl in forks of this process, with limits; so one costs milliseconds.
 
 This process imports what commands need, once, and runs none of them itself: a fork has only the
 thread that forked. A fork runs one command as `python -m vidssl` would, and ends.

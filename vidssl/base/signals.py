@@ -1,7 +1,7 @@
 """Handles Ctrl-C, SIGTERM and SIGUSR1: a quick end before work starts, a request to stop later.
 
 Long work looks for the request where it can stop safely. SIGUSR1 is what Slurm can be told to send
-some time before a job's end (`--signal=USR1@60`); SIGTERM then follows, and SIGKILL after that. This
+some time before a job's end (`--signal=USR1@60`); SIGTERM follows, and SIGKILL after that. This
 module imports little, since a command imports it first.
 """
 
@@ -55,8 +55,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def signals_blocked_in_children() -> Iterator[None]:
     """Blocks signals to stop in processes that are started within it; their parent decides.
 
-    A terminal sends Ctrl-C to all processes of a command, as a scheduler may send its signals to all
-    of a job, and one that is still importing would show a traceback. Children inherit blocked signals. This process gets its signals afterwards.
+    A terminal sends Ctrl-C to all processes of a command, and a scheduler its signals to all of a
+    job; one that is still importing would show a traceback. Children inherit blocked signals. This
+    process gets its signals afterwards.
     """
     from multiprocessing import resource_tracker  # here, since this module must import quickly
 
@@ -117,8 +118,8 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turns the first SIGINT or SIGTERM into a :class:`StopRequest`; a second one acts as usual.
 
-    SIGUSR1 is a request as well, and does not count as the first: the SIGTERM that a scheduler sends
-    after it must not interrupt saving.
+    SIGUSR1 is a request as well, and does not count as the first: the SIGTERM that a scheduler
+    sends after it must not interrupt saving.
 
     In other threads than the main one signals cannot be caught, and nothing changes.
     """
