@@ -73,7 +73,10 @@ def result_of(ended: Ended, root: Path) -> Any:
 
 def _without_incidentals(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_incidentals(v) for k, v in value.items() if k not in INCIDENTAL}
+        known = {k: v for k, v in value.items() if k not in INCIDENTAL}
+        if not known.get("running"):  # false; null where the lock cannot be asked
+            known.pop("running", None)
+        return {k: _without_incidentals(v) for k, v in known.items()}
     return [_without_incidentals(v) for v in value] if isinstance(value, list) else value
 
 

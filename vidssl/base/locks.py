@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,10 +32,11 @@ def file_lock(
         before_waiting: is called if another process holds the lock.
 
     Raises:
-        VidsslError: another process holds it (with `refusal`), or the file system has no locks.
+        VidsslError: another process holds it (with `refusal`), the file system has no locks, or
+            the path is no regular file.
     """
     while True:
-        with path.open("a+") as file:
+        with _opened(path, os.O_RDWR | os.O_CREAT) as file:
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             if not _flock(file, path, kind | fcntl.LOCK_NB):
                 if refusal is None:
@@ -49,7 +51,16 @@ def file_lock(
         # The last holder has deleted the file meanwhile: a lock on it would exclude nobody.
 
 
-def _flock(file: IO[str], path: Path, kind: int) -> bool:
+def _opened(path: Path, flags: int) -> IO[bytes]:
+    """Opens the file of a lock; never waits for a pipe."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise VidsslError(f"{path} is no regular file, so it cannot be a lock: remove it")
+    return os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "rb", buffering=0)
+
+
+def _flock(file: IO[bytes], path: Path, kind: int) -> bool:
     """Takes the lock, and returns whether it succeeded."""
     try:
         fcntl.flock(file, kind)
@@ -65,7 +76,7 @@ def _flock(file: IO[str], path: Path, kind: int) -> bool:
         ) from error
 
 
-def _flock_soon(file: IO[str], path: Path, kind: int) -> bool:
+def _flock_soon(file: IO[bytes], path: Path, kind: int) -> bool:
     """Tries for 0.3 seconds to take the lock, since another process may only look at it."""
     end = time.monotonic() + LOOK_OF_OTHERS
     while not (has := _flock(file, path, kind | fcntl.LOCK_NB)) and time.monotonic() < end:
@@ -80,11 +91,11 @@ def is_locked(path: Path) -> bool | None:
     server releases them.
 
     Returns:
-        None if it is unknown: no file locks, or no permission.
+        None if it is unknown: no file locks, no permission, or no regular file.
     """
     writable = os.access(path, os.W_OK)  # network file systems lock exclusively only writable files
     try:
-        with path.open("r+" if writable else "r") as file:
+        with _opened(path, os.O_RDWR if writable else os.O_RDONLY) as file:
             return not _flock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -92,7 +103,7 @@ def is_locked(path: Path) -> bool | None:
         return None
 
 
-def _is_still_there(file: IO[str], path: Path) -> bool:
+def _is_still_there(file: IO[bytes], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

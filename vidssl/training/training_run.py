@@ -140,7 +140,7 @@ def run_training(workspace: Workspace, plan: TrainingPlan, progress: Progress) -
             for note in plan.notes:
                 progress.say(note)
             artifact = _train_and_publish(run, plan, progress)
-    distributed.from_rank_zero(artifact.label)
+    distributed.from_rank_zero(artifact)
     collapsed = [artifact.summary[COLLAPSED]] if COLLAPSED in artifact.summary else []
     return StageResult(artifact, reused=run.finished is not None, notes=plan.notes + collapsed)
 
@@ -150,8 +150,10 @@ def _train_unpublished(workspace: Workspace, plan: TrainingPlan) -> StageResult:
     folder = distributed.from_rank_zero(None)
     if folder is not None:
         _train(Path(folder), plan, SILENT, lambda method, epoch: None)
-    label = distributed.from_rank_zero(None)
-    return StageResult(artifact=workspace.resolve("checkpoint", label), reused=folder is None)
+    # Its manifest is not read: on another machine a folder may be seen some seconds later.
+    artifact = distributed.from_rank_zero(None)
+    artifact = replace(artifact, path=workspace.root / artifact.label)
+    return StageResult(artifact=artifact, reused=folder is None)
 
 
 def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Artifact:

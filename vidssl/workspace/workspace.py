@@ -13,6 +13,7 @@ docs/formats.md describes the format.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -169,9 +170,8 @@ class Workspace:
         with file_lock(self.root / ".lock"):
             body["sequence"] = self._next_sequence()
             versions = [int(p.name[1:]) for p in shelf.glob("v[0-9]*") if p.name[1:].isdigit()]
-            target = shelf / f"v{max(versions, default=0) + 1:03d}"
             write_json(source / MANIFEST, body | {"checksum": canonical_digest(body)})
-            os.rename(source, target)
+            target = _rename_to_version(source, shelf, max(versions, default=0) + 1)
             fsync_folder(shelf)
         return Artifact.load(target)
 
@@ -183,3 +183,16 @@ class Workspace:
             number = 1 + max((artifact.sequence for artifact in self.scan()[0]), default=0)
         write_json(path, {"workspace_format": WORKSPACE_FORMAT, "next_sequence": number + 1})
         return int(number)
+
+
+def _rename_to_version(source: Path, shelf: Path, version: int) -> Path:
+    """Renames a folder to a version, or to the next one that is free; returns the new path."""
+    while True:
+        target = shelf / f"v{version:03d}"
+        try:
+            os.rename(source, target)
+            return target
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            version += 1  # published on another machine, and not seen here yet
