@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,22 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def rename_to_free(folder: Path, names: Iterable[Path]) -> Path:
+    """Renames a folder to the first of some paths that is free; returns it.
+
+    Whether one is free is known only when renaming: what another machine has renamed may not be
+    listed here yet.
+    """
+    for name in names:
+        try:
+            os.rename(folder, name)
+            return name
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    raise FileExistsError(errno.EEXIST, "no name is free", str(folder))
 
 
 def atomic_write(path: Path, data: bytes) -> None:

@@ -13,15 +13,15 @@ docs/formats.md describes the format.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from vidssl.base.errors import MissingInput, VidsslError, nearest_name
-from vidssl.base.files import fsync_folder, write_json
+from vidssl.base.files import fsync_folder, rename_to_free, write_json
 from vidssl.base.locks import file_lock
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import (
@@ -171,7 +171,8 @@ class Workspace:
             body["sequence"] = self._next_sequence()
             versions = [int(p.name[1:]) for p in shelf.glob("v[0-9]*") if p.name[1:].isdigit()]
             write_json(source / MANIFEST, body | {"checksum": canonical_digest(body)})
-            target = _rename_to_version(source, shelf, max(versions, default=0) + 1)
+            free = count(max(versions, default=0) + 1)
+            target = rename_to_free(source, (shelf / f"v{version:03d}" for version in free))
             fsync_folder(shelf)
         return Artifact.load(target)
 
@@ -183,16 +184,3 @@ class Workspace:
             number = 1 + max((artifact.sequence for artifact in self.scan()[0]), default=0)
         write_json(path, {"workspace_format": WORKSPACE_FORMAT, "next_sequence": number + 1})
         return int(number)
-
-
-def _rename_to_version(source: Path, shelf: Path, version: int) -> Path:
-    """Renames a folder to a version, or to the next one that is free; returns the new path."""
-    while True:
-        target = shelf / f"v{version:03d}"
-        try:
-            os.rename(source, target)
-            return target
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            version += 1  # published on another machine, and not seen here yet
