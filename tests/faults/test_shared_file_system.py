@@ -14,7 +14,6 @@ from patience import PATIENCE
 from vidssl.base.errors import VidsslError
 from vidssl.base.locks import file_lock, is_locked
 from vidssl.stages import status
-from vidssl.workspace import workspace as workspace_module
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.workspace import Workspace
 
@@ -100,7 +99,7 @@ def test_two_writers_get_versions_and_numbers_of_their_own(workspace, monkeypatc
         assert is_locked(workspace.root / ".lock")  # one at a time
         rename(source, target)
 
-    monkeypatch.setattr(workspace_module.os, "rename", slow_rename)
+    monkeypatch.setattr(os, "rename", slow_rename)
 
     def write(writer: int) -> None:
         own = Workspace(workspace.root)

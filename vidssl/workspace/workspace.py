@@ -14,7 +14,6 @@ docs/formats.md describes the format.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
