@@ -62,6 +62,9 @@ PARENTS = {
     "status": ["probe/rgb-coclr/v001", "flow/main/v001"],
     "verify": ["probe/rgb-coclr/v001", "pack/main/v001"],
 }
+# What differs where a command was stopped in between: figures of the last row of a log are of the
+# steps since it went on.
+AFTER_A_STOP = {"reused", "notes", "summary"}
 STOPS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -157,7 +160,7 @@ def _goes_on(ended: Ended, case: Path, usual: Ended, expected: Any) -> str:
 
 def _without_reused(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_reused(v) for k, v in value.items() if k not in ("reused", "notes")}
+        return {k: _without_reused(v) for k, v in value.items() if k not in AFTER_A_STOP}
     return [_without_reused(v) for v in value] if isinstance(value, list) else value
 
 

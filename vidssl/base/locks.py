@@ -32,11 +32,10 @@ def file_lock(
         before_waiting: is called if another process holds the lock.
 
     Raises:
-        VidsslError: another process holds it (with `refusal`), the file system has no locks, or
-            the path is no regular file.
+        VidsslError: another process holds it (with `refusal`), or the file system has no locks.
     """
     while True:
-        with _opened(path, os.O_RDWR | os.O_CREAT) as file:
+        with _open(path, os.O_RDWR | os.O_CREAT) as file:
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             if not _flock(file, path, kind | fcntl.LOCK_NB):
                 if refusal is None:
@@ -51,13 +50,24 @@ def file_lock(
         # The last holder has deleted the file meanwhile: a lock on it would exclude nobody.
 
 
-def _opened(path: Path, flags: int) -> IO[bytes]:
-    """Opens the file of a lock; never waits for a pipe."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+def _open(path: Path, flags: int) -> IO[bytes]:
+    """Opens a lock's file.
+
+    Raises:
+        VidsslError: it is a link, or no regular file: in a workspace of others it could be any.
+        OSError: as `open`.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise VidsslError(f"{path} is no lock of vidssl, but a link: remove it") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise VidsslError(f"{path} is no regular file, so it cannot be a lock: remove it")
-    return os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "rb", buffering=0)
+        raise VidsslError(f"{path} is no lock of vidssl, but a pipe or a device: remove it")
+    return os.fdopen(descriptor, "rb+" if flags & os.O_RDWR else "rb", buffering=0)
 
 
 def _flock(file: IO[bytes], path: Path, kind: int) -> bool:
@@ -91,11 +101,11 @@ def is_locked(path: Path) -> bool | None:
     server releases them.
 
     Returns:
-        None if it is unknown: no file locks, no permission, or no regular file.
+        None if it is unknown: no file locks, or no permission.
     """
     writable = os.access(path, os.W_OK)  # network file systems lock exclusively only writable files
     try:
-        with _opened(path, os.O_RDWR if writable else os.O_RDONLY) as file:
+        with _open(path, os.O_RDWR if writable else os.O_RDONLY) as file:
             return not _flock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
