@@ -62,8 +62,8 @@ PARENTS = {
     "status": ["probe/rgb-coclr/v001", "flow/main/v001"],
     "verify": ["probe/rgb-coclr/v001", "pack/main/v001"],
 }
-# What differs where a command was stopped in between: figures of the last row of a log are of the
-# steps since it went on.
+# What may differ: notes say what could not be found any more, and figures of the last row of a log
+# are of the steps since a training went on.
 AFTER_A_STOP = {"reused", "notes", "summary"}
 STOPS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
 
@@ -84,6 +84,23 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Disturbance:
+    """What happens to a command, and how it may end.
+
+    Attributes:
+        what: in words.
+        first: lets it happen; is called in the command's process, with the workspace.
+        allowed: returns what is wrong with an end other than the usual one, or an empty text.
+        again: type the command again; false: what it needs is gone.
+    """
+
+    what: str
+    first: Callable[[Path], object]
+    allowed: Callable[[Ended], str]
+    again: bool = True
+
+
+@dataclass(frozen=True)
 class Bench:
     """A workspace, a place for copies of it, and what its commands give undisturbed."""
 
@@ -96,46 +113,29 @@ class Bench:
         counter = failing.Counter()
         with copied(self.root, self.scratch) as case:
             workspace = case / "workspace"
-            base.run(
-                case,
-                base.COMMANDS[command],
-                lambda: failing.count_events(counter, workspace, reading),
-            )
+            words = base.COMMANDS[command]
+            base.run(case, words, lambda: failing.count_events(counter, workspace, reading))
         return counter.value
 
-    def disturbed(
-        self,
-        kind: str,
-        command: str,
-        what: str,
-        first: Callable[[Path], object],
-        allowed: Callable[[Ended], str],
-        again: bool = True,
-    ) -> Case:
-        """Types a command that is disturbed, and then the same one that is not.
-
-        Args:
-            first: disturbs the process; it gets the workspace.
-            allowed: returns what is wrong with how the command ended.
-            again: type it again; false: what it needs is gone.
-        """
+    def disturbed(self, kind: str, command: str, number: int) -> Case:
+        """Types a command that is disturbed at some place, and then the same one that is not."""
         usual, expected = self.reference.of(command)
+        how = KINDS[kind](command, number)
         with copied(self.root, self.scratch) as case:
             words, workspace = base.COMMANDS[command], case / "workspace"
-            ended = base.run(case, words, lambda: first(workspace))
+            ended = base.run(case, words, lambda: how.first(workspace))
             problem = _crashed(ended)
-            same = ended.code == usual.code and result_of(ended, case) == expected
-            report = command in base.REPORTS  # which tells what is there
-            if not problem and not same and ended.code == usual.code and not report:
-                problem = f"another result: {difference(expected, result_of(ended, case))}"
-            elif not problem and not same:
-                problem = allowed(ended)
-            if again and not problem:
+            found = result_of(ended, case)
+            if not problem and ended.code != usual.code:
+                problem = how.allowed(ended)
+            elif not problem and command not in base.REPORTS:
+                problem = _differs(expected, found)
+            if how.again and not problem:
                 shutil.rmtree(case / "exported", ignore_errors=True)
                 problem = _goes_on(base.run(case, words), case, usual, expected)
-            if again and not problem and (bad := base.run(case, ("verify",))).code:
+            if how.again and not problem and (bad := base.run(case, ("verify",))).code:
                 problem = f"then verify: {bad.out[-300:]}"
-        return Case(kind, command, what, problem, ended)
+        return Case(kind, command, how.what, problem, ended)
 
 
 def _crashed(ended: Ended) -> str:
@@ -152,10 +152,13 @@ def _goes_on(ended: Ended, case: Path, usual: Ended, expected: Any) -> str:
         return f"then {crashed}"
     if ended.code != usual.code:
         return f"then exit code {ended.code}: {ended.err[-300:]}"
-    found = result_of(ended, case)
-    if _without_reused(found) != _without_reused(expected):
-        return f"then {difference(_without_reused(expected), _without_reused(found))}"
-    return ""
+    differs = _differs(expected, result_of(ended, case))
+    return f"then {differs}" if differs else ""
+
+
+def _differs(expected: Any, found: Any) -> str:
+    expected, found = _without_reused(expected), _without_reused(found)
+    return "" if found == expected else f"another result: {difference(expected, found)}"
 
 
 def _without_reused(value: Any) -> Any:
@@ -167,120 +170,130 @@ def _without_reused(value: Any) -> Any:
 # ── what may happen ─────────────────────────────────────────────────────────────────────────────
 
 
-def full_disk(bench: Bench, every: int) -> Iterator[Case]:
-    """The disk is full from the N-th change on, or at the N-th change alone."""
+def _one_sentence(*parts: str) -> Callable[[Ended], str]:
+    """Returns a check that a command failed with a sentence that has one of these parts."""
 
-    def allowed(ended: Ended) -> str:
-        return "" if ended.code == 1 and "disk is full" in ended.err else f"says {_last(ended)}"
+    def check(ended: Ended) -> str:
+        last = (ended.err.strip().splitlines() or ["nothing"])[-1]
+        fits = ended.code == 1 and any(part in last for part in parts)
+        return "" if fits else f"exit code {ended.code}, says {last[:300]}"
 
-    for command in WRITERS:
-        for number in range(0, bench.events(command), every):
-            for lasting in (True, False):
-                yield bench.disturbed(
-                    "full disk",
-                    command,
-                    f"change {number}{' and after' if lasting else ''}",
-                    lambda ws, n=number, la=lasting: failing.fail(n, errno.ENOSPC, la, ws),
-                    allowed,
-                )
+    return check
 
 
-def failing_disk(bench: Bench, every: int) -> Iterator[Case]:
-    """The N-th change is refused: an error of the device, or a file system that is read only."""
-
-    def allowed(ended: Ended) -> str:
-        return "" if ended.code == 1 and "/workspace" in ended.err else f"says {_last(ended)}"
-
-    for command in WRITERS:
-        for number in range(0, bench.events(command), every):
-            code = (errno.EIO, errno.EROFS)[number % 2]
-            yield bench.disturbed(
-                "failing disk",
-                command,
-                f"{errno.errorcode[code]} at change {number}",
-                lambda ws, n=number, c=code: failing.fail(n, c, c == errno.EROFS, ws),
-                allowed,
-            )
+def full_disk(command: str, number: int) -> Disturbance:
+    """The disk is full from the N-th change on."""
+    return Disturbance(
+        f"from change {number} on",
+        lambda workspace: failing.fail(number, errno.ENOSPC, True, workspace),
+        _one_sentence("disk is full"),
+    )
 
 
-def scheduler(bench: Bench, every: int) -> Iterator[Case]:
+def full_once(command: str, number: int) -> Disturbance:
+    """The disk is full at the N-th change, and has space again after it."""
+    return Disturbance(
+        f"at change {number}",
+        lambda workspace: failing.fail(number, errno.ENOSPC, False, workspace),
+        _one_sentence("disk is full"),
+    )
+
+
+def failing_disk(command: str, number: int) -> Disturbance:
+    """The N-th change is refused: an error of the device, or the disk is read only from then on."""
+    code = (errno.EIO, errno.EROFS)[number % 2]
+    return Disturbance(
+        f"{errno.errorcode[code]} at change {number}",
+        lambda workspace: failing.fail(number, code, code == errno.EROFS, workspace),
+        _one_sentence("/workspace"),
+    )
+
+
+def small_files(command: str, number: int) -> Disturbance:
+    """No file may get larger than so many bytes: the kernel refuses, also what C writes."""
+    largest = 100 + 400 * number
+    return Disturbance(
+        f"files of at most {largest} bytes",
+        lambda workspace: failing.limit_files(largest),
+        _one_sentence("/workspace", "disk is full"),
+    )
+
+
+def scheduler(command: str, number: int) -> Disturbance:
     """A signal comes at the N-th change, and the job is queued again."""
+    stop = STOPS[number % len(STOPS)]
 
     def allowed(ended: Ended) -> str:
         codes = {-signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGUSR1}
-        return "" if ended.code in codes else f"exit code {ended.code}: {_last(ended)}"
+        return "" if ended.code in codes else f"exit code {ended.code}"
 
-    for command in WRITERS:
-        for number in range(0, bench.events(command), every):
-            stop = STOPS[number // every % len(STOPS)]
-            yield bench.disturbed(
-                "scheduler",
-                command,
-                f"{stop.name} at change {number}",
-                lambda ws, n=number, s=stop: failing.act_at(n, end_by(s), ws),
-                allowed,
-            )
+    return Disturbance(
+        f"{stop.name} at change {number}",
+        lambda workspace: failing.act_at(number, end_by(stop), workspace),
+        allowed,
+    )
 
 
-def removed(bench: Bench, every: int) -> Iterator[Case]:
+def removed(command: str, number: int) -> Disturbance:
     """An artifact is removed when the N-th file is opened."""
+    parents = PARENTS[command]
+    gone = parents[number % len(parents)]
 
-    for command, parents in PARENTS.items():
-        events = bench.events(command, reading=True)
-        for number in range(0, events, every):
-            parent = parents[number // every % len(parents)]
+    def first(workspace: Path) -> None:
+        def act() -> None:
+            shutil.rmtree(workspace / gone, ignore_errors=True)
 
-            def remove(workspace: Path, n: int = number, gone: str = parent) -> None:
-                act = lambda: shutil.rmtree(workspace / gone, ignore_errors=True)  # noqa: E731
-                failing.act_at(n, act, workspace, reading=True)
+        failing.act_at(number, act, workspace, reading=True)
 
-            def allowed(ended: Ended, command: str = command, gone: str = parent) -> str:
-                if command in base.REPORTS:
-                    return ""
-                named = any(part in ended.err for part in (gone, gone.split("/")[0]))
-                return "" if ended.code == 1 and named else f"says {_last(ended)}"
-
-            yield bench.disturbed(
-                "removed", command, f"{parent} at file {number}", remove, allowed, again=False
-            )
+    return Disturbance(
+        f"{gone} at file {number}", first, _one_sentence(gone, gone.split("/")[0]), again=False
+    )
 
 
-def no_locks(bench: Bench, every: int) -> Iterator[Case]:
+def no_locks(command: str, number: int) -> Disturbance:
     """The file system has no locks."""
-
-    def allowed(ended: Ended) -> str:
-        return "" if ended.code == 1 and "no file locks" in ended.err else f"says {_last(ended)}"
-
-    for number, command in enumerate([*WRITERS, *READ_ONLY]):
-        if number % every == 0:
-            code = (errno.ENOLCK, errno.EOPNOTSUPP)[number % 2]
-            yield bench.disturbed(
-                "no locks",
-                command,
-                errno.errorcode[code],
-                lambda ws, c=code: failing.without_locks(c),
-                allowed,
-            )
+    code = (errno.ENOLCK, errno.EOPNOTSUPP)[number % 2]
+    return Disturbance(
+        errno.errorcode[code],
+        lambda workspace: failing.without_locks(code),
+        _one_sentence("has no file locks"),
+    )
 
 
-def _last(ended: Ended) -> str:
-    return (ended.err.strip().splitlines() or ["nothing"])[-1][:300]
-
-
-KINDS: dict[str, Callable[[Bench, int], Iterator[Case]]] = {
+KINDS: dict[str, Callable[[str, int], Disturbance]] = {
     "full-disk": full_disk,
+    "full-once": full_once,
     "failing-disk": failing_disk,
+    "small-files": small_files,
     "scheduler": scheduler,
     "removed": removed,
     "no-locks": no_locks,
 }
+SIZES = 120  # limits of files that are tried
+
+
+def places(bench: Bench, kind: str) -> Iterator[tuple[str, int]]:
+    """Yields the commands that a kind is tried on, each with all places where it can happen."""
+    commands = {"removed": list(PARENTS), "no-locks": [*WRITERS, *READ_ONLY]}.get(kind, WRITERS)
+    for command in commands:
+        if kind == "no-locks":
+            count = 2
+        elif kind == "small-files":
+            count = SIZES
+        else:
+            count = bench.events(command, reading=kind == "removed")
+        for number in range(count):
+            yield command, number
 
 
 def try_all(kinds: Sequence[str], every: int) -> Iterator[Case]:
     """Builds a workspace and yields the cases of some kinds."""
     with prepared() as (root, scratch, reference):
+        bench = Bench(root, scratch, reference)
         for kind in kinds:
-            yield from KINDS[kind](Bench(root, scratch, reference), every)
+            for turn, (command, number) in enumerate(places(bench, kind)):
+                if turn % every == 0:
+                    yield bench.disturbed(kind, command, number)
 
 
 def main() -> None:
@@ -293,7 +306,7 @@ def main() -> None:
     forked_commands.patience = given.wall
     counts: dict[str, Counter[bool]] = {}
     for case in try_all(given.kinds, given.every):
-        counts.setdefault(f"{case.kind}: {case.command}", Counter())[not case.problem] += 1
+        counts.setdefault(case.kind, Counter())[not case.problem] += 1
         if case.problem:
             print(case.line(), flush=True)
     print("| what failed | cases | survived |\n|---|---|---|")

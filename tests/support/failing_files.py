@@ -11,6 +11,8 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -133,3 +135,9 @@ def without_locks(code: int = errno.ENOLCK) -> None:
         raise OSError(code, os.strerror(code))
 
     fcntl.flock = flock
+
+
+def limit_files(largest: int) -> None:
+    """Lets no file of this process get larger than so many bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))

@@ -19,7 +19,7 @@ from old_workspace import CPU, FLOW, FRESH, ON, PACK, PAIR, QUEUE, SMALL, Words
 
 from vidssl.backbones import BACKBONES
 from vidssl.engine import loop, resume
-from vidssl.evaluation import feature_cache, feature_file
+from vidssl.evaluation import feature_cache, features
 from vidssl.shards.writer import ShardWriter
 
 BROKEN = "broken.mp4"
@@ -89,12 +89,12 @@ UNFINISHED: dict[str, tuple[str, Words, Stop | None]] = {
     "features": (
         "features/flow-infonce",
         UNEMBEDDED,
-        stopped(feature_file, "save_features", 2, KILL, True),
+        stopped(features, "embed_videos", 3, KILL, False),
     ),
     "tested": (
         "finetune/tested",
         ("finetune", "-c", "rgb-coclr", "--epochs", 1, "--name", "tested", *TUNE),
-        stopped(feature_file, "save_features", 1, KILL, True),
+        stopped(features, "join_features", 1, KILL, False),
     ),
     "diverged": ("checkpoint/diverged", old.FAILING, None),
 }

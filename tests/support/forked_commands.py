@@ -6,6 +6,7 @@ thread that forked. A fork runs one command as `python -m vidssl` would, and end
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import os
@@ -60,20 +61,29 @@ def run_forked(
         first: is called in the fork before the command, such as to let something fail.
         wall: seconds after which it hangs; None: :data:`patience`.
     """
-    texts = [os.memfd_create(name) for name in ("out", "err")]
+    pipes = [_wide_pipe() for _ in ("out", "err")]
     child = os.fork()
     if not child:
-        _run(texts, [str(word) for word in words], first)
+        _run([end for _, end in pipes], [str(word) for word in words], first)
+    for _, end in pipes:
+        os.close(end)
     hung = not _ends_within(child, wall or patience)
     if hung:
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     said = []
-    for text in texts:
-        with os.fdopen(text, "rb") as file:
-            file.seek(0)
-            said.append(file.read().decode(errors="replace"))
+    for begin, _ in pipes:
+        with os.fdopen(begin, "rb") as file:
+            said.append((file.read() or b"").decode(errors="replace"))
     return Ended(code, said[0], said[1], hung or code == -signal.SIGXCPU)
+
+
+def _wide_pipe() -> tuple[int, int]:
+    """Returns a pipe that takes all that a command says, so that nobody need read meanwhile."""
+    begin, end = os.pipe()
+    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 1 << 20)
+    os.set_blocking(begin, False)
+    return begin, end
 
 
 def _ends_within(child: int, wall: float) -> bool:
