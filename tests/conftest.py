@@ -24,6 +24,7 @@ LONGER = {
     "engine": ["collapse", "compile", "step"],
     "evaluation": ["feature_cache", "handmade_features", "leakage", "linear_probe"],
     "extraction": ["*"],
+    "faults": ["*"],
     "kernels": ["*"],
     "methods": ["contract", "ddp", "finetune_method", "golden_trajectory", "method_backbones"],
     "optical_flow": ["*"],

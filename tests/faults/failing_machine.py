@@ -205,7 +205,7 @@ def failing_disk(command: str, number: int) -> Disturbance:
     return Disturbance(
         f"{errno.errorcode[code]} at change {number}",
         lambda workspace: failing.fail(number, code, code == errno.EROFS, workspace),
-        _one_sentence("/workspace"),
+        _one_sentence("/workspace", "/exported"),
     )
 
 
@@ -215,7 +215,7 @@ def small_files(command: str, number: int) -> Disturbance:
     return Disturbance(
         f"files of at most {largest} bytes",
         lambda workspace: failing.limit_files(largest),
-        _one_sentence("/workspace", "disk is full"),
+        _one_sentence("/workspace", "/exported", "disk is full"),
     )
 
 
@@ -245,9 +245,13 @@ def removed(command: str, number: int) -> Disturbance:
 
         failing.act_at(number, act, workspace, reading=True)
 
-    return Disturbance(
-        f"{gone} at file {number}", first, _one_sentence(gone, gone.split("/")[0]), again=False
-    )
+    named = _one_sentence(gone, gone.split("/")[0])
+
+    def allowed(ended: Ended) -> str:
+        report = command in base.REPORTS and ended.code in (0, 1)  # it tells what it finds
+        return "" if report else named(ended)
+
+    return Disturbance(f"{gone} at file {number}", first, allowed, again=False)
 
 
 def no_locks(command: str, number: int) -> Disturbance:

@@ -74,13 +74,22 @@ def at_event(root: Path, happens: Callable[[int, str], object], reading: bool = 
             setattr(owner, name, _noted(getattr(owner, name), note, lambda given: given[0]))
         of_dataset = partial(_file_of_group)
         h5py.Group.create_dataset = _noted(h5py.Group.create_dataset, note, of_dataset)
-    h5py.File.__init__ = _noted(h5py.File.__init__, note, lambda given: given[1])
+    h5py.File.__init__ = _noted_file(h5py.File.__init__, note, reading)
 
 
 def _noted(function: Any, note: Any, path_of: Any) -> Any:
     def noted(*given: Any, **options: Any) -> Any:
         note(path_of(given))
         return function(*given, **options)
+
+    return noted
+
+
+def _noted_file(open_file: Any, note: Any, reading: bool) -> Any:
+    def noted(self: Any, name: Any, mode: str = "r", *given: Any, **options: Any) -> None:
+        if reading or mode != "r":
+            note(name)
+        open_file(self, name, mode, *given, **options)
 
     return noted
 
