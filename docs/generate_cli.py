@@ -40,7 +40,7 @@ EXIT_CODES = """\
 | 1 | failed: a missing input, nothing usable, a damaged file; one sentence says which |
 | 2 | a command or an option that makes no sense as given |
 | 3 | done, but some videos were left out; they are listed with reasons |
-| 130, 143 | interrupted by Ctrl-C or SIGTERM, after saving; the same command goes on |
+| 130, 143, 138 | stopped by Ctrl-C, SIGTERM, SIGUSR1, after saving; the same command goes on |
 """
 
 

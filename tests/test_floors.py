@@ -98,7 +98,7 @@ def third_parties(module: str) -> set[str]:
     return found
 
 
-READS_VIDEO = {"vidssl.dataset.video", "vidssl.dataset.synthetic"}
+READS_VIDEO = {"vidssl.dataset.decoding", "vidssl.dataset.synthetic"}
 
 
 def test_only_video_files_need_av_and_only_the_command_line_needs_typer_and_rich():
@@ -173,7 +173,7 @@ import sys
 import vidssl.dataset.synthetic
 {imports}
 flow, networks = "vidssl.optical_flow.algorithms", "vidssl.views.torchvision_networks"
-heavy = {{"av", "vidssl.dataset.video", flow, networks}}
+heavy = {{"av", "vidssl.dataset.video", "vidssl.dataset.decoding", flow, networks}}
 heavy &= sys.modules.keys()
 assert not heavy, sorted(heavy)
 """

@@ -3,8 +3,9 @@
 import sys
 import warnings
 
-from vidssl.base.errors import SlowerWay
+from vidssl.base.errors import Remark
 from vidssl.base.signals import leave_at_once
+from vidssl.base.text import printable
 
 
 def main() -> None:
@@ -39,8 +40,8 @@ def _format_warning(
     line: str | None = None,
 ) -> str:
     """Shows a warning that is meant for the user as one line, without a line of source code."""
-    if issubclass(category, SlowerWay):
-        return f"vidssl: {message}\n"
+    if issubclass(category, Remark):
+        return f"vidssl: {printable(str(message))}\n"
     return _python_format(message, category, filename, lineno, line)
 
 

@@ -20,6 +20,9 @@ from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.backbones.dpc_context import unit_channels
 from vidssl.backbones.published_weights import import_state, projection_width, read_published
 from vidssl.base.errors import UsageError, VidsslError
+from vidssl.stages import import_checkpoint
+from vidssl.stages.import_checkpoint import ImportOptions
+from vidssl.workspace.workspace import Workspace
 
 TOLERANCE = 1e-5
 CLIP = EncoderSpec("rgb", "s3d", 3, frames=32, stride=1, size=128)
@@ -273,3 +276,37 @@ def test_other_files_are_refused_in_a_sentence(tmp_path):
     torch.save({"model": {}}, tmp_path / "other.pth")
     with pytest.raises(VidsslError, match="no state_dict"):
         read_published(tmp_path / "other.pth")
+
+
+HEAD = "module.encoder_q.4.weight"
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({HEAD: torch.zeros(1).expand(10**12)}, "beyond its stored values"),
+        ({HEAD: torch.full((2, 3), float("nan"))}, "no finite numbers"),
+        ({HEAD: [1.0]}, "is no tensor, but list"),
+        ({3: torch.zeros(1)}, "it has a key 3"),
+        ({}, "holds no state_dict"),
+    ],
+)
+def test_an_odd_state_dict_is_refused_where_it_is_read(tmp_path, state, says):
+    torch.save({"state_dict": state}, tmp_path / "odd.pth.tar")
+    with pytest.raises(VidsslError, match=f"odd.pth.tar .*{says}"):
+        read_published(tmp_path / "odd.pth.tar")
+
+
+@pytest.mark.parametrize("shape", [(), (128,), (10**6, 1), (128, 3, 1, 1, 1)])
+def test_a_head_of_another_shape_builds_no_encoder(tmp_path, shape):
+    torch.save({"state_dict": {HEAD: torch.zeros(shape)}}, tmp_path / "odd.pth.tar")
+    options = ImportOptions(tmp_path / "odd.pth.tar", "infonce", backbone="tiny", dry_run=True)
+    with pytest.raises(VidsslError, match=r"odd\.pth\.tar|project must be"):
+        import_checkpoint.run(Workspace(tmp_path / "w"), options)
+
+
+def test_impossible_clips_are_told_before_anything_is_built(tmp_path):
+    torch.save({"state_dict": {HEAD: torch.zeros(8, 8)}}, tmp_path / "a.pth.tar")
+    options = ImportOptions(tmp_path / "a.pth.tar", "infonce", backbone="tiny", frames=10**9)
+    with pytest.raises(UsageError, match="frames must be at most 10000, not 1000000000"):
+        import_checkpoint.run(Workspace(tmp_path / "w"), options)

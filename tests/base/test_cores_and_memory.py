@@ -64,3 +64,13 @@ def test_nothing_else_counts_cores():
         if isinstance(node, ast.Attribute) and node.attr in ("cpu_count", "sched_getaffinity")
     ]
     assert set(counters) == {"base/cores_and_memory.py"}
+
+
+def test_the_memory_of_the_machine_or_of_its_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(cores_and_memory, "MEMORY", tmp_path / "meminfo")
+    assert cores_and_memory.memory() is None
+    (tmp_path / "meminfo").write_text("MemTotal:  1000 kB\nMemAvailable:  600 kB\n")
+    assert (cores_and_memory.memory(), cores_and_memory.free_memory()) == (1024000, 614400)
+    (tmp_path / "groups" / "a" / "memory.max").write_text("5000\n")
+    (tmp_path / "groups" / "a" / "b" / "memory.max").write_text("max\n")
+    assert cores_and_memory.memory() == 5000

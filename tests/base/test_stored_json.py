@@ -57,6 +57,7 @@ def test_a_good_file_is_a_record(tmp_path):
         ({"name": "A"}, r"name must look like \[a-z\]\+, not 'A'"),
         ({"rate": True}, "rate must be a number, not True"),
         ({"rate": float("inf")}, "rate must be a number"),
+        ({"rate": 10**400}, "rate must be a number"),
         ({"size": {"height": 0}}, "size.height must be at least 1, not 0"),
         ({"size": {"height": 10**9}}, "size.height must be at most 100"),
         ({"size": {"height": True}}, "size.height must be a whole number, not True"),

@@ -56,6 +56,11 @@ def test_a_value_comes_in_the_fields_type(field, said, meant):
         ("milestones", "[0.5]", "a list of whole numbers"),
         ("shares", "[true]", "a list of numbers"),
         ("batch", "half", "a whole number"),
+        ("count", str(2**63), "a whole number"),
+        ("count", "9" * 5000, "a whole number"),
+        ("rate", "9" * 400, "a number"),
+        ("milestones", "[" * 5000, "a list of whole numbers"),
+        ("milestones", [2**63], "a list of whole numbers"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(field, said, told):

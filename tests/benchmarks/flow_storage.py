@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidssl.dataset.video import decode
+from vidssl.dataset.decoding import decode
 from vidssl.optical_flow import algorithms
 from vidssl.views import get_view
 from vidssl.views.flow import quantise, to_pixels

@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 
 from vidssl.base.progress import SILENT
-from vidssl.dataset.video import Source, decode, duration, find_videos, fingerprint
+from vidssl.dataset.decoding import decode, duration
+from vidssl.dataset.video import Source, find_videos, fingerprint
 from vidssl.extraction.part_videos import PartVideos
 from vidssl.extraction.partition import Part, divide
 from vidssl.extraction.process_pool import VideoResult

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from tvl1_flow import agreement, end_point_error, stored_pairs
 
-from vidssl.dataset.video import decode, duration, find_videos, frame_rate
+from vidssl.dataset.decoding import decode, duration, frame_rate
+from vidssl.dataset.video import find_videos
 from vidssl.optical_flow.algorithms import TVL1_PRESETS, Estimate, get_flow_method, working_frame
 from vidssl.optical_flow.tvl1.parameters import Parameters
 from vidssl.optical_flow.tvl1.solver import solve

@@ -11,7 +11,7 @@ from small_workspace import annotate, make_checkpoint, make_pack
 
 from vidssl.cli.next_step import after_packing, after_training
 from vidssl.stages import cotrain, export, pretrain, probe
-from vidssl.workspace import checkpoints
+from vidssl.workspace import checkpoints, payload
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.workspace import Workspace
 
@@ -84,7 +84,7 @@ def test_a_proposal_runs_no_stage_and_reads_no_weights(workspace, monkeypatch):
     monkeypatch.setattr(pretrain, "plan_pretraining", refuse)
     monkeypatch.setattr(cotrain, "plan_cotraining", refuse)
     monkeypatch.setattr(checkpoints, "load_encoder", refuse)
-    monkeypatch.setattr(checkpoints, "file_digest", refuse)
+    monkeypatch.setattr(payload, "file_digest", refuse)
     assert after_training(workspace, rgb) == "vidssl pretrain --stream flow"
     flow = make_checkpoint(workspace, *data, stream="flow")
     assert after_training(workspace, flow) == "vidssl cotrain --stream rgb --k 5"

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from interpreting import skip_unless_it_loops
+from interpreting import use_the_interpreter
 
 from vidssl.augment import POLICIES, Box, box_slices, crop_resize, resize_on_device
 from vidssl.base.errors import UsageError, VidsslError
@@ -208,7 +208,7 @@ def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy)
     them.
     """
     pytest.importorskip("triton", reason="needs Triton")
-    skip_unless_it_loops()
+    use_the_interpreter()
     from vidssl.clips.gpu.triton_transforms import TritonTransforms
 
     small = ClipSpec(frames=2, size=6)

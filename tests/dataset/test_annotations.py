@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,6 +197,9 @@ def test_split_columns_are_those_that_hold_train(tmp_path: Path):
         ("path,label\n", "not one of the 0 paths"),
         ("", "is empty"),
         ("path,label\n1.mp4,a\nx/1.mp4,b\n", "says two different things of 1.mp4"),
+        ("path,label,label\n1.mp4,a,b\n", "has two columns named label"),
+        ("path,label\na, b.mp4,x\n", "more cells than its header, which begins with a: put cells"),
+        ('path,label\n1.mp4,"' + "x" * 200_000, "is no table: field larger"),
     ],
 )
 def test_bad_tables_cost_one_sentence(tmp_path: Path, text: str, sentence: str):
@@ -203,6 +207,21 @@ def test_bad_tables_cost_one_sentence(tmp_path: Path, text: str, sentence: str):
         label_videos(sources("1.mp4"), table(tmp_path, text))
     with pytest.raises(VidsslError, match="there is no table of labels"):
         label_videos(sources("1.mp4"), tmp_path / "nowhere.csv")
+
+
+def test_a_table_that_is_no_text_or_no_file(tmp_path: Path):
+    (tmp_path / "labels.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
+    with pytest.raises(VidsslError, match="it is not UTF-8 text"):
+        label_videos(sources("1.mp4"), tmp_path / "labels.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(VidsslError, match=r"pipe\.csv is no regular file"):
+        label_videos(sources("1.mp4"), tmp_path / "pipe.csv")
+
+
+def test_a_split_is_not_named_as_the_ids_are(tmp_path: Path):
+    found = label_videos(sources("1.mp4"), table(tmp_path, "path,label,id\n1.mp4,a,train\n"))
+    assert found.split_columns == [] and found.rows[0]["id"].startswith("1.mp4#")
+    assert "the column id of labels.csv is not taken for a split" in found.notes[0]
 
 
 def test_excel_writes_a_mark_and_short_lines(tmp_path: Path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,9 @@ import pytest
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.base.errors import VidsslError
-from vidssl.dataset.video import (
-    UnreadableVideo,
-    decode,
-    duration,
-    find_videos,
-    fingerprint,
-    frame_rate,
-)
+from vidssl.dataset.decoding import decode, duration, frame_rate
+from vidssl.dataset.video import find_videos, fingerprint
+from vidssl.dataset.video_bounds import UnreadableVideo
 
 
 def names(path: Path) -> list[str]:
@@ -130,6 +127,70 @@ def test_bad_inputs_cost_one_sentence(folder: Path, name: str, text: str):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_regular_file_is_not_opened_and_is_left_out_by_name(folder: Path):
+    os.mkfifo(folder / "a/pipe.mp4")
+    os.mkfifo(folder / "a/pipe.ts")
+    (folder / "gone.mkv").symlink_to(folder / "nowhere.mkv")
+    (folder / "circle.avi").symlink_to(folder / "circle.avi")
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(os.path.relpath(folder / "s.mp4"))
+        found = {source.name: source for source in find_videos(folder)}
+    assert set(found) == {
+        "a/one.AVI", "b/two.mp4", "root.mov", "a/pipe.mp4", "gone.mkv", "circle.avi", "s.mp4",
+    }  # fmt: skip
+    for name, why in [("a/pipe.mp4", "it is no regular file"), ("gone.mkv", "the file is gone"),
+                      ("s.mp4", "it is no regular file")]:  # fmt: skip
+        assert found[name].fingerprint == "0" * 12
+        with pytest.raises(UnreadableVideo, match=why):
+            read(found[name].path)
+        assert duration(found[name].path) == 0
+    with pytest.raises(UnreadableVideo):
+        read(found["circle.avi"].path)
+
+
+def test_a_pipe_as_a_list_or_in_a_list(folder: Path):
+    os.mkfifo(folder / "pipe.txt")
+    with pytest.raises(VidsslError, match=r"pipe\.txt is no regular file"):
+        find_videos(folder / "pipe.txt")
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "list.txt").write_text("pipe.mp4\nroot.mov\n")
+    assert names(folder / "list.txt") == ["pipe.mp4", "root.mov"]
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a video 1,500 folders deep; taken away again, since rmtree cannot."""
+    here, depth = os.getcwd(), 1500
+    os.chdir(tmp_path)
+    try:
+        for _ in range(depth):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("v.mp4").touch()
+        yield tmp_path
+        os.remove("v.mp4")
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("d")
+    finally:
+        os.chdir(here)
+
+
+def test_folders_without_end_are_one_sentence(deep: Path):
+    with pytest.raises(VidsslError, match="has folders more than 500 deep, from /d/d") as caught:
+        find_videos(deep)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_list_of_any_line_ends_and_with_a_mark(folder: Path):
+    (folder / "list.txt").write_bytes(b"\xef\xbb\xbfroot.mov\r\nb/two.mp4\ra/one.AVI")
+    assert names(folder / "list.txt") == ["a/one.AVI", "b/two.mp4", "root.mov"]
+    (folder / "list.txt").write_text("x" * 5000 + "\n" + "no\0thing\n")
+    with pytest.raises(VidsslError, match="names files that do not exist, 2 of 2: xxx") as caught:
+        find_videos(folder / "list.txt")
+    assert len(str(caught.value)) < 600
+
+
 # ── decoding
 
 
@@ -223,6 +284,41 @@ def test_unreadable_files_say_why(tmp_path: Path):
         with pytest.raises(UnreadableVideo, match=reason) as caught:
             read(tmp_path / f"{name}.mp4")
         assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path: Path):
+    write_video(tmp_path / "real.mp4", moving_square(3))
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile real.mp4\n")
+    with pytest.raises(UnreadableVideo, match=r"a list of other files \(concat\), not a video"):
+        read(tmp_path / "list.mp4")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {url}\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet '
+        'mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{url}</BaseURL>'
+        "</Representation></AdaptationSet></Period></MPD>",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    ],
+    ids=["hls", "concat", "dash", "sdp"],
+)
+def test_no_video_opens_a_connection(tmp_path: Path, monkeypatch, text: str):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x.mp4"
+        (tmp_path / "v.mp4").write_text(text.format(url=url))
+        with pytest.raises(UnreadableVideo):
+            read(tmp_path / "v.mp4")
+        # A name that looks like an address is a name.
+        monkeypatch.chdir(tmp_path)
+        name = url.replace("http://", "tcp:").replace("/x.mp4", ".mp4")
+        write_video(tmp_path / name, moving_square(3))
+        assert len(read(Path(name))) == 3
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -15,7 +15,7 @@ from small_workspace import make_checkpoint, make_pack, small_workspace
 from watching import Watching
 
 from vidssl.base.errors import Interrupted, VidsslError
-from vidssl.evaluation import feature_cache, features
+from vidssl.evaluation import feature_cache, feature_file, features
 from vidssl.evaluation.feature_cache import EmbedOptions, load_features
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.shards import ShardReader
@@ -61,6 +61,50 @@ def test_an_interrupted_run_goes_on(workspace: Workspace, monkeypatch: pytest.Mo
     found = load_features(result.artifact)
     assert found.ids == whole.ids and np.array_equal(found.offsets, whole.offsets)
     assert np.allclose(found.windows, whole.windows, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["flip", "zero", "cut", "checksum", "other videos"])
+def test_a_damaged_part_is_computed_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(feature_cache, "PART_VIDEOS", 8)
+    whole = feature_cache.embed(workspace, EmbedOptions()).artifact
+    with pytest.raises(Interrupted):
+        feature_cache.embed(workspace, EmbedOptions(new=True), Watching(stop_after=2 * 8 * 5))
+    first, second = sorted(workspace.root.glob("features/*/.run-*/part-*.h5"))
+    data = bytearray(first.read_bytes())
+    place = data.index(feature_file.load_part(first).windows[0].tobytes()) + 5
+    if kind == "flip":
+        data[place] ^= 8
+    elif kind == "zero":
+        data[place : place + 40] = bytes(40)
+    elif kind == "cut":
+        del data[place:]
+    elif kind == "checksum":
+        del data[-78:]
+    else:
+        data = bytearray(second.read_bytes())
+    first.write_bytes(data)
+    again = Watching()
+    result = feature_cache.embed(workspace, EmbedOptions(new=True), again)
+    assert result.artifact.digest == whole.digest
+    assert again.said == [f"{first} is damaged: its 8 videos are embedded again"]
+
+
+def test_features_that_are_no_numbers_are_not_kept(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = features._embed_batch
+
+    def broken(*arguments: Any) -> np.ndarray:
+        rows = original(*arguments)
+        rows[-1, 0] = np.nan
+        return rows
+
+    monkeypatch.setattr(features, "_embed_batch", broken)
+    with pytest.raises(VidsslError, match=r"the rgb features of class0/clip009\.mp4.* no numbers"):
+        feature_cache.embed(workspace, EmbedOptions())
+    assert workspace.artifacts("features") == []
 
 
 def test_who_wants_features_that_are_being_computed_waits_for_them(

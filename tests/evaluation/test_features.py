@@ -144,6 +144,12 @@ def test_features_survive_the_disk(tmp_path: Path) -> None:
     (tmp_path / "features.h5").write_bytes(b"no")
     with pytest.raises(VidsslError, match="damaged"):
         feature_file.load_features(tmp_path / "features.h5")
+    made.windows[1, 3] = np.nan
+    feature_file.save_features(made, tmp_path / "features.h5")
+    with pytest.raises(
+        VidsslError, match=r"features\.h5 has features that are no numbers.*window 1"
+    ):
+        feature_file.load_features(tmp_path / "features.h5")
 
 
 def test_join_is_extraction_at_once() -> None:

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from vidssl.base.errors import VidsslError
 from vidssl.evaluation import neighbours
 from vidssl.evaluation.neighbours import centred_unit, chance_at, recall_at, standard_error, top_k
 
@@ -92,3 +93,18 @@ def test_all_or_none_of_a_few_is_not_known_to_the_last_digit() -> None:
     for ranked, hit in ((nothing, 0.0), (everything, 1.0)):
         (row,) = recall_at(ranked, np.array([1, 1, 1]), np.array([0, 1]), (1,))
         assert (row.recall, row.error) == (hit, 0.25)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_rows_that_are_no_numbers_have_no_neighbours(value: float) -> None:
+    """Nor those whose length is none: their cosine would be 0 with everything."""
+    draw = np.random.default_rng(6)
+    x = draw.normal(size=(9, 4)).astype(np.float32)
+    broken = x.copy()
+    broken[5, 2] = value
+    with pytest.raises(VidsslError, match=r"1 of 9 features have values that are no numbers .*5"):
+        centred_unit(broken)
+    with pytest.raises(VidsslError, match="1 of 9 queries have values"):
+        top_k(broken, x, 3)
+    with pytest.raises(VidsslError, match="1 of 9 videos to be found have values"):
+        top_k(x, broken, 3)

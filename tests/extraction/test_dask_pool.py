@@ -19,7 +19,7 @@ from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.dataset.video import Source
 from vidssl.extraction import dask_pool
 from vidssl.extraction.dask_pool import process_on_cluster
-from vidssl.extraction.process_pool import VideoResult
+from vidssl.extraction.process_pool import SHORT_OF_MEMORY, VideoResult
 from vidssl.shards import ShardWriter, VideoRecord
 from vidssl.stages import extract_flow, pack
 from vidssl.stages.extract_flow import ExtractFlow
@@ -111,6 +111,8 @@ def _odd_work(source: Source, folder: Path) -> VideoResult:
         file.write("x")
     if source.name.startswith("crash"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if source.name.startswith("short"):
+        raise MemoryError
     if source.name.startswith("fail"):
         raise RuntimeError("a strange\nfile")
     if source.name.startswith("blind"):
@@ -127,7 +129,7 @@ def sources_in(folder: Path, names: list[str]) -> list[Source]:
 def test_what_is_the_fault_of_a_video_and_what_is_not(
     tmp_path: Path, cluster: distributed.LocalCluster
 ):
-    sources = sources_in(tmp_path, ["a", "fail", "crash", "b", "gone", "c"])
+    sources = sources_in(tmp_path, ["a", "fail", "crash", "b", "gone", "c", "short"])
     (tmp_path / "gone").unlink()
     work = partial(_odd_work, folder=tmp_path)
     pool = process_on_cluster(sources, work, cluster.scheduler_address)
@@ -140,7 +142,9 @@ def test_what_is_the_fault_of_a_video_and_what_is_not(
         "crash": "the dask workers that had it died",
         "fail": "RuntimeError: a strange file",
         "gone": "the file is gone",
+        "short": SHORT_OF_MEMORY,
     }
+    assert (tmp_path / "short.log").read_text() == "xx", "once with others, once alone"
     with pytest.raises(VidsslError, match=r"a dask worker does not see .*not mounted, which is"):
         list(process_on_cluster(sources_in(tmp_path, ["blind"]), work, cluster.scheduler_address))
     assert (tmp_path / "blind.log").read_text() == "x" * (1 + dask_pool.RETRIES), "tried elsewhere"

@@ -5,98 +5,34 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import parted_run
 import pytest
 from cli_workspace import vidssl
+from parted_run import COUNT, PARAMS, Site, Stopped, check, result_of
 from patience import PATIENCE
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT
 from vidssl.dataset.video import Source
-from vidssl.extraction import part_folders, shard_job
+from vidssl.extraction import gathering, part_folders, shard_job
 from vidssl.extraction.part_folders import PartFolder
-from vidssl.extraction.part_videos import PartVideos, find_part_videos
-from vidssl.extraction.partition import Part, choose_part, divide
+from vidssl.extraction.part_videos import find_part_videos
+from vidssl.extraction.partition import Part
 from vidssl.extraction.process_pool import VideoResult
-from vidssl.extraction.shard_job import ShardJob, reused_result, run_shard_job, videos_digest
-from vidssl.shards import ShardReader, VideoRecord
+from vidssl.extraction.shard_job import ShardJob, run_shard_job
+from vidssl.shards import ShardReader
 from vidssl.stages import extract_flow, pack, status, verify
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
-from vidssl.views import get_view
 from vidssl.workspace import artifacts
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
-
-# ── parts of a run. What is made of a video is made up here, so that only the division is tested.
-
-PARAMS = {"flow": {"codec": "png", "bound": 10.0}}
-COUNT = 12
-
-
-def result_of(source: Source) -> VideoResult:
-    number = int(source.name.removeprefix("v"))
-    if number == 5:
-        return VideoResult(reason="it is odd")
-    record = VideoRecord(source.id, source.name, 25.0, 3, 8, 6)
-    picture = np.random.default_rng(number).integers(1, 256, (6, 8, 2), np.uint8)
-    return VideoResult(record, {"flow": [get_view("flow").encode(picture, "png")] * 2})
-
-
-class Stopped(Exception):
-    """Stands for a kill: nothing in the code catches it."""
-
-
-class Site:
-    """A workspace and the videos of one run; each call is a process."""
-
-    def __init__(self, root: Path, count: int = COUNT, shard_bytes: int = 600) -> None:
-        self.workspace = Workspace(root)
-        self.sources = [Source(f"v{n:02d}#0", Path(f"v{n}"), f"v{n}", "0") for n in range(count)]
-        self.shard_bytes = shard_bytes
-        self.worked: list[str] = []
-
-    def pool(self, dies_after: int | None) -> Callable[[Sequence[Source]], Iterator]:
-        def work(sources: Sequence[Source]) -> Iterator[tuple[Source, VideoResult]]:
-            for number, source in enumerate(sources):
-                if number == dies_after:
-                    raise Stopped
-                self.worked.append(source.name)
-                yield source, result_of(source)
-
-        return work
-
-    def share(self, part: Part) -> PartVideos:
-        parts = divide([1.0] * len(self.sources), part.count)
-        pairs = zip(self.sources, parts, strict=True)
-        return PartVideos(part, frozenset(s.id for s, p in pairs if p == part.index), 0.0)
-
-    @contextmanager
-    def open(self, shared: bool, new: bool = False) -> Iterator:
-        recipe = {"stage": "test", "videos": videos_digest(self.sources)}
-        with self.workspace.open_run("flow", "main", recipe, {}, new, shared) as run:
-            yield run
-
-    def run(
-        self, shard: str | None = None, dies_after: int | None = None, new: bool = False
-    ) -> StageResult:
-        part = choose_part(shard, {})
-        with self.open(part is not None, new) as run:
-            if run.finished is not None:
-                return reused_result(run.finished)
-            job = ShardJob("test", PARAMS, self.pool(dies_after), self.shard_bytes)
-            share = None if part is None else self.share(part)
-            return run_shard_job(run, job, self.sources, SILENT, share)
-
-    def killed(self, shard: str | None, after: int) -> None:
-        with pytest.raises(Stopped):
-            self.run(shard, dies_after=after)
 
 
 @pytest.fixture(scope="module")
@@ -108,23 +44,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> StageResult:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path / "w")
-
-
-def check(site: Site, result: StageResult, whole: StageResult) -> None:
-    """The artifact is the one that a single process makes, and sound, and nothing else is left."""
-    assert result.artifact.digest == whole.artifact.digest
-    assert result.quarantined == whole.quarantined == [("v5", "it is odd")]
-    for same in ("videos", "quarantined", "views"):
-        assert result.artifact.summary[same] == whole.artifact.summary[same]
-    assert result.artifact.run == whole.artifact.run
-    assert verify.run(site.workspace).ok
-    folder = result.artifact.path
-    shards = [f"shard-{n:04d}.h5" for n in range(len(list(folder.glob("shard-*"))))]
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == sorted(["artifact.json", "quarantine.csv", *shards])
-    left = [path.name for path in folder.parent.iterdir() if path != folder]
-    assert not [name for name in left if not name.endswith("lock")], left
-    assert site.workspace.unfinished() == []
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 20])
@@ -149,14 +68,19 @@ def test_shards_are_moved_and_not_copied(site: Site):
     assert inodes and inodes < there
 
 
-def test_shards_of_finished_parts_are_not_read_again(site: Site, monkeypatch: pytest.MonkeyPatch):
-    """Their digests are in part.json: reading all of Kinetics again would take the last an hour."""
-    site.run("0/2")
+def test_stored_shards_are_read_once_before_they_are_published(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+):
+    """To compare them with the digests in part.json; publishing does not read them once more."""
     read: list[str] = []
     original = artifacts.file_digest
     monkeypatch.setattr(artifacts, "file_digest", lambda p: read.append(str(p)) or original(p))
+    site.run("0/2")
+    assert read == []
     result = site.run("1/2")
-    assert all("0001-of-0002" in path or path.endswith("quarantine.csv") for path in read), read
+    shards = [path for path in read if not path.endswith("quarantine.csv")]
+    assert len(shards) == len(set(shards)) == len(list(result.artifact.path.glob("shard-*.h5")))
+    assert all("parts/0000-of-0002" in path or "parts/0001-of-0002" in path for path in shards)
     assert len(result.artifact.payload) == len(list(result.artifact.path.iterdir())) - 1
 
 
@@ -267,7 +191,9 @@ def test_the_last_part_is_killed_while_it_gathers(
             original(*arguments, **options)
         raise Stopped
 
-    owner, name = (part_folders.shutil, "rmtree") if "." in step else (part_folders, step)
+    owner, name = (gathering.shutil, "rmtree") if "." in step else (gathering, step)
+    if not hasattr(owner, name):
+        owner = part_folders
     original = getattr(owner, name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, kill)
@@ -292,7 +218,7 @@ def test_killed_between_two_moves(site: Site, whole: StageResult, moved: int):
         original(source, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(part_folders.os, "rename", rename)
+        patch.setattr(gathering.os, "rename", rename)
         site.killed("1/2", after=100)
     check(site, site.run("0/2"), whole)
     assert len(site.worked) == COUNT
@@ -407,7 +333,7 @@ def test_processes_side_by_side(tmp_path: Path, whole: StageResult):
 
 
 def test_nothing_usable_is_found_by_the_last(site: Site, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(globals(), "result_of", lambda source: VideoResult(reason="it is odd"))
+    monkeypatch.setattr(parted_run, "result_of", lambda source: VideoResult(reason="it is odd"))
     assert len(site.run("0/2").quarantined) == COUNT // 2
     with pytest.raises(VidsslError, match=rf"not one of {COUNT} videos can be used; the first, v"):
         site.run("1/2")

@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("triton", reason="needs Triton")
 
-from interpreting import CUDA_WHERE_THERE_IS, skip_unless_it_loops
+from interpreting import CUDA_WHERE_THERE_IS, use_the_interpreter
 
 from vidssl.augment import (
     POLICIES,
@@ -46,7 +46,7 @@ from vidssl.clips.sampler import ClipSampler
 from vidssl.kernels import clip_transforms
 from vidssl.views import get_view
 
-skip_unless_it_loops()
+use_the_interpreter()
 pytestmark = CUDA_WHERE_THERE_IS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

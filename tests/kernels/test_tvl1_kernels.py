@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from interpreting import use_the_interpreter
 from tvl1_bench import DEVICE, FEW, Bench, crops, moved
 from tvl1_flow import end_point_error
 
@@ -31,6 +32,8 @@ from vidssl.optical_flow.tvl1 import kernel_choice
 from vidssl.optical_flow.tvl1.pair_slots import PairSlots, pitch_of
 from vidssl.optical_flow.tvl1.scheduler import TritonTVL1
 from vidssl.optical_flow.tvl1.torch_tvl1 import TorchTVL1
+
+use_the_interpreter()
 
 
 def reference(pair: tuple[np.ndarray, np.ndarray], parameters: Parameters) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,14 @@ def test_finetuning_and_probing_take_a_file(tmp_path):
         ("of = 'infonec'", r"no method infonec \(did you mean infonce\?\)"),
         ("base = 'papr'", r"no recipe papr \(did you mean paper\?\)"),
         ("title = 3", "title takes a text"),
+        ("title = " + "[" * 5000 + "]" * 5000, "its lists are nested too deep"),
+        ("title = " + "[" * 20 + "]" * 20, "nested more than 16 deep"),
+        (f"[{'.'.join('a' * 5000)}]", "nested more than 16 deep"),
+        ("[train]\nepochs = " + "9" * 40, "epochs takes a whole number"),
+        ("[train]\nepochs = " + "9" * 5000, "is no TOML"),
+        ("[train]\nlr = " + "9" * 400, "lr takes a number"),
+        ("[train]\nlr = 1e999", "lr takes a number"),
+        ("#" * (1 << 21), "is damaged: it has more than 1048576 bytes"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_sentence_that_names_the_file(tmp_path, text, told):
@@ -194,6 +203,13 @@ def test_a_file_that_is_no_text_is_told_as_such(tmp_path):
     (tmp_path / "my.toml").write_bytes(b"\xff\xfe[\x00t\x00")
     with pytest.raises(UsageError, match="is no TOML"):
         load_recipe(str(tmp_path / "my.toml"), "infonce", "rgb")
+
+
+def test_only_a_regular_file_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", f"{tmp_path}/"):
+        with pytest.raises(UsageError, match="is no regular file"):
+            load_recipe(str(path), "infonce", "rgb")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

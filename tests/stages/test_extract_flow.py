@@ -20,7 +20,8 @@ from patience import PATIENCE
 from video_files import moving_square, write_sound, write_video
 
 from vidssl.base.errors import Interrupted, UsageError, VidsslError
-from vidssl.dataset.video import Source, decode, find_videos
+from vidssl.dataset.decoding import decode
+from vidssl.dataset.video import Source, find_videos
 from vidssl.extraction import pool, process_pool
 from vidssl.extraction.process_pool import VideoResult, process_videos
 from vidssl.extraction.video_flow import extract_video_flow
@@ -416,7 +417,7 @@ def test_a_crash_or_a_failure_costs_one_video(tmp_path: Path, workers: int):
         "crash1": "the process that worked on it crashed (SIGSEGV)",
         "crash2": "the process that worked on it crashed (SIGSEGV)",
     }
-    assert (tmp_path / "crash1").read_text() == "xx", "tried once more"
+    assert (tmp_path / "crash1").read_text() == "xxx", "again at once, and alone at the end"
     assert (tmp_path / "a").read_text() == "x"
 
 

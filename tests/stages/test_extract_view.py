@@ -13,7 +13,8 @@ from small_networks import random_weights
 from video_files import moving_square, write_video
 
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
-from vidssl.dataset.video import decode, find_videos
+from vidssl.dataset.decoding import decode
+from vidssl.dataset.video import find_videos
 from vidssl.extraction import pool
 from vidssl.extraction.process_pool import process_videos
 from vidssl.shards import ShardReader
@@ -135,9 +136,9 @@ def test_a_grown_folder_is_not_derived_again(tmp_path, workspace, config, monkey
     write_video(grown / "c0/new.mp4", moving_square(5, seed=77))
     worked: list[str] = []
 
-    def spy(sources, function, workers):
+    def spy(sources, function, workers, bounded):
         worked.extend(source.name for source in sources)
-        return process_videos(sources, function, workers)
+        return process_videos(sources, function, workers, bounded)
 
     monkeypatch.setattr(pool, "process_videos", spy)
     result = extract_view.run(workspace, replace(config, videos=grown))

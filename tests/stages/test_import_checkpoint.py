@@ -61,6 +61,19 @@ def test_a_damaged_file_is_one_sentence_and_leaves_nothing(place):
     assert not (place / "workspace" / "checkpoint").exists()
 
 
+@pytest.mark.parametrize("key", ["encoder_q.4.bias", "prototypes.weight"])
+def test_weights_that_are_no_numbers_are_not_imported(place, key):
+    state = state_of("vicc_r21d")
+    state[f"module.{key}"].flatten()[0] = torch.nan
+    torch.save({"state_dict": state}, place / "bad.pth.tar")
+    result = vidssl(
+        "import", place / "bad.pth.tar", "--method", "vicc", "--backbone", "r2plus1d", *SMALL,
+        workspace=place / "workspace", code=1,
+    )  # fmt: skip
+    assert "a tensor is not finite (NaN or infinite): " + key.partition(".")[0] in result.err
+    assert not (place / "workspace" / "checkpoint").exists()
+
+
 def test_dpc_files_without_statistics_are_measured_on_a_pack(place):
     state = {k: v for k, v in state_of("cocon_r18_imgs").items() if "running_" not in k}
     state = {k: v for k, v in state.items() if "num_batches" not in k}

@@ -18,7 +18,8 @@ from video_files import moving_square, write_video
 
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.dataset.annotations import Annotations
-from vidssl.dataset.video import decode, find_videos
+from vidssl.dataset.decoding import decode
+from vidssl.dataset.video import find_videos
 from vidssl.extraction import decoded_video
 from vidssl.extraction.derived_views import DerivedView
 from vidssl.extraction.video_frames import pack_video
@@ -140,9 +141,7 @@ def test_flow_that_does_not_fit_the_frames(
     source = find_videos(videos)[0]
     params = {"codec": "jpeg90", "stored_size": 32}
     assert pack_video(source, params, flow).record is not None
-    monkeypatch.setattr(
-        decoded_video, "decode", lambda path, notes: iter(list(decode(path, notes))[:-1])
-    )
+    monkeypatch.setattr(decoded_video, "decode", lambda *how: iter(list(decode(*how))[:-1]))
     with pytest.raises(decoded_video.UnusableVideo, match="it has 4 frames, and its flow 4"):
         pack_video(source, params, flow)
 

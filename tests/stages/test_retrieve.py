@@ -17,6 +17,7 @@ from video_files import moving_square, write_video
 from watching import Watching
 
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
+from vidssl.dataset.video_bounds import VideoBounds
 from vidssl.evaluation.feature_cache import load_features
 from vidssl.evaluation.neighbours import centred_unit
 from vidssl.stages import evaluate_retrieval, extract_flow, pack, retrieve
@@ -114,7 +115,7 @@ def test_evaluation_needs_no_decoder_and_no_flow_algorithm() -> None:
         "import sys; sys.modules['av'] = None\n"
         "import vidssl.stages.probe, vidssl.stages.evaluate_retrieval, vidssl.stages.baselines\n"
         "import vidssl.retrieval.answers, vidssl.stages.status, vidssl.stages.verify\n"
-        "heavy = ('optical_flow.algorithms', 'vidssl.dataset.video')\n"
+        "heavy = ('optical_flow.algorithms', 'dataset.video', 'dataset.decoding')\n"
         "loaded = [m for m in sys.modules if m.endswith(heavy)]\n"
         "assert not loaded, loaded"
     )
@@ -188,6 +189,13 @@ def test_a_two_stream_similarity_is_at_most_one(packed: Path) -> None:
     options = RetrieveOptions((path,), streams=("rgb", "flow"), keep_self=True)
     (answer,) = retrieve.run(Workspace(packed / "ws"), options).answers
     assert all(-1.0001 <= n.similarity <= 1.0001 for n in answer.neighbours)
+
+
+def test_a_query_has_bounds(packed: Path) -> None:
+    path = packed / "videos" / "class0" / "v0.mp4"
+    options = RetrieveOptions((path,), streams=("flow",), bounds=VideoBounds(max_frames=2))
+    with pytest.raises(VidsslError, match=r"v0\.mp4 cannot be used: .* 2 frames of --max-frames"):
+        retrieve.run(Workspace(packed / "ws"), options)
 
 
 def test_several_queries_and_a_bad_one(packed: Path, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from cli_workspace import vidssl
 from small_workspace import annotate, make_checkpoint, make_pack, small_workspace
 
+from vidssl.base import stored_json
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.locks import LOOK_OF_OTHERS, file_lock, is_locked
 from vidssl.cli.tables import _unfinished
@@ -141,6 +143,19 @@ def test_a_cotrained_student_does_not_make_its_own_partner_stale(tmp_path: Path)
         "its partner checkpoint/flow-infonce/v001 was overtaken by checkpoint/flow-infonce/v002"
     ]
     assert "checkpoint/rgb-coclr/v002" in stale and "checkpoint/flow-infonce/v002" not in stale
+
+
+def test_parents_in_a_circle_hide_no_artifact(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    digests = {"a": "1" * 64, "b": "2" * 64, "c": "3" * 64}
+    for name, parent in (("a", "b"), ("b", "a"), ("c", "c")):
+        before = derive(workspace, f"parent-{name}", {})  # of which only the digest is used
+        made = Artifact(**{**vars(before), "digest": digests[parent]})
+        with workspace.open_run("checkpoint", name, {}, {"init": made}) as run:
+            run.publish(digests[name], {})
+    found = status.run(workspace)
+    shown = str(labels(status.tree(found)))
+    assert all(artifact.label in shown for artifact in found.artifacts)
 
 
 def test_a_missing_parent_is_told(tmp_path: Path) -> None:
@@ -275,14 +290,14 @@ def test_an_artifact_that_may_not_be_read_is_told_beside_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = small_workspace(tmp_path / "ws")
-    closed, real = workspace.newest("checkpoint").path / MANIFEST, Path.read_text
+    closed, real = workspace.newest("checkpoint").path / MANIFEST, stored_json.open_regular
 
-    def read_text(path: Path, *given: str) -> str:
+    def open_regular(path: Path) -> BinaryIO:
         if path == closed:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return real(path, *given)
+        return real(path)
 
-    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(stored_json, "open_regular", open_regular)
     found = status.run(workspace)
     assert [a.kind for a in found.artifacts] == ["pack", "annotations"]
     assert found.unreadable == [f"{closed} cannot be read: Permission denied"]

@@ -18,6 +18,7 @@ from vidssl.cli.tables import verify_table
 from vidssl.stages import probe, verify
 from vidssl.stages.probe import ProbeOptions
 from vidssl.stages.verify import Finding, VerifyOptions
+from vidssl.workspace import payload
 from vidssl.workspace.artifacts import MANIFEST, Artifact
 from vidssl.workspace.workspace import Workspace
 
@@ -162,14 +163,14 @@ def test_an_unreadable_artifact_is_a_finding(workspace: Workspace) -> None:
 def test_what_a_failing_disk_does_not_give_is_a_finding(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = verify.file_digest
+    real = payload.file_digest
 
     def failing(path: Path) -> str:
         if path.suffix == ".h5":
             raise OSError(errno.EIO, "Input/output error", str(path))
         return real(path)
 
-    monkeypatch.setattr(verify, "file_digest", failing)
+    monkeypatch.setattr(payload, "file_digest", failing)
     found = bad(workspace)
     assert {"pack/main/v001", "features/rgb-infonce/v001"} == set(found)
     assert found["pack/main/v001"].problems[0].endswith("cannot be read: Input/output error")

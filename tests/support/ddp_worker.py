@@ -1,6 +1,8 @@
-"""Run by test_ddp.py under torchrun: trains on this rank's share of the batches.
+"""Run by test_ddp.py and test_killed_ranks.py under torchrun: trains on this rank's batches.
 
-torchrun --nproc-per-node 2 tests/support/ddp_worker.py METHOD,… FOLDER [STOP]
+torchrun --nproc-per-node 2 tests/support/ddp_worker.py METHOD,… FOLDER [STOP [VICTIM KILL]]
+
+Before step STOP rank 1 is asked to stop; before step KILL rank VICTIM is killed.
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from methods import BLOCKS, BUILDERS, CHANNELS, FRAMES, SIZE, batch
 from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
 from vidssl.base import distributed
-from vidssl.base.errors import Interrupted
+from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.train_spec import TrainSpec
@@ -35,13 +37,15 @@ def share(step: int, method: Method) -> list[ClipBatch]:
 
 
 class Stopping(FixedBatches):
-    stop_at = -1
+    stop_at = kill_at = victim = -1
 
     def steps(self, begin, end):
         for step, batches in enumerate(super().steps(begin, end), begin):
             # Only one rank hears the signal; all must stop at the same step.
             if step == self.stop_at and distributed.rank() == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
+            if step == self.kill_at and distributed.rank() == self.victim:
+                os.kill(os.getpid(), signal.SIGKILL)
             yield batches
 
 
@@ -78,16 +82,18 @@ def linear_dense(method: str) -> Method:
     return built.build(config, encoders, seed=0)
 
 
-def train(method: str, folder: Path, stop_at: int) -> None:
+def train(method: str, folder: Path, stop_at: int, victim: int = -1, kill_at: int = -1) -> None:
     plain = method.removeprefix("linear-").removeprefix("compiled-")
     built = linear(plain) if method.startswith("linear-") else BUILDERS[plain]()
     spec = TrainSpec(epochs=1, batch_size=GLOBAL_BATCH, optimizer="sgd", lr=0.05, weight_decay=0.0)
     batches = Stopping(STEPS, lambda step: share(step, built))
-    batches.stop_at = stop_at
+    batches.stop_at, batches.victim, batches.kill_at = stop_at, victim, kill_at
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        runtime = RuntimeConfig(torch.device("cpu"), compile=method.startswith("compiled-"))
-        fit(built, batches, spec, runtime, folder, seed=3)
+        compiled = method.startswith("compiled-")
+        runtime = RuntimeConfig(torch.device("cpu"), compile=compiled, save_every=0.0)
+        with distributed.lost_process_is_one_sentence():
+            fit(built, batches, spec, runtime, folder, seed=3)
     except Interrupted:
         (folder / f"interrupted.{distributed.rank()}").touch()
         return
@@ -98,12 +104,18 @@ def train(method: str, folder: Path, stop_at: int) -> None:
     torch.save(state, folder / f"rank{distributed.rank()}.pt")
 
 
-def main(methods: str, folder: Path, stop_at: int = -1) -> None:
+def main(
+    methods: str, folder: Path, stop_at: int = -1, victim: int = -1, kill_at: int = -1
+) -> None:
     """Trains each of the methods, separated by commas, in a folder of its own."""
     torch.set_num_threads(1)
     distributed.start("cpu")
     for method in methods.split(","):
-        train(method, folder / method, stop_at)
+        try:
+            train(method, folder / method, stop_at, victim, kill_at)
+        except VidsslError as error:
+            (folder / method / f"error.{distributed.rank()}").write_text(str(error))
+            distributed.leave(1)
     distributed.leave()
 
 

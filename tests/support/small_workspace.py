@@ -16,7 +16,7 @@ import torch
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.files import file_digest
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, write_annotations
-from vidssl.shards import ShardReader, ShardWriter, VideoRecord
+from vidssl.shards import SHARD_BYTES, ShardReader, ShardWriter, VideoRecord
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import save_encoder, weights_digest
@@ -47,12 +47,13 @@ def make_pack(
     length: int = 20,
     name: str = "main",
     seed: int = 0,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Artifact:
     """Publishes a pack of one video per label."""
     params = {view: PARAMS[view] for view in views}
     recipe = {"stage": "pack", "views": params, "videos": f"{len(labels)} of seed {seed}"}
     with workspace.open_run("pack", name, recipe, {}) as run:
-        with ShardWriter(run.folder, params) as writer:
+        with ShardWriter(run.folder, params, shard_bytes) as writer:
             for number, label in enumerate(labels):
                 path = f"class{label}/clip{number:03d}.mp4"
                 blobs = {}

@@ -14,7 +14,7 @@ from cli_workspace import vidssl
 from paths import ROOT
 from video_files import moving_square, write_video
 
-from vidssl.dataset.video import decode
+from vidssl.dataset.decoding import decode
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
 from vidssl.workspace.workspace import Workspace

@@ -119,7 +119,7 @@ def test_views_need_no_flow_algorithm_and_no_decoder():
         "import sys, vidssl.views, vidssl.shards, vidssl.dataset.annotations\n"
         "heavy = ('av', 'torch', 'vidssl.optical_flow.algorithms',"
         "'vidssl.views.torchvision_networks',"
-        " 'vidssl.dataset.video')\n"
+        " 'vidssl.dataset.video', 'vidssl.dataset.decoding')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,8 @@ Legend: B clips, N blocks, C channels, T frames, D backbone width, P projection 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from vidssl.backbones.s3d import S3D
 from vidssl.backbones.tiny import Tiny
 from vidssl.backbones.torchvision_resnets import r2plus1d_18, r3d_18
 from vidssl.base.errors import UsageError, nearest_name
+from vidssl.base.stored_json import Bounds, DamagedFile, bounded, record
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "s3d": S3D,
@@ -35,6 +37,8 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "motion+s3d": MotionS3D,
 }
 CONTEXTS: dict[str, Callable[[int], nn.Module]] = {"gru": DenseContext}
+NAME = r"[^\x00-\x1f/\\]{1,100}"  # of a view, which may be a user's own
+MOST_VALUES = 1 << 30  # of a clip: 4 GiB in float32, and a thousand times those of any paper
 
 
 def check_backbone(name: str) -> None:
@@ -68,17 +72,48 @@ class EncoderSpec:
             implementation did (:meth:`vidssl.views.View.present`).
     """
 
-    view: str
+    view: str = field(metadata=bounded(pattern=NAME))
     backbone: str
-    channels: int
-    frames: int
-    stride: int
-    size: int
-    project: int | None = 128
-    blocks: int = 1
+    channels: int = field(metadata=bounded(1, 1024))
+    frames: int = field(metadata=bounded(1, 10_000))
+    stride: int = field(metadata=bounded(1, 10_000))
+    size: int = field(metadata=bounded(1, 10_000))
+    project: int | None = field(default=128, metadata=bounded(1, 65_536))
+    blocks: int = field(default=1, metadata=bounded(1, 1_000))
     context: str | None = None
-    presentation: str = "native"
+    presentation: str = field(default="native", metadata=bounded(pattern=NAME))
     head_norm: bool = False
+
+    @classmethod
+    def from_file(cls, value: Any, path: Path) -> EncoderSpec:
+        """Returns the spec that an encoder's file holds as JSON.
+
+        Raises:
+            DamagedFile: a field is missing, unknown, of another type or out of bounds, or there is
+                no such backbone or context.
+        """
+        spec = record(cls, value, path)
+        if (problem := spec.problem()) is not None:
+            raise DamagedFile(f"{path} is damaged: {problem}")
+        return spec
+
+    def problem(self) -> str | None:
+        """Returns why no encoder can be built as the spec says, or None."""
+        for each in fields(self):
+            bounds: Bounds | None = each.metadata.get("bounds")
+            value = getattr(self, each.name)
+            if bounds is not None and (problem := bounds.problem(value)) is not None:
+                return f"{each.name} {problem}, not {value!r:.60}"
+        if self.backbone not in BACKBONES:
+            return (
+                f"there is no backbone {self.backbone:.60}{nearest_name(self.backbone, BACKBONES)}"
+            )
+        if self.context is not None and self.context not in CONTEXTS:
+            return f"there is no context {self.context:.60}"
+        values = self.channels * self.window * self.size**2
+        if values > MOST_VALUES:
+            return f"a clip of {values:.2g} values is more than {MOST_VALUES:.2g}"
+        return None
 
     @property
     def window(self) -> int:
@@ -108,6 +143,8 @@ class Encoder(nn.Module):
         check_backbone(spec.backbone)
         if spec.context is not None and spec.context not in CONTEXTS:
             raise UsageError(f"there is no context {spec.context}; there is {', '.join(CONTEXTS)}")
+        if (problem := spec.problem()) is not None:
+            raise UsageError(f"no encoder can be built: {problem}")
         self.spec = spec
         self.backbone = BACKBONES[spec.backbone](spec.channels)
         self.dim: int = self.backbone.dim  # type: ignore[assignment]

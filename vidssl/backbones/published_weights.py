@@ -27,7 +27,9 @@ from torch import Tensor
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.finite_values import first_not_finite
 from vidssl.base.text import counted
+from vidssl.base.weight_files import check_state_dict, read_torch_file
 
 Rename = Callable[[str], str]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -174,31 +176,12 @@ def read_published(path: Path) -> dict[str, Any]:
     Raises:
         VidsslError: there is no such file, it is no checkpoint, or reading it would run code.
     """
-    if not path.is_file():
+    if not path.exists():
         raise VidsslError(f"there is no file {path}")
-    with path.open("rb") as file:
-        begin = file.read(2)
-    if not begin.startswith((b"PK", b"\x80")):  # the present format, and the one before it
-        raise VidsslError(
-            f"{path} is no PyTorch checkpoint: it begins neither as a zip file nor as a pickle"
-        )
-    try:
-        with torch.serialization.safe_globals(_STAND_INS):
-            whole = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise VidsslError(_why_unreadable(path, error)) from error
+    whole = read_torch_file(path, _STAND_INS)
     if not isinstance(whole, dict) or not isinstance(whole.get("state_dict"), dict):
         raise VidsslError(f"{path} is no published checkpoint: it has no state_dict")
-    return whole
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    """Returns the sentence for a file that torch.load refused."""
-    said = str(error).splitlines() or ["no reason given"]
-    for line in said:
-        if "GLOBAL" in line:
-            return f"{path} cannot be read without running code: {line.strip()}"
-    return f"{path} cannot be read: {said[0].strip()}"
+    return whole | {"state_dict": check_state_dict(path, whole["state_dict"])}
 
 
 # ── from keys to an encoder ──────────────────────────────────────────────────────────────────
@@ -211,7 +194,8 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
         spec: of the encoder; the head's width is that of :func:`projection_width`.
 
     Raises:
-        VidsslError: a tensor is missing, left over, of another shape, or an alias that differs.
+        VidsslError: a tensor is missing, left over, of another shape, has a value that is not
+            finite, or is an alias that differs.
     """
     layout = get_method(method)
     if is_classifier(state):
@@ -230,6 +214,8 @@ def import_state(state: Mapping[str, Tensor], method: str, spec: EncoderSpec) ->
         notes.append(
             f"{counted(aliases, 'alias')} left out: second names of tensors that were taken"
         )
+    if (broken := first_not_finite({**bare, **tensors})) is not None:
+        _refuse("not finite (NaN or infinite)", [broken])
     encoder = Encoder(spec)
     renamed = _renamed(bare, _rules(layout, spec.backbone))
     lacks = _fill(encoder, renamed)
@@ -250,7 +236,7 @@ def projection_width(state: Mapping[str, Tensor], method: str) -> int | None:
     if not get_method(method).head or is_classifier(state):
         return None
     for key, value in state.items():
-        if key.removeprefix("module.") == "encoder_q.4.weight":
+        if key.removeprefix("module.") == "encoder_q.4.weight" and value.ndim:
             return int(value.shape[0])
     raise VidsslError(
         "encoder_q.4.weight is missing: this is no self-supervised checkpoint with its head"
@@ -296,7 +282,7 @@ def _renamed(state: Mapping[str, Tensor], rename: Rename) -> dict[str, tuple[str
     renamed: dict[str, tuple[str, Tensor]] = {}
     for key, value in state.items():
         name = rename(key)
-        if name.startswith("head.") and name.endswith(".weight"):
+        if name.startswith("head.") and name.endswith(".weight") and value.ndim > 2:
             value = value.flatten(1)  # a 1×1×1 convolution on a pooled map is a linear map
         renamed[name] = (key, value)
     return renamed

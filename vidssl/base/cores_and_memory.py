@@ -25,11 +25,24 @@ def cores() -> int:
 
 def free_memory() -> int | None:
     """Returns the bytes of memory that are available; None if the system does not tell."""
+    return _of_meminfo("MemAvailable:")
+
+
+def memory() -> int | None:
+    """Returns the bytes that this process and its children may fill; None if nothing tells.
+
+    It is the machine's memory, or less where a control group (version 2) grants less.
+    """
+    machine = _of_meminfo("MemTotal:")
+    return None if machine is None else int(min([machine, *map(_memory_of, _groups())]))
+
+
+def _of_meminfo(field: str) -> int | None:
     try:
-        lines = MEMORY.read_text().splitlines()
+        lines = MEMORY.read_text("utf-8").splitlines()
     except OSError:  # not Linux
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    found = [line.split()[1] for line in lines if line.startswith(field)]
     return 1024 * int(found[0]) if found else None
 
 
@@ -52,18 +65,33 @@ def one_thread() -> Iterator[None]:
 
 def _quota() -> float:
     """Returns the cores that control groups (version 2) allow; infinite without a limit."""
+    return min(map(_granted_by, _groups()), default=float("inf"))
+
+
+def _groups() -> list[Path]:
+    """Returns the folders of this process's control group and of those above it."""
     try:
-        lines = OWN_GROUP.read_text().splitlines()
+        lines = OWN_GROUP.read_text("utf-8").splitlines()
     except OSError:  # not Linux
-        return float("inf")
+        return []
     own = next((line[3:] for line in lines if line.startswith("0::")), "/")
     group = PurePosixPath(own.lstrip("/"))
-    return min(_granted_by(CONTROL_GROUPS / above) for above in (group, *group.parents))
+    return [CONTROL_GROUPS / above for above in (group, *group.parents)]
+
+
+def _memory_of(group: Path) -> float:
+    try:
+        most = (group / "memory.max").read_text().strip()
+        return float("inf") if most == "max" else int(most)
+    except (OSError, ValueError):
+        return float("inf")
 
 
 def _granted_by(group: Path) -> float:
     try:
-        quota, period = (group / "cpu.max").read_text().split()  # microseconds of each period
+        quota, period = (
+            (group / "cpu.max").read_text("utf-8").split()
+        )  # microseconds of each period
     except (OSError, ValueError):
         return float("inf")
     return float("inf") if quota == "max" else int(quota) / int(period)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from vidssl.base.errors import VidsslError
 
 
 def launched() -> int:
@@ -52,6 +55,24 @@ def leave(code: int = 0) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
+
+
+@contextmanager
+def lost_process_is_one_sentence() -> Iterator[None]:
+    """Turns the error of a collective operation whose other processes are gone into one sentence.
+
+    Raises:
+        VidsslError: another process of this group has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() > 1 and ("gloo" in str(error) or isinstance(error, dist.DistBackendError)):
+            raise VidsslError(
+                "another process of this training has ended; the same command, with as many "
+                "processes, goes on from what was saved last"
+            ) from error
+        raise
 
 
 def world_size() -> int:
@@ -115,6 +136,22 @@ def max_over_ranks(value: Tensor) -> Tensor:
         value = value.detach().clone()
         dist.all_reduce(value, dist.ReduceOp.MAX)
     return value
+
+
+def mean_in_rank_order(gradients: Tensor) -> torch.futures.Future[Tensor]:
+    """Averages gradients over the ranks, added up in rank order: a communication hook for DDP.
+
+    DDP itself adds in an order that depends on a gradient's place in its bucket, and puts other
+    gradients into a bucket after the first step of a process. With three or more ranks a resumed
+    training would be rounded otherwise than one that went through.
+    """
+    parts = gather(gradients[None])
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    done: torch.futures.Future[Tensor] = torch.futures.Future()
+    done.set_result(total / len(parts))
+    return done
 
 
 def any_rank(flag: bool) -> bool:

@@ -22,7 +22,11 @@ class MissingInput(VidsslError):
     """The workspace lacks an input of a stage; the text names the command that makes it."""
 
 
-class SlowerWay(UserWarning):
+class Remark(UserWarning):
+    """A warning that is meant for the user: it is shown as one line, and the work goes on."""
+
+
+class SlowerWay(Remark):
     """A warning: a fast way does not work on this machine, and a slower one is used."""
 
 
@@ -30,7 +34,7 @@ class Interrupted(VidsslError):
     """A signal ended the work; what was done is saved.
 
     Args:
-        signal_number: 2 (Ctrl-C) means exit code 130, 15 (SIGTERM) means 143.
+        signal_number: 2 (Ctrl-C) means exit code 130, 15 (SIGTERM) 143, 10 (SIGUSR1) 138.
     """
 
     def __init__(self, message: str, signal_number: int = 2) -> None:

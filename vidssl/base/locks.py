@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ def file_lock(
         VidsslError: another process holds it (with `refusal`), or the file system has no locks.
     """
     while True:
-        with path.open("a+") as file:
+        with _open(path, os.O_RDWR | os.O_CREAT) as file:
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             if not _flock(file, path, kind | fcntl.LOCK_NB):
                 if refusal is None:
@@ -49,7 +50,27 @@ def file_lock(
         # The last holder has deleted the file meanwhile: a lock on it would exclude nobody.
 
 
-def _flock(file: IO[str], path: Path, kind: int) -> bool:
+def _open(path: Path, flags: int) -> IO[bytes]:
+    """Opens a lock's file.
+
+    Raises:
+        VidsslError: it is a link, or no regular file: in a workspace of others it could be any.
+        OSError: as `open`.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise VidsslError(f"{path} is no lock of vidssl, but a link: remove it") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise VidsslError(f"{path} is no lock of vidssl, but a pipe or a device: remove it")
+    return os.fdopen(descriptor, "rb+" if flags & os.O_RDWR else "rb", buffering=0)
+
+
+def _flock(file: IO[bytes], path: Path, kind: int) -> bool:
     """Takes the lock, and returns whether it succeeded."""
     try:
         fcntl.flock(file, kind)
@@ -65,7 +86,7 @@ def _flock(file: IO[str], path: Path, kind: int) -> bool:
         ) from error
 
 
-def _flock_soon(file: IO[str], path: Path, kind: int) -> bool:
+def _flock_soon(file: IO[bytes], path: Path, kind: int) -> bool:
     """Tries for 0.3 seconds to take the lock, since another process may only look at it."""
     end = time.monotonic() + LOOK_OF_OTHERS
     while not (has := _flock(file, path, kind | fcntl.LOCK_NB)) and time.monotonic() < end:
@@ -84,7 +105,7 @@ def is_locked(path: Path) -> bool | None:
     """
     writable = os.access(path, os.W_OK)  # network file systems lock exclusively only writable files
     try:
-        with path.open("r+" if writable else "r") as file:
+        with _open(path, os.O_RDWR if writable else os.O_RDONLY) as file:
             return not _flock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -92,7 +113,7 @@ def is_locked(path: Path) -> bool | None:
         return None
 
 
-def _is_still_there(file: IO[str], path: Path) -> bool:
+def _is_still_there(file: IO[bytes], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

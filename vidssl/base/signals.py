@@ -1,7 +1,8 @@
-"""Handles Ctrl-C and SIGTERM: a quick end before work starts, a request to stop during long work.
+"""Handles Ctrl-C, SIGTERM and SIGUSR1: a quick end before work starts, a request to stop later.
 
-Long work looks for the request where it can stop safely. This module imports little, since a
-command imports it first.
+Long work looks for the request where it can stop safely. SIGUSR1 is what Slurm can be told to send
+some time before a job's end (`--signal=USR1@60`); SIGTERM follows, and SIGKILL after that. This
+module imports little, since a command imports it first.
 """
 
 from __future__ import annotations
@@ -15,26 +16,30 @@ from types import FrameType
 
 from vidssl.base.errors import Interrupted
 
+EARLY = signal.SIGUSR1  # a warning of the scheduler: the end comes later
+STOPPING = (signal.SIGINT, signal.SIGTERM, EARLY)
+
 # ── before work starts ───────────────────────────────────────────────────────────────────────
 
 
 def leave_at_once() -> None:
-    """Lets Ctrl-C and SIGTERM end the process with one line, until :func:`work_begins`.
+    """Lets a signal to stop end the process with one line, until :func:`work_begins`.
 
     It is for the time of imports: an exception would show a traceback from inside them, and some
     libraries turn it into another one. There is nothing to save or clean up yet.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
 
 
 def work_begins() -> None:
-    """Lets Ctrl-C and SIGTERM raise an exception, so that work can clean up after itself."""
+    """Lets a signal to stop raise an exception, so that work can clean up after itself."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGTERM) is _leave:
-        signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, EARLY):
+        if signal.getsignal(number) is _leave:
+            signal.signal(number, _stop)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -48,10 +53,11 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def signals_blocked_in_children() -> Iterator[None]:
-    """Blocks Ctrl-C and SIGTERM in processes that are started within it; their parent decides.
+    """Blocks signals to stop in processes that are started within it; their parent decides.
 
-    A terminal sends Ctrl-C to all processes of a command, and one that is still importing would
-    show a traceback. Children inherit blocked signals. This process gets its signals afterwards.
+    A terminal sends Ctrl-C to all processes of a command, and a scheduler its signals to all of a
+    job; one that is still importing would show a traceback. Children inherit blocked signals. This
+    process gets its signals afterwards.
     """
     from multiprocessing import resource_tracker  # here, since this module must import quickly
 
@@ -62,8 +68,8 @@ def signals_blocked_in_children() -> Iterator[None]:
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Blocks Ctrl-C and SIGTERM; they arrive afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    """Blocks signals to stop; they arrive afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
@@ -112,18 +118,22 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turns the first SIGINT or SIGTERM into a :class:`StopRequest`; a second one acts as usual.
 
+    SIGUSR1 is a request as well, and does not count as the first: the SIGTERM that a scheduler
+    sends after it must not interrupt saving.
+
     In other threads than the main one signals cannot be caught, and nothing changes.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPPING}
 
     def note(number: int, frame: FrameType | None) -> None:
         request.signal_number = number
         for each, handler in before.items():
-            signal.signal(each, handler)
+            if number != EARLY and each != EARLY:
+                signal.signal(each, handler)
 
     for number in before:
         signal.signal(number, note)

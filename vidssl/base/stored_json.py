@@ -9,16 +9,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
-import stat
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from vidssl.base.errors import VidsslError
+from vidssl.base.files import SENTENCES, system_sentence
+from vidssl.base.files import open_regular as open_regular
 
 LARGEST = 64 << 20  # bytes of a small file; manifests of 100,000 videos take a tenth of it
 DEEPEST = 64  # nested lists and objects in JSON
@@ -57,20 +57,6 @@ def bounded(
     return {"bounds": Bounds(at_least, at_most, pattern)}
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Opens a file for reading; never waits for a pipe, never reads a device.
-
-    Raises:
-        VidsslError: the path is no regular file.
-        OSError: as `open`.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise VidsslError(f"{path} is no regular file")
-    return os.fdopen(descriptor, "rb")
-
-
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     """Returns the bytes of a small regular file.
 
@@ -84,7 +70,8 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise VidsslError(f"{path} cannot be read: {error.strerror}") from error
+        said = system_sentence(error, path) if error.errno in SENTENCES else None
+        raise VidsslError(said or f"{path} cannot be read: {error.strerror}") from error
     if len(data) > largest:
         raise DamagedFile(f"{path} is damaged: it has more than {largest} bytes")
     return data
@@ -233,14 +220,21 @@ def _one_of(hints: tuple[Any, ...], value: Any, at: str, where: Path | str, igno
 def _plain(hint: Any, value: Any, at: str, where: Path | str) -> Any:
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
     if hint is float:
-        whole_or_not = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = whole_or_not and math.isfinite(value)
-        return float(value) if fits else _fail(where, at, names[float], value)
+        return float(value) if _is_number(value) else _fail(where, at, names[float], value)
     if hint in (None, type(None)):
         return None if value is None else _fail(where, at, "null", value)
     if isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value
     return _fail(where, at, names[hint], value)
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _fail(where: Path | str, at: str, expected: str, value: Any) -> typing.NoReturn:

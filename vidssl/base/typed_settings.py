@@ -12,6 +12,7 @@ from vidssl.base.errors import UsageError, nearest_name
 
 _Config = TypeVar("_Config")
 
+LARGEST = 2**63 - 1  # whole number, as TOML has them
 KINDS = {
     "tuple": "a list of whole numbers, such as [60, 80]",
     "str": "a text",
@@ -50,7 +51,7 @@ def literal(value: Any) -> Any:
         return value
     try:
         return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number or a list without end
         return value
 
 
@@ -70,10 +71,12 @@ def like(name: str, example: Any, value: Any) -> Any:
     elif kind is tuple:
         number = _is_number if any(isinstance(v, float) for v in example) else _is_whole
         fits = isinstance(value, list | tuple) and all(map(number, value))
+    elif kind is int:
+        fits = _is_whole(value)
     else:
         fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
     if not fits:
-        raise UsageError(f"{name} takes {_kind(example)}, not {value!r}")
+        raise UsageError(f"{name} takes {_kind(example)}, not {_shown(value)}")
     return kind(value)
 
 
@@ -84,11 +87,20 @@ def _kind(example: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return _is_whole(value) if isinstance(value, int) else math.isfinite(value)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.200}"
+    except (ValueError, RecursionError):  # thousands of digits, or of lists in each other
+        return "what it says"
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

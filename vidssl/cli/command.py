@@ -33,6 +33,7 @@ def terminal_command(
     *,
     panel: str,
     workspace: Path = Path("vidssl-workspace"),
+    damaged: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers a function as a command that also takes the options every command has.
 
@@ -44,6 +45,7 @@ def terminal_command(
         name: of the command; None: the function's.
         panel: the heading under which `vidssl --help` lists it.
         workspace: where the command works unless it is told otherwise.
+        damaged: whether it works where workspace.json is damaged, too.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -59,7 +61,7 @@ def terminal_command(
             place, json, quiet, _ = (given.pop(option) for option in OF_EVERY_COMMAND)
             for parameter, group in groups.items():
                 given[parameter] = group(**{f.name: given.pop(f.name) for f in fields(group)})
-            function(Terminal.open(place, json, quiet), **given)
+            function(Terminal.open(place, json, quiet, damaged), **given)
 
         # typer reads options from the signature, help from the docstring.
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]

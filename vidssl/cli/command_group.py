@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -11,11 +10,13 @@ import traceback
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from vidssl.base.errors import VidsslError
+from vidssl.base.files import system_sentence
+from vidssl.base.text import printable
+from vidssl.cli.console import progress_console
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -73,11 +74,10 @@ class Program(Group):
             sys.stderr.close()  # the reader of a pipe has gone, as with `| head`
             raise typer.Exit(BROKEN_PIPE) from None
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _fail(arguments, f"the disk is full ({error}); free some space and run it again", 1)
-            if error.filename is None:
+            sentence = system_sentence(error)
+            if sentence is None:
                 raise  # not about a file or folder that the user could change
-            _fail(arguments, f"{error.filename}: {error.strerror}", 1)
+            _fail(arguments, sentence, 1)
         except KeyboardInterrupt:
             sentence = "interrupted; the same command goes on from what is finished"
             _fail(arguments, sentence, INTERRUPTED)
@@ -93,13 +93,14 @@ def _fail_as_json(arguments: list[str], sentence: str, code: int) -> None:
     try:
         print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
     except OSError:  # perhaps the very error to report; it must not be raised again at exit
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _fail(arguments: list[str], sentence: str, code: int) -> NoReturn:
     _fail_as_json(arguments, sentence, code)
     if "-v" in arguments or "--verbose" in arguments:
-        traceback.print_exc()
-    line = Text.assemble(("vidssl: ", "bold red"), sentence)
-    Console(stderr=True).print(line, soft_wrap=True)
+        for line in traceback.format_exc().splitlines():
+            print(printable(line), file=sys.stderr)
+    shown = Text.assemble(("vidssl: ", "bold red"), printable(sentence))
+    progress_console().print(shown, soft_wrap=True)
     raise typer.Exit(code)

@@ -9,7 +9,12 @@ import typer
 
 from vidssl.cli import completion
 from vidssl.cli.app import EVALUATION, PIPELINE, command
-from vidssl.cli.options import DeviceOption, ExtractionRunOptions, VideosArgument
+from vidssl.cli.options import (
+    DeviceOption,
+    ExtractionRunOptions,
+    VideoBoundOptions,
+    VideosArgument,
+)
 from vidssl.cli.parsing import names_in, only_given, settings_from
 from vidssl.cli.terminal import Terminal
 
@@ -58,6 +63,7 @@ def extract_flow(
     ] = "jpeg95",
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
     run: ExtractionRunOptions,
+    bounds: VideoBoundOptions,
 ) -> None:
     """Compute the optical flow of every video.
 
@@ -82,7 +88,7 @@ def extract_flow(
     given |= {key: None for key in ("size", "stored") if given.get(key) == 0}
     config = stage.ExtractFlow(
         videos, method=method, preset=preset, weights=weights, device=device, codec=codec,
-        name=name, **run.keywords(), **given,
+        name=name, bounds=bounds.bounds(), **run.keywords(), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
@@ -155,6 +161,7 @@ def extract_view(
     name: Annotated[str | None, typer.Option(help="Name of the artifact; default: VIEW.")] = None,
     device: DeviceOption = None,
     run: ExtractionRunOptions,
+    bounds: VideoBoundOptions,
 ) -> None:
     """Make a view of every video from its frames: heatmaps of joints, masks of people, or yours.
 
@@ -171,7 +178,8 @@ def extract_view(
     named |= {"things": things or None, "detector_size": detector_size}
     config = stage.ExtractView(
         videos, view=view, settings=settings_from(settings, **named), stride=stride,
-        stored=stored_size, codec=codec, name=name, device=device, **run.keywords(),
+        stored=stored_size, codec=codec, name=name, device=device, bounds=bounds.bounds(),
+        **run.keywords(),
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, lambda: f"vidssl pack {quote(str(videos))}")
@@ -206,6 +214,7 @@ def pack(
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
     run: ExtractionRunOptions,
+    bounds: VideoBoundOptions,
 ) -> None:
     """Pack frames and derived views into shards, and note labels, groups and splits.
 
@@ -226,7 +235,7 @@ def pack(
         given["views"] = names_in(views)
     config = stage.Pack(
         videos, derived=tuple(derived or ()), labels=labels, group_pattern=group_pattern,
-        name=name, **run.keywords(), **given,
+        name=name, bounds=bounds.bounds(), **run.keywords(), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, lambda: next_step.after_packing(terminal.workspace))

@@ -24,6 +24,7 @@ from vidssl.cli.options import (
     RunOptions,
     SeedOption,
     SplitOption,
+    VideoBoundOptions,
 )
 from vidssl.cli.parsing import names_in, pairs_from, settings_from
 from vidssl.cli.terminal import Terminal
@@ -209,6 +210,8 @@ def retrieve(
     device: DeviceOption = None,
     new: NewOption = False,
     dry_run: DryRunOption = False,
+    *,
+    bounds: VideoBoundOptions,
 ) -> None:
     """Find the nearest neighbours of a video, or measure how good they are.
 
@@ -231,7 +234,8 @@ def retrieve(
         if given := [option for option, value in evaluating.items() if value]:
             raise UsageError(f"{given[0]} belongs to retrieve --evaluate, not to a query")
         found |= {"k": k, "keep_self": keep_self, "sheet": sheet}
-        _query(terminal, tuple(queries), weights=pairs_from("--weights", weights), **found)
+        found |= {"weights": pairs_from("--weights", weights), "bounds": bounds.bounds()}
+        _query(terminal, tuple(queries), **found)
     else:
         _evaluate(terminal, split=split, name=name, new=new, dry_run=dry_run, **found)
 

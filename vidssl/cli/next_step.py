@@ -14,8 +14,9 @@ from typing import Any
 
 from vidssl.base.errors import VidsslError
 from vidssl.dataset.annotations import Annotations
-from vidssl.shards import ShardReader
+from vidssl.shards import open_shards
 from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.stored_annotations import read_annotations
 from vidssl.workspace.workspace import Workspace
 
 PAIR = ("rgb", "flow")
@@ -31,10 +32,10 @@ def after_packing(workspace: Workspace) -> str:
     pack = workspace.newest("pack")
     if pack is None:
         return ""
-    reader = ShardReader(pack.path)
+    reader = open_shards(pack)
     ids = [reader.video_id(v) for v in range(len(reader))]
     table = workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
-    known = Annotations.load(table.path, ids) if table else Annotations.unlabelled(ids)
+    known = read_annotations(table, ids) if table else Annotations.unlabelled(ids)
     return "vidssl pretrain --stream rgb" if len(known.select(None, 0).train) >= 2 else ""
 
 
@@ -58,7 +59,7 @@ def _steps(workspace: Workspace, made: Artifact, told: dict[str, str]) -> Iterat
     pack = workspace.by_digest(made.parents.get("pack", ""))
     for view in PAIR:
         newest = _newest(workspace, view, made)
-        if newest is None and pack is not None and view in pack.summary["views"]:
+        if newest is None and pack is not None and view in pack.views:
             yield _pretrain(workspace, view, told)
         elif newest is not None and newest.recipe["stage"] != "cotrain" and _whole(newest, view):
             yield _cotrain(workspace, view, newest, told)

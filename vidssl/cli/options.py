@@ -15,8 +15,10 @@ import typer
 
 from vidssl.cli import completion
 from vidssl.cli.parsing import division, settings_from
+from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, VideoBounds
 
 RECIPE, DATA, RUN, EVERY_COMMAND = "Recipe", "Data", "Run", "Every command"
+BOUNDS = "Bounds of a video (no real film meets the defaults)"
 
 # ── of every command ─────────────────────────────────────────────────────────────────────────
 
@@ -228,6 +230,49 @@ class RunOptions:
     dry_run: DryRunOption = False
 
 
+# ── bounds of a video ────────────────────────────────────────────────────────────────────────
+
+MaxPixelsOption = Annotated[
+    int,
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        help="Leave out a video with larger frames.",
+        rich_help_panel=BOUNDS,
+    ),
+]
+MaxStallOption = Annotated[
+    float,
+    typer.Option(
+        "--max-stall",
+        help="Leave out a video that gives no new frame for so many seconds.",
+        rich_help_panel=BOUNDS,
+    ),
+]
+MaxFramesOption = Annotated[
+    int,
+    typer.Option(
+        "--max-frames",
+        min=1,
+        help="Leave out a video with more frames.",
+        rich_help_panel=BOUNDS,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class VideoBoundOptions:
+    """What a file may make the decoder do."""
+
+    max_pixels: MaxPixelsOption = DEFAULT_BOUNDS.max_pixels
+    max_stall: MaxStallOption = DEFAULT_BOUNDS.max_stall
+    max_frames: MaxFramesOption = DEFAULT_BOUNDS.max_frames
+
+    def bounds(self) -> VideoBounds:
+        """Returns them as stages take them."""
+        return VideoBounds(self.max_pixels, self.max_stall, self.max_frames)
+
+
 # ── processes that divide the work ───────────────────────────────────────────────────────────
 
 WorkersOption = Annotated[
@@ -254,6 +299,16 @@ DaskOption = Annotated[
 ]
 
 
+RetryOption = Annotated[
+    bool,
+    typer.Option(
+        "--retry-quarantined",
+        help="Try the videos again that were left out; copy the others.",
+        rich_help_panel=RUN,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ExtractionRunOptions:
     """Which processes work on the videos, and whether again or at all."""
@@ -262,9 +317,11 @@ class ExtractionRunOptions:
     shard: ShardOption = None
     dask: DaskOption = None
     new: NewOption = False
+    retry_quarantined: RetryOption = False
     dry_run: DryRunOption = False
 
     def keywords(self) -> dict[str, Any]:
-        """Returns the stage's options of these: workers and part, or dask; new and dry_run."""
+        """Returns the stage's options of these: workers and part, or dask; and the others."""
         processes = division(self.shard, self.workers, self.dask)
-        return {**processes, "new": self.new, "dry_run": self.dry_run}
+        again = {"new": self.new, "retry_quarantined": self.retry_quarantined}
+        return {**processes, **again, "dry_run": self.dry_run}

@@ -248,6 +248,8 @@ def _grow(parent: Tree, node: Node) -> None:
         line.append(f"  + {remark}", style="cyan")
     for reason in artifact.stale:
         line.append(f"  stale: {reason}", style="yellow")
+    for fault in artifact.damaged:
+        line.append(f"  {fault}", style="bold red")
     branch = parent.add(line)
     for child in node.children:
         _grow(branch, child)
@@ -269,7 +271,12 @@ def verify_table(result: VerifyResult) -> RenderableType:
         for finding in result.findings
         for problem in finding.problems
     ]
-    return Group(table, *problems)
+    repairs = [
+        Text(f"{'repaired' if repair.done else 'not repaired'}: {repair.said}",
+             style="green" if repair.done else "yellow")
+        for repair in result.repairs
+    ]  # fmt: skip
+    return Group(table, *repairs, *problems)
 
 
 def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
@@ -289,7 +296,8 @@ def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
         Text(f"{first.queries} test and {first.gallery} training clips of "
              f"{len(result.classes)} motions, {result.total:.0f} s {when}"),
         *map(Text, result.findings()),
-        Text("\nGo on with this workspace:", style="bold"),
+        Text(""),
+        Text("Go on with this workspace:", style="bold"),
         typed("vidssl", "retrieve", query, "--sheet", "neighbours.png", "-w", workspace),
         typed("vidssl", "cotrain", "--stream", "flow", "-w", workspace),
         typed("vidssl", "status", "-w", workspace),

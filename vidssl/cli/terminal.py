@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Any, TypeVar
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +21,7 @@ from vidssl.base.progress import Progress
 from vidssl.base.signals import work_begins
 from vidssl.base.text import counted
 from vidssl.base.typed_settings import flat
+from vidssl.cli.console import PlainConsole, progress_console
 from vidssl.cli.progress_bars import make_progress
 from vidssl.cli.tables import fitted, forecast_table
 from vidssl.workspace.results import PartReport, StageResult
@@ -49,20 +50,20 @@ class Terminal:
     silent: bool = False
 
     @classmethod
-    def open(cls, workspace: Path, json: bool, quiet: bool) -> Terminal:
+    def open(cls, workspace: Path, json: bool, quiet: bool, damaged: bool = False) -> Terminal:
         """Opens a workspace, whose folder is made with its first artifact."""
         first = os.environ.get("RANK", "0") == "0"
-        return cls(Workspace(workspace), json, quiet or not first, silent=not first)
+        return cls(Workspace(workspace, damaged), json, quiet or not first, silent=not first)
 
     def run(self, stage: Callable[[Workspace, Any, Progress], Result], options: Any) -> Result:
         """Runs a stage in the workspace, with its progress shown."""
         work_begins()
-        return stage(self.workspace, options, make_progress(Console(stderr=True), self.quiet))
+        return stage(self.workspace, options, make_progress(progress_console(), self.quiet))
 
     def show(self, renderable: RenderableType) -> None:
         """Prints to stdout, unless the result is wanted as JSON."""
         if not self.json and not self.silent:
-            console = Console(soft_wrap=isinstance(renderable, str | Text))
+            console = PlainConsole(soft_wrap=isinstance(renderable, str | Text))
             console.print(fitted(renderable, console), crop=False)
 
     def json_out(self, value: Mapping[str, Any] | list[Any]) -> None:
@@ -155,9 +156,18 @@ def artifact_line(result: StageResult) -> Text:
     """Returns one line: the artifact, whether it was finished before, its figures."""
     artifact = result.artifact
     assert artifact is not None
-    what = " (finished before, nothing to do)" if result.reused else ""
+    what = f" ({_as_before(result)})" if result.reused else ""
     figures = headline(artifact)
     return Text.assemble(("✓ ", "green"), (artifact.label, "bold"), f"{what}  ", (figures, "dim"))
+
+
+def _as_before(result: StageResult) -> str:
+    """Says that nothing was done, and what can be done for videos that were left out."""
+    videos = counted(len(result.quarantined), "video")
+    if result.in_vain:
+        return f"as before: of {videos} left out not one can be used now"
+    again = f"; {videos} left out: --retry-quarantined tries again" if result.quarantined else ""
+    return f"finished before, nothing to do{again}"
 
 
 def part_line(part: PartReport, reused: bool) -> Text:

@@ -17,7 +17,7 @@ DEMO_WORKSPACE = Path(
 )  # a separate one: its artifacts are never the newest of the user's
 
 
-@command(panel=WORKSPACE)
+@command(panel=WORKSPACE, damaged=True)
 def status(terminal: Terminal) -> None:
     """Show the workspace: lineage of artifacts, which are stale, what is running or unfinished.
 
@@ -33,23 +33,33 @@ def status(terminal: Terminal) -> None:
     terminal.show(status_tree(result, stage.tree(result)))
 
 
-@command(panel=WORKSPACE)
+@command(panel=WORKSPACE, damaged=True)
 def verify(
     terminal: Terminal,
     artifacts: Annotated[
         list[str] | None, typer.Argument(metavar="ARTIFACT", help="Default: all.")
     ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Make again what sources and parents can make, and say so."),
+    ] = False,
+    videos: Annotated[
+        Path | None, typer.Option(help="The videos of damaged shards; only with --repair.")
+    ] = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Check every byte of the artifacts against what was written, down to the frame.
 
     Example:  vidssl verify
 
     Example:  vidssl verify pack/main/v001
+
+    Example:  vidssl verify --repair --videos VIDEOS/
     """
     from vidssl.cli.tables import verify_table
     from vidssl.stages import verify as stage
 
-    options = stage.VerifyOptions(tuple(artifacts or ()))
+    options = stage.VerifyOptions(tuple(artifacts or ()), repair, videos, workers)
     result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
     terminal.show(verify_table(result))

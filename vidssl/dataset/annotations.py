@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,13 @@ import numpy as np
 
 from vidssl.base.errors import VidsslError, nearest_name
 from vidssl.base.files import atomic_write
+from vidssl.base.stored_json import read_bytes
 
 ANNOTATIONS_FILE = "annotations.csv"
 FIXED_COLUMNS = ("id", "label", "group")
 SEEDED, EVERYTHING = "80/20", "all"  # splits that need no column
 TEST_SHARE = 0.2
+LARGEST_TABLE = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,25 @@ class Annotations:
             VidsslError: the file is missing, or is no table of annotations.
         """
         path = folder / ANNOTATIONS_FILE
-        header, rows = read_table(path)
+        return cls.parse(_read(path), path, ids)
+
+    @classmethod
+    def parse(cls, data: bytes, path: Path, ids: Sequence[str]) -> Annotations:
+        """Returns the annotations in the bytes of an `annotations.csv`.
+
+        Args:
+            path: of the file, for the sentence of an error.
+
+        Raises:
+            VidsslError: it is no table of annotations, or has a video twice.
+        """
+        header, rows = _parse_table(data, path)
         if tuple(header[:3]) != FIXED_COLUMNS:
             raise VidsslError(f"{path} is no table of annotations: it begins with {header[:3]}")
         known = {row["id"]: row for row in rows}
+        if len(known) < len(rows):
+            twice, _ = Counter(row["id"] for row in rows).most_common(1)[0]
+            raise VidsslError(f"{path} is damaged: it has {twice} twice")
         found = [known.get(video, {"id": video}) for video in ids]
         return cls.from_rows(found, header[3:])
 
@@ -161,18 +179,38 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Reads a CSV file; returns its header and its rows. Cells are stripped, missing ones empty.
 
     Raises:
-        VidsslError: there is no such file, it is not text, or it has no header.
+        VidsslError: there is no such file, it is no regular one or not text, it has no header or
+            two columns of one name, or a line has more cells than the header.
     """
+    return _parse_table(_read(path), path)
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
+        return read_bytes(path, LARGEST_TABLE)
+    except FileNotFoundError as error:
         raise VidsslError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _parse_table(data: bytes, path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig").read()  # any line ends
+        lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if line]
     except UnicodeDecodeError:
         raise VidsslError(f"{path} is no table: it is not UTF-8 text") from None
-    lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if line]
+    except csv.Error as error:  # such as a quoted cell without end
+        raise VidsslError(f"{path} is no table: {error}") from None
     if not lines:
         raise VidsslError(f"{path} is empty")
     header = lines[0]
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise VidsslError(f"{path} has two columns named {twice[0]:.60}")
+    for line in lines[1:]:
+        if any(line[len(header) :]):
+            raise VidsslError(
+                f"{path} has a line of more cells than its header, which begins with "
+                f"{line[0]:.100}: put cells that hold a comma in quotes"
+            )
     empty = dict.fromkeys(header, "")
     # A short line lacks its last cells.
     return header, [empty | dict(zip(header, line, strict=False)) for line in lines[1:]]

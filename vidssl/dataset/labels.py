@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -84,7 +85,7 @@ def label_videos(
         VidsslError: as :func:`check_labelling`; or the table lacks a column or matches no video.
     """
     check_labelling(labels, group_pattern)
-    rows = [{"id": s.id, "label": "", "group": ""} for s in sources]
+    rows: list[LabelRow] = [{"id": s.id, "label": "", "group": ""} for s in sources]
     split_columns: list[str] = []
     notes: list[str] = []
     if str(labels) == "folders":
@@ -120,12 +121,18 @@ def _label_by_table(
             raise VidsslError(
                 f"{path} has no column named {column}: its columns are {', '.join(header)}"
             )
-    others = [column for column in header if column not in ("path", "label", "group")]
+    others = [column for column in header if column not in ("path", "label", "group", "id", "")]
     split_columns = [column for column in others if _is_split(table, column)]
     notes += [
         f"the column {column} of {path.name} is not taken for a split: {why}"
         for column in others
         if column not in split_columns and (why := _why_no_split(table, column))
+    ]
+    notes += [
+        f"the column {column or 'without a name'} of {path.name} is not taken for a split: give "
+        "it another name"
+        for column in ("id", "")
+        if column in header and _is_split(table, column)
     ]
     find_video = _VideoFinder(sources)
     filled: dict[int, LabelRow] = {}
@@ -185,7 +192,8 @@ class _VideoFinder:
         for number, source in enumerate(sources):
             self._exact[source.name] = number
             self._exact[str(PurePosixPath(source.name).with_suffix(""))] = number
-            self._exact[str(source.path.absolute())] = number
+            absolute = os.fsencode(source.path.absolute())  # a table is UTF-8 in any locale
+            self._exact[absolute.decode("utf-8", "backslashreplace")] = number
             if stems[_stem(source.name)] == 1:
                 self._stem[_stem(source.name)] = number
 

@@ -23,8 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from vidssl.base.errors import VidsslError
+from vidssl.base.files import atomic_write
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.signals import signals_blocked_in_children
+from vidssl.base.stored_json import read_json
 from vidssl.dataset.synthetic_scene import FRAMES, MOTIONS, SIZE, render_clip
 
 FPS = 25
@@ -131,9 +133,9 @@ def _check_made_with(folder: Path, made_with: dict[str, object]) -> None:
     """Writes clips.json; raises if it is there and says that the clips are made otherwise."""
     note = folder / "clips.json"
     if not note.exists():
-        _replace_text(note, json.dumps(made_with))
-    elif json.loads(note.read_text()) != made_with:
-        raise VidsslError(f"{folder} holds clips made with {note.read_text()}: give another folder")
+        atomic_write(note, json.dumps(made_with).encode())
+    elif (found := read_json(note)) != made_with:
+        raise VidsslError(f"{folder} holds clips made with {found!s:.200}: give another folder")
 
 
 def encode_clip(path: Path, clip: np.ndarray, fps: int = FPS) -> None:
@@ -157,10 +159,4 @@ def _write_splits(path: Path, planned: list[PlannedClip]) -> None:
     """Writes splits.csv as `pack --labels` reads it; clips of one scene are one group."""
     rows = [(p.path, p.motion, p.scene, p.split) for p in planned]
     lines = [",".join(row) for row in [("path", "label", "group", "split1"), *rows]]
-    _replace_text(path, "\n".join(lines) + "\n")
-
-
-def _replace_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    os.replace(part, path)
+    atomic_write(path, ("\n".join(lines) + "\n").encode())

@@ -1,7 +1,4 @@
-"""Finds, names and decodes video files.
-
-Only the commands that read video use it; training reads shards. Frames are RGB uint8 [H, W, 3].
-"""
+"""Finds and names video files; only the commands that read video use it."""
 
 from __future__ import annotations
 
@@ -10,15 +7,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-import av
-import cv2
-import numpy as np
-
 from vidssl.base.errors import VidsslError
+from vidssl.base.files import SENTENCES, NotRegular, open_regular, system_sentence
+from vidssl.base.stored_json import read_bytes
 
 _SUFFIXES = (
     ".3gp .asf .avi .divx .f4v .flv .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob "
@@ -28,15 +24,11 @@ VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".list"))
 SYSTEM_FOLDERS = frozenset(("lost+found", "System Volume Information"))  # of whole disks
 FINGERPRINT_BLOCK = 64 * 1024
+NO_FILE = "0" * 12  # fingerprint of what cannot be opened
+LARGEST_LIST = 1 << 30  # bytes of a list of paths
+DEEPEST_FOLDERS = 500  # below a folder of videos
 
 T = TypeVar("T")
-
-
-class UnreadableVideo(VidsslError):
-    """A file of which no frame can be decoded; the text is the reason."""
-
-
-# ── finding and naming ───────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -59,9 +51,10 @@ class Source:
 def find_videos(path: Path | str) -> list[Source]:
     """Returns the videos of a folder (at any depth), of one file, or of a text file of paths.
 
-    Other files are skipped silently. A list has one path per line, relative to
-    the list's folder or to the current one; empty lines and lines that begin with # are skipped.
-    The result is sorted by name.
+    Files of other names are skipped silently. What has a video's name and is no regular file (a
+    pipe, a device, a broken link) is among the results, so that it is told as left out. A list has
+    one path per line, in UTF-8, relative to the list's folder or to the current one; empty lines
+    and lines that begin with # are skipped. The result is sorted by name.
 
     Raises:
         VidsslError: there is no such path or no video in it, a list names files that are missing,
@@ -119,24 +112,35 @@ def fingerprint(path: Path) -> str:
     They depend on the file's size and its first, middle and last 64 KiB only: reading all of
     Kinetics just to name its files would take as long as decoding it.
 
+    A pipe, a device or a broken link is not opened: it gets twelve zeros, and is left out later.
+
     Raises:
         VidsslError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.blake2b(str(size).encode(), digest_size=6)
             for start in (0, size // 2, max(0, size - FINGERPRINT_BLOCK)):
                 file.seek(start)
                 digest.update(file.read(FINGERPRINT_BLOCK))
+    except (FileNotFoundError, NotRegular):
+        return NO_FILE
     except OSError as error:
         raise VidsslError(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
 def _walk(root: Path) -> Iterator[Path]:
+    """Yields a folder's videos, and whatever else has a video's name: it is told as left out."""
     seen = set()
     for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        if folder.count(os.sep) - str(root).count(os.sep) > DEEPEST_FOLDERS:
+            raise VidsslError(
+                f"{root} has folders more than {DEEPEST_FOLDERS} deep, from "
+                f"{folder[len(str(root)) :]:.40}… on: name one further down, or list the videos in "
+                "a text file"
+            )
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back up
             folders.clear()
@@ -145,14 +149,15 @@ def _walk(root: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file() and _is_video(path):
+            if not name.startswith(".") and _is_video(path):
                 yield path
 
 
 def _refuse(error: OSError) -> None:
     """Raises for a folder that cannot be read; else its videos would be missing silently."""
     if Path(error.filename).name not in SYSTEM_FOLDERS:
-        raise VidsslError(f"{error.filename} cannot be read: {error.strerror}") from error
+        known = system_sentence(error) if error.errno in SENTENCES else None
+        raise VidsslError(known or f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _is_video(path: Path) -> bool:
@@ -164,14 +169,17 @@ def _is_video(path: Path) -> bool:
 
 def _is_transport_stream(path: Path) -> bool:
     """Whether a .ts file is empty or starts like MPEG-TS: each packet begins with 0x47."""
-    with path.open("rb") as file:
-        head = file.read(189)
+    try:
+        with open_regular(path) as file:
+            head = file.read(189)
+    except (FileNotFoundError, NotRegular):
+        return False
     return not head or (head[0] == 0x47 and (len(head) < 189 or head[188] == 0x47))
 
 
 def _read_list(path: Path) -> list[Path]:
     try:
-        lines = path.read_text().splitlines()
+        lines = re.split(r"\r\n|\r|\n", read_bytes(path, LARGEST_LIST).decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise VidsslError(f"{path} is no list of videos: it is not text") from None
     entries = [line.strip() for line in lines]
@@ -179,20 +187,34 @@ def _read_list(path: Path) -> list[Path]:
     files: dict[Path, None] = {}  # a set that keeps its order
     missing = []
     for entry in entries:
-        found = [p for p in (path.parent / entry, Path(entry)) if p.is_file()]
-        if found:
-            files[Path(os.path.abspath(found[0]))] = None
+        found = _listed(path, entry)
+        if found is not None:
+            files[found] = None
         else:
             missing.append(entry)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise VidsslError(
             f"{path} names files that do not exist, {len(missing)} of {len(entries)}: "
-            f"{', '.join(missing[:3])}{more}"
+            f"{', '.join(f'{entry:.200}' for entry in missing[:3])}{more}"
         )
     if not files:
         raise VidsslError(f"there is no video in the list {path}")
     return list(files)
+
+
+def _listed(path: Path, entry: str) -> Path | None:
+    """Returns the file that a line of the list `path` names; None if there is none."""
+    if "\0" in entry:
+        return None
+    # A list is UTF-8; names of files are bytes, whatever letters the locale has.
+    name = os.fsdecode(entry.encode())
+    for place in (path.parent / name, Path(name)):
+        with suppress(OSError):  # such as a line too long for a name
+            if not place.is_dir():
+                place.stat()
+                return Path(os.path.abspath(place))
+    return None
 
 
 def _root_of_list(path: Path, files: list[Path]) -> Path:
@@ -209,125 +231,6 @@ def _name(file: Path, root: Path) -> str:
     # with line breaks must fit into one line.
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", name)
-
-
-# ── decoding ─────────────────────────────────────────────────────────────────────────────────
-
-
-def frame_rate(path: Path) -> float:
-    """Returns a video's frames per second, 0.0 if the file does not say.
-
-    Raises:
-        UnreadableVideo: no video stream can be opened.
-    """
-    with _open(path) as container:
-        stream = _video_stream(container)
-        assert stream is not None  # _open has looked
-        return float(stream.average_rate or stream.guessed_rate or 0)
-
-
-def duration(path: Path) -> float:
-    """Returns a video's length in seconds according to its header, 0.0 if that is unknown."""
-    try:
-        with _open(path) as container:
-            return max(0.0, (container.duration or 0) / av.time_base)
-    except UnreadableVideo:
-        return 0.0
-
-
-def decode(path: Path | str, notes: list[str] | None = None) -> Iterator[np.ndarray]:
-    """Yields a video's frames, RGB uint8 [H, W, 3], upright, all of the size of the first one.
-
-    Frames come in decode order, without regard to timestamps and announced frame counts: AVI files
-    with packed B-frames have timestamps that jump back, and some headers announce frames that do
-    not exist. Damage ends the video: the frames before it are used, and a sentence about it is
-    appended to `notes`. Packets that fail before the first good frame are skipped. Pixels are taken
-    as stored; the aspect ratio that the file asks for is ignored.
-
-    Raises:
-        UnreadableVideo: no frame can be decoded; the text says why.
-    """
-    notes = [] if notes is None else notes
-    with _open(Path(path)) as container:
-        size, resized, count = None, 0, 0
-        for frame in _frames(container, notes):
-            image = _upright(frame)
-            size = size or image.shape[:2]
-            if image.shape[:2] != size:
-                resized += 1
-                image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-            count += 1
-            yield image
-    if not count:
-        damage = f" ({notes.pop()})" if notes else ""
-        raise UnreadableVideo(f"not one frame can be decoded{damage}")
-    if resized:
-        notes.append(f"{resized} of {count} frames changed size and were scaled to the first's")
-
-
-def _open(path: Path) -> av.container.InputContainer:
-    """Opens a file that has a video stream."""
-    try:
-        if path.stat().st_size == 0:
-            raise UnreadableVideo("the file is empty")
-        container = av.open(str(path), metadata_errors="replace")
-    except FileNotFoundError:
-        raise UnreadableVideo("the file is gone") from None
-    except (av.error.FFmpegError, OSError) as error:
-        raise UnreadableVideo(f"it cannot be opened as video ({_reason(error)})") from error
-    if _video_stream(container) is None:
-        others = {stream.type for stream in container.streams} - {"video"}
-        container.close()
-        holds = f", only {' and '.join(sorted(others))}" if others else ""
-        raise UnreadableVideo(f"it has no moving picture{holds}")
-    return container
-
-
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """Returns the main video stream; None if there is none, or only the cover of a sound file."""
-    stream = container.streams.best("video")
-    cover = stream is not None and bool(stream.disposition & av.stream.Disposition.attached_pic)
-    return None if cover else stream
-
-
-def _frames(container: av.container.InputContainer, notes: list[str]) -> Iterator[av.VideoFrame]:
-    """Decodes packet by packet, up to the first damage after a good frame."""
-    stream = _video_stream(container)
-    assert stream is not None  # _open has looked
-    stream.thread_type = "NONE"  # one core per video: many videos are decoded at once
-    count = 0
-    try:
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError as error:
-                if not count:
-                    notes[:] = [_reason(error)]
-                    continue
-                raise
-            for frame in frames:
-                count += 1
-                if count == 1 and notes:
-                    notes[:] = [f"the start is damaged and was skipped ({notes[0]})"]
-                yield frame
-    except av.error.FFmpegError as error:
-        text = _reason(error)
-        tail = f"damaged after frame {count}, the rest is left out ({text})"
-        notes.append(tail if count else text)
-
-
-def _reason(error: Exception) -> str:
-    """Returns FFmpeg's message without the error number and the file name."""
-    return str(getattr(error, "strerror", None) or error).lower()
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """Rotates a frame as the file asks, rounded to quarter turns."""
-    image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def sorted_ids(sources: Iterable[Source]) -> list[str]:

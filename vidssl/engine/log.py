@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from vidssl.base import distributed
+from vidssl.base.errors import VidsslError
+from vidssl.base.files import atomic_write, system_errors_name
+from vidssl.base.progress import SILENT, Progress
+from vidssl.base.stored_json import parse_json, read_bytes
+from vidssl.base.text import counted
 
 Row = dict[str, float | int | None]
+
+LARGEST_LOG = 1 << 30  # bytes; a row has about 300, so that is millions of them
 
 
 class TrainingLog:
@@ -23,17 +30,25 @@ class TrainingLog:
 
     Args:
         keep: rows of an earlier attempt that stay; the rows after them are removed.
+
+    Attributes:
+        count: rows so far.
+        lost: how many of the rows to keep were not there, or not readable.
     """
 
     def __init__(self, folder: Path, keep: int = 0, tensorboard: bool = True) -> None:
         self.path = folder / "log.jsonl"
-        rows = read_log(folder)[:keep]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows = _kept(self.path, keep)
+        self.lost = keep - len(rows)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        atomic_write(self.path, text.encode())  # a kill meanwhile loses no row
         self.count = len(rows)
         self.last: Row = rows[-1] if rows else {}
-        self._table = (folder / "log.csv").open("w", newline="")
+        table = folder / "log.csv"
+        table.unlink(missing_ok=True)  # whatever lies there is not written through
+        self._table = table.open("x", newline="", encoding="utf-8")
         self._writer: Any = None
-        self._lines = self.path.open("a")
+        self._lines = self.path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder) if tensorboard else None
         for row in rows:
             self._tabulate(row)
@@ -41,9 +56,10 @@ class TrainingLog:
     def append(self, row: Row) -> None:
         """Adds a row and writes it at once, so that the log can be followed."""
         clean = {key: _finite(value) for key, value in row.items()}
-        self._lines.write(json.dumps(clean) + "\n")
-        self._lines.flush()
-        self._tabulate(clean)
+        with system_errors_name(self.path):
+            self._lines.write(json.dumps(clean) + "\n")
+            self._lines.flush()
+            self._tabulate(clean)
         self.count += 1
         if self._board is not None:
             for key, value in clean.items():
@@ -68,15 +84,48 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[Row]:
-    """Returns the rows of a checkpoint's log; a half-written last line is left out."""
-    path = folder / "log.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    """Returns the rows of a checkpoint's log that can be read; a half-written last line cannot.
+
+    Raises:
+        VidsslError: log.jsonl is no regular file, or cannot be read.
+    """
+    return [row for row in _lines_of(folder / "log.jsonl") if row is not None]
+
+
+def _kept(path: Path, keep: int) -> list[Row]:
+    """Returns those of the first `keep` rows of a log that can be read."""
+    try:
+        return [row for row in _lines_of(path)[:keep] if row is not None]
+    except VidsslError:  # a log only tells how training went, and never keeps it from going on
+        return []
+
+
+def _lines_of(path: Path) -> list[Row | None]:
+    """Returns each line of a log as a row, None where it is none.
+
+    Raises:
+        VidsslError: the file cannot be read.
+    """
+    try:
+        text = read_bytes(path, LARGEST_LOG).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    return [_row(line, path) for line in text.split("\n") if line]
+
+
+def _row(line: str, path: Path) -> Row | None:
+    try:
+        found = parse_json(line, path)
+    except VidsslError:
+        return None
+    sound = isinstance(found, dict) and found and all(map(_is_figure, found.values()))
+    return found if sound else None
+
+
+def _is_figure(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _finite(value: float | int | None) -> float | int | None:
@@ -115,14 +164,20 @@ class RankLog:
 
 
 @contextlib.contextmanager
-def log_of_rank_zero(folder: Path, keep: int) -> Iterator[RankLog]:
+def log_of_rank_zero(folder: Path, keep: int, progress: Progress = SILENT) -> Iterator[RankLog]:
     """Opens the log of a folder on rank 0, and a log without files on the other ranks.
 
     Args:
         keep: rows of an earlier attempt that stay.
+        progress: is told if some of them are lost; a log never stops a training.
     """
     if distributed.rank() == 0:
         with TrainingLog(folder, keep) as log:
+            if log.lost:
+                progress.say(
+                    f"{log.path} was damaged: {counted(log.lost, 'row')} of figures are lost, and "
+                    "training goes on"
+                )
             yield RankLog(log)
     else:
         yield RankLog(None)

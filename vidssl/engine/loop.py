@@ -22,8 +22,9 @@ from vidssl.base.progress import SILENT, Progress, Task
 from vidssl.base.signals import stop_requests
 from vidssl.clips.batch import ClipBatch
 from vidssl.engine.collapse import CollapseWatch, collapse_sentence
+from vidssl.engine.divergence import DivergenceWatch, NameVideos, numbers_as_names
 from vidssl.engine.learning_rate import learning_rate, set_learning_rate
-from vidssl.engine.log import Row, log_of_rank_zero
+from vidssl.engine.log import RankLog, Row, log_of_rank_zero
 from vidssl.engine.meter import Meter
 from vidssl.engine.optimizers import make_optimizer
 from vidssl.engine.resume import Saves
@@ -76,26 +77,29 @@ def fit(
     progress: Progress = SILENT,
     description: str = "training",
     epoch_done: Callable[[int], None] = lambda epoch: None,
+    name_videos: NameVideos = numbers_as_names,
 ) -> Row:
     """Trains until `spec.epochs`, from resume.pt if there is one; returns the log's last row.
 
     Args:
         folder: gets resume.pt, log.jsonl and log.csv.
         epoch_done: is called on rank 0 after every epoch, with the number of epochs done.
+        name_videos: returns the ids of videos by their numbers in batches, for errors.
 
     Raises:
         Interrupted: a signal came; everything was saved first.
+        VidsslError: the loss or a weight is not finite; a state that is was saved before.
     """
     optimizer = prepare(method, spec, runtime)
     per_epoch, end = batches.steps_per_epoch, spec.epochs * batches.steps_per_epoch
-    saves = Saves(folder, method, optimizer, per_epoch, runtime.save_every)
+    saves = Saves(folder, method, optimizer, per_epoch, runtime.save_every, progress.say)
+    diverging = DivergenceWatch(method, optimizer, folder, name_videos)
     begin, log_rows = saves.load()
-    if 0 < begin < end:
-        progress.say(_resumed(description, begin // per_epoch + 1, spec.epochs))
+    _tell_of_resuming(progress, description, begin / per_epoch, spec.epochs)
     model, meter, watch = over_ranks(method), Meter(runtime.device), CollapseWatch()
     with (
         stop_requests() as stop,
-        log_of_rank_zero(folder, log_rows) as log,
+        log_of_rank_zero(folder, log_rows, progress) as log,
         progress.task(description, end, "step", begin) as task,
         contextlib.closing(_steps(batches, seed, begin, end, meter)) as steps,
         fastest_kernels(),
@@ -105,42 +109,60 @@ def fit(
             set_learning_rate(optimizer, rate)
             outputs = train_step(method, model, optimizer, micro_batches, step_state)
             meter.add(outputs, samples=spec.batch_size)
+            diverging.note(step_state, rate, micro_batches, outputs)
             task.advance()
             done = step_state.step + 1
             epoch_ends = done % per_epoch == 0
             # once in a while: fetch the figures (waits for the device) and write them down
             if epoch_ends or done % runtime.log_every == 0:
-                row: Row = {"epoch": step_state.epoch + 1, "step": done, "lr": rate}
-                row |= meter.fetch()
-                log.append(row)
-                _show(task, row)
-                watch.check_row(task, row, collapse_sentence(row, spec, method))
+                diverging.check_losses()
+                row = {"epoch": step_state.epoch + 1, "step": done, "lr": rate} | meter.fetch()
+                _write(row, log, task, watch, collapse_sentence(row, spec, method))
             # once in a while: an epoch ends. Before saving, so that a kill cannot skip it.
-            if epoch_ends and distributed.rank() == 0:
-                epoch_done(step_state.epoch + 1)
+            if epoch_ends:
+                _end_epoch(diverging, epoch_done, step_state.epoch + 1)
             # once in a while: save. Ranks must agree, so they ask at the same steps.
             asked = distributed.world_size() == 1 or epoch_ends or done % ASK_RANKS_EVERY == 0
-            if asked and _save_if_due(saves, log.count, done, end, stopping=bool(stop)):
+            if asked and _save_if_due(saves, diverging, log.count, done, end, bool(stop)):
                 raise _interrupted(step_state.epoch + 1, spec.epochs, stop.signal_number)
         return log.last
 
 
-def _save_if_due(saves: Saves, log_rows: int, done: int, end: int, *, stopping: bool) -> bool:
+def _end_epoch(diverging: DivergenceWatch, epoch_done: Callable[[int], None], epochs: int) -> None:
+    diverging.check_weights()
+    if distributed.rank() == 0:
+        epoch_done(epochs)
+
+
+def _save_if_due(
+    saves: Saves,
+    diverging: DivergenceWatch,
+    log_rows: int,
+    done: int,
+    end: int,
+    stopping: bool,
+) -> bool:
     """Saves if it is time to, and returns whether training stops here. Every rank must call it.
 
     Args:
         done, end: steps done, and steps of the whole training.
         stopping: a signal came to this rank.
+
+    Raises:
+        VidsslError: the loss or a weight is not finite; nothing is saved over the last good state.
     """
     stopping = distributed.any_rank(stopping)
     due = distributed.any_rank(saves.due)
     if stopping or due or done == end:
+        diverging.check_losses()
+        diverging.check_weights()
         saves.save(done, log_rows)
     return stopping and done < end
 
 
-def _resumed(description: str, epoch: int, epochs: int) -> str:
-    return f"{description}: going on from epoch {epoch} of {epochs}"
+def _tell_of_resuming(progress: Progress, description: str, done: float, epochs: int) -> None:
+    if 0 < done < epochs:
+        progress.say(f"{description}: going on from epoch {int(done) + 1} of {epochs}")
 
 
 def _interrupted(epoch: int, epochs: int, signal_number: int | None) -> Interrupted:
@@ -228,9 +250,14 @@ def over_ranks(method: Method) -> nn.Module:
     with warnings.catch_warnings():
         # What torch 2.15 names instead would still send buffers once, at the beginning.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        return DistributedDataParallel(
+        model = DistributedDataParallel(
             method, broadcast_buffers=False, gradient_as_bucket_view=True
         )
+    if next(method.parameters()).device.type == "cpu":
+        model.register_comm_hook(
+            None, lambda state, bucket: distributed.mean_in_rank_order(bucket.buffer())
+        )
+    return model
 
 
 def _prepare_backbones(method: Method, runtime: RuntimeConfig) -> None:
@@ -243,10 +270,17 @@ def _prepare_backbones(method: Method, runtime: RuntimeConfig) -> None:
                 module.backbone.compile(dynamic=False)  # clips are all of one shape
 
 
-def _show(task: Task, row: Row) -> None:
+def _write(row: Row, log: RankLog, task: Task, watch: CollapseWatch, collapsed: str) -> None:
+    """Appends a row to the log, shows some of its figures beside the bar, and warns of collapse.
+
+    Args:
+        collapsed: what :func:`vidssl.engine.collapse.collapse_sentence` returns for the row.
+    """
+    log.append(row)
     shown = {
         name: row[name]
         for name in ("loss", "top1", "knn", "purity", "prototype_entropy")
         if isinstance(row.get(name), float) and math.isfinite(row[name])  # type: ignore[arg-type]
     }
     task.advance(0, epoch=f"{row['epoch']}", **shown)  # type: ignore[arg-type]
+    watch.check_row(task, row, collapsed)

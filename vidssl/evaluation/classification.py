@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -109,13 +108,6 @@ class ClassificationReport:
     classes: list[ClassRow]
     confusion: list[list[int]]
     streams: list[ViewRow] = field(default_factory=list)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ClassificationReport:
-        """Reads what :func:`dataclasses.asdict` wrote."""
-        classes = [ClassRow(**row) for row in data["classes"]]
-        streams = [ViewRow(**row) for row in data.get("streams", [])]
-        return cls(**{**data, "classes": classes, "streams": streams})
 
     def as_view_row(self) -> ViewRow:
         """Returns this report as one row in the report of an average."""
@@ -223,9 +215,12 @@ def publish_report(
 
 
 def read_report(artifact: Artifact) -> ClassificationReport:
-    """Reads the results of a probe or of a finetuned network."""
-    text = (artifact.path / RESULTS_FILE).read_text()
-    return ClassificationReport.from_dict(json.loads(text))
+    """Reads the results of a probe or of a finetuned network.
+
+    Raises:
+        VidsslError: the file is missing, or was changed.
+    """
+    return artifact.files.record(ClassificationReport, RESULTS_FILE)
 
 
 def reused_result(artifact: Artifact, labelled: LabelledSplit) -> ClassificationResult:

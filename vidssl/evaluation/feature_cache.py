@@ -17,10 +17,11 @@ from vidssl.base.device import choose_device
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
+from vidssl.base.text import counted
 from vidssl.evaluation import feature_file, features
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack, find_subject
 from vidssl.evaluation.features import Features, WindowNetwork, WindowProtocol
-from vidssl.shards import ShardReader
+from vidssl.shards import ShardReader, open_shards
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
 from vidssl.workspace.results import StageResult
@@ -81,7 +82,20 @@ def features_of(
     result = _embed_or_find(workspace, subject, options, progress)
     artifact = result.artifact
     assert artifact is not None
-    return artifact, load_features(artifact)
+    found = load_features(artifact)
+    _check_ids(artifact, found, subject.pack)
+    return artifact, found
+
+
+def _check_ids(artifact: Artifact, found: Features, pack: Artifact) -> None:
+    """Checks that features are of the videos of a pack: a row of one is taken for the other's."""
+    with open_shards(pack) as reader:
+        ids = [video.decode() for video in reader.videos.id]
+    if list(found.ids) != ids:
+        raise VidsslError(
+            f"{artifact.files.where(FEATURES_FILE)} of {artifact.label} is not of the videos of "
+            f"{pack.label}: remove that folder and run the command again"
+        )
 
 
 def load_features(artifact: Artifact) -> Features:
@@ -90,13 +104,7 @@ def load_features(artifact: Artifact) -> Features:
     Raises:
         VidsslError: the file is missing or was changed.
     """
-    path = artifact.path / FEATURES_FILE
-    if path.exists() and file_digest(path) != artifact.payload[FEATURES_FILE]["sha256"]:
-        raise VidsslError(
-            f"{path} is damaged: its digest is not the one {artifact.label} names; "
-            "remove that folder and run the command again"
-        )
-    return feature_file.load_features(path)
+    return feature_file.load_features(artifact.files.checked(FEATURES_FILE))
 
 
 def recipe_of(subject: EncoderOnPack, protocol: WindowProtocol) -> dict[str, object]:
@@ -119,7 +127,7 @@ def _embed_or_find(
             return StageResult(run.finished, reused=True)
         encoder = checkpoint_encoder(subject.checkpoint, subject.view)
         device = choose_device(options.device)
-        with ShardReader(subject.pack.path) as reader:
+        with open_shards(subject.pack) as reader:
             videos = range(len(reader))
             whole = embed_in_parts(
                 run.folder, encoder, reader, videos, options.protocol, device, progress
@@ -177,22 +185,36 @@ def embed_in_parts(
     lengths = reader.frame_count(view)
     parts = [videos[v : v + PART_VIDEOS] for v in range(0, len(videos), PART_VIDEOS)]
     paths = [folder / f"part-{number:05d}.h5" for number in range(len(parts))]
+    ids = [[reader.video_id(v) for v in part] for part in parts]
     windows = [features.count_windows(network.spec, protocol, lengths[part]) for part in parts]
+    for names, path in zip(ids, paths, strict=True):
+        if path.exists() and not _is_sound(path, names):
+            progress.say(
+                f"{path} is damaged: its {counted(len(names), 'video')} are embedded again"
+            )
+            path.unlink()
     before = sum(n for n, path in zip(windows, paths, strict=True) if path.exists())
     try:
         with progress.task(f"{description} {view}", sum(windows), "window", before) as task:
-            for some, path in zip(parts, paths, strict=True):
+            for some, names, path in zip(parts, ids, paths, strict=True):
                 if not path.exists():
-                    ids = [reader.video_id(v) for v in some]
                     part = features.embed_videos(
-                        network, reader, some, ids, protocol, device, embedded=task.advance
+                        network, reader, some, names, protocol, device, embedded=task.advance
                     )
-                    feature_file.save_features(part, path)
+                    feature_file.save_part(part, path)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; the parts that were finished are kept, and the same command goes on"
         ) from None
-    return features.join_features([feature_file.load_features(path) for path in paths])
+    return features.join_features([feature_file.load_part(path) for path in paths])
+
+
+def _is_sound(path: Path, ids: Sequence[str]) -> bool:
+    """Whether a part that an earlier process left is as it was written, and of these videos."""
+    try:
+        return feature_file.load_part(path).ids == tuple(ids)
+    except VidsslError:
+        return False
 
 
 def drop_parts(folder: Path) -> None:

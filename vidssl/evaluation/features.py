@@ -27,7 +27,8 @@ import torch
 from vidssl.augment import Box, centre_square, crop_resize
 from vidssl.backbones import EncoderSpec
 from vidssl.base.cores_and_memory import cores
-from vidssl.base.errors import UsageError, nearest_name
+from vidssl.base.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.finite_values import rows_without_length
 from vidssl.clips.temporal_sampling import clip_indices, published_hop, window_starts
 from vidssl.views import get_view
 
@@ -205,7 +206,8 @@ def embed_videos(
         embedded: is called after every batch with its number of windows.
 
     Raises:
-        VidsslError: the source lacks the encoder's view, or its frames are damaged.
+        VidsslError: the source lacks the encoder's view, its frames are damaged, or a window's
+            row is not finite.
     """
     spec, protocol = network.spec, protocol or WindowProtocol()
     device = torch.device(device)
@@ -216,11 +218,22 @@ def embed_videos(
     batches = (_WindowBatch(windows.rows[s], windows.starts[s]) for s in slices)
     network = network.to(device).eval()
     rows = []
-    for x_BRTSSC in _decoded_ahead(batches, source, spec, protocol, videos):
+    for at, x_BRTSSC in zip(
+        slices, _decoded_ahead(batches, source, spec, protocol, videos), strict=True
+    ):
         rows.append(_embed_batch(network, x_BRTSSC, protocol, device))
+        if len(broken := rows_without_length(rows[-1])):
+            raise VidsslError(_not_finite(ids[windows.rows[at][broken[0]]], spec))
         embedded(len(x_BRTSSC))
     embedded_WD = np.concatenate(rows) if rows else np.empty((0, network.dim), np.float32)
     return Features(tuple(ids), embedded_WD, windows.starts, windows.offsets)
+
+
+def _not_finite(video: str, spec: EncoderSpec) -> str:
+    return (
+        f"the {spec.view} features of {video} are no numbers (NaN or infinite), and nothing is "
+        "made of them: the checkpoint's weights may be too large, or bf16 too coarse for it"
+    )
 
 
 def count_windows(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> int:

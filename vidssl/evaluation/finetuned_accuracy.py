@@ -169,7 +169,7 @@ def average(
     weights = [network.weight for network in networks]
 
     def compute(folder: Path) -> tuple[np.ndarray, None]:
-        files = [published(single).path / PROBABILITIES_FILE for single in singles]
+        files = [published(single).files.checked(PROBABILITIES_FILE) for single in singles]
         shares = [load_probabilities(file)[0] for file in files]
         share_NK = np.average(shares, axis=0, weights=weights).astype(np.float32)
         save_probabilities(folder, share_NK, labelled)
@@ -201,7 +201,8 @@ def load_probabilities(path: Path) -> tuple[np.ndarray, list[str]]:
     """Reads probabilities.safetensors: float32 [N, K], and the names of the classes.
 
     Raises:
-        VidsslError: no such file, damaged, or of another kind or format.
+        VidsslError: no such file, damaged, of another kind or format, or with a probability that
+            is not finite.
     """
     if not path.exists():
         raise VidsslError(f"there is no file {path}")
@@ -213,6 +214,9 @@ def load_probabilities(path: Path) -> tuple[np.ndarray, list[str]]:
                     f"{path} has probabilities of format {about.get('format')}, and this vidssl "
                     f"({VERSION}) reads format {PROBABILITIES_FORMAT}"
                 )
-            return file.get_tensor("probabilities"), about["classes"]
+            share_NK, classes = file.get_tensor("probabilities"), about["classes"]
     except safetensors.SafetensorError as error:
         raise VidsslError(f"{path} is damaged: {error}") from error
+    if not np.isfinite(share_NK).all():
+        raise VidsslError(f"{path} has probabilities that are no numbers (NaN or infinite)")
+    return share_NK, classes

@@ -13,9 +13,10 @@ from vidssl.evaluation.evaluated_encoders import EncoderOnPack, check_encoder_op
 from vidssl.evaluation.leakage import leakage
 from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.splits import select_split, split_seed, too_few, without_label
-from vidssl.shards import ShardReader
+from vidssl.shards import ShardReader, open_shards
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.find_inputs import find_annotations
+from vidssl.workspace.stored_annotations import read_annotations
 from vidssl.workspace.workspace import Workspace
 
 
@@ -69,12 +70,12 @@ def find_labels(
     Raises:
         VidsslError: no labels, no such split, or a part of it without a labelled video.
     """
-    reader = ShardReader(pack.path)
+    reader = open_shards(pack)
     ids = [reader.video_id(v) for v in range(len(reader))]
     artifact = find_annotations(workspace, pack)
     if artifact is None:
         raise MissingInput(_no_labels(pack))
-    annotations = Annotations.load(artifact.path, ids)
+    annotations = read_annotations(artifact, ids)
     if not np.any(annotations.labels >= 0):
         raise MissingInput(_no_labels(pack))
     if checkpoints:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vidssl.base.text import agree, counted
-from vidssl.dataset.annotations import EVERYTHING, SEEDED, Annotations
+from vidssl.dataset.annotations import EVERYTHING, SEEDED
 from vidssl.evaluation.splits import select_split, split_seed
 from vidssl.methods import METHODS
-from vidssl.shards import ShardReader
+from vidssl.shards import open_shards
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.parent_roles import trained_before
+from vidssl.workspace.stored_annotations import read_annotations
 from vidssl.workspace.workspace import Workspace
 
 
@@ -65,7 +66,7 @@ def _ids_of_one(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
     pack = workspace.by_digest(checkpoint.parents.get("pack", ""))
     if pack is None:
         return None
-    reader = ShardReader(pack.path)
+    reader = open_shards(pack)
     ids = [reader.video_id(v) for v in range(len(reader))]
     split = checkpoint.recipe.get("split")
     if split in (None, EVERYTHING):
@@ -73,7 +74,7 @@ def _ids_of_one(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
     artifact = workspace.by_digest(checkpoint.parents.get("annotations", ""))
     if artifact is None:
         return None
-    annotations = Annotations.load(artifact.path, ids)
+    annotations = read_annotations(artifact, ids)
     if split != SEEDED and split not in annotations.splits:
         return None
     seed = split_seed(checkpoint)

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidssl.base.errors import VidsslError
+from vidssl.base.finite_values import rows_without_length
+
 PUBLISHED_KS = (1, 5, 10, 20, 50)
 BLOCK_ENTRIES = 1 << 24  # similarities held at once: 64 MiB of float32
 BLOCK_COLUMNS = 1 << 16
@@ -38,7 +41,11 @@ def centred_unit(x_ND: np.ndarray, mean_D: np.ndarray | None = None) -> np.ndarr
     Args:
         mean_D: the mean to subtract; None: the rows' own. (The published protocol centres the
             test set and the train set each by its own mean. A single query takes the gallery's.)
+
+    Raises:
+        VidsslError: a row is not finite.
     """
+    _check_rows(x_ND, "features")
     mean = x_ND.mean(0, dtype=np.float64) if mean_D is None else mean_D
     centred = torch.from_numpy((x_ND - mean).astype(np.float32))
     return F.normalize(centred, dim=1).numpy()
@@ -52,7 +59,12 @@ def top_k(
     Equal rows keep the gallery's order. For rows of unit length the dot product is the cosine; for
     concatenated unit rows of two views it is the sum of their cosines. Similarities are computed
     in blocks, so that the Q×G matrix never lies in memory.
+
+    Raises:
+        VidsslError: a row is not finite: it would be the nearest of all, or of none.
     """
+    _check_rows(queries_QD, "queries")
+    _check_rows(gallery_GD, "videos to be found")
     k = min(k, len(gallery_GD))
     gallery = torch.from_numpy(np.ascontiguousarray(gallery_GD, np.float32))
     queries = torch.from_numpy(np.ascontiguousarray(queries_QD, np.float32))
@@ -66,6 +78,14 @@ def top_k(
     if not similarity:
         return Neighbours(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
     return Neighbours(torch.cat(index).numpy(), torch.cat(similarity).numpy())
+
+
+def _check_rows(rows_ND: np.ndarray, what: str) -> None:
+    if len(broken := rows_without_length(rows_ND)):
+        raise VidsslError(
+            f"{len(broken)} of {len(rows_ND)} {what} have values that are no numbers (NaN or "
+            f"infinite), first row {broken[0]}: neighbours of those mean nothing"
+        )
 
 
 def _best_of_blocks(

@@ -8,7 +8,7 @@ Legend: V videos of the pack, N test videos, D feature width, K classes.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import safetensors.torch
 from vidssl.base.device import choose_device
 from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
+from vidssl.base.finite_values import check_finite
 from vidssl.base.progress import SILENT, Progress
+from vidssl.base.stored_json import parse_json, record
 from vidssl.evaluation.classification import (
     ClassificationResult,
     ReportLabels,
@@ -29,7 +31,7 @@ from vidssl.evaluation.classification import (
 from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.evaluation.linear_probe import LinearProbe, ProbeConfig, probabilities, train_probe
 from vidssl.version import VERSION
-from vidssl.workspace.artifacts import canonical_digest
+from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.run import Run
 
 PROBE_FILE = "probe.safetensors"
@@ -86,7 +88,12 @@ def train_top1(share_VK: np.ndarray, labelled: LabelledSplit) -> float:
 def save_probe(
     folder: Path, probe: LinearProbe, view: str, encoder: str | None, labelled: LabelledSplit
 ) -> dict[str, Any]:
-    """Writes probe.safetensors, and returns its tensors as lists."""
+    """Writes probe.safetensors, and returns its tensors as lists.
+
+    Raises:
+        VidsslError: the classifier has values that are not finite.
+    """
+    check_finite(probe.state_dict(), "the classifier")
     # One entry only: safetensors writes several in an order that changes from file to file.
     about = {
         "format": PROBE_FORMAT,
@@ -105,7 +112,8 @@ def load_probe(path: Path) -> tuple[LinearProbe, list[str]]:
     """Reads probe.safetensors: the classifier in eval mode, and the names of its classes.
 
     Raises:
-        VidsslError: no such file, not a probe, damaged, or of an unknown format.
+        VidsslError: no such file, not a probe, damaged, of an unknown format, or with values that
+            are not finite.
     """
     if not path.exists():
         raise VidsslError(f"there is no probe file {path}")
@@ -117,13 +125,37 @@ def load_probe(path: Path) -> tuple[LinearProbe, list[str]]:
         raise VidsslError(f"{path} is damaged: {error}") from error
     if "vidssl-probe" not in header:
         raise VidsslError(f"{path} is no vidssl probe: its header does not say so")
-    about = json.loads(header["vidssl-probe"])
-    if about["format"] != PROBE_FORMAT:
+    about = parse_json(header["vidssl-probe"], path)
+    version = about.get("format") if isinstance(about, dict) else None
+    if version != PROBE_FORMAT:
         raise VidsslError(
-            f"{path} has probe format {about['format']}, and this vidssl ({VERSION}) reads "
+            f"{path} has probe format {version}, and this vidssl ({VERSION}) reads "
             f"format {PROBE_FORMAT}"
         )
-    classes: list[str] = about["classes"]
-    probe = LinearProbe(state["fc.weight"].shape[1], len(classes))
-    probe.load_state_dict(state, strict=True)
+    classes = list(record(_About, about, path, ignore=True).classes)
+    check_finite(state, path)
+    weight = state.get("fc.weight")
+    if weight is None or weight.ndim != 2:
+        raise VidsslError(f"{path} is damaged: it has no matrix fc.weight")
+    probe = LinearProbe(weight.shape[1], len(classes))
+    try:
+        probe.load_state_dict(state, strict=True)
+    except RuntimeError:
+        raise VidsslError(f"{path} is damaged: its tensors are not those of a probe") from None
     return probe.eval(), classes
+
+
+@dataclass(frozen=True)
+class _About:
+    """What is read of the header of probe.safetensors."""
+
+    classes: list[str]
+
+
+def read_probe(artifact: Artifact) -> tuple[LinearProbe, list[str]]:
+    """Reads the classifier of a probe artifact, as :func:`load_probe`, after checking its bytes.
+
+    Raises:
+        VidsslError: the file is missing, or was changed.
+    """
+    return load_probe(artifact.files.checked(PROBE_FILE))

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,11 +52,6 @@ class RetrievalReport:
     queries: int
     gallery: int
     recall: list[Recall]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RetrievalReport:
-        """Reads what :func:`dataclasses.asdict` wrote."""
-        return cls(**{**data, "recall": [Recall(**row) for row in data["recall"]]})
 
     def at(self, k: int) -> Recall:
         """Returns the row of one k."""
@@ -120,8 +114,12 @@ def publish_recall(
 
 
 def read_report(artifact: Artifact) -> RetrievalReport:
-    """Reads the report in a retrieval artifact."""
-    return RetrievalReport.from_dict(json.loads((artifact.path / RESULTS_FILE).read_text()))
+    """Reads the report in a retrieval artifact.
+
+    Raises:
+        VidsslError: the file is missing, or was changed.
+    """
+    return artifact.files.record(RetrievalReport, RESULTS_FILE)
 
 
 def reused_result(artifact: Artifact, labelled: LabelledSplit) -> RetrievalResult:

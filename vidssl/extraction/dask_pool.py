@@ -59,14 +59,14 @@ def process_on_cluster(
         address: of the scheduler, such as tcp://host:8786.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the results that were yielded before are complete.
+        Interrupted: a signal to stop came; the results that were yielded before are complete.
         VidsslError: the cluster cannot be reached or was lost, or its workers are unfit.
     """
     with _connect(address) as client, stop_requests() as stop:
         suspects: list[Source] = []
         for source, future, returned in _submit_and_collect(client, sources, function, stop):
             result = _to_result(source, future, returned, address)
-            if result is None:
+            if result is None or result.unlucky:
                 suspects.append(source)
             else:
                 yield source, result

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from vidssl.base.errors import VidsslError
-from vidssl.dataset.video import Source, decode, frame_rate
+from vidssl.dataset.decoding import decode, frame_rate
+from vidssl.dataset.video import Source
+from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, VideoBounds
 from vidssl.shards import VideoRecord
 
 
@@ -26,13 +28,14 @@ class DecodedVideo(Iterator[np.ndarray]):
 
     Raises:
         UnreadableVideo: at the first frame, where nothing can be decoded.
+        OverBound: at any frame, where the video exceeds one of its bounds.
     """
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, bounds: VideoBounds = DEFAULT_BOUNDS) -> None:
+        self.source, self._bounds = source, bounds
         self.count = self.width = self.height = 0
         self.notes: list[str] = []
-        self._frames = decode(source.path, self.notes)
+        self._frames = decode(source.path, self.notes, bounds)
 
     def __next__(self) -> np.ndarray:
         frame = next(self._frames)
@@ -50,7 +53,7 @@ class DecodedVideo(Iterator[np.ndarray]):
         return VideoRecord(
             id=self.source.id,
             path=self.source.name,
-            fps=frame_rate(self.source.path),
+            fps=frame_rate(self.source.path, self._bounds),
             frames=self.count,
             width=self.width,
             height=self.height,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.base.progress import Progress
 from vidssl.dataset.video import Source
-from vidssl.extraction.quarantine import read_quarantine
-from vidssl.shards import ShardReader
+from vidssl.extraction.quarantine import quarantine_of
+from vidssl.shards import ShardReader, open_shards
 from vidssl.views import all_views, get_view
 from vidssl.views.plugins import VARIABLE
 from vidssl.workspace.artifacts import Artifact
@@ -26,16 +26,30 @@ class DerivedView:
     Attributes:
         reader: of its shards.
         left_out: {id of a video that it lacks: reason}.
+        reasons_lost: it left out more videos than that: its list is damaged.
     """
 
     reader: ShardReader
     left_out: Mapping[str, str]
+    reasons_lost: bool = False
 
     @classmethod
     def open(cls, artifact: Artifact) -> DerivedView:
         """Opens an artifact by its absolute path: workers of a cluster run in other folders."""
-        left_out = {video: reason for video, _, reason in read_quarantine(artifact.path)}
-        return cls(ShardReader(artifact.path.absolute()), left_out)
+        left_out = {video: reason for video, _, reason in quarantine_of(artifact)}
+        lost = len(left_out) < artifact.summary.get("quarantined", 0)
+        return cls(open_shards(replace(artifact, path=artifact.path.absolute())), left_out, lost)
+
+    def why_without(self, video_id: str, view: str) -> str:
+        """Returns why it lacks a video, or the command that would add it."""
+        if video_id in self.left_out:
+            return self.left_out[video_id]
+        if self.reasons_lost:  # the same command would answer "finished before"
+            return (
+                "it is new, or was left out for a reason that is lost: "
+                f"run vidssl {get_view(view).command} again with --new"
+            )
+        return f"run vidssl {get_view(view).command} again to add it"
 
 
 def check_views(wanted: Sequence[str] | None) -> None:
@@ -95,7 +109,7 @@ def choose_derived_views(
 
 def _existing_views(workspace: Workspace, progress: Progress) -> list[str]:
     """Returns the derived views in the workspace that this vidssl knows; flow in any case."""
-    newest = {view: a.label for a in workspace.artifacts("view") for view in a.summary["views"]}
+    newest = {view: a.label for a in workspace.artifacts("view") for view in a.views}
     for view in sorted(newest.keys() - all_views().keys()):
         progress.say(
             f"{newest[view]} is left out: there is no view named {view} here; a view of your own "
@@ -110,7 +124,7 @@ def _named(workspace: Workspace, labels: Sequence[str]) -> dict[str, Artifact]:
     for label in labels:
         kinds = [k for k in DERIVED_KINDS if label.startswith(f"{k}/")] or DERIVED_KINDS
         artifact = _resolve(workspace, kinds, label)
-        found |= {view: artifact for view in artifact.summary["views"]}
+        found |= {view: artifact for view in artifact.views}
     return found
 
 
@@ -128,7 +142,7 @@ def _best(workspace: Workspace, view: str, ids: set[str]) -> Artifact | None:
         artifact
         for kind in DERIVED_KINDS
         for artifact in workspace.artifacts(kind)
-        if view in artifact.summary["views"]
+        if view in artifact.views
     ]
     known = [(a, len(ids & _known_ids(a))) for a in reversed(holders)]
     best = max(known, key=lambda pair: pair[1], default=None)  # of equals the first, the newest
@@ -137,5 +151,5 @@ def _best(workspace: Workspace, view: str, ids: set[str]) -> Artifact | None:
 
 def _known_ids(derived: Artifact) -> set[str]:
     """Returns the ids of the videos that an artifact holds, or left out for a reason."""
-    stored = {video.decode() for video in ShardReader(derived.path).videos.id}
-    return stored | {video for video, _, _ in read_quarantine(derived.path)}
+    stored = {video.decode() for video in open_shards(derived).videos.id}
+    return stored | {video for video, _, _ in quarantine_of(derived)}

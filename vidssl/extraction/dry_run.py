@@ -7,10 +7,11 @@ from typing import Any
 
 from vidssl.base.cores_and_memory import cores
 from vidssl.base.progress import Progress
-from vidssl.dataset.video import Source, duration, map_files
+from vidssl.dataset.video import Source
 from vidssl.extraction.part_folders import finished_ids
 from vidssl.extraction.part_videos import PartVideos
-from vidssl.shards import ShardReader
+from vidssl.extraction.video_lengths import video_lengths
+from vidssl.shards import open_shards
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
@@ -62,12 +63,8 @@ def _describe_part(part_videos: PartVideos | None) -> dict[str, Any]:
 
 
 def _seconds(sources: Sequence[Source], progress: Progress) -> list[float]:
-    seconds = []
     with progress.task("look at headers", len(sources), "video") as task:
-        for each in map_files(duration, [source.path for source in sources]):
-            seconds.append(each)
-            task.advance()
-    return seconds
+        return video_lengths([source.path for source in sources], task.advance)
 
 
 def _done(run: Run, views: Mapping[str, Mapping[str, Any]], sources: Sequence[Source]) -> set[str]:
@@ -79,5 +76,5 @@ def _done(run: Run, views: Mapping[str, Mapping[str, Any]], sources: Sequence[So
 def _copied(earlier: Artifact | None, sources: Sequence[Source]) -> set[str]:
     if earlier is None:
         return set()
-    with ShardReader(earlier.path) as reader:
+    with open_shards(earlier) as reader:
         return {source.id for source in sources if reader.find(source.id) is not None}

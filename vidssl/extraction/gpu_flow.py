@@ -154,7 +154,7 @@ def extract_in_batches(
         workers: processes that decode; None: one per core.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the results that were yielded before are complete.
+        Interrupted: a signal to stop came; the results that were yielded before are complete.
         VidsslError: workers cannot be started, or the GPU lacks memory.
     """
     if not sources:

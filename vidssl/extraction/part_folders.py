@@ -1,9 +1,10 @@
-"""The folders of a run's parts, and how their shards are gathered into one artifact.
+"""The folders of a run's parts. How their shards are gathered: :mod:`vidssl.extraction.gathering`.
 
     KIND/NAME/.run-XXXX/
       shard-NNNN.h5, spool-NNNN.*     of a process that does the whole run
       parts/0003-of-0008/             of part 3 of 8: shards and spool of its own
         part.json                     written at its end: digests of its shards, its quarantine
+      shards.sha256                   digests of shards as they were written; one in each folder
       parts/0003-of-0008.lock         held by the process that does this part
       quarantine.csv                  written when all is gathered; only publishing is left
 
@@ -13,35 +14,59 @@ one checks whether it was the last (:meth:`vidssl.workspace.run.Run.alone`).
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vidssl.base.errors import VidsslError
-from vidssl.base.files import fsync_folder, write_json
+from vidssl.base.files import write_json
 from vidssl.base.locks import file_lock, is_locked
+from vidssl.base.stored_json import DamagedFile, bounded, read_json, record
 from vidssl.base.text import counted
 from vidssl.extraction.partition import Part
-from vidssl.extraction.quarantine import QUARANTINE_FILE, QuarantineRow, write_quarantine
-from vidssl.shards import ShardWriter, finished_videos, shard_files
-from vidssl.shards.format import shard_name, shard_number
-from vidssl.workspace.artifacts import FileRecord, file_record
+from vidssl.extraction.quarantine import QuarantineRow
+from vidssl.shards import (
+    finished_videos,
+    shard_files,
+)
+from vidssl.shards.written_digests import written_digests
+from vidssl.workspace.artifacts import canonical_digest, file_record
 
 PARTS = "parts"
 PART_MANIFEST = "part.json"
 PART_FORMAT = 1
 
 Views = Mapping[str, Mapping[str, Any]]
+Say = Callable[[str], None]
 
 
-class NothingUsable(VidsslError):
-    """None of a run's videos can be used; the text names the first and its reason."""
+@dataclass(frozen=True)
+class ShardRecord:
+    """A shard in part.json: its size and digest as it was written."""
+
+    bytes: int = field(metadata=bounded(at_least=0))
+    sha256: str = field(metadata=bounded(pattern="[0-9a-f]{64}"))
+
+
+@dataclass(frozen=True)
+class PartManifest:
+    """The content of part.json.
+
+    Attributes:
+        shards: {name: record}.
+        quarantine: the videos that were left out.
+        checksum: of all other fields; None: of version 0.1.
+    """
+
+    vidssl: str
+    format: int
+    part: str
+    shards: dict[str, ShardRecord]
+    quarantine: list[tuple[str, str, str]]
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,37 +101,63 @@ class PartFolder:
         return file_lock(self._lock_path, refusal)
 
     def finish(self, quarantine: Sequence[QuarantineRow]) -> None:
-        """Writes the part's manifest: it is finished. Reads its shards once, to record digests."""
-        shards = {path.name: file_record(path) for path in shard_files(self.path)}
-        write_json(
-            self.path / PART_MANIFEST,
-            {"vidssl": "part", "format": PART_FORMAT, "part": str(self.part)}
-            | {"shards": shards, "quarantine": sorted(quarantine)},
-        )
+        """Writes the part's manifest: it is finished.
 
-    def manifest(self) -> Mapping[str, Any]:
+        The digests in it are those of its shards as they were written.
+        """
+        written = dict(written_digests(self.path))
+        shards = {
+            path.name: {"bytes": path.stat().st_size, "sha256": written[path.name]}
+            if path.name in written
+            else file_record(path)
+            for path in shard_files(self.path)
+        }
+        body = {
+            "vidssl": "part",
+            "format": PART_FORMAT,
+            "part": str(self.part),
+            "shards": shards,
+            "quarantine": sorted(map(list, quarantine)),
+        }
+        write_json(self.path / PART_MANIFEST, body | {"checksum": canonical_digest(body)})
+
+    def reopen(self) -> None:
+        """Deletes the part's manifest: videos that it left out are tried again, and those only."""
+        (self.path / PART_MANIFEST).unlink(missing_ok=True)
+
+    def manifest(self) -> PartManifest:
         """Returns what :meth:`finish` wrote.
 
         Raises:
-            VidsslError: it cannot be read, or is of an unknown version.
+            DamagedFile: it is not what was written.
+            VidsslError: it is of an unknown version.
         """
         path = self.path / PART_MANIFEST
-        try:
-            found = json.loads(path.read_text())
-        except ValueError:
-            raise VidsslError(f"{path} is damaged: it is not JSON") from None
-        if found.get("format") != PART_FORMAT:
+        found = read_json(path)
+        version = found.get("format") if isinstance(found, dict) else None
+        if isinstance(version, int) and version != PART_FORMAT:
             raise VidsslError(
-                f"{path} has format version {found.get('format')}, and this vidssl reads version "
+                f"{path} has format version {version}, and this vidssl reads version "
                 f"{PART_FORMAT}: finish the run with the vidssl that began it"
             )
-        return dict(found)
+        made = record(PartManifest, found, path)
+        body = {name: value for name, value in found.items() if name != "checksum"}
+        if made.checksum not in (None, canonical_digest(body)) or made.part != str(self.part):
+            raise DamagedFile(f"{path} is damaged: its checksum does not fit its content")
+        return made
 
     def quarantine(self) -> list[QuarantineRow]:
         """Returns the videos that a finished part left out; an unfinished part tries them again."""
-        if not self.finished:
-            return []
-        return [(video, name, reason) for video, name, reason in self.manifest()["quarantine"]]
+        return self.manifest().quarantine if self.finished else []
+
+    def drop_damaged_manifest(self, say: Say) -> None:
+        """Deletes a manifest that is damaged; the part is then not finished."""
+        try:
+            if self.finished:
+                self.manifest()
+        except DamagedFile as error:
+            say(f"{error}: part {self.part} tries again what it had left out")
+            (self.path / PART_MANIFEST).unlink()
 
 
 def part_folders(run_folder: Path) -> list[PartFolder]:
@@ -141,18 +192,22 @@ def open_part(run_folder: Path, part: Part) -> Iterator[PartFolder]:
         yield own
 
 
-def finished_ids(run_folder: Path, views: Views, part: Part | None = None) -> set[str]:
+def finished_ids(
+    run_folder: Path, views: Views, part: Part | None = None, left_out: bool = True
+) -> set[str]:
     """Returns the ids of a run's videos that are stored, or that a finished part left out.
 
     Args:
         part: the part that asks. Other unfinished parts of the same division do not count: they
             may be running, and have other videos. None: no other process is running.
+        left_out: whether those count that a finished part left out; else they are tried again.
     """
     found = set(finished_videos(run_folder, views))
     for folder in part_folders(run_folder):
         if folder.finished or part is None or folder.part.count != part.count:
             found |= set(finished_videos(folder.path, views))
-            found |= {video for video, _, _ in folder.quarantine()}
+            if left_out:
+                found |= {video for video, _, _ in folder.quarantine()}
     return found
 
 
@@ -175,123 +230,3 @@ def parts_in_words(run_folder: Path) -> str:
         at_work += bool(folder.at_work)
     shown = [f"{done} of {counted(count, 'part')} finished" for count, done in finished.items()]
     return ", ".join([*shown, f"{at_work} at work"] if at_work else shown)
-
-
-# ── gathering ────────────────────────────────────────────────────────────────────────────────
-
-
-def is_gathered(run_folder: Path) -> bool:
-    """Whether only publishing is left of a run."""
-    return (run_folder / QUARANTINE_FILE).exists()
-
-
-def gather(
-    run_folder: Path,
-    views: Views,
-    videos: Collection[str],
-    quarantine: Sequence[QuarantineRow] = (),
-) -> dict[str, FileRecord]:
-    """Moves the shards of all parts into the run's folder; copies none.
-
-    May be killed at any moment and called again. To be called by a process that holds the lock of
-    the whole run, or in :meth:`vidssl.workspace.run.Run.alone` after its own part is
-    finished.
-
-    Args:
-        videos: ids, each of which must be stored or left out.
-        quarantine: videos that the caller itself left out.
-
-    Returns:
-        {file: record} of the shards whose digest a part has recorded.
-
-    Raises:
-        NothingUsable: no video is stored; all were left out.
-        VidsslError: videos are missing or doubled, or another process is doing a part.
-    """
-    if is_gathered(run_folder):
-        _remove_parts(run_folder)
-        return {}
-    folders = part_folders(run_folder)
-    _finish_spools(run_folder, folders, views)
-    rows = {row[0]: row for row in [*quarantine, *(r for f in folders for r in f.quarantine())]}
-    done = _folder_of_each([run_folder, *(folder.path for folder in folders)], views)
-    missing = set(videos) - done.keys() - rows.keys()
-    if missing:
-        raise VidsslError(
-            f"no part has {counted(len(missing), 'video')}, such as {min(missing)}: "
-            "run the same command without --shard to add them"
-        )
-    if not done:
-        raise NothingUsable(_nothing_usable(list(rows.values())))
-    records = _move_shards(run_folder, folders)
-    write_quarantine(run_folder, [row for video, row in rows.items() if video not in done])
-    _remove_parts(run_folder)
-    return records
-
-
-def _nothing_usable(quarantine: Sequence[QuarantineRow]) -> str:
-    _, name, reason = quarantine[0]
-    if len(quarantine) == 1:
-        return f"{name} cannot be used: {reason}"
-    return f"not one of {len(quarantine)} videos can be used; the first, {name}: {reason}"
-
-
-def _finish_spools(run_folder: Path, folders: Sequence[PartFolder], views: Views) -> None:
-    """Turns the spools that stopped processes left into shards.
-
-    The run's own spool comes first, so that no part's shard takes the number of its next shard.
-    """
-    _finish_spool(run_folder, views)
-    for folder in folders:
-        if not folder.finished:
-            with folder.lock(f"another process is at work on part {folder.part} of this run"):
-                _finish_spool(folder.path, views)
-
-
-def _finish_spool(folder: Path, views: Views) -> None:
-    with ShardWriter(folder, views) as writer:
-        writer.finish()
-
-
-def _folder_of_each(folders: Sequence[Path], views: Views) -> dict[str, Path]:
-    """Returns {video: folder that holds it}.
-
-    Raises:
-        VidsslError: two folders hold one, which happens only where file locks do not work.
-    """
-    folder_of: dict[str, Path] = {}
-    for folder in folders:
-        for video in finished_videos(folder, views):
-            if video in folder_of:
-                raise VidsslError(
-                    f"{video} is both in {folder_of[video]} and in {folder}, as if file locks did "
-                    "not reach from machine to machine: delete the second folder and run its part "
-                    "again"
-                )
-            folder_of[video] = folder
-    return folder_of
-
-
-def _move_shards(run_folder: Path, folders: Sequence[PartFolder]) -> dict[str, FileRecord]:
-    own = shard_files(run_folder)
-    number = shard_number(own[-1]) + 1 if own else 0
-    records: dict[str, FileRecord] = {}
-    for folder in folders:
-        known = folder.manifest()["shards"] if folder.finished else {}
-        for path in shard_files(folder.path):
-            name = shard_name(number)
-            os.rename(path, run_folder / name)
-            if path.name in known:
-                records[name] = known[path.name]
-            number += 1
-    fsync_folder(run_folder)
-    return records
-
-
-def _remove_parts(run_folder: Path) -> None:
-    """Deletes the parts' folders; moves them out of the run's folder first, in one step."""
-    spent = run_folder.with_name(f"{run_folder.name}.{PARTS}")
-    shutil.rmtree(spent, ignore_errors=True)
-    if (run_folder / PARTS).exists():
-        os.rename(run_folder / PARTS, spent)
-        shutil.rmtree(spent, ignore_errors=True)

@@ -17,7 +17,9 @@ def check_pool(dask: str | None) -> None:
         require_dask()
 
 
-def choose_pool(function: VideoFunction, workers: int | None, dask: str | None) -> Pool:
+def choose_pool(
+    function: VideoFunction, workers: int | None, dask: str | None, bounded: bool = True
+) -> Pool:
     """Returns the pool that the options of a stage ask for.
 
     Args:
@@ -25,7 +27,9 @@ def choose_pool(function: VideoFunction, workers: int | None, dask: str | None) 
             :func:`vidssl.extraction.process_pool.process_videos`.
         workers: processes on this machine; None: one per core.
         dask: address of a scheduler, whose workers are used instead.
+        bounded: whether the memory of processes on this machine is; dask bounds its own.
     """
     if dask is None:
-        return partial(process_videos, function=function, workers=workers)
+        pool = partial(process_videos, function=function, workers=workers)
+        return pool if bounded else partial(pool, bounded=False)
     return partial(process_on_cluster, function=function, address=dask)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidssl.base.errors import Remark, VidsslError
 from vidssl.base.files import atomic_write
+from vidssl.base.stored_json import read_bytes
+from vidssl.workspace.artifacts import Artifact
 
 QUARANTINE_FILE = "quarantine.csv"
+COLUMNS = ("id", "video", "reason")
 
 QuarantineRow = tuple[str, str, str]  # id, name, reason
 
@@ -18,13 +23,65 @@ def write_quarantine(folder: Path, rows: Sequence[QuarantineRow]) -> None:
     """Writes quarantine.csv, one line for each video that was left out, sorted by id."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(("id", "video", "reason"))
+    table.writerow(COLUMNS)
     table.writerows(sorted(rows))
-    atomic_write(folder / QUARANTINE_FILE, text.getvalue().encode())
+    # A reason may quote a file's name, which need not be UTF-8.
+    atomic_write(folder / QUARANTINE_FILE, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def read_quarantine(folder: Path) -> list[QuarantineRow]:
-    """Reads quarantine.csv: (id, name, reason) of each video that was left out."""
-    with (folder / QUARANTINE_FILE).open(newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    return [(video, name, reason) for video, name, reason in rows]
+    """Reads quarantine.csv: (id, name, reason) of each video that was left out.
+
+    It is only a list of complaints, so a damaged one blocks nothing: the lines that can be read are
+    returned, and a :class:`~vidssl.base.errors.Remark` says that others cannot.
+    """
+    path = folder / QUARANTINE_FILE
+    try:
+        text = read_bytes(path).decode("utf-8", "backslashreplace")
+    except FileNotFoundError:
+        _remark(f"{path} is missing")
+        return []
+    except VidsslError as error:
+        _remark(str(error))
+        return []
+    rows, damaged = _sound_rows(text)
+    if damaged:
+        _remark(f"{path} is damaged in line {damaged[0]}")
+    return rows
+
+
+def _sound_rows(text: str) -> tuple[list[QuarantineRow], list[int]]:
+    """Returns the rows that have an id, a name and a reason, and the numbers of other lines."""
+    rows: list[QuarantineRow] = []
+    damaged: list[int] = []
+    table = csv.reader(io.StringIO(text))
+    while True:
+        try:
+            row = next(table)
+        except StopIteration:
+            break
+        except csv.Error:  # such as a field without end
+            damaged.append(table.line_num)
+            continue
+        if len(row) == len(COLUMNS) and row[0]:
+            rows.append((row[0], row[1], row[2]))
+        else:
+            damaged.append(table.line_num)
+    if rows[:1] != [COLUMNS]:
+        return rows, damaged or [1]
+    return rows[1:], damaged
+
+
+def _remark(fault: str) -> None:
+    warnings.warn(
+        Remark(f"{fault}: it cannot be told why every video was left out; the work goes on"),
+        stacklevel=3,
+    )
+
+
+def quarantine_of(artifact: Artifact) -> list[QuarantineRow]:
+    """Reads an artifact's quarantine.csv, as :func:`read_quarantine`; says if it was changed."""
+    path = artifact.path / QUARANTINE_FILE
+    if path.exists() and (fault := artifact.files.changed(QUARANTINE_FILE)):
+        _remark(fault)
+    return read_quarantine(artifact.path)

@@ -19,19 +19,23 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.progress import Progress
 from vidssl.base.text import counted
 from vidssl.dataset.video import Source, sorted_ids
-from vidssl.extraction.part_folders import (
+from vidssl.extraction.gathering import (
     NothingUsable,
-    PartFolder,
-    finished_ids,
+    check_stored,
+    drop_unreadable,
     gather,
     is_gathered,
+)
+from vidssl.extraction.part_folders import (
+    PartFolder,
+    finished_ids,
     open_part,
     unfinished_parts,
 )
 from vidssl.extraction.part_videos import PartVideos
 from vidssl.extraction.process_pool import Pool
-from vidssl.extraction.quarantine import QuarantineRow, read_quarantine
-from vidssl.shards import ShardReader, ShardWriter
+from vidssl.extraction.quarantine import QuarantineRow, quarantine_of, read_quarantine
+from vidssl.shards import ShardReader, ShardWriter, open_shards
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import PartReport, StageResult
 from vidssl.workspace.run import Run
@@ -47,6 +51,8 @@ class ShardJob:
         pool: processes the videos that are not done yet.
         shard_bytes: size at which a shard is closed, in bytes of blobs.
         earlier: an artifact with the same parameters, from which videos are copied.
+        retry: whether videos that finished parts left out are tried again.
+        retried: the finished artifact of this very run, whose left-out videos are tried again.
     """
 
     title: str
@@ -54,6 +60,8 @@ class ShardJob:
     pool: Pool
     shard_bytes: int
     earlier: Artifact | None = None
+    retry: bool = False
+    retried: Artifact | None = None
 
 
 def videos_digest(sources: Sequence[Source]) -> str:
@@ -63,7 +71,12 @@ def videos_digest(sources: Sequence[Source]) -> str:
 
 def reused_result(artifact: Artifact) -> StageResult:
     """Returns the result of a stage whose run was finished before."""
-    left_out, notes = _names(read_quarantine(artifact.path)), _notes(ShardReader(artifact.path))
+    notes = _notes(open_shards(artifact))
+    try:
+        left_out = _names(quarantine_of(artifact))
+    except VidsslError as error:  # a list of complaints: no reason to refuse the artifact
+        left_out = []
+        notes.append(f"which videos were left out cannot be told: {error}")
     return StageResult(artifact, reused=True, quarantined=left_out, notes=notes)
 
 
@@ -90,10 +103,11 @@ def run_shard_job(
     if part_videos is not None:
         return _run_part(run, job, sources, part_videos, progress)
     if is_gathered(run.folder):
-        return _gather_and_publish(run, job, sources)
-    done = finished_ids(run.folder, job.views)
+        return _gather_and_publish(run, job, sources, progress)
+    drop_unreadable(run.folder, job.views, progress.say, own=None)
+    done = finished_ids(run.folder, job.views, None, not job.retry)
     quarantine = _process_remaining(run.folder, job, sources, done, progress)
-    return _gather_and_publish(run, job, sources, quarantine)
+    return _gather_and_publish(run, job, sources, progress, quarantine)
 
 
 def _run_part(
@@ -101,21 +115,24 @@ def _run_part(
 ) -> StageResult:
     with ExitStack() as held:
         with run.exclusive():
-            if (ended := _published_by_others(run, job, sources)) is not None:
+            if (ended := _published_by_others(run, job, sources, progress)) is not None:
                 return ended
             own = held.enter_context(open_part(run.folder, part_videos.part))
+            drop_unreadable(run.folder, job.views, progress.say, own)
+            if job.retry and own.quarantine():
+                own.reopen()
             before = own.finished
-            done = finished_ids(run.folder, job.views, part_videos.part)
+            done = finished_ids(run.folder, job.views, part_videos.part, not job.retry)
         if not before:
             mine = [source for source in sources if source.id in part_videos.ids]
             own.finish(_process_remaining(own.path, job, mine, done, progress))
     # The part is finished and its lock released. The last part that comes here publishes.
     with run.exclusive():
-        if (ended := _published_by_others(run, job, sources)) is not None:
+        if (ended := _published_by_others(run, job, sources, progress)) is not None:
             return ended
         report = _report(run, own, part_videos)
         if not report.unfinished:
-            return replace(_gather_and_publish(run, job, sources), part=report)
+            return replace(_gather_and_publish(run, job, sources, progress), part=report)
         return StageResult(None, before, _names(own.quarantine()), part=report)
 
 
@@ -126,9 +143,12 @@ def _process_remaining(
     done: Collection[str],
     progress: Progress,
 ) -> list[QuarantineRow]:
-    """Writes shards of the sources that are not done into `folder`; returns those left out."""
+    """Writes shards of the sources that are not done into `folder`; returns those left out.
+
+    Videos that are damaged before they are in a shard are processed again.
+    """
     quarantine: list[QuarantineRow] = []
-    with ShardWriter(folder, job.views, job.shard_bytes) as writer:
+    with ShardWriter(folder, job.views, job.shard_bytes, note_digests=True) as writer:
         sought = [source for source in sources if source.id not in done]
         if job.earlier is not None:
             _copy_earlier(job.earlier, writer, sought, progress)
@@ -152,6 +172,10 @@ def _process_remaining(
                 rate = frames / max(time.monotonic() - begin, 1e-9)
                 task.advance(1, **{"frames/s": rate})
         writer.finish()
+    for sentence in writer.lost:
+        progress.say(sentence)
+    if again := [source for source in sources if source.id in writer.lost_videos]:
+        quarantine += _process_remaining(folder, job, again, (), progress)
     return quarantine
 
 
@@ -163,7 +187,7 @@ def _copy_earlier(
     Raises:
         DamagedShard: the earlier artifact is damaged.
     """
-    with ShardReader(earlier.path) as reader:
+    with open_shards(earlier) as reader:
         known = [(source, reader.find(source.id)) for source in sources]
         notes = reader.notes()
         copied = 0
@@ -186,28 +210,45 @@ def _copy_earlier(
 
 
 def _gather_and_publish(
-    run: Run, job: ShardJob, sources: Sequence[Source], quarantine: Sequence[QuarantineRow] = ()
+    run: Run,
+    job: ShardJob,
+    sources: Sequence[Source],
+    progress: Progress,
+    quarantine: Sequence[QuarantineRow] = (),
 ) -> StageResult:
     videos = [source.id for source in sources]
+    stored = check_stored(run.folder, job.views, videos, quarantine, progress.say)
+    if again := [source for source in sources if source.id in stored.lost]:
+        quarantine = [*quarantine, *_process_remaining(run.folder, job, again, (), progress)]
     try:
-        known = gather(run.folder, job.views, videos, quarantine)
+        known = gather(run.folder, job.views, videos, stored.records, quarantine)
     except NothingUsable:
         run.discard()
         raise
-    return _publish(run, known)
+    return _publish(run, known, job.retried)
 
 
-def _publish(run: Run, known: Mapping[str, Mapping[str, Any]]) -> StageResult:
-    """Publishes a work folder in which all shards are gathered."""
+def _publish(
+    run: Run, known: Mapping[str, Mapping[str, Any]], retried: Artifact | None
+) -> StageResult:
+    """Publishes a work folder in which all shards are gathered.
+
+    Where a retry has brought nothing, the artifact that was finished before stays the newest.
+    """
     reader = ShardReader(run.folder)
     quarantine = read_quarantine(run.folder)
     summary = _summary(reader, run.folder, len(quarantine))
     notes = _notes(reader)  # before the folder is renamed
+    if retried is not None and reader.digest == retried.digest:
+        run.discard()
+        return StageResult(retried, True, _names(quarantine), notes, in_vain=True)
     artifact = run.publish(reader.digest, summary, known=known)
     return StageResult(artifact, quarantined=_names(quarantine), notes=notes)
 
 
-def _published_by_others(run: Run, job: ShardJob, sources: Sequence[Source]) -> StageResult | None:
+def _published_by_others(
+    run: Run, job: ShardJob, sources: Sequence[Source], progress: Progress
+) -> StageResult | None:
     """Returns the result if other parts ended the run meanwhile; None if they did not.
 
     A run that they had gathered when they were killed is published here.
@@ -218,7 +259,7 @@ def _published_by_others(run: Run, job: ShardJob, sources: Sequence[Source]) -> 
             raise VidsslError("not one video can be used, as another part of this run has found")
         return reused_result(artifact)
     if is_gathered(run.folder):
-        return _gather_and_publish(run, job, sources)
+        return _gather_and_publish(run, job, sources, progress)
     return None
 
 

@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 
 from vidssl.dataset.video import Source
+from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, VideoBounds
 from vidssl.extraction.decoded_video import DecodedVideo, UnusableVideo
 from vidssl.extraction.gpu_flow import FrameChunk, in_chunks
 from vidssl.extraction.process_pool import VideoResult
+from vidssl.extraction.worker_memory import is_shortage
 from vidssl.optical_flow.algorithms import (
     FlowMethod,
     derive_flow,
@@ -30,7 +32,11 @@ from vidssl.views.resize import short_side
 
 
 def extract_video_flow(
-    source: Source, params: Mapping[str, Any], device: str = "cpu", weights: str = ""
+    source: Source,
+    params: Mapping[str, Any],
+    device: str = "cpu",
+    weights: str = "",
+    bounds: VideoBounds = DEFAULT_BOUNDS,
 ) -> VideoResult:
     """Decodes one video and encodes the flow between its frames.
 
@@ -40,10 +46,10 @@ def extract_video_flow(
 
     Raises:
         UnusableVideo: fewer than two frames, or frames too small for the method.
-        UnreadableVideo: nothing can be decoded.
+        UnreadableVideo: nothing can be decoded, or a bound is exceeded.
     """
     method = flow_method(params["method"], params["method_params"], weights)
-    size, video = params["working_size"], DecodedVideo(source)
+    size, video = params["working_size"], DecodedVideo(source, bounds)
     frames = _large_enough(video, method, size)
     try:
         flows = (
@@ -53,21 +59,23 @@ def extract_video_flow(
         )
         blobs = [encode_flow(flow, params) for flow in flows]
     except cv2.error as error:
+        if is_shortage(error):
+            raise MemoryError from error
         raise _too_small(video, method) from error
     return VideoResult(_record(video), {"flow": blobs})
 
 
 def stream_video_frames(
-    source: Source, params: Mapping[str, Any]
+    source: Source, params: Mapping[str, Any], bounds: VideoBounds = DEFAULT_BOUNDS
 ) -> Iterator[FrameChunk | VideoResult]:
     """Decodes one video; yields the frames at the method's working size, then the video's record.
 
     Raises:
         UnusableVideo: as :func:`extract_video_flow`.
-        UnreadableVideo: nothing can be decoded.
+        UnreadableVideo: nothing can be decoded, or a bound is exceeded.
     """
     method = flow_method(params["method"], params["method_params"])
-    size, video = params["working_size"], DecodedVideo(source)
+    size, video = params["working_size"], DecodedVideo(source, bounds)
     yield from in_chunks(
         working_frame(frame, size, method.colour) for frame in _large_enough(video, method, size)
     )

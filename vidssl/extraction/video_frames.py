@@ -9,6 +9,7 @@ import cv2
 
 from vidssl.base.text import counted
 from vidssl.dataset.video import Source
+from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, VideoBounds
 from vidssl.extraction.decoded_video import DecodedVideo, UnusableVideo
 from vidssl.extraction.derived_views import DerivedView
 from vidssl.extraction.process_pool import VideoResult
@@ -18,7 +19,10 @@ from vidssl.views.resize import short_side
 
 
 def pack_video(
-    source: Source, rgb: Mapping[str, Any], derived: Mapping[str, DerivedView] | None = None
+    source: Source,
+    rgb: Mapping[str, Any],
+    derived: Mapping[str, DerivedView] | None = None,
+    bounds: VideoBounds = DEFAULT_BOUNDS,
 ) -> VideoResult:
     """Encodes one video's RGB frames and copies the blobs of its derived views.
 
@@ -30,14 +34,13 @@ def pack_video(
 
     Raises:
         UnusableVideo: a derived view lacks the video, or has another number of frames.
-        UnreadableVideo: nothing can be decoded.
+        UnreadableVideo: nothing can be decoded, or a bound is exceeded.
     """
     derived = derived or {}
     for name, artifact in derived.items():
         if artifact.reader.find(source.id) is None:
-            command = f"run vidssl {get_view(name).command} again to add it"
-            raise UnusableVideo(f"no {name} for it: {artifact.left_out.get(source.id, command)}")
-    video, view = DecodedVideo(source), get_view("rgb")
+            raise UnusableVideo(f"no {name} for it: {artifact.why_without(source.id, name)}")
+    video, view = DecodedVideo(source, bounds), get_view("rgb")
     frames = []
     for frame in video:
         stored = short_side(video.width, video.height, rgb["stored_size"])
@@ -58,6 +61,6 @@ def _copy_blobs(reader: ShardReader, source: Source, name: str, frames: int) -> 
     if frames - view.lag != stored:
         raise UnusableVideo(
             f"it has {counted(frames, 'frame')}, and its {name} {stored}: "
-            f"run vidssl {view.command} --new"
+            f"run vidssl {view.command} again with --new"
         )
     return reader.read(name, number, range(stored))

@@ -23,7 +23,9 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.files import atomic_write
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import Progress
-from vidssl.dataset.video import duration, fingerprint, map_files
+from vidssl.base.stored_json import read_bytes
+from vidssl.dataset.video import LARGEST_LIST, fingerprint, map_files
+from vidssl.extraction.video_lengths import video_lengths
 from vidssl.workspace.artifacts import canonical_digest
 from vidssl.workspace.workspace import Workspace
 
@@ -99,21 +101,21 @@ def _complete(known: Rows, files: Sequence[Path], progress: Progress) -> Rows:
     new = [file for file in files if rows[_absolute(file)] is None]
     if new:
         with progress.task("manifest", len(new), "video") as task:
-            for file, row in zip(new, map_files(_read_file, new), strict=True):
-                rows[_absolute(file)] = row
-                task.advance()
+            marks = list(map_files(_size_time_and_fingerprint, new))
+            lengths = video_lengths(new, task.advance)
+            for file, mark, seconds in zip(new, marks, lengths, strict=True):
+                # Rounded, so that the manifest holds the exact value.
+                rows[_absolute(file)] = VideoFile(*mark, round(seconds, 3))
     return {file: row for file, row in rows.items() if row is not None}
 
 
-def _read_file(file: Path) -> VideoFile:
-    size, time = _size_and_time(file)
-    # Rounded, so that the manifest holds the exact value.
-    return VideoFile(size, time, fingerprint(file), round(duration(file), 3))
+def _size_time_and_fingerprint(file: Path) -> tuple[int, int, str]:
+    return *_size_and_time(file), fingerprint(file)
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
     try:
-        found = file.stat()
+        found = file.stat() if file.exists() else file.lstat()  # a broken link is told later
     except OSError as error:
         raise VidsslError(f"{file} cannot be read: {error.strerror}") from error
     return found.st_size, found.st_mtime_ns
@@ -122,15 +124,20 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 def _read(path: Path) -> Rows:
     """Returns the rows of a manifest; none if there is no such file or it is damaged."""
     try:
-        lines = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"))))
+        lines = _lines_of(path)
         if tuple(lines[0]) != COLUMNS:
             return {}
         return {
             file: VideoFile(int(size), int(time), mark, float(seconds))
             for file, size, time, mark, seconds in lines[1:]
         }
-    except (OSError, ValueError, IndexError):
+    except (OSError, VidsslError, ValueError, IndexError, csv.Error):
         return {}
+
+
+def _lines_of(path: Path) -> list[list[str]]:
+    text = read_bytes(path, LARGEST_LIST).decode("utf-8", "surrogateescape")
+    return list(csv.reader(io.StringIO(text)))
 
 
 def _write(path: Path, rows: Rows) -> None:

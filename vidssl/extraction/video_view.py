@@ -11,6 +11,7 @@ import numpy as np
 
 from vidssl.base.text import counted
 from vidssl.dataset.video import Source
+from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, VideoBounds
 from vidssl.extraction.decoded_video import DecodedVideo, UnusableVideo
 from vidssl.extraction.process_pool import VideoResult
 from vidssl.views import get_view
@@ -22,7 +23,11 @@ Settings = tuple[tuple[str, Any], ...]  # (field, value) of a deriver's Config
 
 
 def derive_video_view(
-    source: Source, view: str, deriver: Deriver, params: Mapping[str, Any]
+    source: Source,
+    view: str,
+    deriver: Deriver,
+    params: Mapping[str, Any],
+    bounds: VideoBounds = DEFAULT_BOUNDS,
 ) -> VideoResult:
     """Decodes one video and encodes a view of it.
 
@@ -33,11 +38,11 @@ def derive_video_view(
     Raises:
         UnusableVideo: it is too short for the view, or the deriver returned a wrong number of
             frames.
-        UnreadableVideo: nothing can be decoded.
+        UnreadableVideo: nothing can be decoded, or a bound is exceeded.
     """
     own = get_view(view)
     stride, size = int(params["stride"]), params["stored_size"]
-    video = DecodedVideo(source)
+    video = DecodedVideo(source, bounds)
     derived = deriver.derive(video, stride, size)
     stored = [own.encode(_at_stored_size(frame, size), params["codec"]) for frame in derived]
     video.read_to_end()
@@ -55,13 +60,18 @@ def derive_video_view(
 
 
 def derive_in_worker(
-    source: Source, view: str, settings: Settings, params: Mapping[str, Any], device: str
+    source: Source,
+    view: str,
+    settings: Settings,
+    params: Mapping[str, Any],
+    device: str,
+    bounds: VideoBounds = DEFAULT_BOUNDS,
 ) -> VideoResult:
     """Does what :func:`derive_video_view` does, with a deriver that is made once per process.
 
     Settings travel to workers as plain data, because a class of a user's own cannot be pickled.
     """
-    return derive_video_view(source, view, _deriver(view, settings, device), params)
+    return derive_video_view(source, view, _deriver(view, settings, device), params, bounds)
 
 
 @lru_cache(maxsize=1)

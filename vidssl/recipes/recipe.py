@@ -277,7 +277,7 @@ def _check_names(content: Content) -> None:
                 f"{', '.join(tables)}"
             )
         elif not isinstance(value, str):
-            raise UsageError(f"{key} takes a text, not {value!r}")
+            raise UsageError(f"{key} takes a text, not {value!r:.100}")
     if "of" in content and content["of"] not in METHODS:
         known = f"{nearest_name(content['of'], METHODS)}; there are {', '.join(METHODS)}"
         raise UsageError(f"there is no method {content['of']}{known}")

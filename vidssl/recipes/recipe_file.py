@@ -14,9 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vidssl.base.errors import UsageError, nearest_name
+from vidssl.base.errors import UsageError, VidsslError, nearest_name
+from vidssl.base.stored_json import read_bytes
 
 SUFFIX = ".toml"
+LARGEST = 1 << 20  # bytes of a recipe
+DEEPEST = 16  # tables and lists in each other; a recipe has five
 Content = dict[str, Any]
 TablePath = tuple[str, ...]  # such as ("coclr", "flow", "train")
 
@@ -101,11 +104,30 @@ def recipe_text(name: str) -> str:
 
 def _read_file(path: str) -> Content:
     try:
-        return tomllib.loads(Path(path).read_bytes().decode())
+        text = read_bytes(Path(path), LARGEST).decode()
+        content = tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError(f"there is no recipe file {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}") from error
+    except VidsslError as error:
+        raise UsageError(str(error)) from error
+    except RecursionError:
+        raise UsageError(f"{path} is no recipe: its lists are nested too deep") from None
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
+        raise UsageError(f"{path} is no TOML: {error!s:.200}") from error
+    if _depth(content) > DEEPEST:
+        raise UsageError(f"{path} is no recipe: its tables are nested more than {DEEPEST} deep")
+    return content
+
+
+def _depth(content: Content) -> int:
+    """Returns how deep tables and lists are nested."""
+    depth = 0
+    level: list[Any] = [content]
+    while level:
+        depth += 1
+        inner = [v for c in level for v in (c.values() if _is_table(c) else c)]
+        level = [value for value in inner if isinstance(value, dict | list)]
+    return depth
 
 
 def _shipped_text(name: str) -> str:
@@ -114,7 +136,7 @@ def _shipped_text(name: str) -> str:
         raise UsageError(
             f"there is no recipe {name}{nearest_name(name, names)}; there are {', '.join(names)}"
         )
-    return resources.files(__package__).joinpath(f"{name}{SUFFIX}").read_text()
+    return resources.files(__package__).joinpath(f"{name}{SUFFIX}").read_text("utf-8")
 
 
 def _tables(

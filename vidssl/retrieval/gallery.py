@@ -13,15 +13,15 @@ import numpy as np
 
 from vidssl.backbones import Encoder
 from vidssl.base.progress import SILENT, Progress
-from vidssl.dataset.annotations import Annotations
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack, describe_subjects
 from vidssl.evaluation.feature_cache import features_of
 from vidssl.evaluation.features import Features, WindowProtocol
 from vidssl.evaluation.neighbours import centred_unit
-from vidssl.shards import ShardReader
+from vidssl.shards import ShardReader, open_shards
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder
 from vidssl.workspace.find_inputs import find_annotations
+from vidssl.workspace.stored_annotations import read_annotations
 from vidssl.workspace.workspace import Workspace
 
 
@@ -94,7 +94,7 @@ def open_gallery(
     def embed(subject: EncoderOnPack) -> Features:
         return features_of(workspace, subject, protocol, device, progress)[1]
 
-    reader = ShardReader(pack.path)
+    reader = open_shards(pack)
     return Gallery(pack, reader, _labels(workspace, pack, reader), subjects, embed)
 
 
@@ -103,5 +103,5 @@ def _labels(workspace: Workspace, pack: Artifact, reader: ShardReader) -> list[s
     if artifact is None:
         return [None] * len(reader)
     ids = [reader.video_id(v) for v in range(len(reader))]
-    known = Annotations.load(artifact.path, ids)
+    known = read_annotations(artifact, ids)
     return [known.classes[k] if k >= 0 else None for k in known.labels]

@@ -18,6 +18,7 @@ import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.dataset.video import Source
+from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, VideoBounds
 from vidssl.extraction.video_flow import extract_video_flow
 from vidssl.extraction.video_frames import pack_video
 from vidssl.extraction.video_view import derive_video_view
@@ -87,6 +88,7 @@ def derive_like_gallery(
     derivers: Mapping[str, Deriver],
     weights: Mapping[str, str],
     sheet: bool,
+    bounds: VideoBounds = DEFAULT_BOUNDS,
 ) -> QueryFrames:
     """Decodes a video file and encodes its views as those of the gallery were.
 
@@ -94,6 +96,7 @@ def derive_like_gallery(
         derivers: what :func:`make_derivers` returns.
         weights: {view: file}, of which flow's is used if its method is a network.
         sheet: also encodes rgb, for the contact sheet.
+        bounds: of the video.
 
     Raises:
         VidsslError: it cannot be decoded, or a view cannot be derived.
@@ -104,11 +107,12 @@ def derive_like_gallery(
     fps = 0.0
     for view in sorted(views):
         if view == "rgb":
-            result = pack_video(source, params[view])
+            result = pack_video(source, params[view], bounds=bounds)
         elif view == "flow":
-            result = extract_video_flow(source, params[view], weights=weights.get(view, ""))
+            weight = weights.get(view, "")
+            result = extract_video_flow(source, params[view], weights=weight, bounds=bounds)
         elif view in derivers:
-            result = derive_video_view(source, view, derivers[view], params[view])
+            result = derive_video_view(source, view, derivers[view], params[view], bounds)
         else:
             raise VidsslError(f"a query cannot be shown as {view}: the pack does not say how")
         assert result.record is not None

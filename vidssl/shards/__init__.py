@@ -1,6 +1,7 @@
 """Shards: encoded frames of many videos in plain HDF5 (docs/formats.md).
 
-:class:`ShardWriter` writes them, :class:`ShardReader` reads them.
+:class:`ShardWriter` writes them, :class:`ShardReader` reads them; :func:`open_shards` opens those
+of an artifact.
 
     shard-0000.h5
       /videos/id path note fps frames width height digest  one row per video
@@ -22,18 +23,23 @@ from vidssl.shards.format import (
     video_digest,
 )
 from vidssl.shards.index import VideoTable
+from vidssl.shards.published import SHARDS, check_set, open_shards
 from vidssl.shards.reader import ShardReader
-from vidssl.shards.writer import SHARD_BYTES, ShardWriter, finished_videos
+from vidssl.shards.writer import SHARD_BYTES, ShardWriter, finished_videos, shard_videos
 
 __all__ = [
+    "SHARDS",
     "SHARD_BYTES",
     "DamagedShard",
     "ShardReader",
     "ShardWriter",
     "VideoRecord",
     "VideoTable",
+    "check_set",
     "data_digest",
     "finished_videos",
+    "open_shards",
     "shard_files",
+    "shard_videos",
     "video_digest",
 ]

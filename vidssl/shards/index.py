@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,28 @@ import numpy as np
 
 from vidssl.base.errors import VidsslError
 from vidssl.shards.format import SHARD_FORMAT, SHARD_KIND, DamagedShard, Params
+from vidssl.shards.table_checks import (
+    MOST_VIEWS,
+    check_columns,
+    check_offsets,
+    file_size,
+    group_in,
+    read_params,
+    table_in,
+)
 from vidssl.version import VERSION
 
-COLUMNS = ("id", "path", "digest", "fps", "frames", "width", "height")
-
-
-BLOB_TABLES = ("blobs", "offsets", "crc32")  # datasets of a view
+# Datasets and what they hold: of the videos, and of a view's frames.
+COLUMNS = {
+    "id": "S", "path": "S", "digest": "S", "fps": "<f8",
+    "frames": "<i8", "width": "<i8", "height": "<i8",
+}  # fmt: skip
+BLOB_TABLES = {"blobs": "|u1", "offsets": "<i8", "crc32": "<u4"}
+# What h5py and NumPy raise for tables of another form.
+UNREADABLE = (
+    OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError,
+    MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,20 +70,27 @@ class ShardTables:
             DamagedShard: it cannot be read, or its tables contradict each other.
         """
         try:
+            size = file_size(path)
             with h5py.File(path, "r", locking=False) as file:
                 _check_kind(path, file)
-                views = {name: json.loads(g.attrs["params"]) for name, g in file["views"].items()}
-                columns = {name: file["videos"][name][()] for name in COLUMNS}
+                views = group_in(file, "views")
+                if not 1 <= len(views) <= MOST_VIEWS:
+                    raise ValueError(f"it has {len(views)} views")
+                groups = {name: group_in(views, name) for name in views}
+                columns = _columns(group_in(file, "videos"), size)
                 videos = len(columns["id"])
-                places = {name: _place(group, videos) for name, group in file["views"].items()}
-                if not views or any(len(column) != videos for column in columns.values()):
-                    raise ValueError("its columns differ in length")
-                return cls(path, views, places, columns)
+                return cls(
+                    path,
+                    views={name: read_params(group) for name, group in groups.items()},
+                    places={name: _place(group, videos, size) for name, group in groups.items()},
+                    columns=columns,
+                )
         except PermissionError as error:
             raise VidsslError(f"{path} cannot be read: permission denied") from error
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except UNREADABLE as error:
+            what = " ".join(str(error).split())
             raise DamagedShard(
-                f"{path} cannot be read as a shard, it is damaged or cut short: {error}"
+                f"{path} cannot be read as a shard, it is damaged or cut short: {what:.300}"
             ) from error
 
 
@@ -84,20 +106,30 @@ def _check_kind(path: Path, file: h5py.File) -> None:
         )
 
 
-def _place(group: h5py.Group, videos: int) -> ViewPlace:
+def _columns(group: h5py.Group, size: int) -> dict[str, np.ndarray]:
+    """Reads and checks the table of videos; notes are read when they are asked for."""
+    table_in(group, "note", "S", size)
+    columns = {name: table_in(group, name, kind, size)[()] for name, kind in COLUMNS.items()}
+    check_columns(columns)
+    return columns
+
+
+def _place(group: h5py.Group, videos: int, size: int) -> ViewPlace:
     """Checks that a view's tables fit together and finds its datasets in the file."""
-    first_frame = group["first_frame"][()]
+    tables = {name: table_in(group, name, kind, size) for name, kind in BLOB_TABLES.items()}
+    first = table_in(group, "first_frame", "<i8", size)
+    if len(first) != videos + 1:
+        raise ValueError(f"the tables of {group.name} do not fit together")
+    first_frame = first[()]
     frames = int(first_frame[-1])
-    shapes = (first_frame.shape, group["offsets"].shape, group["crc32"].shape)
-    if shapes != ((videos + 1,), (frames + 1,), (frames,)):
+    if (len(tables["offsets"]), len(tables["crc32"])) != (frames + 1, frames):
         raise ValueError(f"the tables of {group.name} do not fit together")
     if first_frame[0] != 0 or np.any(np.diff(first_frame) < 0):
         raise ValueError(f"the table of first frames of {group.name} does not rise")
-    if any(group[name].chunks is not None for name in BLOB_TABLES):
-        raise ValueError(f"{group.name} is not contiguous")
+    check_offsets(group, tables["offsets"], len(tables["blobs"]))
     # HDF5 gives no place to a dataset without a byte.
-    blobs, offsets, crc32 = (group[name].id.get_offset() or 0 for name in BLOB_TABLES)
-    return ViewPlace(blobs, offsets, crc32, size=group["blobs"].shape[0], first_frame=first_frame)
+    blobs, offsets, crc32 = (tables[name].id.get_offset() or 0 for name in BLOB_TABLES)
+    return ViewPlace(blobs, offsets, crc32, size=len(tables["blobs"]), first_frame=first_frame)
 
 
 @dataclass(frozen=True)

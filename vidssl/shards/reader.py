@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from vidssl.base.errors import VidsslError, nearest_name
+from vidssl.base.files import named_error
 from vidssl.shards.format import (
     DamagedShard,
     Params,
@@ -49,7 +50,7 @@ class ShardReader:
 
     Raises:
         VidsslError: there is no shard, one has an unknown version, or they do not belong together.
-        DamagedShard: a file cannot be read.
+        DamagedShard: a file cannot be read, or a video comes twice.
     """
 
     def __init__(self, source: Path | str | Sequence[Path]) -> None:
@@ -62,10 +63,29 @@ class ShardReader:
         for shard in self._shards[1:]:
             check_same_views(shard.path, shard.views, self.views)
         self.videos = join_tables(self._shards)
+        self._check_ids()
         self._begin_process()
+
+    def _check_ids(self) -> None:
+        """Checks that no video comes twice; the table is sorted by id."""
+        ids = self.videos.id
+        twice = np.flatnonzero(ids[1:] == ids[:-1])
+        if len(twice):
+            first, second = (self.file_of(int(twice[0]) + n) for n in (0, 1))
+            where = f"twice in {first}" if first == second else f"both in {first} and in {second}"
+            raise DamagedShard(f"{self.video_id(int(twice[0]))} is {where}")
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the shards."""
+        return self._shards[0].path.parent
+
+    def file_of(self, video: int) -> Path:
+        """Returns the shard that holds a video."""
+        return self._shards[self.videos.shard[video]].path
 
     def video_id(self, video: int) -> str:
         """Returns the id of one video."""
@@ -97,7 +117,9 @@ class ShardReader:
             with h5py.File(shard.path, "r", locking=False) as file:
                 notes = file["videos/note"][()]
             for row in np.flatnonzero(notes != b""):
-                found[shard.columns["id"][row].decode()] = notes[row].decode()
+                found[shard.columns["id"][row].decode()] = notes[row].decode(
+                    "utf-8", "backslashreplace"
+                )
         return found
 
     @cached_property
@@ -114,7 +136,7 @@ class ShardReader:
         """
         if view not in self.views:
             raise VidsslError(
-                f"{self._shards[0].path.parent} holds no view named {view!r}"
+                f"{self.folder} holds no view named {view!r}"
                 f"{nearest_name(view, self.views)}: it has {', '.join(self.views)}"
             )
         return self.videos.length[view]
@@ -254,17 +276,19 @@ class ShardReader:
         return np.frombuffer(data, kind)
 
     def _damage(self, video: int, view: str, frame: int, what: str) -> DamagedShard:
-        path = self._shards[self.videos.shard[video]].path
         return DamagedShard(
-            f"{path} is damaged: frame {frame} of view {view} of video {self.video_id(video)} "
-            f"{what}",
+            f"{self.file_of(video)} is damaged: frame {frame} of view {view} of video "
+            f"{self.video_id(video)} {what}",
             "run `vidssl verify` to see what else is, and make the artifact again",
         )
 
     # ── file descriptors, one set per process
 
     def _pread(self, path: Path, count: int, place: int) -> bytes:
-        data = os.pread(self._descriptor(path), count, place)
+        try:
+            data = os.pread(self._descriptor(path), count, place)
+        except OSError as error:
+            raise named_error(error, path) from error
         if len(data) != count:
             raise DamagedShard(f"{path} is damaged: it ends too early")
         return data
@@ -331,8 +355,8 @@ class ShardReader:
                     sound = False
                     yield error.fault
         if sound and video_digest(blobs, self.views) != self.videos.digest[video].decode():
-            path = self._shards[self.videos.shard[video]].path
-            yield f"{path} is damaged: {self.video_id(video)} does not match its digest"
+            path, name = self.file_of(video), self.video_id(video)
+            yield f"{path} is damaged: {name} does not match its digest"
 
 
 def _allow_open_files(count: int) -> None:

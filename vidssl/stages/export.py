@@ -158,7 +158,7 @@ def card_of(checkpoint: Artifact, spec: EncoderSpec, width: int) -> dict[str, An
 
 def _safetensors(encoder: Encoder, checkpoint: Artifact) -> tuple[bytes, str]:
     name = encoder_file(encoder.spec.view)
-    return (checkpoint.path / name).read_bytes(), name
+    return checkpoint.files.read(name), name
 
 
 def _torch_export(encoder: Encoder, checkpoint: Artifact) -> tuple[bytes, str]:

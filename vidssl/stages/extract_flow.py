@@ -12,6 +12,7 @@ from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.extraction.gpu_flow import extract_in_batches
+from vidssl.extraction.left_out_videos import open_video_run
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import find_part_videos
 from vidssl.extraction.pool import check_pool, choose_pool
@@ -81,15 +82,15 @@ def run(workspace: Workspace, config: ExtractFlow, progress: Progress = SILENT) 
         workspace, config.videos, config.part, progress, config.dry_run
     )
     recipe = {"stage": "extract-flow", "flow": params, "videos": videos_digest(sources)}
+    prepared, retried = open_video_run(workspace, config, "flow", config.name, recipe, {})
     job = ShardJob(
         title="extract-flow",
         views={"flow": params},
         pool=_choose_pool(config, params, method, device),
         shard_bytes=config.shard_bytes,
-        earlier=None if config.new else _earlier(workspace, params),
-    )
-    prepared = workspace.open_run(
-        "flow", config.name, recipe, {}, config.new, part_videos is not None
+        earlier=None if config.new else retried or _earlier(workspace, params),
+        retry=config.retry_quarantined,
+        retried=retried,
     )
     who, more = config.dask or config.workers, {"device": device}
     return run_or_describe(
@@ -150,12 +151,18 @@ def _choose_pool(
 ) -> Pool:
     """Returns the pool that computes flow: one process per video, or one GPU for all videos."""
     if device == "cpu" or config.dask is not None:
-        function = partial(extract_video_flow, params=params, device=device, weights=config.weights)
+        function = partial(
+            extract_video_flow,
+            params=params,
+            device=device,
+            weights=config.weights,
+            bounds=config.bounds,
+        )
         return choose_pool(function, config.workers, config.dask)
     assert method.batched is not None
     return partial(
         extract_in_batches,
-        decode=partial(stream_video_frames, params=params),
+        decode=partial(stream_video_frames, params=params, bounds=config.bounds),
         flow=partial(method.batched, device),
         encode=partial(encode_working_flow, params=params),
         view="flow",

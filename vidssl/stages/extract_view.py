@@ -17,6 +17,7 @@ from vidssl.base.device import choose_device
 from vidssl.base.errors import UsageError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.base.typed_settings import configure
+from vidssl.extraction.left_out_videos import open_video_run
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import find_part_videos
 from vidssl.extraction.pool import check_pool, choose_pool
@@ -88,16 +89,19 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
         settings=tuple(vars(settings).items()),
         params=params,
         device=device,
+        bounds=config.bounds,
     )
     few = min(WORKERS_ON_CUDA, cores()) if device == "cuda" else None
+    prepared, retried = open_video_run(workspace, config, "view", name, recipe, {})
     job = ShardJob(
         title=f"extract-view {config.view}",
         views={config.view: params},
-        pool=choose_pool(function, config.workers or few, config.dask),
+        pool=choose_pool(function, config.workers or few, config.dask, bounded=False),
         shard_bytes=config.shard_bytes,
-        earlier=None if config.new else _earlier(workspace, config.view, params),
+        earlier=None if config.new else retried or _earlier(workspace, config.view, params),
+        retry=config.retry_quarantined,
+        retried=retried,
     )
-    prepared = workspace.open_run("view", name, recipe, {}, config.new, part_videos is not None)
     return run_or_describe(
         prepared,
         job,

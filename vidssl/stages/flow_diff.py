@@ -15,7 +15,7 @@ import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
-from vidssl.shards import ShardReader
+from vidssl.shards import ShardReader, open_shards
 from vidssl.views.resize import resize
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.workspace import Workspace
@@ -83,7 +83,7 @@ def run(workspace: Workspace, options: FlowDiffOptions, progress: Progress = SIL
     if options.every < 1:
         raise UsageError(f"--every {options.every} makes no sense: give 1 or more")
     first, second = (_find(workspace, text) for text in (options.first, options.second))
-    with ShardReader(first.path) as a, ShardReader(second.path) as b:
+    with open_shards(first) as a, open_shards(second) as b:
         pairs = [(a.find(b.video_id(v)), v) for v in range(len(b))]
         common = [_VideoInBoth(a, b, va, vb, options.every) for va, vb in pairs if va is not None]
         if not common:
@@ -121,7 +121,7 @@ def _find(workspace: Workspace, text: str) -> Artifact:
             found = workspace.resolve("pack", text)
         except VidsslError:
             raise error from None
-    if "flow" not in ShardReader(found.path).views:
+    if "flow" not in open_shards(found).views:
         raise VidsslError(f"{found.label} holds no flow")
     return found
 

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from vidssl.augment import AugmentSpec
 from vidssl.backbones import Encoder, EncoderSpec, check_backbone
 from vidssl.backbones.published_weights import (
+    Imported,
     get_method,
     import_state,
     is_classifier,
     projection_width,
     read_published,
 )
-from vidssl.base.errors import MissingInput
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.base.files import file_digest
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.batch import ClipSpec
@@ -33,6 +34,7 @@ from vidssl.workspace.results import StageResult
 from vidssl.workspace.workspace import Workspace
 
 MEASURED_BATCHES, MEASURED_BATCH = 64, 16
+MOST_EPOCHS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,7 @@ def run(workspace: Workspace, options: ImportOptions, progress: Progress = SILEN
     check_options(options)
     method = options.method.lower()
     whole = read_published(options.file)
-    spec = encoder_spec(options, whole["state_dict"])
-    imported = import_state(whole["state_dict"], method, spec)
+    spec, imported = _encoder_in(options, whole["state_dict"])
     recipe: dict[str, Any] = {
         "stage": "import",
         "stream": options.view,
@@ -103,8 +104,10 @@ def run(workspace: Workspace, options: ImportOptions, progress: Progress = SILEN
         save_encoder(imported.encoder, opened.folder)
         if imported.tensors:
             save_tensors(imported.tensors, opened.folder)
-        summary = {"method": f"{method}, published", "backbone": spec.backbone}
-        summary |= {"epochs": whole["epoch"]} if isinstance(whole.get("epoch"), int) else {}
+        summary: dict[str, Any] = {"method": f"{method}, published", "backbone": spec.backbone}
+        epoch = whole.get("epoch")
+        if type(epoch) is int and 0 <= epoch < MOST_EPOCHS:  # a file may say anything
+            summary["epochs"] = epoch
         artifact = opened.publish(
             weights_digest({options.view: imported.encoder}, imported.tensors),
             summary | {"accounted_for": imported.notes},
@@ -143,6 +146,17 @@ def encoder_spec(options: ImportOptions, state: dict[str, Tensor]) -> EncoderSpe
         context=None if published.head or is_classifier(state) else "gru",
         presentation=presentation,
     )
+
+
+def _encoder_in(options: ImportOptions, state: dict[str, Tensor]) -> tuple[EncoderSpec, Imported]:
+    """Returns the encoder in a file and its spec; an error names the file."""
+    try:
+        spec = encoder_spec(options, state)
+        return spec, import_state(state, options.method.lower(), spec)
+    except UsageError:
+        raise
+    except VidsslError as error:
+        raise VidsslError(f"{options.file}: {error}") from error
 
 
 # ── files of networks that were trained without running statistics ───────────────────────────

@@ -22,6 +22,7 @@ from vidssl.dataset.labels import check_labelling, label_videos
 from vidssl.dataset.video import Source
 from vidssl.extraction.derived_views import DerivedView, check_views, choose_derived_views
 from vidssl.extraction.dry_run import describe_dry_run
+from vidssl.extraction.left_out_videos import open_video_run
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import PartVideos, find_part_videos
 from vidssl.extraction.pool import check_pool, choose_pool
@@ -33,7 +34,7 @@ from vidssl.extraction.shard_job import (
     videos_digest,
 )
 from vidssl.extraction.video_frames import pack_video
-from vidssl.shards import ShardReader
+from vidssl.shards import open_shards
 from vidssl.views.codecs import get_codec
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.results import StageResult
@@ -107,14 +108,16 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         workspace, config.videos, sources, config.views, config.derived, progress
     )
     for view, artifact in derived.items():
-        views[view] = dict(ShardReader(artifact.path).views[view])
+        views[view] = dict(open_shards(artifact).views[view])
     recipe = {"stage": "pack", "views": views, "videos": videos_digest(sources)}
     if config.dry_run:
         labels = {view: artifact.label for view, artifact in derived.items()}
         more = {"derived": labels, "labels": config.labels}
-        prepared = workspace.open_run("pack", config.name, recipe, derived, config.new)
+        prepared, retried = open_video_run(workspace, config, "pack", config.name, recipe, derived)
         who = config.dask or config.workers
-        planned = describe_dry_run(prepared, views, sources, part_videos, who, progress, more=more)
+        planned = describe_dry_run(
+            prepared, views, sources, part_videos, who, progress, retried, more
+        )
         return PackResult(artifact=None, plan=planned.plan)
     packed = _pack(workspace, config, sources, part_videos, derived, views, recipe, progress)
     if packed.artifact is None:  # not the last part: that one annotates
@@ -129,6 +132,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         quarantined=packed.quarantined,
         notes=packed.notes + notes,
         part=packed.part,
+        in_vain=packed.in_vain,
         annotations=annotations,
     )
 
@@ -158,15 +162,17 @@ def _pack(
     progress: Progress,
 ) -> StageResult:
     stored = {view: DerivedView.open(artifact) for view, artifact in derived.items()}
-    function = partial(pack_video, rgb=views["rgb"], derived=stored)
+    function = partial(pack_video, rgb=views["rgb"], derived=stored, bounds=config.bounds)
+    prepared, retried = open_video_run(workspace, config, "pack", config.name, recipe, derived)
     job = ShardJob(
         title="pack",
         views=views,
         pool=choose_pool(function, config.workers, config.dask),
         shard_bytes=config.shard_bytes,
+        earlier=retried,
+        retry=config.retry_quarantined,
+        retried=retried,
     )
-    shared = part_videos is not None
-    prepared = workspace.open_run("pack", config.name, recipe, derived, config.new, shared)
     report_other_runs(prepared, progress)
     with prepared as opened:
         if opened.finished is not None:
@@ -181,7 +187,7 @@ def _annotate(
     workspace: Workspace, config: Pack, sources: Sequence[Source], pack: Artifact
 ) -> tuple[Artifact, list[str]]:
     """Publishes the annotations of the packed videos, unless the newest are the same."""
-    reader = ShardReader(pack.path)
+    reader = open_shards(pack)
     packed = [source for source in sources if reader.find(source.id) is not None]
     labelling = label_videos(packed, config.labels, config.group_pattern)
     table = config.labels not in ("folders", "none")

@@ -24,7 +24,7 @@ from vidssl.evaluation.feature_cache import features_of, name_of
 from vidssl.evaluation.labelled_split import LabelledSplit, check_trainable, find_labelled_subjects
 from vidssl.evaluation.linear_probe import ProbeConfig, probabilities, probe_settings
 from vidssl.evaluation.options import EvaluationOptions
-from vidssl.evaluation.probed_accuracy import PROBE_FILE, load_probe, probe_features, train_top1
+from vidssl.evaluation.probed_accuracy import probe_features, read_probe, train_top1
 from vidssl.evaluation.view_average import average_recipe, average_views, joined_name, published
 from vidssl.recipes.recipe import probe_config
 from vidssl.workspace.parent_roles import in_role
@@ -167,7 +167,7 @@ def _average(
             _, features = features_of(
                 workspace, subject, options.protocol, options.device, progress
             )
-            probe, _ = load_probe(published(single).path / PROBE_FILE)
+            probe, _ = read_probe(published(single))
             shares.append(probabilities(probe, features.video_means()))
         share_VK = np.mean(shares, axis=0)
         return share_VK[labelled.test], train_top1(share_VK, labelled)

@@ -16,6 +16,7 @@ from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.temporal_sampling import span
 from vidssl.dataset.video import Source, find_videos
+from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, VideoBounds
 from vidssl.evaluation.evaluated_encoders import (
     check_encoder_options,
     checkpoint_labels,
@@ -50,6 +51,7 @@ class RetrieveOptions:
         keep_self: also returns the query itself if it is in the gallery.
         sheet: path of the contact sheet; several queries get numbered files.
         weights: (view, file) of networks that derive views and are not in torch's cache.
+        bounds: of a query.
     """
 
     videos: tuple[Path, ...]
@@ -62,6 +64,7 @@ class RetrieveOptions:
     weights: tuple[tuple[str, str], ...] = ()
     protocol: WindowProtocol = field(default_factory=WindowProtocol)
     device: str | None = None
+    bounds: VideoBounds = DEFAULT_BOUNDS
 
 
 # ── the stage ────────────────────────────────────────────────────────────────────────────────
@@ -88,9 +91,13 @@ def run(workspace: Workspace, options: RetrieveOptions, progress: Progress = SIL
     for number, source in enumerate(sources, 1):
         try:
             with one_opencv_thread():
+                sheet = options.sheet is not None
                 query = derive_like_gallery(
-                    source, gallery, derivers, weights, options.sheet is not None
+                    source, gallery, derivers, weights, sheet, options.bounds
                 )
+        except MemoryError:
+            quarantined.append((str(source.path), "this process has too little memory for it"))
+            continue
         except VidsslError as error:
             quarantined.append((str(source.path), str(error)))
             continue

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.extraction.part_folders import parts_in_words
+from vidssl.stages.repair.numbers import number_problems
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.parent_roles import START, role_of
 from vidssl.workspace.run import is_at_work, why_it_failed
@@ -48,6 +49,8 @@ class ArtifactStatus:
     Attributes:
         headline: its most important figures, in one phrase.
         stale: the reasons why it is stale, one sentence each; none: it is current.
+        damaged: one sentence for each file that is missing, of another size, or not its own. Files
+            are not read for it, which :mod:`vidssl.stages.verify` does.
     """
 
     label: str
@@ -60,6 +63,7 @@ class ArtifactStatus:
     summary: Mapping[str, Any]
     parents: list[Parent]
     stale: list[str]
+    damaged: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ class Status:
 
     Attributes:
         artifacts: oldest first.
-        unreadable: a sentence for each artifact that cannot be read.
+        unreadable: a sentence for each artifact that cannot be read, and for each damaged
+            run.json or workspace.json.
     """
 
     workspace: str
@@ -122,6 +127,8 @@ class Node:
 def run(workspace: Workspace) -> Status:
     """Reads the state of a workspace; an empty or absent one has no artifacts."""
     artifacts, unreadable = workspace.scan()
+    begun, damaged = workspace.scan_unfinished()
+    unreadable += damaged + number_problems(workspace.root)
     known = {artifact.digest: artifact for artifact in artifacts}
     newest = _newest_by_shelf(artifacts)
     reasons: dict[str, list[str]] = {}
@@ -130,7 +137,7 @@ def run(workspace: Workspace) -> Status:
     return Status(
         workspace=str(workspace.root),
         artifacts=[_status(artifact, known, reasons[artifact.label]) for artifact in artifacts],
-        unfinished=_unfinished(workspace.unfinished(), artifacts),
+        unfinished=_unfinished(begun, artifacts),
         unreadable=unreadable,
     )
 
@@ -178,6 +185,7 @@ def _status(artifact: Artifact, known: Mapping[str, Artifact], stale: list[str])
         summary=dict(artifact.summary),
         parents=parents,
         stale=stale,
+        damaged=[sentence for _, sentence in artifact.files.misfits()],
     )
 
 
@@ -234,12 +242,23 @@ def _descends(artifact: Artifact, ancestor: Artifact, known: Mapping[str, Artifa
 def tree(status: Status) -> list[Node]:
     """Returns the lineage as a forest, oldest first: each artifact lies below its main parent."""
     nodes = {a.label: Node(a, _remarks(a)) for a in status.artifacts}
-    roots: list[Node] = []
+    parents: dict[str, str | None] = {}
     for artifact in status.artifacts:
         parent = _main_parent(artifact)
-        above = nodes.get(parent.label) if parent is not None and parent.label else None
-        (roots if above is None else above.children).append(nodes[artifact.label])
+        above = parent.label if parent is not None else None
+        # Where manifests contradict each other, one of a circle is a root: none is left out.
+        parents[artifact.label] = None if _leads_to(above, artifact.label, parents) else above
+    roots: list[Node] = []
+    for label, above in parents.items():
+        (nodes[above].children if above else roots).append(nodes[label])
     return roots
+
+
+def _leads_to(label: str | None, wanted: str, parents: Mapping[str, str | None]) -> bool:
+    """Whether an artifact is `wanted`, or lies below it."""
+    while label is not None and label != wanted:
+        label = parents.get(label)
+    return label is not None
 
 
 def _main_parent(artifact: ArtifactStatus) -> Parent | None:

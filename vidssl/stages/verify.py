@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidssl.base.errors import MissingInput, VidsslError
-from vidssl.base.files import file_digest
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.base.progress import SILENT, Progress, Task
-from vidssl.dataset.annotations import Annotations
 from vidssl.evaluation import feature_file
 from vidssl.evaluation.classification import PREDICTIONS_FILE
 from vidssl.evaluation.feature_cache import FEATURES_FILE
 from vidssl.evaluation.finetuned_accuracy import PROBABILITIES_FILE, load_probabilities
-from vidssl.shards import ShardReader
+from vidssl.shards import SHARDS, DamagedShard, ShardReader, check_set
+from vidssl.stages.repair.numbers import Repair, number_problems, repair_numbers
 from vidssl.workspace.artifacts import MANIFEST, Artifact
 from vidssl.workspace.checkpoints import checkpoint_views, encoder_file, load_encoder
+from vidssl.workspace.payload import DamagedArtifact
+from vidssl.workspace.stored_annotations import read_annotations
 from vidssl.workspace.workspace import Workspace
 
 
@@ -29,9 +31,10 @@ class Finding:
     """The problems of one artifact.
 
     Attributes:
-        artifact: its label, or its folder if it cannot be read.
+        artifact: its label, or its folder or file if it cannot be read.
         files, bytes: of its payload.
         problems: one sentence each; none: the artifact is intact.
+        faulty: files of it that are missing, or have other bytes than were written.
     """
 
     artifact: str
@@ -39,6 +42,7 @@ class Finding:
     files: int
     bytes: int
     problems: list[str]
+    faulty: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -48,9 +52,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """The findings of `vidssl verify`, one for each artifact."""
+    """The findings of `vidssl verify`, one for each artifact.
+
+    Attributes:
+        repairs: what was done about problems, or why nothing was; the findings are those after.
+    """
 
     findings: list[Finding]
+    repairs: list[Repair] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -59,7 +68,8 @@ class VerifyResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the result as plain data, for --json."""
-        return {"ok": self.ok, "artifacts": [vars(f) | {"ok": f.ok} for f in self.findings]}
+        found = {"ok": self.ok, "artifacts": [vars(f) | {"ok": f.ok} for f in self.findings]}
+        return found | ({"repairs": [vars(r) for r in self.repairs]} if self.repairs else {})
 
 
 @dataclass(frozen=True)
@@ -68,9 +78,15 @@ class VerifyOptions:
 
     Attributes:
         artifacts: labels, names or folders; none: all artifacts of the workspace.
+        repair: make again what sources and parents can make.
+        videos: the source videos, for the repair of shards; None: unknown.
+        workers: processes that process these; None: as many as the stage chooses.
     """
 
     artifacts: tuple[str, ...] = ()
+    repair: bool = False
+    videos: Path | None = None
+    workers: int | None = None
 
 
 def run(
@@ -80,22 +96,60 @@ def run(
 
     Raises:
         VidsslError: there is no workspace, or no artifact of a given name.
+        UsageError: videos are given, and nothing is to be repaired.
     """
+    if options and options.videos is not None and not options.repair:
+        raise UsageError("--videos is what --repair makes shards of: add --repair")
     if not workspace.root.exists():
         raise MissingInput(f"there is no workspace at {workspace.root}: nothing was verified")
-    wanted = options.artifacts if options else ()
-    unreadable: list[str] = []
-    if wanted:
-        artifacts = [find(workspace, text) for text in wanted]
+    options = options or VerifyOptions()
+    repairs = repair_numbers(workspace) if options.repair else []
+    if options.artifacts:
+        artifacts, findings = [find(workspace, text) for text in options.artifacts], []
     else:
         artifacts, unreadable = workspace.scan()
-    findings = [Finding(_where(sentence), "", 0, 0, [sentence]) for sentence in unreadable]
+        unreadable += workspace.scan_unfinished()[1] + number_problems(workspace.root)
+        findings = [Finding(_where(sentence), "", 0, 0, [sentence]) for sentence in unreadable]
+    if options.repair and not options.artifacts:
+        repairs += _told_unreadable(workspace)
     if not artifacts:
-        return VerifyResult(findings)
+        return VerifyResult(findings, repairs)
     files = sum(len(artifact.payload) for artifact in artifacts)
     with progress.task("verify", files, "file") as task:
-        findings += [verify_artifact(artifact, task) for artifact in artifacts]
-    return VerifyResult(findings)
+        found = [verify_artifact(artifact, task) for artifact in artifacts]
+    if options.repair:
+        found = _repaired(workspace, artifacts, found, options, repairs, progress)
+    return VerifyResult(findings + found, repairs)
+
+
+def _told_unreadable(workspace: Workspace) -> list[Repair]:
+    from vidssl.stages.repair.artifacts import say_unreadable
+
+    return [say_unreadable(folder) for folder in workspace.unreadable()]
+
+
+def _repaired(
+    workspace: Workspace,
+    artifacts: Sequence[Artifact],
+    found: Sequence[Finding],
+    options: VerifyOptions,
+    repairs: list[Repair],
+    progress: Progress,
+) -> list[Finding]:
+    """Repairs damaged artifacts, parents first, and returns the findings after that."""
+    from vidssl.stages.repair.artifacts import repair
+    from vidssl.stages.repair.make_again import Sources
+
+    sources, after = Sources(options.videos, options.workers), []
+    for artifact, finding in zip(artifacts, found, strict=True):
+        if not finding.ok:
+            repairs.append(repair(workspace, artifact, finding.faulty, sources, progress))
+            if repairs[-1].done:
+                again = Artifact.load(artifact.path)
+                with progress.task("verify", len(again.payload), "file") as task:
+                    finding = verify_artifact(again, task)
+        after.append(finding)
+    return after
 
 
 def find(workspace: Workspace, text: str) -> Artifact:
@@ -133,11 +187,12 @@ def verify_artifact(artifact: Artifact, task: Task) -> Finding:
     faults = dict(_faults(artifact, task))
     inside = list(dict.fromkeys(_inside(artifact, faults, task)))
     # A problem inside a file says more than that the file's bytes have changed.
-    told = {name for name in faults if any(str(artifact.path / name) in said for said in inside)}
+    told = {name for name in faults if any(artifact.files.where(name) in said for said in inside)}
     outside = [sentence for name, sentence in faults.items() if name not in told]
     size = sum(int(record["bytes"]) for record in artifact.payload.values())
-    problems = [*outside, *inside, *_foreign(artifact)]
-    return Finding(artifact.label, artifact.kind, len(artifact.payload), size, problems)
+    problems = [*outside, *inside, *(sentence for _, sentence in artifact.files.foreign())]
+    files = len(artifact.payload)
+    return Finding(artifact.label, artifact.kind, files, size, problems, sorted(faults))
 
 
 def _where(sentence: str) -> str:
@@ -150,32 +205,10 @@ def _where(sentence: str) -> str:
 
 def _faults(artifact: Artifact, task: Task) -> Iterator[tuple[str, str]]:
     """Compares the payload with artifact.json, and yields (file, sentence) of each fault."""
-    for name, record in artifact.payload.items():
-        path = artifact.path / name
-        if not path.is_file():
-            yield name, f"{path} is missing"
-        elif not _is_complete(artifact, name):
-            yield name, f"{path} has {path.stat().st_size} bytes instead of {record['bytes']}"
-        else:
-            try:
-                if file_digest(path) != record["sha256"]:
-                    yield name, f"{path} is damaged: its bytes are not those that were written"
-            except OSError as error:  # a failing disk, or no permission to read
-                yield name, f"{path} cannot be read: {error.strerror}"
+    for name in artifact.payload:
+        if fault := artifact.files.misfit(name) or artifact.files.changed(name):
+            yield name, fault
         task.advance()
-
-
-def _is_complete(artifact: Artifact, name: str) -> bool:
-    path = artifact.path / name
-    return path.is_file() and path.stat().st_size == artifact.payload[name]["bytes"]
-
-
-def _foreign(artifact: Artifact) -> Iterator[str]:
-    """Yields a sentence for each file that artifact.json does not list."""
-    known = set(artifact.payload) | {MANIFEST}
-    for path in sorted(artifact.path.rglob("*")):
-        if path.is_file() and path.relative_to(artifact.path).as_posix() not in known:
-            yield f"{path} does not belong to {artifact.label}"
 
 
 # ── contents ─────────────────────────────────────────────────────────────────────────────────
@@ -185,10 +218,14 @@ def _inside(artifact: Artifact, faults: Collection[str], task: Task) -> Iterator
     """Checks the contents of the files; of damaged ones only where this can say more."""
     try:
         yield from CHECKS.get(artifact.kind, _nothing)(artifact, faults, task)
+    except (DamagedShard, DamagedArtifact) as error:
+        yield error.fault
     except VidsslError as error:
         yield str(error)
     except OSError as error:
         yield f"{artifact.label} cannot be read: {error.strerror}"
+    except Exception as error:  # no artifact keeps those after it from being looked at
+        yield f"{artifact.label} cannot be checked: {type(error).__name__}: {error}"
 
 
 def _nothing(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
@@ -197,17 +234,16 @@ def _nothing(artifact: Artifact, faults: Collection[str], task: Task) -> Sequenc
 
 def _shards(artifact: Artifact, faults: Collection[str], task: Task) -> Iterator[str]:
     """Reads every frame of every view, and compares each video's and the shards' digests."""
-    names = [name for name in artifact.payload if name.endswith(".h5")]
+    names = [name for name in artifact.payload if Path(name).match(SHARDS)]
     sound = not any(name in faults for name in names)
     for name in names:
-        if _is_complete(artifact, name):
-            for problem in _shard(artifact.path / name, task):
+        if artifact.files.misfit(name) is None:
+            for problem in _shard(artifact.files.sized(name), task):
                 sound = False
                 yield problem
     if sound:
-        with ShardReader([artifact.path / name for name in names]) as reader:
-            if reader.digest != artifact.digest:
-                yield f"the videos of {artifact.label} are not those that its digest names"
+        with ShardReader([artifact.files.sized(name) for name in names]) as reader:
+            check_set(artifact, reader)
 
 
 def _shard(path: Path, task: Task) -> Iterator[str]:
@@ -229,7 +265,7 @@ def _checkpoint(artifact: Artifact, faults: Collection[str], task: Task) -> Sequ
     for view in views:
         if encoder_file(view) in faults:
             continue
-        encoder = load_encoder(artifact.path / encoder_file(view))
+        encoder = load_encoder(artifact.files.sized(encoder_file(view)))
         broken = [
             name
             for name, value in encoder.state_dict().items()
@@ -246,15 +282,13 @@ def _checkpoint(artifact: Artifact, faults: Collection[str], task: Task) -> Sequ
 def _features(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
     if FEATURES_FILE in faults:
         return []
-    found = feature_file.load_features(artifact.path / FEATURES_FILE)
-    if len(found.offsets) == len(found.ids) + 1 and found.offsets[-1] == len(found.windows):
-        return []
-    return [f"the tables of {artifact.label} do not fit together"]
+    feature_file.load_features(artifact.files.sized(FEATURES_FILE))
+    return []
 
 
 def _annotations(artifact: Artifact, faults: Collection[str], task: Task) -> Sequence[str]:
     if not faults:
-        Annotations.load(artifact.path, [])
+        read_annotations(artifact, [])
     return []
 
 
@@ -262,9 +296,9 @@ def _finetune(artifact: Artifact, faults: Collection[str], task: Task) -> Sequen
     """Compares the probabilities with the table of predictions that was made from them."""
     if PROBABILITIES_FILE in faults or PREDICTIONS_FILE in faults:
         return []
-    share_NK, classes = load_probabilities(artifact.path / PROBABILITIES_FILE)
-    with (artifact.path / PREDICTIONS_FILE).open(newline="") as file:
-        rows = sum(1 for _ in csv.DictReader(file))
+    share_NK, classes = load_probabilities(artifact.files.sized(PROBABILITIES_FILE))
+    table = artifact.files.read(PREDICTIONS_FILE).decode("utf-8")
+    rows = sum(1 for _ in csv.DictReader(io.StringIO(table, newline="")))
     if share_NK.shape == (rows, len(classes)) and np.allclose(share_NK.sum(1), 1, atol=1e-4):
         return []
     return [f"the probabilities of {artifact.label} do not fit its predictions"]

@@ -11,9 +11,10 @@ from vidssl.base.errors import VidsslError
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.dataset.annotations import Annotations
 from vidssl.evaluation.labelled_split import LabelledSplit
-from vidssl.shards import ShardReader
+from vidssl.shards import open_shards
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.find_inputs import find_annotations
+from vidssl.workspace.stored_annotations import read_annotations
 from vidssl.workspace.workspace import Workspace
 
 
@@ -48,10 +49,10 @@ def training_data(
     workspace: Workspace, pack: Artifact, split: str | None, seed: int
 ) -> TrainingData:
     """Opens a pack and selects the train part of a split."""
-    reader = ShardReader(pack.path)
+    reader = open_shards(pack)
     artifact = find_annotations(workspace, pack)
     ids = [reader.video_id(i) for i in range(len(reader))]
-    annotations = Annotations.load(artifact.path, ids) if artifact else Annotations.unlabelled(ids)
+    annotations = read_annotations(artifact, ids) if artifact else Annotations.unlabelled(ids)
     selection = annotations.select(split, seed)
     train = np.asarray(selection.train)
     if len(train) == 0:

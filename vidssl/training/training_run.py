@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from vidssl.clips.loader import ClipLoader
 from vidssl.engine.collapse import collapse_sentence
 from vidssl.engine.log import Row
 from vidssl.engine.loop import RuntimeConfig, fit
+from vidssl.engine.resume import drop_earlier_states
 from vidssl.methods import Method
 from vidssl.recipes.recipe import Recipe
+from vidssl.shards import ShardReader
 from vidssl.training.data import TrainingData
 from vidssl.training.options import ResolvedOptions
 from vidssl.training.trial_steps import CountedFrames, Forecast, try_out
@@ -141,7 +143,7 @@ def run_training(workspace: Workspace, plan: TrainingPlan, progress: Progress) -
             for note in plan.notes:
                 progress.say(note)
             artifact = _train_and_publish(run, plan, progress)
-    distributed.from_rank_zero(artifact.label)
+    distributed.from_rank_zero(artifact)
     collapsed = [artifact.summary[COLLAPSED]] if COLLAPSED in artifact.summary else []
     return StageResult(artifact, reused=run.finished is not None, notes=plan.notes + collapsed)
 
@@ -151,8 +153,10 @@ def _train_unpublished(workspace: Workspace, plan: TrainingPlan) -> StageResult:
     folder = distributed.from_rank_zero(None)
     if folder is not None:
         _train(Path(folder), plan, SILENT, lambda method, epoch: None)
-    label = distributed.from_rank_zero(None)
-    return StageResult(artifact=workspace.resolve("checkpoint", label), reused=folder is None)
+    # Its manifest is not read: on another machine a folder may be seen some seconds later.
+    artifact = distributed.from_rank_zero(None)
+    artifact = replace(artifact, path=workspace.root / artifact.label)
+    return StageResult(artifact=artifact, reused=folder is None)
 
 
 def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Artifact:
@@ -176,6 +180,7 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
     }
     if said := collapse_sentence(last, plan.recipe.train, method):
         summary[COLLAPSED] = said
+    drop_earlier_states(run.folder)
     return run.publish(digest, summary | figures)
 
 
@@ -197,18 +202,26 @@ def _train(
     epoch_done: Callable[[Method, int], None],
 ) -> tuple[Method, Row]:
     method, loader, runtime = _build(plan, plan.data.videos, progress, keep_decoded=True)
-    last = fit(
-        method,
-        loader,
-        plan.recipe.train,
-        runtime,
-        folder,
-        seed=plan.options.seed,
-        progress=progress,
-        description=plan.name,
-        epoch_done=lambda epoch: epoch_done(method, epoch),
-    )
+    with distributed.lost_process_is_one_sentence():
+        last = fit(
+            method,
+            loader,
+            plan.recipe.train,
+            runtime,
+            folder,
+            seed=plan.options.seed,
+            progress=progress,
+            description=plan.name,
+            epoch_done=lambda epoch: epoch_done(method, epoch),
+            name_videos=lambda numbers: _ids(plan.data.pack, numbers),
+        )
     return method, last
+
+
+def _ids(pack: Artifact, numbers: Sequence[int]) -> list[str]:
+    """Returns the ids of some videos of a pack."""
+    with ShardReader(pack.path) as reader:
+        return [reader.video_id(number) for number in numbers]
 
 
 def _build(

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
-import zipfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -27,12 +25,13 @@ from torch import Tensor, nn
 from vidssl.base.errors import MissingInput, UsageError, VidsslError, nearest_name
 from vidssl.base.files import file_digest
 from vidssl.base.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from vidssl.base.text import counted
+from vidssl.base.weight_files import UnreadableWeights, check_state_dict, read_torch_file
 from vidssl.views.deriver import Deriver
 from vidssl.views.resize import resize, short_side
 
 BATCH_PIXELS = 4_000_000  # of network input in one batch on a GPU
 MOST_FRAMES = 32  # in one batch
-PICKLE = b"\x80"  # the first byte of a pickle
 
 
 @dataclass(frozen=True)
@@ -89,21 +88,32 @@ def load_network(
     if multiprocessing.parent_process() is not None:
         _limit_to_share(device)
     network = torchvision.models.get_model(model, weights=None, **options)
-    with weights.path.open("rb") as file:
-        is_pickle = file.read(1) == PICKLE
-    # Weights from before 2020, such as torchvision's R-CNNs, are in PyTorch's first format.
-    is_zip = zipfile.is_zipfile(weights.path)
-    if not (is_zip or is_pickle):
-        raise VidsslError(
-            f"{weights.path} holds no weights of {model}: it is neither a zip file nor a pickle"
-        )
     try:
-        state = torch.load(weights.path, map_location="cpu", weights_only=True, mmap=is_zip)
-        network.load_state_dict(state.get("model", state))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
-        what = " ".join(str(error).split())
-        raise VidsslError(f"{weights.path} holds no weights of {model}: {what[:200]}") from error
+        # Weights from before 2020, such as torchvision's R-CNNs, are in PyTorch's first format.
+        whole = read_torch_file(weights.path)
+        state = check_state_dict(weights.path, _state_in(whole))
+        network.load_state_dict(state)
+    except UnreadableWeights as error:
+        raise VidsslError(
+            f"{weights.path} holds no weights of {model}: it {error.fault}"
+        ) from error
+    except RuntimeError as error:  # names or shapes of another network
+        wanted = network.state_dict()
+        different = [name for name in sorted({*state, *wanted}) if not _fits(name, state, wanted)]
+        raise VidsslError(
+            f"{weights.path} holds no weights of {model}: {counted(len(different), 'tensor')} "
+            f"apart, such as {different[0] if different else error!s:.100}"
+        ) from error
     return network.to(device, memory_format=layout).eval().requires_grad_(False)
+
+
+def _state_in(whole: Any) -> Any:
+    """Returns the state_dict of a file, which torchvision's own training puts under "model"."""
+    return whole.get("model", whole) if isinstance(whole, dict) else whole
+
+
+def _fits(name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    return name in state and name in wanted and state[name].shape == wanted[name].shape
 
 
 def _limit_to_share(device: str) -> None:

@@ -10,13 +10,17 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.base.files import file_digest
+from vidssl.base.stored_json import DamagedFile, bounded, read_json, record
 from vidssl.version import VERSION
+from vidssl.workspace.payload import MANIFEST as MANIFEST
+from vidssl.workspace.payload import FileRecord as FileRecord
+from vidssl.workspace.payload import Payload
 
 FORMAT_VERSIONS: dict[str, int] = {
     "flow": 1,
@@ -29,11 +33,10 @@ FORMAT_VERSIONS: dict[str, int] = {
     "retrieval": 1,
     "finetune": 1,
 }
-MANIFEST = "artifact.json"
 LONGEST_NAME = 200  # file systems allow 255 bytes
+VERSION_PATTERN = re.compile(r"v\d{3,9}")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-FileRecord = Mapping[str, Any]  # {"bytes": size, "sha256": digest} of a file
+MOST_ARTIFACTS = 10**12  # sequence numbers beyond are taken for damage
 
 
 def check_name(name: str) -> None:
@@ -88,6 +91,17 @@ class Artifact:
         """KIND/NAME/vNNN, as the user types it."""
         return f"{self.kind}/{self.name}/v{self.version:03d}"
 
+    @property
+    def files(self) -> Payload:
+        """The payload, which checks each file that it opens."""
+        return Payload(self.path, self.label, self.payload)
+
+    @property
+    def views(self) -> list[str]:
+        """Names of the views that a pack, flow or view artifact holds, as its summary says."""
+        views = self.summary.get("views")
+        return list(views) if isinstance(views, Mapping) else []
+
     @classmethod
     def load(cls, path: Path) -> Artifact:
         """Reads the manifest in an artifact's folder.
@@ -96,46 +110,78 @@ class Artifact:
             VidsslError: the manifest is missing, unreadable, of an unknown version, or was edited.
         """
         try:
-            text = json.loads((path / MANIFEST).read_text())
+            text = read_json(path / MANIFEST)
         except FileNotFoundError:
             raise VidsslError(
                 f"{path} is no vidssl artifact: it has no {MANIFEST}; bring the file back, or "
                 "remove the folder"
             ) from None
-        except OSError as error:
-            raise VidsslError(f"{path / MANIFEST} cannot be read: {error.strerror}") from error
-        except ValueError:
-            raise VidsslError(f"{path / MANIFEST} is damaged: it is not JSON") from None
-        _check_manifest(path, text)
+        found = _checked_manifest(path, text)
         return cls(
             path=path,
-            kind=text["kind"],
+            kind=found.kind,
             name=path.parent.name,
-            version=int(path.name[1:]) if re.fullmatch(r"v\d+", path.name) else 0,
-            sequence=text["sequence"],
-            digest=text["digest"],
-            run=text["run"],
-            recipe=text["recipe"],
-            parents=text["parents"],
-            summary=text["summary"],
-            payload=text["payload"],
+            version=int(path.name[1:]) if VERSION_PATTERN.fullmatch(path.name) else 0,
+            sequence=found.sequence,
+            digest=found.digest,
+            run=found.run,
+            recipe=found.recipe,
+            parents=found.parents,
+            summary=found.summary,
+            payload={name: vars(each) for name, each in found.payload.items()},
         )
 
 
-def _check_manifest(path: Path, text: Any) -> None:
+@dataclass(frozen=True)
+class _File:
+    """The record of one file in a manifest."""
+
+    bytes: int = field(metadata=bounded(at_least=0))
+    sha256: str = field(metadata=bounded(pattern="[0-9a-f]{64}"))
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """The fields of artifact.json that are used."""
+
+    kind: str
+    sequence: int = field(metadata=bounded(at_least=1, at_most=MOST_ARTIFACTS))
+    digest: str
+    run: str
+    recipe: Mapping[str, Any]
+    parents: Mapping[str, str]
+    summary: Mapping[str, Any]
+    payload: Mapping[str, _File]
+
+
+def _checked_manifest(path: Path, text: Any) -> _Manifest:
     kind = text.get("kind") if isinstance(text, dict) else None
-    if kind not in FORMAT_VERSIONS:
-        raise VidsslError(f"{path} holds an artifact of unknown kind {kind!r}")
+    if not isinstance(kind, str) or kind not in FORMAT_VERSIONS:
+        raise VidsslError(f"{path} holds an artifact of unknown kind {kind!r:.60}")
     version = text.get("format_version")
     if version != FORMAT_VERSIONS[kind]:
         raise VidsslError(
-            f"{path} has {kind} format version {version}, and this vidssl ({VERSION}) reads "
+            f"{path} has {kind} format version {version!r:.60}, and this vidssl ({VERSION}) reads "
             f"version {FORMAT_VERSIONS[kind]}: use the vidssl that wrote it "
-            f"({text.get('vidssl_version', 'unknown')}) or move the folder away"
+            f"({text.get('vidssl_version', 'unknown')!s:.60}) or move the folder away"
         )
     body = {key: value for key, value in text.items() if key != "checksum"}
-    if text.get("checksum") != canonical_digest(body):
-        raise VidsslError(f"{path / MANIFEST} is damaged: its checksum does not fit its content")
+    if text.get("checksum") != _digest_or_none(body):
+        raise DamagedFile(f"{path / MANIFEST} is damaged: its checksum does not fit its content")
+    found = record(_Manifest, body, path / MANIFEST, ignore=True)
+    for name in found.payload:
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or name in ("", ".", MANIFEST):
+            raise DamagedFile(f"{path / MANIFEST} is damaged: {name!r:.60} is no file of a payload")
+    return found
+
+
+def _digest_or_none(body: Any) -> str | None:
+    """Returns the canonical digest of a value; None if it has a number that is not finite."""
+    try:
+        return canonical_digest(body)
+    except ValueError:
+        return None
 
 
 def file_record(path: Path) -> FileRecord:

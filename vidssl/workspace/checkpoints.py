@@ -19,7 +19,9 @@ import torch
 
 from vidssl.backbones import Encoder, EncoderSpec
 from vidssl.base.errors import VidsslError
-from vidssl.base.files import atomic_write, file_digest
+from vidssl.base.files import atomic_write
+from vidssl.base.finite_values import check_finite
+from vidssl.base.stored_json import parse_json
 from vidssl.base.text import counted
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import Artifact, canonical_digest
@@ -35,7 +37,12 @@ def encoder_file(view: str) -> str:
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> Path:
-    """Writes an encoder's weights and spec, atomically."""
+    """Writes an encoder's weights and spec, atomically.
+
+    Raises:
+        VidsslError: a weight or a BatchNorm statistic is not finite.
+    """
+    check_finite(encoder.state_dict(), f"the {encoder.spec.view} encoder")
     about = {
         "kind": "encoder",
         "format": ENCODER_FORMAT,
@@ -55,7 +62,8 @@ def load_encoder(path: Path) -> Encoder:
     """Rebuilds an encoder from its file, in eval mode, on the CPU.
 
     Raises:
-        VidsslError: no such file, not an encoder, of an unknown format, or damaged.
+        VidsslError: no such file, not an encoder, of an unknown format, damaged, or with values
+            that are not finite.
     """
     spec = read_spec(path)
     encoder = Encoder(spec)
@@ -73,6 +81,7 @@ def load_encoder(path: Path) -> Encoder:
             f"{path} does not fit the backbone {spec.backbone} of this vidssl ({VERSION}): "
             f"{counted(len(different), 'tensor')} apart, such as {different[0]}"
         )
+    check_finite(state, path)
     encoder.load_state_dict(state, strict=True)
     return encoder.eval()
 
@@ -93,7 +102,7 @@ def read_spec(path: Path) -> EncoderSpec:
             f"{path} has encoder format {about.get('format')}, and this vidssl ({VERSION}) "
             f"reads format {ENCODER_FORMAT}"
         )
-    return EncoderSpec(**about["spec"])
+    return EncoderSpec.from_file(about.get("spec"), path)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -108,14 +117,19 @@ def _header(path: Path) -> dict[str, Any]:
 def _json_object(text: str) -> dict[str, Any]:
     """Returns the JSON object in a text, empty if it holds none."""
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = parse_json(text, "header")
+    except VidsslError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path) -> Path:
-    """Writes the tensors that a method leaves to later runs beside its encoders, atomically."""
+    """Writes the tensors that a method leaves to later runs beside its encoders, atomically.
+
+    Raises:
+        VidsslError: a value is not finite.
+    """
+    check_finite(tensors, "what the method keeps beside its encoders")
     about = {"kind": "method", "format": TENSORS_FORMAT, "vidssl_version": VERSION}
     header = {"vidssl": json.dumps(about, sort_keys=True)}
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -127,19 +141,21 @@ def checkpoint_tensors(checkpoint: Artifact) -> dict[str, torch.Tensor]:
     """Loads the tensors that :func:`save_tensors` wrote; empty for a checkpoint without them.
 
     Raises:
-        VidsslError: the file was changed, or is of an unknown format.
+        VidsslError: the file was changed, is of an unknown format, or has values that are not
+            finite.
     """
     if TENSORS_FILE not in checkpoint.payload:
         return {}
-    path = checkpoint.path / TENSORS_FILE
-    _check_bytes(path, checkpoint)
+    path = checkpoint.files.checked(TENSORS_FILE)
     about = _header(path)
     if about.get("kind") != "method" or about.get("format") != TENSORS_FORMAT:
         raise VidsslError(
             f"{path} has tensors of format {about.get('format')}, and this vidssl ({VERSION}) "
             f"reads format {TENSORS_FORMAT}"
         )
-    return safetensors.torch.load_file(path)
+    tensors = safetensors.torch.load_file(path)
+    check_finite(tensors, path)
+    return tensors
 
 
 def checkpoint_views(checkpoint: Artifact) -> list[str]:
@@ -154,7 +170,7 @@ def checkpoint_spec(checkpoint: Artifact, view: str) -> EncoderSpec:
     Raises:
         VidsslError: as for :func:`load_encoder`.
     """
-    return read_spec(checkpoint.path / encoder_file(view))
+    return read_spec(checkpoint.files.sized(encoder_file(view)))
 
 
 def checkpoint_encoder(checkpoint: Artifact, view: str) -> Encoder:
@@ -167,14 +183,7 @@ def checkpoint_encoder(checkpoint: Artifact, view: str) -> Encoder:
     if name not in checkpoint.payload:
         have = ", ".join(checkpoint_views(checkpoint)) or "none"
         raise VidsslError(f"{checkpoint.label} has no {view} encoder; it has {have}")
-    path = checkpoint.path / name
-    _check_bytes(path, checkpoint)
-    return load_encoder(path)
-
-
-def _check_bytes(path: Path, checkpoint: Artifact) -> None:
-    if path.exists() and file_digest(path) != checkpoint.payload[path.name]["sha256"]:
-        raise VidsslError(f"{path} is damaged: its digest is not the one {checkpoint.label} names")
+    return load_encoder(checkpoint.files.checked(name))
 
 
 def weights_digest(

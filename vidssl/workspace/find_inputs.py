@@ -25,7 +25,7 @@ def find_pack(workspace: Workspace, text: str | None, views: list[str]) -> Artif
     """
     if text is not None:
         pack = workspace.resolve("pack", text)
-        lacking = [v for v in views if v not in pack.summary["views"]]
+        lacking = [v for v in views if v not in pack.views]
         if lacking:
             raise VidsslError(f"{pack.label} has no {lacking[0]} view; {_how_to_pack(lacking[0])}")
         return pack
@@ -41,7 +41,7 @@ def find_pack(workspace: Workspace, text: str | None, views: list[str]) -> Artif
 
 
 def _has_views(views: Sequence[str], pack: Artifact) -> bool:
-    return all(view in pack.summary["views"] for view in views)
+    return all(view in pack.views for view in views)
 
 
 def _how_to_pack(view: str) -> str:

@@ -38,6 +38,7 @@ class StageResult:
         plan: for a dry run, what would be done, as plain data; after the trial of a training run
             also its forecast (`vidssl.training.trial_steps.Forecast`), under "forecast".
         part: the result of one part, if the run is divided.
+        in_vain: whether videos that had been left out were tried again, and none can be used.
     """
 
     artifact: Artifact | None
@@ -46,6 +47,7 @@ class StageResult:
     notes: list[str] = field(default_factory=list)
     plan: Mapping[str, Any] | None = None
     part: PartReport | None = None
+    in_vain: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the result as plain data, for --json."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.files import write_json
 from vidssl.base.locks import file_lock, is_locked
+from vidssl.base.stored_json import DamagedFile, read_bytes, read_json, record
 from vidssl.version import VERSION
 from vidssl.workspace.artifacts import (
     FORMAT_VERSIONS,
@@ -27,6 +29,33 @@ from vidssl.workspace.artifacts import (
 RUN_MANIFEST = "run.json"
 FAILED = "failed"  # suffix of the file beside a work folder with the error that ended the run
 LONGEST = 1000  # characters of that error
+
+
+@dataclass(frozen=True)
+class RunManifest:
+    """The content of run.json: what an unfinished run is to make, and from what."""
+
+    kind: str
+    name: str
+    run: str
+    recipe: Mapping[str, Any]
+    parents: Mapping[str, str]
+
+
+def read_run(path: Path) -> RunManifest:
+    """Returns the content of a run.json.
+
+    Raises:
+        VidsslError: it is damaged, cannot be read, or lies where another run belongs.
+        FileNotFoundError: there is no such file.
+    """
+    found = record(RunManifest, read_json(path), path, ignore=True)
+    shelf = path.parent.parent
+    if (found.kind, found.name) != (shelf.parent.name, shelf.name):
+        raise DamagedFile(f"{path} is damaged: it is of {found.kind}/{found.name}")
+    if path.parent.name != f".run-{found.run[:16]}":
+        raise DamagedFile(f"{path} is damaged: it is of another run than its folder")
+    return found
 
 
 class ArtifactStore(Protocol):
@@ -105,6 +134,8 @@ class Run:
         if self.finished is not None:
             return self
         self.folder.parent.mkdir(parents=True, exist_ok=True)
+        if self.folder.is_symlink():  # in a workspace of others it could lead anywhere
+            raise VidsslError(f"{self.folder} is a link, and no work folder: remove it")
         wait = self._before_waiting
         held = f"another process is at work on this very run ({self.folder})"
         refusal = held if wait is None else None
@@ -143,12 +174,19 @@ class Run:
         self.folder.mkdir(exist_ok=True)
         _beside(self.folder, FAILED).unlink(missing_ok=True)
         self._created = not self.started
-        if self._created:
+        if self._created or not self._is_described():
             write_json(
                 self.folder / RUN_MANIFEST,
                 {"kind": self.kind, "name": self.name, "run": self.identity}
                 | {"recipe": self.recipe, "parents": self.parents},
             )
+
+    def _is_described(self) -> bool:
+        """Whether run.json can be read; it is for people alone, who see it in `vidssl status`."""
+        try:
+            return read_run(self.folder / RUN_MANIFEST).run == self.identity
+        except (VidsslError, FileNotFoundError):
+            return False
 
     def __exit__(self, kind: object = None, error: object = None, trace: object = None) -> None:
         if self._lock is not None:
@@ -161,7 +199,9 @@ class Run:
 
     def _note_failure(self, error: Exception) -> None:
         with suppress(OSError):  # such as a full disk, which may be the error itself
-            _beside(self.folder, FAILED).write_text((str(error) or type(error).__name__)[:LONGEST])
+            text = (str(error) or type(error).__name__)[:LONGEST]
+            # Names of files may hold bytes that are no UTF-8.
+            _beside(self.folder, FAILED).write_bytes(text.encode("utf-8", "backslashreplace"))
 
     def _is_empty(self) -> bool:
         try:
@@ -228,9 +268,12 @@ def is_at_work(run_folder: Path) -> bool | None:
 def why_it_failed(run_folder: Path) -> str | None:
     """Returns the error that ended an unfinished run; None: it was stopped, or still runs."""
     try:
-        return _beside(run_folder, FAILED).read_text().splitlines()[0]
-    except (OSError, IndexError):
+        text = read_bytes(_beside(run_folder, FAILED), 8 * LONGEST).decode("utf-8", "replace")
+    except FileNotFoundError:
         return None
+    except VidsslError as error:
+        return f"it failed, and why cannot be told: {error}"
+    return next(iter(text.splitlines()), None)
 
 
 def _beside(run_folder: Path, suffix: str) -> Path:

@@ -14,8 +14,10 @@ COLLAPSED = "collapsed"  # key in a checkpoint's summary; its value is a sentenc
 
 def headline(artifact: Artifact) -> str:
     """Returns an artifact's most important figures in one phrase, empty if it has none."""
-    phrase = PHRASES.get(artifact.kind)
-    return phrase(artifact.summary) if phrase is not None else ""
+    try:
+        return PHRASES[artifact.kind](artifact.summary)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ""  # a summary is for people alone, and may lack anything (docs/formats.md)
 
 
 def percent(share: float, error: float | None = None) -> str:

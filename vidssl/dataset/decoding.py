@@ -1,0 +1,205 @@
+"""Decodes video files: frames are RGB uint8 [H, W, 3].
+
+Only the commands that read video use it; training reads shards.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, StallClock, UnreadableVideo, VideoBounds
+
+# What FFmpeg may open beside a video's own file: nothing over a network. What only names other
+# files is no video: it would bring in any file that this user may read.
+LOCAL_FILES_ONLY = {"protocol_whitelist": "file"}
+PLAYLISTS = frozenset(("concat", "hls", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest"))
+
+
+def frame_rate(path: Path, bounds: VideoBounds = DEFAULT_BOUNDS) -> float:
+    """Returns a video's frames per second, 0.0 if the file does not say.
+
+    Raises:
+        UnreadableVideo: no video stream can be opened.
+    """
+    with _timed(bounds) as clock, _open(path, bounds, clock) as container:
+        stream = _video_stream(container)
+        assert stream is not None  # _open has looked
+        return float(stream.average_rate or stream.guessed_rate or 0)
+
+
+def duration(path: Path, bounds: VideoBounds = DEFAULT_BOUNDS) -> float:
+    """Returns a video's length in seconds according to its header, 0.0 if that is unknown."""
+    try:
+        with _timed(bounds) as clock, _open(path, bounds, clock) as container:
+            return max(0.0, (container.duration or 0) / av.time_base)
+    except (UnreadableVideo, MemoryError):
+        return 0.0
+
+
+def decode(
+    path: Path | str, notes: list[str] | None = None, bounds: VideoBounds = DEFAULT_BOUNDS
+) -> Iterator[np.ndarray]:
+    """Yields a video's frames, RGB uint8 [H, W, 3], upright, all of the size of the first one.
+
+    Frames come in decode order, without regard to timestamps and announced frame counts: AVI files
+    with packed B-frames have timestamps that jump back, and some headers announce frames that do
+    not exist. Damage ends the video: the frames before it are used, and a sentence about it is
+    appended to `notes`. Packets that fail before the first good frame are skipped. Pixels are taken
+    as stored; the aspect ratio that the file asks for is ignored.
+
+    Raises:
+        UnreadableVideo: no frame can be decoded; the text says why.
+        OverBound: a bound is exceeded, at whatever frame.
+        MemoryError: this process may not have the memory that the decoder asks for.
+    """
+    notes = [] if notes is None else notes
+    size, resized, count = None, 0, 0
+    with _timed(bounds) as clock, _open(Path(path), bounds, clock) as container:
+        for frame in _frames(container, notes, bounds, clock):
+            image = _upright(frame)
+            size = size or image.shape[:2]
+            if image.shape[:2] != size:
+                resized += 1
+                image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+            count += 1
+            clock.stop()  # what is done with the frame takes the time it takes
+            yield image
+            clock.start()
+    if not count:
+        damage = f" ({notes.pop()})" if notes else ""
+        raise UnreadableVideo(f"not one frame can be decoded{damage}")
+    if resized:
+        notes.append(f"{resized} of {count} frames changed size and were scaled to the first's")
+
+
+@contextmanager
+def _timed(bounds: VideoBounds) -> Iterator[StallClock]:
+    clock = StallClock(bounds)
+    try:
+        yield clock
+    finally:
+        clock.stop()
+
+
+def _open(path: Path, bounds: VideoBounds, clock: StallClock) -> av.container.InputContainer:
+    """Opens a file that has a video stream of a size within the bounds."""
+    # FFmpeg itself refuses larger pictures, before it decodes one to see what is in the file.
+    options = {"max_pixels": str(bounds.max_pixels)}
+    # An absolute path, since FFmpeg takes what stands before a colon for a protocol.
+    address = str(path.absolute())
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableVideo("it is no regular file")
+        if status.st_size == 0:
+            raise UnreadableVideo("the file is empty")
+        container = av.open(
+            address,
+            metadata_errors="replace",
+            options=options | LOCAL_FILES_ONLY,
+            timeout=bounds.max_stall,
+        )
+    except FileNotFoundError:
+        raise UnreadableVideo("the file is gone") from None
+    except av.error.ExitError:
+        raise clock.over() from None
+    except MemoryError:
+        raise
+    except (av.error.FFmpegError, OSError) as error:
+        raise UnreadableVideo(f"it cannot be opened as video ({_reason(error)})") from error
+    try:
+        clock.check()
+        if container.format.name in PLAYLISTS:
+            name = container.format.name
+            raise UnreadableVideo(f"it is a list of other files ({name}), not a video")
+        stream = _video_stream(container)
+        if stream is None:
+            others = {stream.type for stream in container.streams} - {"video"}
+            holds = f", only {' and '.join(sorted(others))}" if others else ""
+            raise UnreadableVideo(f"it has no moving picture{holds}")
+        if stream.codec_context is None:
+            raise UnreadableVideo("its moving picture is of a kind that cannot be decoded here")
+        bounds.check_size(stream.codec_context.width, stream.codec_context.height)
+        stream.codec_context.options = options
+    except BaseException:
+        container.close()
+        raise
+    return container
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """Returns the main video stream; None if there is none, or only the cover of a sound file."""
+    stream = container.streams.best("video")
+    cover = stream is not None and bool(stream.disposition & av.stream.Disposition.attached_pic)
+    return None if cover else stream
+
+
+def _frames(
+    container: av.container.InputContainer,
+    notes: list[str],
+    bounds: VideoBounds,
+    clock: StallClock,
+) -> Iterator[av.VideoFrame]:
+    """Decodes packet by packet, up to the first damage after a good frame."""
+    stream = _video_stream(container)
+    assert stream is not None  # _open has looked
+    stream.thread_type = "NONE"  # one core per video: many videos are decoded at once
+    count = 0
+    try:
+        for packet in container.demux(stream):
+            clock.check()
+            try:
+                frames = packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError as error:
+                _raise_if_refused(error, stream, bounds, clock)
+                if not count:
+                    notes[:] = [_reason(error)]
+                    continue
+                raise
+            for frame in frames:
+                count += 1
+                bounds.check_count(count)
+                bounds.check_size(frame.width, frame.height)
+                if count == 1 and notes:
+                    notes[:] = [f"the start is damaged and was skipped ({notes[0]})"]
+                yield frame
+    except av.error.FFmpegError as error:
+        _raise_if_refused(error, stream, bounds, clock)
+        text = _reason(error)
+        tail = f"damaged after frame {count}, the rest is left out ({text})"
+        notes.append(tail if count else text)
+
+
+def _raise_if_refused(
+    error: Exception, stream: av.VideoStream, bounds: VideoBounds, clock: StallClock
+) -> None:
+    """Raises where an error is no damage but a bound, or a lack of memory."""
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, av.error.ExitError):
+        raise clock.over() from None
+    context = stream.codec_context
+    if getattr(error, "errno", None) == errno.EINVAL and not (context.width or context.height):
+        raise bounds.size_refused() from error  # FFmpeg forgets a size that it refuses
+
+
+def _reason(error: Exception) -> str:
+    """Returns FFmpeg's message without the error number and the file name."""
+    return str(getattr(error, "strerror", None) or error).lower()
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """Rotates a frame as the file asks, rounded to quarter turns."""
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
