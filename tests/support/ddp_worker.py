@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from methods import BLOCKS, BUILDERS, CHANNELS, FRAMES, SIZE, batch
+from methods import BLOCKS, BUILDERS, CHANNELS, FRAMES, SIZE, batch, coclr_in_the_batch
 from stubs import FixedBatches, StubBlockEncoder, StubEncoder
 
 from vidssl.base import distributed
@@ -59,16 +59,19 @@ def linear(method: str) -> Method:
     """Returns a method with encoders without BatchNorm, where ranks can equal one process."""
     if method in ("cpc", "cocon"):
         return linear_dense(method)
-    built = METHODS[method]
+    if method == "coclr-batch":
+        return coclr_in_the_batch(linear_encoder("rgb", 0), linear_encoder("flow", 1))
+    within = {"negatives": "batch"} if method.endswith("-batch") else {}
+    built = METHODS[method.removesuffix("-batch")]
     if method == "finetune":  # without dropout, whose masks are each rank's own
         config = built.Config(classes=3, dropout=0.0)
         return built.build(config, {"rgb": linear_encoder("rgb", 0)}, seed=0)
     fields = dataclasses.fields(built.Config)
-    few = {name: v for name, v in FEW.items() if name in {field.name for field in fields}}
+    few = {name: v for name, v in FEW.items() if name in {field.name for field in fields}} | within
     if built.name.startswith("vicc"):
         few["queue"] = 0
     encoders = {view: linear_encoder(view, seed) for seed, view in enumerate(CHANNELS)}
-    if method in METHODS_OF["pretrain"]:
+    if built.name in METHODS_OF["pretrain"]:
         del encoders["flow"]
     return built.build(built.Config(**few), encoders, seed=0)
 

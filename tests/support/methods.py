@@ -1,4 +1,7 @@
-"""One small real instance of every method, for the contract suite. A new method adds one line."""
+"""Small real instances of every method, for the contract suite. A new method adds one line.
+
+Those that contrast within the batch are called METHOD-batch.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,17 @@ def encoder(view: str, seed: int = 0, blocks: int = 1) -> Encoder:
     return Encoder(spec)
 
 
+def coclr_in_the_batch(student: Encoder, partner: Encoder) -> CoCLR:
+    """Returns a CoCLR whose videos 0 to 11 have their two followers as mined neighbours."""
+    config = CoCLRConfig(
+        queue=QUEUE, k=2, drop_self_prob=0.5, negatives="batch", mining="set", log_of_sum=False
+    )
+    method = CoCLR(config, student, partner)
+    video = torch.arange(12)
+    method.set_neighbours(torch.stack([(video + 1) % 12, (video + 2) % 12], dim=1))
+    return method
+
+
 BUILDERS: dict[str, Callable[[], Method]] = {
     "infonce": lambda: InfoNCE(InfoNCEConfig(queue=QUEUE, momentum=0.9), encoder("rgb")),
     "coclr": lambda: CoCLR(
@@ -68,6 +82,13 @@ BUILDERS: dict[str, Callable[[], Method]] = {
     "cocon": lambda: CoCon(
         CoConConfig(predict=1, temperature=0.1),
         {"rgb": encoder("rgb", blocks=BLOCKS), "flow": encoder("flow", seed=1, blocks=BLOCKS)},
+    ),
+    "infonce-batch": lambda: InfoNCE(InfoNCEConfig(queue=QUEUE, negatives="batch"), encoder("rgb")),
+    "ubernce-batch": lambda: UberNCE(UberNCEConfig(queue=QUEUE, negatives="batch"), encoder("rgb")),
+    "coclr-batch": lambda: coclr_in_the_batch(encoder("rgb"), encoder("flow", seed=1)),
+    "cmc-batch": lambda: CMC(
+        CMCConfig(queue=QUEUE, negatives="batch"),
+        {"rgb": encoder("rgb"), "flow": encoder("flow", seed=1)},
     ),
 }
 

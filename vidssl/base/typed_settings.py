@@ -22,6 +22,22 @@ KINDS = {
 }
 
 
+def added_later(default: Any) -> Any:
+    """Returns a field of a dataclass that older runs do not have.
+
+    At its default it is left out of a run's identity (:func:`identity_of`), so that a finished run
+    of an older version is found again.
+    """
+    return dataclasses.field(default=default, metadata={"added_later": True})
+
+
+def identity_of(config: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass as plain data, but for added ones at their defaults."""
+    added = {f.name: f.default for f in dataclasses.fields(config) if "added_later" in f.metadata}
+    whole = dataclasses.asdict(config)
+    return {k: v for k, v in whole.items() if k not in added or v != added[k]}
+
+
 def configure(owner: str, config: _Config, settings: Iterable[tuple[str, Any]]) -> _Config:
     """Returns a copy of `config` with some fields set.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vidssl.base.errors import require
+from vidssl.base.typed_settings import added_later
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ClipSpec:
     frames: int = 32
     stride: int = 1
     size: int = 128
-    blocks: int = 1
+    blocks: int = added_later(1)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

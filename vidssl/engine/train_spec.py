@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vidssl.base.errors import UsageError, nearest_name, require
+from vidssl.base.typed_settings import added_later
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "larc")
 SCHEDULES = ("step", "cosine", "constant")
@@ -43,9 +44,9 @@ class TrainSpec:
     gamma: float = 0.1
     warmup_epochs: float = 0.0
     final_lr: float = 0.0
-    steps: int = 0
-    warmup_steps: int = 0
-    draws: int = 0
+    steps: int = added_later(0)
+    warmup_steps: int = added_later(0)
+    draws: int = added_later(0)
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -18,6 +18,7 @@ from vidssl.base.errors import UsageError
 from vidssl.clips.batch import ClipBatch
 from vidssl.methods.infonce import InfoNCEConfig
 from vidssl.methods.method import BatchSpec, Method, StepOutput, StepState, projection_width
+from vidssl.methods.modules.batch_contrast import BatchRows
 from vidssl.methods.modules.metrics import nearest_has_same_label
 from vidssl.methods.modules.momentum_encoder import frozen_copy, update_momentum
 from vidssl.methods.modules.nce_loss import contrast_scores, mil_nce, own_key_alone
@@ -56,7 +57,8 @@ class CMC(Method):
         self.config = config
         self.views = tuple(encoders)
         self.query = nn.ModuleDict(encoders)
-        self.key = nn.ModuleDict({view: frozen_copy(e) for view, e in encoders.items()})
+        copies = encoders.items() if config.negatives == "queue" else ()
+        self.key = nn.ModuleDict({view: frozen_copy(encoder) for view, encoder in copies})
         generator = torch.Generator().manual_seed(seed)
         (width,) = widths
         keys = {view: random_unit_rows(config.queue, width, generator) for view in self.views}
@@ -76,9 +78,12 @@ class CMC(Method):
         return dict(self.query.items())  # type: ignore[arg-type]
 
     def before_forward(self, step_state: StepState) -> None:
-        update_momentum(self.key, self.query, self.config.momentum)
+        if self.config.negatives == "queue":
+            update_momentum(self.key, self.query, self.config.momentum)
 
     def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
+        if self.config.negatives == "batch":
+            return self.within_batch(batch)
         q = {view: self.query[view].project(batch.clips[view][:, 0]) for view in self.views}
         k = self.encode_keys(batch, step_state)
         score = {
@@ -90,6 +95,26 @@ class CMC(Method):
             metrics=self.metrics(batch, k, score),
             state={**k, "source": batch.source, "label": batch.label},
             features={view: q_BP.detach() for view, q_BP in q.items()},
+        )
+
+    def within_batch(self, batch: ClipBatch) -> StepOutput:
+        """Computes the loss of each view's clips against the other view's of the whole batch."""
+        z = {
+            view: self.query[view].project(batch.clips[view][:, place])
+            for view, place in zip(self.views, (0, -1), strict=True)
+        }
+        rows = {view: BatchRows(z_BP, {"video": batch.index}) for view, z_BP in z.items()}
+        keys = {view: z_BP.detach() for view, z_BP in z.items()}
+        losses, top1 = [], []
+        for v, w in (self.views, self.views[::-1]):
+            score_BM, own_BM = rows[w].scores_of(z[v], self.config.temperature), rows[w].itself()
+            losses.append(mil_nce(score_BM, own_BM))
+            top1.append(own_BM.gather(1, score_BM.argmax(1, keepdim=True)).float().mean())
+        return StepOutput(
+            loss=sum(losses),
+            metrics={"top1": torch.stack(top1).mean(), **self.neighbours(batch, keys)},
+            state={**keys, "source": batch.source, "label": batch.label},
+            features=keys,
         )
 
     @torch.no_grad()
@@ -119,6 +144,14 @@ class CMC(Method):
     ) -> dict[str, Tensor]:
         """Returns top-1 of the own key over both directions, queue fill, and each view's kNN."""
         top1 = [(s.argmax(1) == 0).float().mean() for s in score.values()]
+        return {
+            "top1": torch.stack(top1).mean(),
+            "queue_fill": self.queue.share_filled(),
+            **self.neighbours(batch, k),
+        }
+
+    def neighbours(self, batch: ClipBatch, k: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the online kNN of each view, and their mean."""
         other_BK = self.queue.valid() & (batch.source[:, None] != self.queue.source)
         knn = {
             f"knn_{view}": nearest_has_same_label(
@@ -127,8 +160,6 @@ class CMC(Method):
             for view in self.views
         }
         return {
-            "top1": torch.stack(top1).mean(),
-            "queue_fill": self.queue.share_filled(),
             "knn": torch.stack(list(knn.values())).mean(),
             **knn,
         }

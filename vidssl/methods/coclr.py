@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 
 from vidssl.backbones import Encoder
-from vidssl.base.errors import require
+from vidssl.base.errors import UsageError, require
+from vidssl.base.typed_settings import added_later
 from vidssl.clips.batch import ClipBatch
 from vidssl.methods.infonce import InfoNCE, InfoNCEConfig
 from vidssl.methods.method import BatchSpec, StepState, projection_width
+from vidssl.methods.modules.batch_contrast import BatchRows
 from vidssl.methods.modules.metrics import mean_where
-from vidssl.methods.modules.queue import random_unit_rows
+from vidssl.methods.modules.nce_loss import mil_nce, supcon_out
+from vidssl.methods.modules.queue import no_numbers, random_unit_rows
+
+MINING = ("queue", "set")
 
 
 @dataclass(frozen=True)
@@ -30,16 +35,28 @@ class CoCLRConfig(InfoNCEConfig):
         drop_self_prob: probability per step that the own key is no positive where there are other
             positives (it stays in the denominator). 0 in the paper, 0.9 in the later code.
         wait_for_full_queue: train only once the queue is full, as the published loop does.
+        mining: "queue": among queued clips by the partner's embeddings of single clips, as
+            published; "set": among all training videos, once before training, by the mean features
+            of student and partner (:mod:`vidssl.training.mined_neighbours`).
+        mutual: of mined neighbours only those count that have the clip among theirs; for "set".
+        log_of_sum: True: −log of the positives' common share, as published; False: the mean over
+            positives of −log of each one's share.
     """
 
     k: int = 5
     drop_self_prob: float = 0.0
     wait_for_full_queue: bool = True
+    mining: str = added_later("queue")
+    mutual: bool = added_later(False)
+    log_of_sum: bool = added_later(True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require("k", self.k, 0 <= self.k <= self.queue, f"from 0 to the queue's {self.queue}")
         chance = self.drop_self_prob
+        require("mining", self.mining, self.mining in MINING, "queue or set")
+        if self.mining == "queue" and (self.mutual or self.negatives == "batch"):
+            raise UsageError("mutual=true and negatives=batch need mining=set")
         require("drop_self_prob", chance, 0 <= chance <= 1, "in [0, 1]")
 
 
@@ -57,6 +74,7 @@ class CoCLR(InfoNCE):
     name = "coclr"
     Config = CoCLRConfig
     config: CoCLRConfig
+    neighbours: Tensor
 
     def __init__(
         self, config: CoCLRConfig, encoder: Encoder, partner: Encoder, seed: int = 0
@@ -65,6 +83,16 @@ class CoCLR(InfoNCE):
         super().__init__(config, encoder, seed)
         self.partner = partner.requires_grad_(False).eval()
         self.partner_view = partner.spec.view
+        if config.mining == "set":
+            self.register_buffer("neighbours", torch.empty(0, config.k, dtype=torch.long))
+
+    def set_neighbours(self, neighbours_Vk: Tensor) -> None:
+        """Takes the mined neighbours of each video of the pack, for `mining` "set".
+
+        Args:
+            neighbours_Vk: int64, numbers of videos; −1 where there are fewer.
+        """
+        self.neighbours = neighbours_Vk.to(self.neighbours.device)
 
     @classmethod
     def build(cls, config: Any, encoders: Mapping[str, Encoder], seed: int) -> CoCLR:
@@ -73,11 +101,15 @@ class CoCLR(InfoNCE):
 
     def queue_columns(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
         columns = super().queue_columns(width, generator)
+        if self.config.mining == "set":
+            return columns | {"video": no_numbers(self.config.queue)}
         other = random_unit_rows(self.config.queue, self._partner_width, generator)
         return columns | {"other": other}
 
     @property
     def batch_spec(self) -> BatchSpec:
+        if self.config.mining == "set":  # the partner has said what it knows before training
+            return BatchSpec(views=(self.view,))
         return BatchSpec(views=(self.view, self.partner_view), last_only=(self.partner_view,))
 
     def train(self, mode: bool = True) -> CoCLR:
@@ -86,9 +118,12 @@ class CoCLR(InfoNCE):
         return self
 
     def trains(self) -> bool:
-        return self.queue.is_full() or not self.config.wait_for_full_queue
+        waits = self.config.wait_for_full_queue and self.config.mining == "queue"
+        return self.queue.is_full() or not waits
 
     def rows(self, batch: ClipBatch, k_BP: Tensor) -> dict[str, Tensor]:
+        if self.config.mining == "set":
+            return super().rows(batch, k_BP) | {"video": batch.index}
         with torch.no_grad():
             other_BP = self.partner.project(batch.clips[self.partner_view][:, -1])
         return super().rows(batch, k_BP) | {"other": other_BP}
@@ -96,7 +131,10 @@ class CoCLR(InfoNCE):
     def positives(self, rows: dict[str, Tensor], step_state: StepState) -> Tensor:
         """Returns own key ∪ same source ∪ mined, bool [B, M] (Han et al. 2020, eq. 3)."""
         same_BK = self.same_source(rows)
-        mined_BK = self.mined(rows["other"], same_BK)
+        if self.config.mining == "set":
+            mined_BK = self.are_neighbours(rows["video"], self.queue.video) & ~same_BK
+        else:
+            mined_BK = self.mined(rows["other"], same_BK)
         own_B1 = torch.ones_like(same_BK[:, :1])
         return self.drop_self(torch.cat([own_B1, same_BK | mined_BK], dim=1), step_state)
 
@@ -114,11 +152,33 @@ class CoCLR(InfoNCE):
         mined_BK = torch.zeros_like(same_BK).scatter_(1, top_Bk, True)
         return mined_BK & self.queue.full() & ~same_BK
 
+    def are_neighbours(self, video_N: Tensor, other_M: Tensor) -> Tensor:
+        """Returns which videos are among the mined neighbours of which, bool [N, M]."""
+        of_Nk = self.neighbours[video_N]
+        return ((of_Nk[:, :, None] == other_M) & (of_Nk[:, :, None] >= 0)).any(1)
+
+    def batch_positives(self, rows: BatchRows, own_NM: Tensor, step_state: StepState) -> Tensor:
+        """Returns own clip ∪ mined clips, bool [N, M]; now and then without the own one."""
+        mined_NM = self.are_neighbours(rows.own_columns["video"], rows.columns["video"])
+        if self.drops_self(step_state):
+            own_NM = own_NM & ~mined_NM.any(1, keepdim=True)
+        return own_NM | mined_NM
+
+    def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
+        """Averages inside the log as published, or outside."""
+        loss = mil_nce if self.config.log_of_sum else supcon_out
+        return loss(score_BM, positive_BM)
+
     def drop_self(self, positive_BM: Tensor, step_state: StepState) -> Tensor:
         """Takes the own key out of the positives where others remain; one random draw per step."""
-        if torch.rand((), generator=step_state.generator()) < self.config.drop_self_prob:
+        if self.drops_self(step_state):
             positive_BM[:, 0] = positive_BM.sum(1) == 1
         return positive_BM
+
+    def drops_self(self, step_state: StepState) -> bool:
+        """Whether the own key is no positive in this step, the same for all ranks."""
+        draw = torch.rand((), generator=step_state.generator())
+        return bool(draw < self.config.drop_self_prob)
 
     @torch.no_grad()
     def metrics(

@@ -15,12 +15,16 @@ from torch import Tensor
 from vidssl.backbones import Encoder
 from vidssl.base.distributed import gather, with_shuffled_batch
 from vidssl.base.errors import require
+from vidssl.base.typed_settings import added_later
 from vidssl.clips.batch import ClipBatch
 from vidssl.methods.method import BatchSpec, Method, StepOutput, StepState, projection_width
+from vidssl.methods.modules.batch_contrast import BatchRows
 from vidssl.methods.modules.metrics import nearest_has_same_label
 from vidssl.methods.modules.momentum_encoder import frozen_copy, update_momentum
 from vidssl.methods.modules.nce_loss import contrast_scores, mil_nce, own_key_alone
 from vidssl.methods.modules.queue import Queue, no_numbers, random_unit_rows
+
+NEGATIVES = ("queue", "batch")
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,18 @@ class InfoNCEConfig:
         queue: K, number of past keys that serve as negatives.
         momentum: m of the key encoder.
         temperature: τ.
+        negatives: "queue": past keys of a momentum encoder, as published; "batch": both clips of
+            all other videos of the batch, which the trained network embeds
+            (:mod:`vidssl.methods.modules.batch_contrast`). The queue then serves figures alone.
     """
 
     queue: int = 2048
     momentum: float = 0.999
     temperature: float = 0.07
+    negatives: str = added_later("queue")
 
     def __post_init__(self) -> None:
+        require("negatives", self.negatives, self.negatives in NEGATIVES, "queue or batch")
         require("queue", self.queue, self.queue >= 1, "at least 1")
         require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
         require("temperature", self.temperature, self.temperature > 0, "above 0")
@@ -58,7 +67,7 @@ class InfoNCE(Method):
         self.config = config
         self.view = encoder.spec.view
         self.query = encoder
-        self.key = frozen_copy(encoder)
+        self.key = None if config.negatives == "batch" else frozen_copy(encoder)
         generator = torch.Generator().manual_seed(seed)
         self.queue = Queue(**self.queue_columns(width, generator))
 
@@ -88,9 +97,12 @@ class InfoNCE(Method):
         self.queue.filled.fill_(self.queue.length)
 
     def before_forward(self, step_state: StepState) -> None:
-        update_momentum(self.key, self.query, self.config.momentum)
+        if self.key is not None:
+            update_momentum(self.key, self.query, self.config.momentum)
 
     def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
+        if self.config.negatives == "batch":
+            return self.within_batch(batch, step_state)
         x1, x2 = batch.clips[self.view].unbind(1)
         q_BP = self.query.project(x1)
         rows = self.rows(batch, self.encode_keys(x2, step_state))
@@ -103,6 +115,31 @@ class InfoNCE(Method):
             features=q_BP.detach(),
         )
 
+    def within_batch(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
+        """Computes the loss of every clip of the batch against all others."""
+        x1, x2 = batch.clips[self.view].unbind(1)
+        z_NP = self.query.project(torch.cat([x1, x2]))
+        columns = {"video": batch.index, "label": batch.label, "source": batch.source}
+        rows = BatchRows(z_NP, {name: column.repeat(2) for name, column in columns.items()})
+        score_NM = rows.scores(self.config.temperature)
+        own_NM = rows.same("video") & ~rows.itself()
+        positive_NM = self.batch_positives(rows, own_NM, step_state)
+        state = self.rows(batch, z_NP[len(x1) :].detach())
+        return StepOutput(
+            loss=self.loss(score_NM, positive_NM),
+            metrics=self.batch_metrics(state, score_NM.detach(), own_NM, positive_NM),
+            state=state,
+            features=z_NP[: len(x1)].detach(),
+        )
+
+    def batch_positives(self, rows: BatchRows, own_NM: Tensor, step_state: StepState) -> Tensor:
+        """Returns which rows are positives, bool [N, M]: here only the other clip of the video.
+
+        Args:
+            own_NM: which row is the other clip of the video.
+        """
+        return own_NM
+
     def trains(self) -> bool:
         """Whether this step has a loss."""
         return True
@@ -110,6 +147,7 @@ class InfoNCE(Method):
     @torch.no_grad()
     def encode_keys(self, x2: Tensor, step_state: StepState) -> Tensor:
         """Computes k = f_k(x2), the batch shuffled over ranks so that BatchNorm leaks no pairs."""
+        assert self.key is not None
         return with_shuffled_batch(self.key.project, x2, step_state.generator())
 
     def scores(self, q_BP: Tensor, k_BP: Tensor) -> Tensor:
@@ -145,6 +183,15 @@ class InfoNCE(Method):
             "top1": (score_BM.argmax(1) == 0).float().mean(),
             "queue_fill": self.queue.share_filled(),
             "knn": self.online_neighbour(rows),
+        }
+
+    def batch_metrics(
+        self, state: dict[str, Tensor], score_NM: Tensor, own_NM: Tensor, positive_NM: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns top-1 of the own clip within the batch, and the online kNN."""
+        return {
+            "top1": own_NM.gather(1, score_NM.argmax(1, keepdim=True)).float().mean(),
+            "knn": self.online_neighbour(state),
         }
 
     def online_neighbour(self, rows: dict[str, Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vidssl.methods.infonce import InfoNCE, InfoNCEConfig
 from vidssl.methods.method import StepState
+from vidssl.methods.modules.batch_contrast import BatchRows
 from vidssl.methods.modules.nce_loss import mil_nce, supcon_out
 
 
@@ -40,6 +41,11 @@ class UberNCE(InfoNCE):
         label_B1 = rows["label"][:, None]
         same_BK = self.queue.valid() & (label_B1 >= 0) & (label_B1 == self.queue.label)
         return torch.cat([torch.ones_like(same_BK[:, :1]), same_BK], dim=1)
+
+    def batch_positives(self, rows: BatchRows, own_NM: Tensor, step_state: StepState) -> Tensor:
+        """Returns own clip ∪ same label, bool [N, M]."""
+        same_NM = rows.same("label") & (rows.own_columns["label"][:, None] >= 0)
+        return (own_NM | same_NM) & ~rows.itself()
 
     def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
         """Averages outside the log as the published code does, or inside as the paper does."""

@@ -28,7 +28,7 @@ from typing import Any
 from vidssl.augment import AugmentSpec, get_policy
 from vidssl.backbones import check_backbone
 from vidssl.base.errors import UsageError, nearest_name, require
-from vidssl.base.typed_settings import configure, like, literal
+from vidssl.base.typed_settings import added_later, configure, identity_of, like, literal
 from vidssl.clips.batch import ClipSpec
 from vidssl.engine.train_spec import TrainSpec
 from vidssl.evaluation.linear_probe import ProbeConfig
@@ -43,7 +43,7 @@ class NetworkSpec:
 
     backbone: str = "s3d"
     project: int = 128
-    head_norm: bool = False
+    head_norm: bool = added_later(False)
 
     def __post_init__(self) -> None:
         check_backbone(self.backbone)
@@ -90,13 +90,9 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what identifies a run: every number, as plain JSON data."""
-        tables = {name: dataclasses.asdict(getattr(self, part)) for name, part in PARTS.items()}
+        tables = {name: identity_of(getattr(self, part)) for name, part in PARTS.items()}
         tables["train"]["milestones"] = list(self.train.milestones)
         tables["augment"] = self.augment.as_dict()
-        for part, fields in _NEWER.items():
-            for field, default in fields.items():
-                if tables[part].get(field) == default:
-                    del tables[part][field]
         return {"recipe": self.name, "method_name": self.method, **tables}
 
     def override(self, part: str, **values: Any) -> Recipe:
@@ -119,13 +115,6 @@ class RecipeCard:
 
 
 WORDS = ("title", "of", "base", "reports")  # what a file holds beside the tables
-# Fields that are newer than the oldest runs; left out at their defaults, so that an older run
-# keeps its identity.
-_NEWER: dict[str, dict[str, Any]] = {
-    "clip": {"blocks": 1},
-    "network": {"head_norm": False},
-    "train": {"steps": 0, "warmup_steps": 0, "draws": 0},
-}
 PARTS = {
     "network": "network",
     "clip": "clip",

@@ -19,6 +19,7 @@ from vidssl.training.data import TrainingData, training_data
 from vidssl.training.encoders import check_context, like_encoder, load_extra_state, with_clip_spec
 from vidssl.training.fit_to_data import fit_options, without_steps
 from vidssl.training.joint_training import check_views, plan_joint_training
+from vidssl.training.mined_neighbours import give_neighbours
 from vidssl.training.options import Choice, ResolvedOptions, TrainingOptions, choose, resolve_view
 from vidssl.training.training_run import TrainingPlan, run_training
 from vidssl.views import get_view
@@ -290,7 +291,7 @@ def plan_cotraining(
         options=options,
         data=data,
         parents=data.parents({"student": student, "partner": partner}),
-        make_method=lambda: _make_method(options, student, partner),
+        make_method=lambda: _make_method(options, student, partner, data, progress),
         notes=notes + without_steps(options.recipe, len(data.videos)),
     )
 
@@ -314,11 +315,18 @@ def fit_to_pair(
     return options, data, notes
 
 
-def _make_method(options: ResolvedCotrain, student: Artifact, partner: Artifact) -> Method:
+def _make_method(
+    options: ResolvedCotrain,
+    student: Artifact,
+    partner: Artifact,
+    data: TrainingData,
+    progress: Progress,
+) -> Method:
     view, other = options.view, options.partner_view
     encoders = {
         view: with_clip_spec(checkpoint_encoder(student, view), options.recipe.clip),
         other: checkpoint_encoder(partner, other),
     }
     method = options.method_class.build(options.recipe.config, encoders, options.seed)
+    give_neighbours(method, list(encoders.values()), data, options.device, progress)
     return load_extra_state(method, student)
