@@ -14,7 +14,7 @@ from patience import PATIENCE
 from video_files import moving_square, write_video
 
 from vidssl.dataset.video import Source, find_videos
-from vidssl.extraction.process_pool import VideoResult, _Worker
+from vidssl.extraction.process_pool import VideoResult, _Start, _Worker
 
 # A module that gets the signal amid its import, inside exec: after that Python itself would end
 # with the signal rather than with the exit code that it was asked for.
@@ -48,7 +48,7 @@ def name_of(source: Source) -> Iterator[VideoResult]:
 def test_a_worker_blocks_signals_from_its_first_moment(tmp_path: Path, number: int) -> None:
     """A terminal sends Ctrl-C to the workers as well, also while they are still importing."""
     write_video(tmp_path / "clip.mp4", moving_square(2))
-    worker = _Worker(name_of)
+    worker = _Worker(_Start(name_of, count=1, bounded=False))
     try:
         os.kill(worker.process.pid, number)
         worker.give(find_videos(tmp_path))

@@ -48,20 +48,23 @@ class Sent:
     def __init__(self) -> None:
         self.bytes: Counter[str] = Counter()
         self._wrapped = {n: getattr(dist, n) for n in ("all_gather", "all_to_all_single")}
+        self._mean_in_rank_order = distributed.mean_in_rank_order
 
     def __enter__(self) -> Sent:
         dist.all_gather = self._all_gather
         dist.all_to_all_single = self._all_to_all
+        distributed.mean_in_rank_order = self._mean
         return self
 
     def __exit__(self, *error: object) -> None:
         for name, function in self._wrapped.items():
             setattr(dist, name, function)
+        distributed.mean_in_rank_order = self._mean_in_rank_order
 
     def _all_gather(self, parts: list[Tensor], rows: Tensor, *more: Any) -> Any:
         kind = "keys, to be put back" if rows.ndim == 2 and self._in_shuffle else "queue"
         self._in_shuffle = False
-        self.bytes[kind] += size(rows)
+        self.bytes["gradients" if self._in_gradients else kind] += size(rows)
         return self._wrapped["all_gather"](parts, rows, *more)
 
     def _all_to_all(self, into: Tensor, rows: Tensor, *more: Any) -> Any:
@@ -69,17 +72,15 @@ class Sent:
         self.bytes["clips, shuffled"] += size(rows)
         return self._wrapped["all_to_all_single"](into, rows, *more)
 
-    _in_shuffle = False
+    def _mean(self, gradients: Tensor) -> Any:
+        """On CPUs DDP's buckets are averaged by a function of the package."""
+        self._in_gradients = True
+        try:
+            return self._mean_in_rank_order(gradients)
+        finally:
+            self._in_gradients = False
 
-    def count_gradients(self, model: Any) -> None:
-        """Counts DDP's buckets as they are reduced."""
-
-        def reduce(state, bucket):  # type: ignore[no-untyped-def]  # DDP reads annotations
-            self.bytes["gradients"] += size(bucket.buffer())
-            done = dist.all_reduce(bucket.buffer().div_(dist.get_world_size()), async_op=True)
-            return done.get_future().then(lambda future: future.value()[0])
-
-        model.register_comm_hook(None, reduce)
+    _in_shuffle = _in_gradients = False
 
 
 def size(tensor: Tensor) -> int:
@@ -106,7 +107,6 @@ def work(method: str, out: Path) -> None:
     optimizer = prepare(built, TrainSpec(), RuntimeConfig(torch.device("cpu")))
     model = over_ranks(built)
     sent = Sent()
-    sent.count_gradients(model)
     with sent:
         for step in range(STEPS):
             sent.bytes.clear()

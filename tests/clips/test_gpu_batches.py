@@ -5,6 +5,7 @@ All of it runs on a CPU device here; tests/cuda/test_cuda.py does the same on CU
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -72,9 +73,9 @@ def sampler(
     return ClipSampler(videos, list(views), clip, POLICIES[policy], 2, 3, presentations)
 
 
-def batch(maker, epoch: int = 0):
+def batch(maker, epoch: int = 0, rows: Sequence[int] = range(VIDEOS)):
     with ThreadPoolExecutor(2) as pool:
-        return maker.finish(maker.begin(pool, epoch, np.arange(VIDEOS), np.arange(VIDEOS)))
+        return maker.finish(maker.begin(pool, epoch, np.array(rows), np.array(rows)))
 
 
 def pixels(sampler: ClipSampler, epoch: int) -> dict[str, np.ndarray]:
@@ -215,7 +216,8 @@ def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy)
     of = replace(sampler(reader, policy), last_only=("flow",), clip=small)
     plain, quick = maker(of, CPU), maker(of, CPU)
     quick.transforms = TritonTransforms(of, CPU)
-    want, got = batch(plain), batch(quick)
+    rows = (0, 4)  # not all: the interpreter is slow
+    want, got = batch(plain, rows=rows), batch(quick, rows=rows)
     for view in ("rgb", "flow"):
         assert got.clips[view].shape == want.clips[view].shape
         apart = (got.clips[view] - want.clips[view]).abs()

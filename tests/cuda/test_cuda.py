@@ -94,6 +94,7 @@ def run_script(tmp_path: Path, *words: str) -> dict:
     return json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_script_runs_without_a_gpu_and_without_av(tmp_path):
     # Without a limit: how much is done must not depend on how busy the machine is.
     results = run_script(tmp_path, "--device", "cpu", *SMALL, "--budget", "inf")

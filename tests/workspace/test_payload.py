@@ -233,13 +233,18 @@ def republish(artifact: Artifact) -> None:
 # ── one read path ────────────────────────────────────────────────────────────────────────────
 
 # Names of what has a `.path` and is no artifact, in files that import artifacts.
-NO_ARTIFACTS = {"source", "own", "folder", "self", "place", "p", "shard", "weights"}
+NO_ARTIFACTS = {"source", "own", "folder", "self", "place", "p", "part", "shard", "weights"}
 OPENED = (
     r"(\w+)(?:\(\w+\))?\.(?:path|files\.folder)(?:\s*/|\.(?:joinpath|r?glob|iterdir|open|read))"
 )
 # Readers by path, each used by one function that has checked the file.
 BY_PATH = {
-    r"\bShardReader\(": {"shards/published.py", "extraction/shard_job.py", "stages/verify.py"},
+    r"\bShardReader\(": {
+        "shards/published.py",
+        "extraction/gathering.py",
+        "extraction/shard_job.py",
+        "stages/verify.py",
+    },
     r"\bAnnotations\.load\(": {"stages/pack.py"},
     r"(?<!feature_file)\.load_features\(|\bread_quarantine\(": {
         "extraction/quarantine.py",

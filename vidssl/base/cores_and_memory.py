@@ -81,7 +81,7 @@ def _groups() -> list[Path]:
 
 def _memory_of(group: Path) -> float:
     try:
-        most = (group / "memory.max").read_text().strip()
+        most = (group / "memory.max").read_text("utf-8").strip()
         return float("inf") if most == "max" else int(most)
     except (OSError, ValueError):
         return float("inf")

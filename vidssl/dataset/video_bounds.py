@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass
+from threading import Event
 
 from vidssl.base.errors import VidsslError, require
 
@@ -65,6 +66,7 @@ class VideoBounds:
 
 
 DEFAULT_BOUNDS = VideoBounds()
+_MAY_BE_ENDED = Event()  # whether this process may be ended where a decoder hangs
 
 
 class StallClock:
@@ -82,12 +84,13 @@ class StallClock:
     def start(self) -> None:
         """Begins to count: a frame is asked for."""
         self._begin = time.monotonic()
-        if _may_be_ended:  # later than what Python does by itself, which has the better sentence
+        # Later than what Python does by itself, which has the better sentence.
+        if _MAY_BE_ENDED.is_set():
             signal.setitimer(signal.ITIMER_REAL, 2 * self._most + 1)
 
     def stop(self) -> None:
         """Stops counting: the frame is there."""
-        if _may_be_ended:
+        if _MAY_BE_ENDED.is_set():
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def check(self) -> None:
@@ -102,11 +105,7 @@ class StallClock:
         )
 
 
-_may_be_ended = False
-
-
 def end_this_process_where_it_stalls() -> None:
     """Lets a decoder that hangs within one call end this process; for processes that do videos."""
-    global _may_be_ended
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    _may_be_ended = True
+    _MAY_BE_ENDED.set()

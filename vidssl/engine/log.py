@@ -118,7 +118,8 @@ def _row(line: str, path: Path) -> Row | None:
         found = parse_json(line, path)
     except VidsslError:
         return None
-    sound = isinstance(found, dict) and found and all(map(_is_figure, found.values()))
+    counted = isinstance(found, dict) and isinstance(found.get("step"), int)
+    sound = counted and all(map(_is_figure, found.values()))
     return found if sound else None
 
 

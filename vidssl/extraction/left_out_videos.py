@@ -11,7 +11,7 @@ from typing import Any
 
 from vidssl.base.errors import UsageError
 from vidssl.extraction.options import ExtractionOptions
-from vidssl.extraction.quarantine import read_quarantine
+from vidssl.extraction.quarantine import quarantine_of
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.run import Run
 from vidssl.workspace.workspace import Workspace
@@ -41,6 +41,6 @@ def open_video_run(
     shared = options.part is not None
     run = workspace.open_run(kind, name, recipe, parents, options.new, shared)
     finished = run.finished
-    if not options.retry_quarantined or finished is None or not read_quarantine(finished.path):
+    if not options.retry_quarantined or finished is None or not quarantine_of(finished):
         return run, None
     return workspace.open_run(kind, name, recipe, parents, True, shared), finished

@@ -81,7 +81,6 @@ def _remark(fault: str) -> None:
 
 def quarantine_of(artifact: Artifact) -> list[QuarantineRow]:
     """Reads an artifact's quarantine.csv, as :func:`read_quarantine`; says if it was changed."""
-    path = artifact.path / QUARANTINE_FILE
-    if path.exists() and (fault := artifact.files.changed(QUARANTINE_FILE)):
+    if artifact.files.has(QUARANTINE_FILE) and (fault := artifact.files.changed(QUARANTINE_FILE)):
         _remark(fault)
     return read_quarantine(artifact.path)

@@ -279,7 +279,8 @@ class ShardReader:
         return DamagedShard(
             f"{self.file_of(video)} is damaged: frame {frame} of view {view} of video "
             f"{self.video_id(video)} {what}",
-            "run `vidssl verify` to see what else is, and make the artifact again",
+            "run `vidssl verify` to see what else is, and type the command that made the artifact "
+            "again with --new",
         )
 
     # ── file descriptors, one set per process

@@ -25,7 +25,7 @@ from vidssl.engine.loop import RuntimeConfig, fit
 from vidssl.engine.resume import drop_earlier_states
 from vidssl.methods import Method
 from vidssl.recipes.recipe import Recipe
-from vidssl.shards import ShardReader
+from vidssl.shards import open_shards
 from vidssl.training.data import TrainingData
 from vidssl.training.options import ResolvedOptions
 from vidssl.training.trial_steps import CountedFrames, Forecast, try_out
@@ -220,7 +220,7 @@ def _train(
 
 def _ids(pack: Artifact, numbers: Sequence[int]) -> list[str]:
     """Returns the ids of some videos of a pack."""
-    with ShardReader(pack.path) as reader:
+    with open_shards(pack) as reader:
         return [reader.video_id(number) for number in numbers]
 
 
