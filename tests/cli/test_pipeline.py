@@ -34,7 +34,7 @@ def test_every_stage_wrote_one_artifact_with_its_parents(finished):
         "partner": artifacts["checkpoint/flow-infonce/v001"].digest,
     }
     assert student.recipe["method"]["k"] == 2
-    assert student.recipe["clip"] == {"frames": 4, "stride": 2, "size": 32}
+    assert student.recipe["clip"] == {"frames": 4, "stride": 1, "size": 32}
 
 
 def test_the_same_command_finds_what_is_finished(finished):

@@ -17,6 +17,7 @@ from vidssl.cli.options import (
     DeviceOption,
     DryRunOption,
     EvaluatedStreamOption,
+    MetricOption,
     NewOption,
     OverrideOptions,
     PackOption,
@@ -44,6 +45,7 @@ def probe(
     ] = None,
     pack: PackOption = None,
     split: SplitOption = None,
+    metric: MetricOption = "centred",
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -86,8 +88,8 @@ def probe(
 
     options = stage.ProbeOptions(
         checkpoints=tuple(checkpoint or ()), streams=names_in(stream), pack=pack, split=split,
-        recipe=recipe, settings=settings_from(settings), name=name, seed=seed, device=device,
-        new=new, dry_run=dry_run,
+        metric=metric, recipe=recipe, settings=settings_from(settings), name=name, seed=seed,
+        device=device, new=new, dry_run=dry_run,
     )  # fmt: skip
     result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
@@ -183,7 +185,7 @@ def retrieve(
         list[Path] | None, typer.Argument(metavar="QUERY", help="Video files to look for.")
     ] = None,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Test videos query train videos: R@1 … R@50.")
+        bool, typer.Option("--evaluate", help="Test videos query train videos: R@1 … R@50, mAP.")
     ] = False,
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours to show.")] = 10,
     sheet: Annotated[
@@ -206,6 +208,7 @@ def retrieve(
     ] = None,
     pack: PackOption = None,
     split: SplitOption = None,
+    metric: MetricOption = "centred",
     name: Annotated[str | None, typer.Option(help="Of an evaluation's artifact.")] = None,
     device: DeviceOption = None,
     new: NewOption = False,
@@ -227,6 +230,7 @@ def retrieve(
         "checkpoints": tuple(checkpoint or ()),
         "streams": names_in(stream),
         "pack": pack,
+        "metric": metric,
         "device": device,
     }
     if queries:

@@ -80,6 +80,16 @@ SplitOption = Annotated[
     typer.Option("--split", help="A split column of the annotations.", rich_help_panel=DATA),
 ]
 
+MetricOption = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        help="How features are compared: centred, as published, or whitened (what changes within "
+        "one video counts less).",
+        autocompletion=completion.one_of("centred", "whitened"),
+    ),
+]
+
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────
 
 RecipeOption = Annotated[

@@ -18,7 +18,9 @@ from vidssl.base.text import counted
 from vidssl.workspace.run_diff import listed
 
 if TYPE_CHECKING:  # importing these would load PyTorch
+    from vidssl.evaluation.average_precision import MeanPrecision
     from vidssl.evaluation.classification import ClassificationReport, ViewRow
+    from vidssl.evaluation.neighbours import Recall
     from vidssl.evaluation.recall import RetrievalReport
     from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
     from vidssl.stages.baselines import BaselineResult
@@ -157,7 +159,7 @@ def flow_diff_tables(found: FlowDiff) -> RenderableType:
 def recall_table(
     reports: Sequence[RetrievalReport], probes: Sequence[ClassificationReport] = ()
 ) -> Table:
-    """Returns R@k of one or several features.
+    """Returns R@k and mAP of one or several features, and what chance gives.
 
     Args:
         probes: of the same features, shown beside.
@@ -169,16 +171,29 @@ def recall_table(
     table.add_column("features", overflow="fold")
     for row in first.recall:
         table.add_column(f"R@{row.k} %", justify="right", no_wrap=True)
+    table.add_column("mAP %", justify="right", no_wrap=True)
     if probes:
         table.add_column("linear probe top-1 %", justify="right")
+    several = any(report.other or report.metric != "centred" for report in reports)
     for report, probe in zip_longest(reports, probes):
-        # One standard error, beside the figures that are quoted most; the table stays narrow.
-        nearest = report.recall[0]
-        cells = [percent(nearest.recall, nearest.error)]
-        cells += [percent(row.recall) for row in report.recall[1:]]
+        cells = _recall_cells(report.recall, report.precision)
         cells += [percent(probe.top1, probe.error)] if probe else []
-        table.add_row(Text(report.features), *cells)
+        metric = f", {report.metric}" if several else ""
+        table.add_row(Text(f"{report.features}{metric}"), *cells)
+        if (other := report.other) is not None:
+            cells = _recall_cells(other.recall, other.precision)
+            table.add_row(Text(f"{report.features}, {other.metric}"), *cells)
+    chance = percent(first.precision.chance) if first.precision else ""
+    cells = [*(percent(row.chance) for row in first.recall), chance]
+    table.add_row("chance", *cells, style="dim")
     return table
+
+
+def _recall_cells(recall: Sequence[Recall], precision: MeanPrecision | None) -> list[str]:
+    """Returns R@k and mAP, one standard error beside the figures that are quoted most."""
+    cells = [percent(recall[0].recall, recall[0].error)]
+    cells += [percent(row.recall) for row in recall[1:]]
+    return [*cells, percent(precision.mean, precision.error) if precision else ""]
 
 
 def baseline_table(results: Sequence[BaselineResult]) -> Table:

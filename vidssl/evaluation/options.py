@@ -17,6 +17,7 @@ class EvaluationOptions:
         pack: None: the pack that the first checkpoint was trained on.
         split: None: the split that the first checkpoint was trained with.
         protocol: how windows are cut from the videos.
+        metric: how features are compared, one of :data:`vidssl.evaluation.whitening.METRICS`.
         name: of the artifact; None: the checkpoints'.
         new: evaluate again, even if it is finished.
         device: "cpu" or "cuda"; None: "cuda" if there is one.
@@ -28,6 +29,7 @@ class EvaluationOptions:
     pack: str | None = None
     split: str | None = None
     protocol: WindowProtocol = field(default_factory=WindowProtocol)
+    metric: str = "centred"
     name: str | None = None
     new: bool = False
     device: str | None = None

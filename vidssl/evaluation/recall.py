@@ -1,4 +1,4 @@
-"""Measures recall at k of test videos that query train videos, and writes the report.
+"""Measures recall at k and mAP of test videos that query train videos, and writes the report.
 
 Published protocol (CoCLR and ViCC, §4 of both): the features of each part are centred by its own
 mean and scaled to unit length; the similarity is the cosine, and that of two views the sum of
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
+from vidssl.evaluation.average_precision import MeanPrecision, mean_precision
 from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.evaluation.neighbours import (
     PUBLISHED_KS,
@@ -27,6 +28,7 @@ from vidssl.evaluation.neighbours import (
     recall_at,
     top_k,
 )
+from vidssl.evaluation.whitening import METRICS
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
@@ -37,6 +39,15 @@ LISTED = 20
 
 
 @dataclass(frozen=True)
+class OtherMetric:
+    """R@k and mAP of the same features by another metric."""
+
+    metric: str
+    recall: list[Recall]
+    precision: MeanPrecision | None
+
+
+@dataclass(frozen=True)
 class RetrievalReport:
     """The share of test videos that find their class among the train videos.
 
@@ -44,6 +55,9 @@ class RetrievalReport:
         features: labels of the compared checkpoints, or the name of a baseline.
         queries, gallery: numbers of labelled videos in the test and train part.
         recall: one row per k.
+        precision: mAP; None in reports of version 0.2, or where no query's label is in the gallery.
+        metric: how the features are compared, one of :data:`vidssl.evaluation.whitening.METRICS`.
+        other: the same by the other metric, where it was measured.
     """
 
     features: str
@@ -52,6 +66,9 @@ class RetrievalReport:
     queries: int
     gallery: int
     recall: list[Recall]
+    precision: MeanPrecision | None = None
+    metric: str = "centred"
+    other: OtherMetric | None = None
 
     def at(self, k: int) -> Recall:
         """Returns the row of one k."""
@@ -78,24 +95,40 @@ def measure_recall(
     pack: Artifact,
     device: str = "cpu",
     ks: Sequence[int] = PUBLISHED_KS,
+    metric: str = "centred",
+    others_VD: Sequence[np.ndarray] = (),
 ) -> tuple[RetrievalReport, Neighbours]:
-    """Measures R@k of the video features of one or several views.
+    """Measures R@k and mAP of the video features of one or several views.
 
     Args:
         views_VD: for each view the features of all videos of the pack [V, D].
         features: their name in the report.
+        metric: what `views_VD` are.
+        others_VD: the same features by the other metric; none: it is not measured.
     """
+    found, table, precision = _compare(views_VD, labelled, device, ks)
+    other = None
+    if others_VD:
+        (name,) = set(METRICS) - {metric}
+        other = OtherMetric(name, *_compare(others_VD, labelled, device, ks)[1:])
+    report = RetrievalReport(
+        features, pack.label, labelled.selection.name, len(labelled.test), len(labelled.train),
+        table, precision, metric, other,
+    )  # fmt: skip
+    return report, found
+
+
+def _compare(
+    views_VD: Sequence[np.ndarray], labelled: LabelledSplit, device: str, ks: Sequence[int]
+) -> tuple[Neighbours, list[Recall], MeanPrecision | None]:
+    """Returns the test videos' nearest train videos, R@k, and mAP."""
     # Unit rows side by side: their dot product is the sum of the views' cosines.
     queries = np.hstack([centred_unit(x[labelled.test]) for x in views_VD])
     gallery = np.hstack([centred_unit(x[labelled.train]) for x in views_VD])
     found = top_k(queries, gallery, max(ks), device)
-    table = recall_at(
-        found.index, labelled.labels[labelled.test], labelled.labels[labelled.train], ks
-    )
-    report = RetrievalReport(
-        features, pack.label, labelled.selection.name, len(queries), len(gallery), table
-    )
-    return report, found
+    labels = labelled.labels[labelled.test], labelled.labels[labelled.train]
+    precision = mean_precision(queries, gallery, *labels, device)
+    return found, recall_at(found.index, *labels, ks), precision
 
 
 def publish_recall(
@@ -109,6 +142,8 @@ def publish_recall(
         {"run": run.identity, "report": asdict(report), "neighbours": table.decode()}
     )
     summary: dict[str, Any] = {f"R@{row.k}": row.recall for row in report.recall}
+    if report.precision is not None:
+        summary["mAP"] = report.precision.mean
     summary |= {"split": report.split, "queries": report.queries, "gallery": report.gallery}
     return run.publish(digest, summary)
 

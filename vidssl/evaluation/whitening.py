@@ -15,11 +15,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidssl.base.errors import VidsslError
+from vidssl.base.errors import UsageError, VidsslError, nearest_name
 from vidssl.evaluation.features import Features
 
 REGULARISATION = 0.1  # of the mean variance, so that quiet directions are not blown up
 METRICS = ("centred", "whitened")  # how video features are compared
+
+
+def check_metric(metric: str) -> None:
+    """Checks that there is such a metric.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if metric not in METRICS:
+        raise UsageError(
+            f"there is no metric {metric}{nearest_name(metric, METRICS)}; there are centred and "
+            "whitened"
+        )
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,18 @@ class Whitening:
     def __call__(self, x_VD: np.ndarray) -> np.ndarray:
         """Returns whitened features: float32 [V, D]."""
         return ((x_VD - self.mean) @ self.map).astype(np.float32)
+
+
+def whitened_means(features: Features, videos: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Returns the whitened mean of each video's windows: float32 [V, D].
+
+    Args:
+        videos: rows to which the whitening is fitted.
+
+    Raises:
+        VidsslError: as :func:`fit_whitening`.
+    """
+    return fit_whitening(features, videos)(features.video_means())
 
 
 def fit_whitening(features: Features, videos: Sequence[int] | np.ndarray) -> Whitening:

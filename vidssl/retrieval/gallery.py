@@ -17,6 +17,7 @@ from vidssl.evaluation.evaluated_encoders import EncoderOnPack, describe_subject
 from vidssl.evaluation.feature_cache import features_of
 from vidssl.evaluation.features import Features, WindowProtocol
 from vidssl.evaluation.neighbours import centred_unit
+from vidssl.evaluation.whitening import Whitening, fit_whitening
 from vidssl.shards import ShardReader, open_shards
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder
@@ -32,6 +33,7 @@ class EncodedGallery:
     Attributes:
         mean: of the gallery's features [D]; it is subtracted from gallery and query.
         videos: centred unit features of the gallery's videos [V, D].
+        whitening: fitted to the gallery, where its metric is "whitened".
     """
 
     subject: EncoderOnPack
@@ -39,6 +41,11 @@ class EncodedGallery:
     features: Features
     mean: np.ndarray
     videos: np.ndarray
+    whitening: Whitening | None = None
+
+    def comparable(self, x_ND: np.ndarray) -> np.ndarray:
+        """Returns features as they are compared: centred or whitened, of unit length [N, D]."""
+        return centred_unit(x_ND if self.whitening is None else self.whitening(x_ND), self.mean)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Gallery:
         subjects: the encoders, one of each view.
         embed: returns the features of all videos by one of them. The first time takes long, so it
             is called only when there is a query.
+        metric: how features are compared, one of :data:`vidssl.evaluation.whitening.METRICS`.
     """
 
     pack: Artifact
@@ -57,6 +65,7 @@ class Gallery:
     labels: list[str | None]
     subjects: Sequence[EncoderOnPack]
     embed: Callable[[EncoderOnPack], Features]
+    metric: str = "centred"
 
     @cached_property
     def encoded(self) -> list[EncodedGallery]:
@@ -67,8 +76,13 @@ class Gallery:
         features = self.embed(subject)
         encoder = checkpoint_encoder(subject.checkpoint, subject.view)
         means = features.video_means()
+        whitening = None
+        if self.metric == "whitened":
+            whitening = fit_whitening(features, range(len(means)))
+            means = whitening(means)
         mean = means.mean(0, dtype=np.float64)
-        return EncodedGallery(subject, encoder, features, mean, centred_unit(means, mean))
+        videos = centred_unit(means, mean)
+        return EncodedGallery(subject, encoder, features, mean, videos, whitening)
 
     @cached_property
     def videos(self) -> np.ndarray:
@@ -86,6 +100,7 @@ def open_gallery(
     protocol: WindowProtocol,
     device: str | None = None,
     progress: Progress = SILENT,
+    metric: str = "centred",
 ) -> Gallery:
     """Opens the pack of the encoders; features are computed when they are needed."""
     pack = subjects[0].pack
@@ -95,7 +110,7 @@ def open_gallery(
         return features_of(workspace, subject, protocol, device, progress)[1]
 
     reader = open_shards(pack)
-    return Gallery(pack, reader, _labels(workspace, pack, reader), subjects, embed)
+    return Gallery(pack, reader, _labels(workspace, pack, reader), subjects, embed, metric)
 
 
 def _labels(workspace: Workspace, pack: Artifact, reader: ShardReader) -> list[str | None]:

@@ -21,11 +21,13 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import ClassificationResult, ReportLabels, reused_result
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack
 from vidssl.evaluation.feature_cache import features_of, name_of
+from vidssl.evaluation.features import Features
 from vidssl.evaluation.labelled_split import LabelledSplit, check_trainable, find_labelled_subjects
 from vidssl.evaluation.linear_probe import ProbeConfig, probabilities, probe_settings
 from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.probed_accuracy import probe_features, read_probe, train_top1
 from vidssl.evaluation.view_average import average_recipe, average_views, joined_name, published
+from vidssl.evaluation.whitening import check_metric, whitened_means
 from vidssl.recipes.recipe import probe_config
 from vidssl.workspace.parent_roles import in_role
 from vidssl.workspace.results import StageResult
@@ -61,6 +63,7 @@ def run(
         VidsslError: no checkpoint, no labels, no such split, or a split that cannot be probed.
         UsageError: a setting that does not exist.
     """
+    check_metric(options.metric)
     config = probe_config(options.recipe, options.settings)
     subjects, labelled = find_labelled_subjects(workspace, options)
     check_trainable(labelled)
@@ -123,7 +126,7 @@ def _one(
     with opened as run:
         return probe_features(
             run,
-            features.video_means(),
+            _probed(features, options.metric, labelled),
             labelled,
             ReportLabels.of([subject]),
             config,
@@ -134,16 +137,28 @@ def _one(
         )
 
 
+def _probed(features: Features, metric: str, labelled: LabelledSplit) -> np.ndarray:
+    """Returns what a classifier is trained on: float32 [V, D]; the published one is not centred."""
+    if metric == "whitened":
+        return whitened_means(features, labelled.selection.train)
+    return features.video_means()
+
+
 def _recipe(
     options: ProbeOptions, config: ProbeConfig, subject: EncoderOnPack, labelled: LabelledSplit
 ) -> dict[str, Any]:
-    return {
-        "stage": "probe",
-        "stream": subject.view,
-        "split": labelled.selection.name,
-        "split_seed": labelled.split_seed,
-        "seed": options.seed,
-    } | probe_settings(config, len(labelled.train))
+    metric = {} if options.metric == "centred" else {"metric": options.metric}
+    return (
+        metric
+        | {
+            "stage": "probe",
+            "stream": subject.view,
+            "split": labelled.selection.name,
+            "split_seed": labelled.split_seed,
+            "seed": options.seed,
+        }
+        | probe_settings(config, len(labelled.train))
+    )
 
 
 # ── several views ────────────────────────────────────────────────────────────────────────────
@@ -168,7 +183,8 @@ def _average(
                 workspace, subject, options.protocol, options.device, progress
             )
             probe, _ = read_probe(published(single))
-            shares.append(probabilities(probe, features.video_means()))
+            means = _probed(features, options.metric, labelled)
+            shares.append(probabilities(probe, means))
         share_VK = np.mean(shares, axis=0)
         return share_VK[labelled.test], train_top1(share_VK, labelled)
 

@@ -24,7 +24,8 @@ from vidssl.evaluation.evaluated_encoders import (
     find_subjects,
 )
 from vidssl.evaluation.features import Features, WindowProtocol, embed_videos
-from vidssl.evaluation.neighbours import centred_unit, top_k
+from vidssl.evaluation.neighbours import top_k
+from vidssl.evaluation.whitening import check_metric
 from vidssl.retrieval.answer_sheet import draw_answer
 from vidssl.retrieval.answers import Neighbour, QueryAnswer, QueryResult
 from vidssl.retrieval.contact_sheet import check_sheet
@@ -51,6 +52,7 @@ class RetrieveOptions:
         keep_self: also returns the query itself if it is in the gallery.
         sheet: path of the contact sheet; several queries get numbered files.
         weights: (view, file) of networks that derive views and are not in torch's cache.
+        metric: how features are compared, one of :data:`vidssl.evaluation.whitening.METRICS`.
         bounds: of a query.
     """
 
@@ -64,6 +66,7 @@ class RetrieveOptions:
     weights: tuple[tuple[str, str], ...] = ()
     protocol: WindowProtocol = field(default_factory=WindowProtocol)
     device: str | None = None
+    metric: str = "centred"
     bounds: VideoBounds = DEFAULT_BOUNDS
 
 
@@ -78,12 +81,15 @@ def run(workspace: Workspace, options: RetrieveOptions, progress: Progress = SIL
     """
     if options.k < 1:
         raise UsageError("ask for one neighbour or more")
+    check_metric(options.metric)
     if options.sheet is not None:
         check_sheet(options.sheet)
     check_encoder_options(options.checkpoints, options.streams, options.device)
     sources = [source for path in options.videos for source in find_videos(path)]
     subjects = find_subjects(workspace, options.checkpoints, options.streams, options.pack)
-    gallery = open_gallery(workspace, subjects, options.protocol, options.device, progress)
+    gallery = open_gallery(
+        workspace, subjects, options.protocol, options.device, progress, options.metric
+    )
     device = choose_device(options.device)
     weights = dict(options.weights)
     derivers = make_derivers(gallery, weights, device)
@@ -147,7 +153,7 @@ def _answer(
 ) -> QueryAnswer:
     own = [_embed_query(source, query, encoded, options) for encoded in gallery.encoded]
     rows = [
-        centred_unit(features.video_means(), encoded.mean)
+        encoded.comparable(features.video_means())
         for encoded, features in zip(gallery.encoded, own, strict=True)
     ]
     itself = _itself(source, gallery.reader)
@@ -190,8 +196,8 @@ def _neighbour(
 ) -> Neighbour:
     """Describes a neighbour, with its window that is most similar to one of the query."""
     encoded = gallery.encoded[0]
-    theirs = centred_unit(encoded.features.unit_windows(video), encoded.mean)
-    ours = centred_unit(own.unit_windows(), encoded.mean)
+    theirs = encoded.comparable(encoded.features.unit_windows(video))
+    ours = encoded.comparable(own.unit_windows())
     mine, its = np.unravel_index(int((ours @ theirs.T).argmax()), (len(ours), len(theirs)))
     spec = encoded.encoder.spec
     cover = span(spec.window, spec.stride)

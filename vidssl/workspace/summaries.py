@@ -82,7 +82,8 @@ def _accuracy(s: Summary) -> str:
 
 def _retrieval(s: Summary) -> str:
     ks = [k for k in (1, 5, 10) if f"R@{k}" in s]
-    return ", ".join(f"R@{k} {percent(s[f'R@{k}'])}" for k in ks) + _split(s)
+    named = [f"R@{k}" for k in ks] + (["mAP"] if "mAP" in s else [])
+    return ", ".join(f"{name} {percent(s[name])}" for name in named) + _split(s)
 
 
 def _split(s: Summary) -> str:
