@@ -25,7 +25,7 @@ from vidssl.cli.console import PlainConsole, progress_console
 from vidssl.cli.progress_bars import make_progress
 from vidssl.cli.tables import fitted, forecast_table
 from vidssl.workspace.results import PartReport, StageResult
-from vidssl.workspace.summaries import COLLAPSED, headline
+from vidssl.workspace.summaries import COLLAPSED, LITTLE, headline
 from vidssl.workspace.workspace import Workspace
 
 Result = TypeVar("Result")
@@ -147,8 +147,9 @@ class Terminal:
             self.show(part_line(result.part, result.reused))
         if result.artifact is not None:
             self.show(artifact_line(result))
-            if said := result.artifact.summary.get(COLLAPSED):
-                self.show(Text(said, style="yellow"))
+            for key in (COLLAPSED, LITTLE):
+                if said := result.artifact.summary.get(key):
+                    self.show(Text(said, style="yellow"))
             self._warn_of_newer(result)
 
 
@@ -158,7 +159,9 @@ def artifact_line(result: StageResult) -> Text:
     assert artifact is not None
     what = f" ({_as_before(result)})" if result.reused else ""
     figures = headline(artifact)
-    return Text.assemble(("✓ ", "green"), (artifact.label, "bold"), f"{what}  ", (figures, "dim"))
+    doubtful = artifact.summary.keys() & {COLLAPSED, LITTLE}
+    mark = ("⚠ ", "yellow") if doubtful else ("✓ ", "green")
+    return Text.assemble(mark, (artifact.label, "bold"), f"{what}  ", (figures, "dim"))
 
 
 def _as_before(result: StageResult) -> str:

@@ -6,6 +6,7 @@ infonce.py; v and w the two views.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vidssl.backbones import Encoder
-from vidssl.base.distributed import gather, with_shuffled_batch
+from vidssl.base.distributed import gather, with_shuffled_batch, world_size
 from vidssl.base.errors import UsageError
 from vidssl.clips.batch import ClipBatch
 from vidssl.methods.infonce import InfoNCEConfig
@@ -80,6 +81,11 @@ class CMC(Method):
     def before_forward(self, step_state: StepState) -> None:
         if self.config.negatives == "queue":
             update_momentum(self.key, self.query, self.config.momentum)
+
+    def chance_loss(self, samples: int) -> float | None:
+        within = self.config.negatives == "batch"
+        candidates = samples * world_size() if within else 1 + self.config.queue
+        return 2 * math.log(candidates)
 
     def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
         if self.config.negatives == "batch":

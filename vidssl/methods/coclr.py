@@ -164,6 +164,10 @@ class CoCLR(InfoNCE):
             own_NM = own_NM & ~mined_NM.any(1, keepdim=True)
         return own_NM | mined_NM
 
+    def chance_loss(self, samples: int) -> float | None:
+        """Known where the mean over positives is taken outside the log."""
+        return None if self.config.log_of_sum else super().chance_loss(samples)
+
     def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
         """Averages inside the log as published, or outside."""
         loss = mil_nce if self.config.log_of_sum else supcon_out

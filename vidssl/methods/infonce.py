@@ -6,6 +6,7 @@ the clip's own key.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vidssl.backbones import Encoder
-from vidssl.base.distributed import gather, with_shuffled_batch
+from vidssl.base.distributed import gather, with_shuffled_batch, world_size
 from vidssl.base.errors import require
 from vidssl.base.typed_settings import added_later
 from vidssl.clips.batch import ClipBatch
@@ -92,6 +93,11 @@ class InfoNCE(Method):
     @property
     def encoders(self) -> dict[str, Encoder]:
         return {self.view: self.query}
+
+    def chance_loss(self, samples: int) -> float | None:
+        if self.config.negatives == "batch":
+            return math.log(2 * samples * world_size() - 1)
+        return math.log(1 + self.config.queue)
 
     def assume_queue_full(self) -> None:
         self.queue.filled.fill_(self.queue.length)

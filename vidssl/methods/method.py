@@ -175,6 +175,14 @@ class Method(nn.Module, ABC):
         """
         return [{"params": list(self.parameters())}]
 
+    def chance_loss(self, samples: int) -> float | None:
+        """Returns the loss of a network that cannot tell candidates apart; None: not known.
+
+        Args:
+            samples: of one micro-batch on one rank.
+        """
+        return None
+
     @property
     def extra_state(self) -> dict[str, Tensor]:
         """Tensors beside the encoders that a later run may start from; empty for most methods."""

@@ -47,6 +47,10 @@ class UberNCE(InfoNCE):
         same_NM = rows.same("label") & (rows.own_columns["label"][:, None] >= 0)
         return (own_NM | same_NM) & ~rows.itself()
 
+    def chance_loss(self, samples: int) -> float | None:
+        """Known where the mean over positives is taken outside the log."""
+        return None if self.config.log_of_sum else super().chance_loss(samples)
+
     def loss(self, score_BM: Tensor, positive_BM: Tensor) -> Tensor:
         """Averages outside the log as the published code does, or inside as the paper does."""
         loss = mil_nce if self.config.log_of_sum else supcon_out

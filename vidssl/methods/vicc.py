@@ -115,6 +115,9 @@ class ViCC(Method):
         weight_CP = self.prototypes.weight
         weight_CP.copy_(F.normalize(weight_CP, dim=1))
 
+    def chance_loss(self, samples: int) -> float | None:
+        return math.log(self.config.prototypes)
+
     def forward(self, batch: ClipBatch, step_state: StepState) -> StepOutput:
         embeddings = self.embeddings(batch, step_state)
         score_VBC = torch.stack([self.prototypes(z_BP) for z_BP in embeddings])

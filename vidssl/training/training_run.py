@@ -27,6 +27,7 @@ from vidssl.methods import Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.shards import open_shards
 from vidssl.training.data import TrainingData
+from vidssl.training.learned_verdict import compare, verdict_figures, verdict_sentence
 from vidssl.training.options import ResolvedOptions
 from vidssl.training.trial_steps import CountedFrames, Forecast, try_out
 from vidssl.views import get_view
@@ -35,7 +36,7 @@ from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_dig
 from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
 from vidssl.workspace.run_diff import nothing_to_resume, report_other_runs
-from vidssl.workspace.summaries import COLLAPSED
+from vidssl.workspace.summaries import COLLAPSED, LITTLE
 from vidssl.workspace.workspace import Workspace
 
 # Figures of the log's last row that the checkpoint's summary keeps.
@@ -144,8 +145,8 @@ def run_training(workspace: Workspace, plan: TrainingPlan, progress: Progress) -
                 progress.say(note)
             artifact = _train_and_publish(run, plan, progress)
     distributed.from_rank_zero(artifact)
-    collapsed = [artifact.summary[COLLAPSED]] if COLLAPSED in artifact.summary else []
-    return StageResult(artifact, reused=run.finished is not None, notes=plan.notes + collapsed)
+    doubts = [artifact.summary[key] for key in (COLLAPSED, LITTLE) if key in artifact.summary]
+    return StageResult(artifact, reused=run.finished is not None, notes=plan.notes + doubts)
 
 
 def _train_unpublished(workspace: Workspace, plan: TrainingPlan) -> StageResult:
@@ -180,8 +181,28 @@ def _train_and_publish(run: Run, plan: TrainingPlan, progress: Progress) -> Arti
     }
     if said := collapse_sentence(last, plan.recipe.train, method):
         summary[COLLAPSED] = said
+    verdict = _verdict(method, plan, last, progress)
     drop_earlier_states(run.folder)
-    return run.publish(digest, summary | figures)
+    return run.publish(digest, summary | figures | verdict)
+
+
+def _verdict(
+    method: Method, plan: TrainingPlan, last: Row, progress: Progress
+) -> dict[str, float | str]:
+    """Returns what the encoders do beyond untrained ones, for the summary."""
+    if plan.stage == "finetune":  # its test says it
+        return {}
+    videos, seed = plan.data.videos, plan.options.seed
+    device = distributed.local_device(plan.options.device)
+    found = []
+    with progress.task("compare with untrained", len(method.encoders), "encoder") as task:
+        for encoder in method.encoders.values():
+            found.append(compare(encoder, open_shards(plan.data.pack), videos, seed, device))
+            task.advance()
+    train = plan.recipe.train
+    samples = train.batch_size // (train.accumulate * distributed.world_size())
+    said = verdict_sentence(plan.name, found, last.get("loss"), method.chance_loss(samples))
+    return verdict_figures(found) | ({LITTLE: said} if said else {})
 
 
 def _save_weights(method: Method, folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from vidssl.base.text import counted
 from vidssl.workspace.artifacts import Artifact
 
 Summary = Mapping[str, Any]
+LITTLE = "learned_little"  # key in a checkpoint's summary; its value is a sentence
 COLLAPSED = "collapsed"  # key in a checkpoint's summary; its value is a sentence on the collapse
 
 
@@ -57,7 +58,7 @@ def _annotations(s: Summary) -> str:
 
 
 def _checkpoint(s: Summary) -> str:
-    parts = ["collapsed"] if COLLAPSED in s else []
+    parts = ["collapsed"] if COLLAPSED in s else ["learned little"] if LITTLE in s else []
     parts += [str(s[name]) for name in ("method", "backbone") if name in s]
     if "epochs" in s:
         parts.append(counted(s["epochs"], "epoch"))
