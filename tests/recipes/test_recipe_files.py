@@ -126,11 +126,11 @@ def test_a_run_is_the_same_for_the_same_content_wherever_the_file_lies(tmp_path)
     first = pretrained("cpu")
     again = pretrained(written(tmp_path, shown("show", "cpu"), "cpu.toml"))
     assert again["reused"] and again["artifact"] == first["artifact"]
-    changed = shown("show", "cpu").replace("momentum = 0.99", "momentum = 0.9")
+    changed = shown("show", "cpu").replace("temperature = 1.0", "temperature = 0.9")
     other = pretrained(written(tmp_path, changed, "cpu.toml"))
     assert not other["reused"]
     artifact = Workspace(tmp_path / "ws").newest("checkpoint")
-    assert artifact.recipe["recipe"] == "cpu" and artifact.recipe["method"]["momentum"] == 0.9
+    assert artifact.recipe["recipe"] == "cpu" and artifact.recipe["method"]["temperature"] == 0.9
 
 
 def test_finetuning_and_probing_take_a_file(tmp_path):

@@ -122,7 +122,7 @@ def finetune(
     recipe: RecipeOption = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="Of --scratch, such as tiny or s3d.", rich_help_panel=RECIPE),
+        typer.Option(help="Of --scratch, such as motion or s3d.", rich_help_panel=RECIPE),
     ] = None,
     overrides: OverrideOptions,
     crops: Annotated[
@@ -284,7 +284,7 @@ def baselines(
 
     By nearest neighbours and by a linear probe. A number means something only beside these.
 
-    Example:  vidssl baselines --backbone tiny
+    Example:  vidssl baselines --backbone motion
     """
     from vidssl.cli.tables import baseline_table
     from vidssl.stages import baselines as stage

@@ -44,7 +44,7 @@ def pretrain(
     recipe: RecipeOption = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="Such as tiny, s3d or r2d3d_18.", rich_help_panel=RECIPE),
+        typer.Option(help="Such as motion, s3d or r2d3d_18.", rich_help_panel=RECIPE),
     ] = None,
     overrides: OverrideOptions,
     pack: PackOption = None,
