@@ -35,14 +35,15 @@ def read_quarantine(folder: Path) -> list[QuarantineRow]:
     It is only a list of complaints, so a damaged one blocks nothing: the lines that can be read are
     returned, and a :class:`~vidssl.base.errors.Remark` says that others cannot.
     """
-    rows, fault = _readable_rows(folder / QUARANTINE_FILE)
+    rows, fault = _readable_rows(folder)
     if fault is not None:
         _remark(fault)
     return rows
 
 
-def _readable_rows(path: Path) -> tuple[list[QuarantineRow], str | None]:
+def _readable_rows(folder: Path) -> tuple[list[QuarantineRow], str | None]:
     """Returns the rows that can be read, and what is wrong with the file, None if nothing is."""
+    path = folder / QUARANTINE_FILE
     try:
         text = read_bytes(path).decode("utf-8", "backslashreplace")
     except FileNotFoundError:
@@ -84,9 +85,8 @@ def _remark(fault: str) -> None:
 
 def quarantine_of(artifact: Artifact) -> list[QuarantineRow]:
     """Reads an artifact's quarantine.csv, as :func:`read_quarantine`; says if it was changed."""
-    rows, fault = _readable_rows(artifact.path / QUARANTINE_FILE)
-    if fault is None:
-        fault = artifact.files.changed(QUARANTINE_FILE)
-    if fault is not None:
+    changed = artifact.files.changed(QUARANTINE_FILE)
+    rows, damage = _readable_rows(artifact.path)
+    if fault := damage or changed:
         _remark(fault)
     return rows
