@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
+from pathlib import Path
 
 import h5py
 import pytest
@@ -11,7 +13,13 @@ from cli_workspace import vidssl
 from video_files import moving_square, write_video
 
 from vidssl.base.errors import Remark
-from vidssl.extraction.quarantine import QUARANTINE_FILE, read_quarantine, write_quarantine
+from vidssl.extraction.quarantine import (
+    QUARANTINE_FILE,
+    quarantine_of,
+    read_quarantine,
+    write_quarantine,
+)
+from vidssl.workspace.artifacts import Artifact
 
 ROWS = [("a#1", "a", "it is empty"), ("b#2", "b, c", 'says "no"\nand more'), ("c#3", "é", "x")]
 
@@ -58,6 +66,50 @@ def test_no_list_and_no_file_are_remarks(tmp_path):
     os.mkfifo(tmp_path / QUARANTINE_FILE)
     with pytest.warns(Remark, match="is no regular file"):
         assert read_quarantine(tmp_path) == []
+
+
+def listing(folder: Path, listed: bool = True) -> Artifact:
+    """Returns an artifact that holds `ROWS`, and has their list in its manifest or not."""
+    write_quarantine(folder, ROWS)
+    data = (folder / QUARANTINE_FILE).read_bytes()
+    files = {QUARANTINE_FILE: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+    return Artifact(folder, "flow", "main", 1, 1, "", "", {}, {}, {}, files if listed else {})
+
+
+FAULTS = {
+    "edited": "is damaged: its bytes are not those that were written",
+    "noise": "is damaged in line 1",
+    "gone": "is missing",
+    "pipe": "is no regular file",
+    "not listed": "lists no file quarantine.csv",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_artifacts_list_with_a_fault_is_one_remark(tmp_path, fault):
+    artifact = listing(tmp_path, listed=fault != "not listed")
+    path = tmp_path / QUARANTINE_FILE
+    if fault == "edited":
+        path.write_text(path.read_text().replace("empty", "short"))
+    elif fault == "noise":
+        path.write_bytes(b"noise")
+    elif fault != "not listed":
+        path.unlink()
+        if fault == "pipe":
+            os.mkfifo(path)
+    with pytest.warns(Remark) as said:
+        rows = quarantine_of(artifact)
+    (remark,) = said
+    assert str(tmp_path) in str(remark.message) and FAULTS[fault] in str(remark.message)
+    assert [row[0] for row in rows] == (
+        ["a#1", "b#2", "c#3"] if fault in ("edited", "not listed") else []
+    )
+
+
+def test_a_sound_list_of_an_artifact_is_read_without_a_word(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert quarantine_of(listing(tmp_path)) == ROWS
 
 
 # ── and what it says to do can be done

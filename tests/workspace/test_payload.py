@@ -246,7 +246,7 @@ BY_PATH = {
         "stages/verify.py",
     },
     r"\bAnnotations\.load\(": {"stages/pack.py"},
-    r"(?<!feature_file)\.load_features\(|\bread_quarantine\(": {
+    r"(?<!feature_file)\.load_features\(|\b(?:read_quarantine|_readable_rows)\(": {
         "extraction/quarantine.py",
         "extraction/shard_job.py",
     },

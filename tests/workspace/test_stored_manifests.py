@@ -159,6 +159,28 @@ def test_a_damaged_run_manifest_is_told_and_written_anew(workspace: Workspace, n
     assert not status.run(workspace).unreadable
 
 
+def test_a_deleted_run_manifest_is_told_and_written_anew(workspace: Workspace) -> None:
+    (path,) = workspace.root.glob("*/*/.run-*/run.json")
+    whole = path.read_bytes()
+    path.unlink()
+    said = f"{path} is missing; the command that began this run writes it anew and goes on"
+    found = status.run(workspace)
+    assert found.unreadable == [said] and not found.unfinished and len(found.artifacts) == 3
+    assert [f.artifact for f in verify.run(workspace).findings if not f.ok] == [str(path)]
+    with workspace.open_run("checkpoint", "begun", {"stage": "pretrain"}, {}) as run:
+        assert (run.folder / "resume.pt").read_text() == "work"
+    assert path.read_bytes() == whole
+    assert not status.run(workspace).unreadable
+
+
+def test_a_run_that_is_just_beginning_misses_nothing(workspace: Workspace) -> None:
+    """Its folder and its lock come before its run.json."""
+    (path,) = workspace.root.glob("*/*/.run-*/run.json")
+    with workspace.open_run("checkpoint", "begun", {"stage": "pretrain"}, {}):
+        path.unlink()
+        assert not status.run(workspace).unreadable
+
+
 @pytest.mark.parametrize("field", ["kind", "name", "run"])
 def test_a_run_manifest_of_another_run(workspace: Workspace, field: str) -> None:
     (path,) = workspace.root.glob("*/*/.run-*/run.json")

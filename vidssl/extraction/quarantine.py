@@ -35,19 +35,23 @@ def read_quarantine(folder: Path) -> list[QuarantineRow]:
     It is only a list of complaints, so a damaged one blocks nothing: the lines that can be read are
     returned, and a :class:`~vidssl.base.errors.Remark` says that others cannot.
     """
+    rows, fault = _readable_rows(folder)
+    if fault is not None:
+        _remark(fault)
+    return rows
+
+
+def _readable_rows(folder: Path) -> tuple[list[QuarantineRow], str | None]:
+    """Returns the rows that can be read, and what is wrong with the file, None if nothing is."""
     path = folder / QUARANTINE_FILE
     try:
         text = read_bytes(path).decode("utf-8", "backslashreplace")
     except FileNotFoundError:
-        _remark(f"{path} is missing")
-        return []
+        return [], f"{path} is missing"
     except VidsslError as error:
-        _remark(str(error))
-        return []
+        return [], str(error)
     rows, damaged = _sound_rows(text)
-    if damaged:
-        _remark(f"{path} is damaged in line {damaged[0]}")
-    return rows
+    return rows, f"{path} is damaged in line {damaged[0]}" if damaged else None
 
 
 def _sound_rows(text: str) -> tuple[list[QuarantineRow], list[int]]:
@@ -75,12 +79,14 @@ def _sound_rows(text: str) -> tuple[list[QuarantineRow], list[int]]:
 def _remark(fault: str) -> None:
     warnings.warn(
         Remark(f"{fault}: it cannot be told why every video was left out; the work goes on"),
-        stacklevel=3,
+        stacklevel=2,  # one place: who asks twice is told once
     )
 
 
 def quarantine_of(artifact: Artifact) -> list[QuarantineRow]:
     """Reads an artifact's quarantine.csv, as :func:`read_quarantine`; says if it was changed."""
-    if artifact.files.has(QUARANTINE_FILE) and (fault := artifact.files.changed(QUARANTINE_FILE)):
+    changed = artifact.files.changed(QUARANTINE_FILE)
+    rows, damage = _readable_rows(artifact.path)
+    if fault := damage or changed:
         _remark(fault)
-    return read_quarantine(artifact.path)
+    return rows

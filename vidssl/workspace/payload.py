@@ -152,12 +152,10 @@ class Payload:
             return f"{path} is damaged: it has {found.st_size} bytes instead of {size}"
         return None
 
-    def has(self, name: str) -> bool:
-        """Whether there is a file of that name, of whatever bytes."""
-        return (self.folder / name).exists()
-
     def changed(self, name: str) -> str | None:
         """Returns a sentence if a file's bytes are not those that were written, else None."""
+        if name not in self.records:
+            return self._unknown(name)
         path = self.folder / name
         try:
             same = file_digest(path) == self.records[name]["sha256"]
