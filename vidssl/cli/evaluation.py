@@ -83,7 +83,7 @@ def probe(
 
     Example:  vidssl probe --recipe vicc-cross-ucf101 --set weight_decay=1e-4
     """
-    from vidssl.cli.tables import classification_tables
+    from vidssl.cli.tables import baselines_beside, classification_tables
     from vidssl.stages import probe as stage
 
     options = stage.ProbeOptions(
@@ -95,6 +95,7 @@ def probe(
     terminal.json_out(result.as_dict())
     if result.report is not None:
         terminal.show(classification_tables("linear probe", result.report))
+        terminal.show(baselines_beside(result.baselines))
     terminal.notes(result.stage.notes)
     terminal.outline(result.stage)
 
@@ -257,13 +258,14 @@ def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None
 
 
 def _evaluate(terminal: Terminal, **options: Any) -> None:
-    from vidssl.cli.tables import recall_table
+    from vidssl.cli.tables import baselines_beside, recall_table
     from vidssl.stages import evaluate_retrieval as stage
 
     result = terminal.run(stage.run, stage.EvaluateRetrievalOptions(**options))
     terminal.json_out(result.as_dict())
     if result.report is not None:
         terminal.show(recall_table([result.report]))
+        terminal.show(baselines_beside(result.baselines))
     terminal.notes(result.stage.notes)
     terminal.outline(result.stage)
 

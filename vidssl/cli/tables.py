@@ -19,6 +19,7 @@ from vidssl.workspace.run_diff import listed
 
 if TYPE_CHECKING:  # importing these would load PyTorch
     from vidssl.evaluation.average_precision import MeanPrecision
+    from vidssl.evaluation.baseline_figures import BaselineFigures
     from vidssl.evaluation.classification import ClassificationReport, ViewRow
     from vidssl.evaluation.neighbours import Recall
     from vidssl.evaluation.recall import RetrievalReport
@@ -194,6 +195,24 @@ def _recall_cells(recall: Sequence[Recall], precision: MeanPrecision | None) -> 
     cells = [percent(recall[0].recall, recall[0].error)]
     cells += [percent(row.recall) for row in recall[1:]]
     return [*cells, percent(precision.mean, precision.error) if precision else ""]
+
+
+def baselines_beside(baselines: Sequence[BaselineFigures]) -> RenderableType:
+    """Returns what needs no learning on the same split, or how it is measured."""
+    if not baselines:
+        return Text("vidssl baselines measures what needs no learning, to compare", style="dim")
+    figure = "R@1 %" if baselines[0].recall is not None else "linear probe top-1 %"
+    table = Table("without learning", title_justify="left", style="dim")
+    table.add_column(figure, justify="right")
+    if figure == "R@1 %":
+        table.add_column("mAP %", justify="right")
+    for each in baselines:
+        share = each.top1 if each.recall is None else each.recall
+        cells = [] if share is None else [percent(share, each.error)]
+        if figure == "R@1 %":
+            cells.append("" if each.precision is None else percent(each.precision))
+        table.add_row(Text(each.features), *cells, style="dim")
+    return table
 
 
 def baseline_table(results: Sequence[BaselineResult]) -> Table:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
+from vidssl.evaluation.baseline_figures import BaselineFigures
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack, checkpoint_labels
 from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.evaluation.neighbours import standard_error
@@ -119,14 +120,17 @@ class ClassificationReport:
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """The artifact of a classification, and its report."""
+    """The artifact of a classification, its report, and the baselines on the same split."""
 
     stage: StageResult
     report: ClassificationReport | None
+    baselines: list[BaselineFigures] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the result as plain data, for --json."""
-        found = {"results": asdict(self.report)} if self.report else {}
+        found: dict[str, Any] = {"results": asdict(self.report)} if self.report else {}
+        if self.baselines:
+            found["baselines"] = [asdict(each) for each in self.baselines]
         return self.stage.as_dict() | found
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from vidssl.base.files import atomic_write, write_json
 from vidssl.evaluation.average_precision import MeanPrecision, mean_precision
+from vidssl.evaluation.baseline_figures import BaselineFigures
 from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.evaluation.neighbours import (
     PUBLISHED_KS,
@@ -77,14 +78,17 @@ class RetrievalReport:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """The retrieval artifact, and its report."""
+    """The retrieval artifact, its report, and the baselines on the same split."""
 
     stage: StageResult
     report: RetrievalReport | None
+    baselines: list[BaselineFigures] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the result as plain data, for --json."""
-        found = {"results": asdict(self.report)} if self.report else {}
+        found: dict[str, Any] = {"results": asdict(self.report)} if self.report else {}
+        if self.baselines:
+            found["baselines"] = [asdict(each) for each in self.baselines]
         return self.stage.as_dict() | found
 
 

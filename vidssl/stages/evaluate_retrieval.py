@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vidssl.base.device import choose_device
@@ -13,6 +13,7 @@ from vidssl.evaluation.evaluated_encoders import checkpoint_labels, describe_sub
 from vidssl.evaluation.feature_cache import features_of, recipe_of
 from vidssl.evaluation.features import Features
 from vidssl.evaluation.labelled_split import LabelledSplit, find_labelled_subjects
+from vidssl.evaluation.measured_baselines import measured_baselines
 from vidssl.evaluation.neighbours import Neighbours
 from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.recall import (
@@ -71,13 +72,14 @@ def run(
         parents[numbered("checkpoint", number)] = subject.checkpoint
         parents[numbered("features", number)] = artifact
         found.append(features)
+    baselines = measured_baselines(workspace, "retrieval", pack, labelled)
     with workspace.open_run("retrieval", name, recipe, parents, options.new) as opened:
         if opened.finished is not None:
-            return reused_result(opened.finished, labelled)
+            return replace(reused_result(opened.finished, labelled), baselines=baselines)
         device = choose_device(options.device)
         report, nearest = _measure(found, labelled, options.metric, shown, pack, device)
         artifact = publish_recall(opened, report, nearest, labelled)
-    return RetrievalResult(StageResult(artifact, notes=labelled.notes), report)
+    return RetrievalResult(StageResult(artifact, notes=labelled.notes), report, baselines)
 
 
 def _measure(

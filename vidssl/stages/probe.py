@@ -24,6 +24,7 @@ from vidssl.evaluation.feature_cache import features_of, name_of
 from vidssl.evaluation.features import Features
 from vidssl.evaluation.labelled_split import LabelledSplit, check_trainable, find_labelled_subjects
 from vidssl.evaluation.linear_probe import ProbeConfig, probabilities, probe_settings
+from vidssl.evaluation.measured_baselines import measured_baselines
 from vidssl.evaluation.options import EvaluationOptions
 from vidssl.evaluation.probed_accuracy import probe_features, read_probe, train_top1
 from vidssl.evaluation.view_average import average_recipe, average_views, joined_name, published
@@ -72,9 +73,12 @@ def run(
     of = ReportLabels.of(subjects)
     progress.say(f"probe: {of.checkpoint} on {of.pack}, {labelled.selection.note}")
     if len(subjects) > 1:
-        return _average(workspace, subjects, labelled, config, options, progress)
-    named = replace(options, name=_name(subjects, options))
-    return _one(workspace, subjects[0], labelled, config, named, progress)
+        result = _average(workspace, subjects, labelled, config, options, progress)
+    else:
+        named = replace(options, name=_name(subjects, options))
+        result = _one(workspace, subjects[0], labelled, config, named, progress)
+    baselines = measured_baselines(workspace, "probe", subjects[0].pack, labelled)
+    return replace(result, baselines=baselines)
 
 
 def _plan(
