@@ -154,7 +154,7 @@ WRONG_OPTIONS = [
     ("pretrain --device tpu", "cpu and cuda"),
     ("pretrain --name ../x", "letters"),
     (f"pretrain --name {'x' * 201}", "at most 200 characters"),
-    ("pretrain --snapshot-epochs 500", "--snapshot-epochs"),
+    ("pretrain --epochs 40 --snapshot-epochs 500", "--snapshot-epochs"),
     ("cotrain --stream flw", "did you mean flow"),
     ("cotrain --method coclrr", "did you mean coclr"),
     ("cotrain --backbone s3dd", "did you mean s3d"),

@@ -94,6 +94,8 @@ def test_a_traced_backbone_trains_alike(method, traced, tmp_path):
     torch._dynamo.utils.counters.clear()
     compiled, traced_losses = trained(method, tmp_path / "traced", True)
     encoders = [part for part in compiled.modules() if isinstance(part, Encoder)]
+    if method == "coclr-batch":  # whose partner has said before what it knows
+        encoders.remove(compiled.partner)
     seen = torch._dynamo.utils.counters
     # One graph for each backbone: none is broken, none is traced again for another batch.
     assert seen["frames"]["ok"] == seen["stats"]["unique_graphs"] == len(encoders)

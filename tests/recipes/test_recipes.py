@@ -22,7 +22,7 @@ from vidssl.recipes.recipe_file import recipe_names
 from vidssl.views import VIEWS
 
 FILES = Path(vidssl.recipes.recipe.__file__).parent
-WORDS = {"title", "of", "base", "reports"}
+WORDS = {"title", "of", "base", "reports", "recorded_as"}
 TABLES = {*PARTS, "probe"}
 OWN_TABLES = {"finetune": {"evaluation"}, "linear": {"evaluation"}}  # of a method, beside the parts
 

@@ -90,7 +90,7 @@ def test_headlines_of_every_kind(tmp_path: Path) -> None:
         "annotations": "no labels",  # the fixture's summary does not tell
         "checkpoint": "infonce, tiny, 1 epoch",
         "features": "150 windows of 30 videos, width 128",
-        "retrieval": "R@1 100.0 %, R@5 100.0 %, R@10 100.0 % on split1",
+        "retrieval": "R@1 100.0 %, R@5 100.0 %, R@10 100.0 %, mAP 100.0 % on split1",
     }
     assert set(found) | {"flow", "view", "probe", "finetune"} == set(summaries.PHRASES)
     assert [summaries.size(n) for n in (12, 4_200, 198_009_826)] == ["12 B", "4.2 kB", "198 MB"]

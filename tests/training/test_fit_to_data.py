@@ -10,7 +10,7 @@ from vidssl.training.fit_to_data import fit_to_data, without_steps
 
 
 def fitted(videos: int, **settings: int) -> tuple[int, int, list[str]]:
-    recipe, notes = fit_to_data(load_recipe("cpu", "infonce", "rgb", settings.items()), videos)
+    recipe, notes = fit_to_data(load_recipe("tiny", "infonce", "rgb", settings.items()), videos)
     return recipe.train.batch_size, recipe.config.queue, notes
 
 
@@ -33,7 +33,7 @@ def test_a_batch_and_a_queue_are_no_longer_than_the_set():
 
 
 def test_features_that_vicc_remembers_may_be_fewer_than_a_batch():
-    recipe = load_recipe("cpu", "vicc", "rgb", {"queue": 8}.items())
+    recipe = load_recipe("tiny", "vicc", "rgb", {"queue": 8}.items())
     assert fit_to_data(recipe, 1000) == (recipe, [])
 
 
@@ -54,7 +54,7 @@ def test_what_is_left_of_a_batch_can_be_shared_among_processes(monkeypatch: pyte
 
 
 def coclr(**settings: int):
-    return load_recipe("cpu", "coclr", "rgb", settings.items())
+    return load_recipe("tiny", "coclr", "rgb", settings.items())
 
 
 def test_of_the_keys_of_a_small_set_not_all_are_positives():
@@ -72,4 +72,4 @@ def test_a_run_that_only_fills_its_queue_is_told():
     (told,) = without_steps(recipe, 48)
     assert told.startswith("nothing will be learned: 1 step only fills the queue of 32 keys")
     assert not without_steps(fit_to_data(coclr(epochs=2), 48)[0], 48)
-    assert not without_steps(load_recipe("cpu", "infonce", "rgb", [("epochs", 1)]), 48)
+    assert not without_steps(load_recipe("tiny", "infonce", "rgb", [("epochs", 1)]), 48)

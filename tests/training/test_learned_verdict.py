@@ -53,13 +53,15 @@ def test_better_is_beyond_two_errors_of_the_paired_difference(trained, untrained
 
 
 def test_the_sentence_has_loss_chance_and_both_shares():
-    little = Verdict("rgb", Share(0.12, 0.11, 0.02), None)
-    much = Verdict("flow", Share(0.9, 0.1, 0.02), None)
+    little = Verdict("rgb", Share(0.12, 0.11, 0.02, 90), None)
+    much = Verdict("flow", Share(0.9, 0.1, 0.02, 90), None)
     assert verdict_sentence("rgb-infonce", [little], 3.481, 3.496) == (
         "rgb-infonce learned little: loss 3.48, chance 3.50; own video found 12 % (untrained 11 %)"
     )
     assert verdict_sentence("both", [little, much], 1.0, 1.0) is None
     assert verdict_sentence("none", [], None, None) is None
+    seldom = Verdict("rgb", Share(0.12, 0.11, 0.02, learned_verdict.FEWEST - 1), None)
+    assert verdict_sentence("few", [seldom], 1.0, 1.0) is None
     assert verdict_figures([little, much]) == {
         "own_video_rgb": 0.12, "own_video_untrained_rgb": 0.11,
         "own_video_flow": 0.9, "own_video_untrained_flow": 0.1,
@@ -92,13 +94,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return made
 
 
-def test_a_training_that_changes_nothing_is_marked_and_says_so(place: Workspace):
-    still = ["pretrain", *SMALL, "--epochs", "1", "--set", "lr=0", "--name", "still"]
+def test_a_training_that_learned_little_is_marked_and_says_so(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    little = Verdict("rgb", Share(0.1, 0.1, 0.02, 90), None)
+    monkeypatch.setattr("vidssl.training.training_run.compare", lambda *given: little)
+    still = ["pretrain", *SMALL, "--epochs", "1", "--name", "still"]
     done = vidssl(*still, workspace=place.root)
     assert "⚠ checkpoint/still/v001" in done.out and "✓" not in done.out
-    assert "still learned little: loss" in " ".join(done.out.split())
-    summary = place.resolve("checkpoint", "still").summary
-    assert summary["own_class"] == summary["own_class_untrained"]
+    said = " ".join(done.out.split())
+    assert "still learned little: loss" in said and "chance 1.95" in said  # ln of 2·4 − 1
+    assert "own video found 10 % (untrained 10 %)" in said
     assert "learned little" in vidssl("status", workspace=place.root).out
     again = vidssl(*still, "--json", workspace=place.root).json
     assert again["reused"] and "learned little" in " ".join(again["notes"])

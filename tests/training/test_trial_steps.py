@@ -19,8 +19,19 @@ from vidssl.training.trial_steps import Forecast
 from vidssl.workspace.workspace import Workspace
 
 CPU = torch.device("cpu")
-SMALL = ["--epochs", "3", "--batch-size", "4", "--set", "frames=4", "--set", "size=32"]
-SMALL += ["--set", "queue=8"]
+SMALL = [
+    "--recipe",
+    "tiny",
+    "--epochs",
+    "3",
+    "--batch-size",
+    "4",
+    "--set",
+    "frames=4",
+    "--set",
+    "size=32",
+]
+SMALL += ["--set", "size=32", "--set", "queue=8"]
 VIDEOS = 12
 
 
@@ -52,7 +63,7 @@ def told(workspace: Workspace, *words: str) -> dict:
 def test_a_plan_of_pretrain_tells_steps_time_memory_and_bytes(workspace):
     plan = told(workspace, "pretrain")
     found = plan["forecast"]
-    options = pretrain.PretrainOptions(settings=(("queue", 8), ("batch_size", 4)))
+    options = pretrain.PretrainOptions(recipe="tiny", settings=(("queue", 8), ("batch_size", 4)))
     method = pretrain.plan_pretraining(workspace, options).make_method()
     assert found["parameters"] == sum(p.numel() for p in method.parameters())
     assert found["trained"] == found["parameters"] // 2, "the key encoder follows untrained"

@@ -12,8 +12,10 @@ A file holds tables for all methods and, under a method's (and view's) name, wha
 `policy` in [augment] takes all of :data:`vidssl.augment.POLICIES`' entry of that name, which the
 table's other fields then change.
 
-Beside them a file says `title`; one of a published run also the method it is `of`, what the paper
-`reports`, and the shipped recipe that is its `base`, of which it then holds only the differences.
+Beside them a file says `title`, and `recorded_as` where it is an earlier form of another recipe,
+whose finished runs it finds again; one of a published run also the method it is `of`, what the
+paper `reports`, and the shipped recipe that is its `base`, of which it then holds only the
+differences.
 
 A shipped recipe is chosen by its name, a file of the user's by its path.
 """
@@ -114,7 +116,7 @@ class RecipeCard:
     reports: str = ""
 
 
-WORDS = ("title", "of", "base", "reports")  # what a file holds beside the tables
+WORDS = ("title", "of", "base", "reports", "recorded_as")  # what a file holds beside the tables
 PARTS = {
     "network": "network",
     "clip": "clip",
@@ -142,7 +144,9 @@ def load_recipe(
             f"there is no method {method}{nearest_name(method, METHODS)}; "
             f"there are {', '.join(METHODS)}"
         )
-    recipe = resolve(name, _contents(name, method), method, stream)
+    contents = _contents(name, method)
+    recorded = contents[-1].get("recorded_as", recorded_name(name))
+    recipe = resolve(recorded, contents, method, stream)
     settings: dict[str, dict[str, Any]] = {}
     for field, value in overrides:
         part, field = _locate(recipe, field)
@@ -195,11 +199,14 @@ def _contents(name: str, method: str | None = None) -> list[Content]:
 def resolve(name: str, contents: Iterable[Content], method: str, stream: str) -> Recipe:
     """Resolves contents of recipe files, each over the ones before it, for a method and a stream.
 
+    Args:
+        name: that runs record.
+
     Raises:
         UsageError: a field that does not exist, or a value that it does not take.
     """
     recipe = Recipe(
-        recorded_name(name), method, NetworkSpec(), ClipSpec(), AugmentSpec(), TrainSpec(),
+        name, method, NetworkSpec(), ClipSpec(), AugmentSpec(), TrainSpec(),
         METHODS[method].Config(),
     )  # fmt: skip
     own_clip: set[str] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.progress import SILENT, Progress
@@ -14,7 +14,7 @@ from vidssl.training.fit_to_data import fit_options
 from vidssl.training.options import TrainingOptions, resolve
 from vidssl.training.training_run import TrainingPlan, run_training
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.checkpoints import checkpoint_encoder
+from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.workspace.find_inputs import find_pack
 from vidssl.workspace.parent_roles import start_parents
 from vidssl.workspace.results import StageResult
@@ -52,6 +52,8 @@ def plan_pretraining(
     data = training_data(workspace, pack, resolved.split, resolved.seed)
     resolved, notes = fit_options(resolved, data)
     start = workspace.resolve("checkpoint", options.init_from) if options.init_from else None
+    if start is not None:
+        resolved = replace(resolved, recipe=_with_head_of(start, view, resolved.recipe))
     recipe = resolved.recipe
     name = resolved.name or f"{view}-{recipe.method}"
     progress.say(f"pretrain {name}: {view} of {pack.label}, {data.in_words(recipe.name)}")
@@ -64,6 +66,13 @@ def plan_pretraining(
         make_method=lambda: _make_method(recipe, view, start, resolved.seed),
         notes=notes,
     )
+
+
+def _with_head_of(start: Artifact, view: str, recipe: Recipe) -> Recipe:
+    """Returns the recipe with a projection head as that of the checkpoint to start from."""
+    if "head_norm" in recipe.explicit:
+        return recipe
+    return recipe.override("network", head_norm=checkpoint_spec(start, view).head_norm)
 
 
 def _make_method(recipe: Recipe, view: str, start: Artifact | None, seed: int) -> Method:

@@ -24,6 +24,7 @@ from vidssl.evaluation.untrained_encoder import untrained_encoder
 
 MOST_VIDEOS = 256  # a sample, so that it takes seconds
 ERRORS = 2.0  # standard errors that a difference must exceed
+FEWEST = 30  # trials; of fewer nothing is said, since hardly any difference is beyond noise
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Share:
     Attributes:
         trained, untrained: from 0 to 1.
         error: one standard error of their difference, of paired trials.
+        trials: how many.
     """
 
     trained: float
     untrained: float
     error: float
+    trials: int
 
     @property
     def better(self) -> bool:
@@ -62,8 +65,8 @@ class Verdict:
 
     @property
     def little(self) -> bool:
-        """Whether it learned little: nothing that was measured is better than untrained."""
-        shares = [share for share in (self.own, self.label) if share is not None]
+        """Whether it learned little: nothing that was tried often is better than untrained."""
+        shares = [s for s in (self.own, self.label) if s is not None and s.trials >= FEWEST]
         return bool(shares) and not any(share.better for share in shares)
 
     def phrase(self) -> str:
@@ -171,4 +174,4 @@ def _paired(trained: np.ndarray, untrained: np.ndarray) -> Share | None:
         return None
     apart = trained.astype(float) - untrained
     error = float(apart.std() / math.sqrt(len(apart)))
-    return Share(float(trained.mean()), float(untrained.mean()), error)
+    return Share(float(trained.mean()), float(untrained.mean()), error, len(apart))

@@ -169,7 +169,8 @@ def _check_snapshots(snapshot_epochs: tuple[int, ...], recipe: Recipe) -> None:
     where the number of epochs depends on them.
     """
     last = recipe.train.epochs
-    for epoch in () if recipe.train.steps else snapshot_epochs:
+    by_steps = recipe.train.steps and "epochs" not in recipe.explicit
+    for epoch in () if by_steps else snapshot_epochs:
         require("--snapshot-epochs", epoch, 1 <= epoch <= last, f"from 1 to {last}, the last one")
 
 
