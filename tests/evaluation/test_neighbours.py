@@ -9,7 +9,8 @@ import pytest
 
 from vidssl.base.errors import VidsslError
 from vidssl.evaluation import neighbours
-from vidssl.evaluation.neighbours import centred_unit, chance_at, recall_at, standard_error, top_k
+from vidssl.evaluation.neighbours import centred_unit, chance_at, recall_at, top_k
+from vidssl.evaluation.standard_error import standard_error
 
 
 def slow_top_k(queries: np.ndarray, gallery: np.ndarray, k: int) -> list[list[int]]:

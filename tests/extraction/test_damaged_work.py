@@ -16,7 +16,7 @@ from watching import Watching
 from vidssl.base.errors import VidsslError
 from vidssl.extraction import gathering, shard_job
 from vidssl.shards.written_digests import DIGESTS_FILE
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from vidssl.stages import extract_flow, pack, status, verify
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.workspace import artifacts
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 

@@ -18,7 +18,7 @@ from vidssl.base.progress import SILENT
 from vidssl.evaluation import feature_cache, features, finetuned_accuracy
 from vidssl.evaluation.features import WindowProtocol
 from vidssl.evaluation.finetuned_accuracy import load_classifier, load_probabilities
-from vidssl.evaluation.splits import too_few
+from vidssl.evaluation.split_to_evaluate import too_few
 from vidssl.shards import ShardReader
 from vidssl.stages import evaluate_retrieval, finetune, probe, verify
 from vidssl.stages.evaluate_retrieval import EvaluateRetrievalOptions

@@ -15,7 +15,7 @@ from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.evaluation.feature_cache import load_features
 from vidssl.evaluation.linear_probe import probabilities
 from vidssl.evaluation.probed_accuracy import load_probe
-from vidssl.evaluation.splits import FEWEST_TESTS, too_few
+from vidssl.evaluation.split_to_evaluate import FEWEST_TESTS, too_few
 from vidssl.stages import probe
 from vidssl.stages.probe import ProbeOptions
 from vidssl.workspace.workspace import Workspace

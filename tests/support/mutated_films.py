@@ -19,7 +19,7 @@ from vidssl.stages import extract_flow, pack, verify
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 MOST_FRAMES = 1000  # an index may name the same twelve pictures ten thousand times

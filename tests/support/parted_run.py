@@ -18,7 +18,7 @@ from vidssl.extraction.shard_job import ShardJob, reused_result, run_shard_job, 
 from vidssl.shards import VideoRecord
 from vidssl.stages import verify
 from vidssl.views import get_view
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 PARAMS = {"flow": {"codec": "png", "bound": 10.0}}

@@ -24,7 +24,7 @@ from vidssl.base.typed_settings import flat
 from vidssl.cli.console import PlainConsole, progress_console
 from vidssl.cli.progress_bars import make_progress
 from vidssl.cli.tables import fitted, forecast_table
-from vidssl.workspace.results import PartReport, StageResult
+from vidssl.workspace.stage_result import PartReport, StageResult
 from vidssl.workspace.summaries import COLLAPSED, LITTLE, headline
 from vidssl.workspace.workspace import Workspace
 

@@ -22,28 +22,11 @@ import numpy as np
 from vidssl.base.errors import VidsslError, nearest_name
 from vidssl.base.files import atomic_write
 from vidssl.base.stored_json import read_bytes
+from vidssl.dataset.splits import EVERYTHING, SEEDED, Selection, draw_test, selection_of
 
 ANNOTATIONS_FILE = "annotations.csv"
 FIXED_COLUMNS = ("id", "label", "group")
-SEEDED, EVERYTHING = "80/20", "all"  # splits that need no column
-TEST_SHARE = 0.2
 LARGEST_TABLE = 1 << 30  # bytes
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The train and test videos of a split.
-
-    Attributes:
-        name: the split column, "80/20" or "all".
-        train, test: positions among the videos [N], ascending; a video may be in neither.
-        note: one phrase that describes the split to the user.
-    """
-
-    name: str
-    train: np.ndarray
-    test: np.ndarray
-    note: str
 
 
 @dataclass(frozen=True)
@@ -127,11 +110,11 @@ class Annotations:
             split = next(iter(self.splits), SEEDED if np.any(self.labels >= 0) else EVERYTHING)
         if split in self.splits:
             part = self.splits[split]
-            return _selection(split, part == "train", part == "test", f"split {split}")
+            return selection_of(split, part == "train", part == "test", f"split {split}")
         if split == SEEDED:
-            test = self._draw_test(seed)
+            test = draw_test(self.labels, self.groups, seed)
             what = f"a seeded 80/20 split by group, seed {seed}"
-            return _selection(SEEDED, ~test, test, what)
+            return selection_of(SEEDED, ~test, test, what)
         if split != EVERYTHING:
             listed = f"there are {', '.join(self.splits)}" if self.splits else "there is none"
             raise VidsslError(
@@ -140,28 +123,6 @@ class Annotations:
             )
         note = f"no label and no split: all {len(self)} to train"
         return Selection(EVERYTHING, np.arange(len(self)), np.array([], np.int64), note)
-
-    def _draw_test(self, seed: int) -> np.ndarray:
-        """Draws whole groups for the test part, about a fifth of each class: bool [V].
-
-        Groups are drawn in the order of their names, so the order of the videos does not matter.
-        A class with a single group stays in the training part, and so do videos without a label.
-        """
-        draw = np.random.default_rng(seed)
-        test: np.ndarray = np.zeros(len(self), bool)
-        by_group = np.argsort(self.groups, kind="stable")
-        first = np.searchsorted(self.groups[by_group], np.arange(1, len(self.group_names)))
-        of_group = np.split(by_group, first)
-        class_of = [_most_common(self.labels[members]) for members in of_group]
-        for label in range(len(self.classes)):
-            mine = [members for members, c in zip(of_group, class_of, strict=True) if c == label]
-            wanted = TEST_SHARE * sum(map(len, mine))
-            taken = 0
-            for i in draw.permutation(len(mine))[: max(0, len(mine) - 1)]:
-                if taken == 0 or taken + len(mine[i]) <= wanted:
-                    test[mine[i]] = True
-                    taken += len(mine[i])
-        return test
 
 
 def write_annotations(
@@ -221,16 +182,3 @@ def _number_names(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     known = sorted(set(names) - {""})
     number = {name: i for i, name in enumerate(known)} | {"": -1}
     return np.array([number[name] for name in names], np.int64), known
-
-
-def _most_common(labels: np.ndarray) -> int:
-    """Returns the most frequent label of a group, -1 if none of its videos has one."""
-    known = labels[labels >= 0]
-    return int(np.bincount(known).argmax()) if len(known) else -1
-
-
-def _selection(name: str, train: np.ndarray, test: np.ndarray, what: str) -> Selection:
-    left = len(train) - int(train.sum()) - int(test.sum())
-    note = f"{what}: {train.sum()} to train, {test.sum()} to test"
-    note += f", {left} in neither" if left else ""
-    return Selection(name, np.flatnonzero(train), np.flatnonzero(test), note)

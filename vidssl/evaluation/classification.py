@@ -17,10 +17,10 @@ from vidssl.base.files import atomic_write, write_json
 from vidssl.evaluation.baseline_figures import BaselineFigures
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack, checkpoint_labels
 from vidssl.evaluation.labelled_split import LabelledSplit
-from vidssl.evaluation.neighbours import standard_error
+from vidssl.evaluation.standard_error import standard_error
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
+from vidssl.workspace.stage_result import StageResult
 
 RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.csv"

@@ -24,7 +24,7 @@ from vidssl.evaluation.features import Features, WindowNetwork, WindowProtocol
 from vidssl.shards import ShardReader, open_shards
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 FEATURES_FILE = "features.h5"

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vidssl.base.errors import MissingInput, VidsslError
-from vidssl.dataset.annotations import Annotations, Selection
+from vidssl.dataset.annotations import Annotations
+from vidssl.dataset.splits import Selection
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack, check_encoder_options, find_subjects
 from vidssl.evaluation.leakage import leakage
 from vidssl.evaluation.options import EvaluationOptions
-from vidssl.evaluation.splits import select_split, split_seed, too_few, without_label
+from vidssl.evaluation.split_to_evaluate import select_split, split_seed, too_few, without_label
 from vidssl.shards import ShardReader, open_shards
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.find_inputs import find_annotations

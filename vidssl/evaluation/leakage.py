@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vidssl.base.text import agree, counted
-from vidssl.dataset.annotations import EVERYTHING, SEEDED
-from vidssl.evaluation.splits import select_split, split_seed
+from vidssl.dataset.splits import EVERYTHING, SEEDED
+from vidssl.evaluation.split_to_evaluate import select_split, split_seed
 from vidssl.methods import METHODS
 from vidssl.shards import open_shards
 from vidssl.workspace.artifacts import Artifact

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vidssl.base.errors import VidsslError
 from vidssl.base.finite_values import rows_without_length
+from vidssl.evaluation.standard_error import standard_error
 
 PUBLISHED_KS = (1, 5, 10, 20, 50)
 BLOCK_ENTRIES = 1 << 24  # similarities held at once: 64 MiB of float32
@@ -130,7 +131,7 @@ class Recall:
     Attributes:
         k: number of neighbours that count.
         recall: from 0 to 1.
-        error: one standard error of `recall` (:func:`standard_error`).
+        error: one standard error of `recall`, as of a share of independent trials.
         chance: expected recall for a gallery in random order.
         queries: Q.
     """
@@ -178,14 +179,3 @@ def chance_at(query_label_Q: np.ndarray, gallery_label_G: np.ndarray, k: int) ->
         same = int((gallery_label_G == label).sum())
         total += int(count) * (1 - math.comb(size - same, k) / math.comb(size, k))
     return total / len(query_label_Q)
-
-
-def standard_error(share: float, n: int) -> float:
-    """Returns one standard error of a share of n independent trials, sqrt(p(1 − p) / n).
-
-    For a share of 0 or 1 the formula yields 0, as if no other result were possible. There it is
-    1 / (n + 1): the length of Wilson's interval (1927) for one standard error.
-    """
-    if not n:
-        return 0.0
-    return math.sqrt(share * (1 - share) / n) if 0 < share < 1 else 1 / (n + 1)

@@ -31,8 +31,8 @@ from vidssl.evaluation.neighbours import (
 )
 from vidssl.evaluation.whitening import METRICS
 from vidssl.workspace.artifacts import Artifact, canonical_digest
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
+from vidssl.workspace.stage_result import StageResult
 
 RESULTS_FILE = "results.json"
 NEIGHBOURS_FILE = "neighbours.csv"

@@ -13,8 +13,8 @@ from vidssl.extraction.part_videos import PartVideos
 from vidssl.extraction.video_lengths import video_lengths
 from vidssl.shards import open_shards
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
+from vidssl.workspace.stage_result import StageResult
 
 
 def describe_dry_run(

@@ -11,9 +11,9 @@ from vidssl.extraction.dry_run import describe_dry_run
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import PartVideos
 from vidssl.extraction.shard_job import ShardJob, reused_result, run_shard_job, show_notes
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
 from vidssl.workspace.run_diff import report_other_runs
+from vidssl.workspace.stage_result import StageResult
 
 
 def run_or_describe(

@@ -37,8 +37,8 @@ from vidssl.extraction.process_pool import Pool
 from vidssl.extraction.quarantine import QuarantineRow, quarantine_of, read_quarantine
 from vidssl.shards import ShardReader, ShardWriter, open_shards
 from vidssl.workspace.artifacts import Artifact, canonical_digest
-from vidssl.workspace.results import PartReport, StageResult
 from vidssl.workspace.run import Run
+from vidssl.workspace.stage_result import PartReport, StageResult
 
 
 @dataclass(frozen=True)

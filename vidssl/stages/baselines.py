@@ -34,8 +34,8 @@ from vidssl.recipes.recipe import load_recipe
 from vidssl.training.options import default_recipe
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.find_inputs import find_pack
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 RANDOM = "random"

@@ -26,7 +26,7 @@ from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.workspace.find_inputs import find_checkpoint, find_pack, pack_of
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 

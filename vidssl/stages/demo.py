@@ -36,7 +36,7 @@ from vidssl.stages import (
     probe,
 )
 from vidssl.workspace.artifacts import Artifact
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 RECIPE = "demo"

@@ -27,7 +27,7 @@ from vidssl.evaluation.view_average import joined_name
 from vidssl.evaluation.whitening import check_metric, whitened_means
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.parent_roles import numbered
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 

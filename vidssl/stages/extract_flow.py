@@ -28,7 +28,7 @@ from vidssl.optical_flow.algorithms import FlowMethod, get_flow_method
 from vidssl.views import get_view
 from vidssl.views.flow import map_name
 from vidssl.workspace.artifacts import Artifact, check_name
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 # Chosen by measurement: docs/benchmarks.md, "Flow: working size, bound, stored size".

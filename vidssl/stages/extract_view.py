@@ -29,7 +29,7 @@ from vidssl.views.codecs import get_codec
 from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import INTERPOLATION
 from vidssl.workspace.artifacts import Artifact, check_name
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 # Each holds the network in GPU memory; several overlap decoding, network and encoding.

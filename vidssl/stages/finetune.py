@@ -49,9 +49,9 @@ from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_spec
 from vidssl.workspace.find_inputs import find_pack
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
 from vidssl.workspace.run_diff import nothing_to_resume
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 STAGE = "finetune"

@@ -30,7 +30,7 @@ from vidssl.views.view import NATIVE
 from vidssl.workspace.artifacts import Artifact, check_name
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
 from vidssl.workspace.find_inputs import find_pack
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 MEASURED_BATCHES, MEASURED_BATCH = 64, 16

@@ -37,8 +37,8 @@ from vidssl.extraction.video_frames import pack_video
 from vidssl.shards import open_shards
 from vidssl.views.codecs import get_codec
 from vidssl.workspace.artifacts import Artifact, check_name
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.run_diff import report_other_runs
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 # The centre crop of the published evaluation, 224 of 240 pixels, is 134 of 144: the 128 pixels

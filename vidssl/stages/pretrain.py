@@ -17,7 +17,7 @@ from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec
 from vidssl.workspace.find_inputs import find_pack
 from vidssl.workspace.parent_roles import start_parents
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 

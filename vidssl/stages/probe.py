@@ -31,7 +31,7 @@ from vidssl.evaluation.view_average import average_recipe, average_views, joined
 from vidssl.evaluation.whitening import check_metric, whitened_means
 from vidssl.recipes.recipe import probe_config
 from vidssl.workspace.parent_roles import in_role
-from vidssl.workspace.results import StageResult
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
 
 

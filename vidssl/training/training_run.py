@@ -33,9 +33,9 @@ from vidssl.training.trial_steps import CountedFrames, Forecast, try_out
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
-from vidssl.workspace.results import StageResult
 from vidssl.workspace.run import Run
 from vidssl.workspace.run_diff import nothing_to_resume, report_other_runs
+from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.summaries import COLLAPSED, LITTLE
 from vidssl.workspace.workspace import Workspace
 

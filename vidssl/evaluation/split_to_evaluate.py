@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from vidssl.base.text import agree, counted
-from vidssl.dataset.annotations import SEEDED, Annotations, Selection
+from vidssl.dataset.annotations import Annotations
+from vidssl.dataset.splits import SEEDED, Selection
 from vidssl.workspace.artifacts import Artifact
 
 FEWEST_TESTS = 30  # videos; with fewer, one standard error can be more than 9 points
