@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import av
@@ -44,18 +45,27 @@ def write_video(
     fps: int = 25,
     rotation: int = 0,
     key_frames_only: bool = False,
+    options: Mapping[str, str] | None = None,
 ) -> Path:
-    """Encodes frames uint8 RGB [T, H, W, 3], almost without loss, and gives the path."""
+    """Encodes frames uint8 RGB [T, H, W, 3], almost without loss, and gives the path.
+
+    Args:
+        options: of the encoder, in place of those for speed and quality.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         even = not (stream.width % 2 or stream.height % 2)
         stream.pix_fmt = "yuv420p" if even else "yuv444p"
-        if codec == "libx264":
+        if codec == "mjpeg":
+            stream.pix_fmt = "yuvj420p"
+        if options is not None:
+            stream.options = dict(options)
+        if codec == "libx264" and options is None:
             stream.options = {"crf": "10", "preset": "ultrafast"}
             stream.options |= {"g": "1"} if key_frames_only else {}
-        else:
+        elif codec != "libx264":
             stream.bit_rate = 4_000_000
         if rotation:
             stream.set_display_rotation(rotation)

@@ -28,8 +28,11 @@ def extract_flow(
         str | None,
         typer.Option(
             help="tvl1 (the papers'; default with CUDA), dis (fast; default without), tvl1-opencv "
-            "(OpenCV's own, for comparison), farneback or raft (a network).",
-            autocompletion=completion.one_of("tvl1", "tvl1-opencv", "dis", "farneback", "raft"),
+            "(OpenCV's own, for comparison), farneback, motion-vectors (the codec's own: fastest, "
+            "coarse, and not of every codec) or raft (a network).",
+            autocompletion=completion.one_of(
+                "tvl1", "tvl1-opencv", "dis", "farneback", "motion-vectors", "raft"
+            ),
         ),
     ] = None,
     preset: Annotated[
@@ -40,7 +43,8 @@ def extract_flow(
             "fast (142 ms, 0.15 px; on a GPU all are unmeasured). tvl1-opencv: published "
             "(1057 ms, 0.00 px), balanced (447 ms, 0.09 px), fast (167 ms, 0.15 px). dis: medium "
             "(7.6 ms, 0.36 px), fast (1.5 ms, 0.34 px), ultrafast (0.8 ms, 0.45 px). farneback: "
-            "default (14.2 ms, 0.50 px). raft: large, small. Default: the first."
+            "default (14.2 ms, 0.50 px). motion-vectors: default. raft: large, small. "
+            "Default: the first."
         ),
     ] = None,
     weights: Annotated[
@@ -75,6 +79,8 @@ def extract_flow(
     Example:  vidssl extract-flow VIDEOS/
 
     Example:  vidssl extract-flow VIDEOS/ --method tvl1 --codec png
+
+    Example:  vidssl extract-flow VIDEOS/ --method motion-vectors
 
     Example:  vidssl extract-flow VIDEOS/ --method raft --preset small --weights raft.pth
 

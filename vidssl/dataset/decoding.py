@@ -1,4 +1,4 @@
-"""Decodes video files: frames are RGB uint8 [H, W, 3].
+"""Decodes video files: frames are RGB uint8 [H, W, 3], or the codec's own motion vectors.
 
 Only the commands that read video use it; training reads shards.
 """
@@ -7,20 +7,41 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import cv2
 import numpy as np
+from av.video.frame import PictureType
 
+from vidssl.dataset.coded_frames import (
+    LUMA_SIDE,
+    NO_VECTORS,
+    SEVERAL_REFERENCES,
+    SOUND_IN_B_FRAMES,
+    CodedFrame,
+    NoVectors,
+    PacketPlace,
+    may_be_referred_to,
+    nal_length_bytes,
+)
 from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, StallClock, UnreadableVideo, VideoBounds
 
 # What FFmpeg may open beside a video's own file: nothing over a network. What only names other
 # files is no video: it would bring in any file that this user may read.
 LOCAL_FILES_ONLY = {"protocol_whitelist": "file"}
 PLAYLISTS = frozenset(("concat", "hls", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest"))
+# Vectors do not depend on pixels, so what only smooths these is left out. A packet's mark goes
+# with it to its frame, since decoders give frames in another order.
+VECTOR_OPTIONS = {"flags2": "+export_mvs", "flags": "+copy_opaque", "skip_loop_filter": "all"}
+KINDS = {int(PictureType.I): "I", int(PictureType.SI): "I", int(PictureType.B): "B"}
+NONE_SO_FAR = 100  # frames predicted from others after which vectors are no longer waited for
+
+T = TypeVar("T")
+Size = tuple[int, int]
 
 
 def frame_rate(path: Path, bounds: VideoBounds = DEFAULT_BOUNDS) -> float:
@@ -60,18 +81,69 @@ def decode(
         OverBound: a bound is exceeded, at whatever frame.
         MemoryError: this process may not have the memory that the decoder asks for.
     """
+
+    def rgb(frame: av.VideoFrame, codec: str, size: Size | None) -> tuple[np.ndarray, Size]:
+        image = _upright(frame)
+        height, width = own = image.shape[:2]
+        if size not in (None, own):
+            image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        return image, (height, width)
+
+    yield from _convert(Path(path), rgb, [] if notes is None else notes, bounds)
+
+
+def decode_vectors(
+    path: Path | str, notes: list[str] | None = None, bounds: VideoBounds = DEFAULT_BOUNDS
+) -> Iterator[CodedFrame]:
+    """Yields what the codec recorded about each frame that :func:`decode` yields.
+
+    Raises:
+        NoVectors: no frame has motion vectors; the text says of which codec.
+        As :func:`decode`.
+    """
+    count = predicted = 0
+    codec, found = "", False
     notes = [] if notes is None else notes
+    for frame in _convert(Path(path), _coded_frame, notes, bounds, vectors=True):
+        codec, found = frame.codec, found or len(frame.vectors) > 0
+        count += 1
+        predicted += frame.kind != "I"
+        if predicted > NONE_SO_FAR and not found:
+            break
+        yield frame
+    if count > 1 and not found:
+        raise NoVectors(
+            f"its codec, {codec}, gives no motion vectors"
+            if predicted
+            else f"each of its frames is coded by itself, without motion vectors ({codec})"
+        )
+
+
+def _convert(
+    path: Path,
+    convert: Callable[[av.VideoFrame, str, Size | None], tuple[T, Size]],
+    notes: list[str],
+    bounds: VideoBounds,
+    vectors: bool = False,
+) -> Iterator[T]:
+    """Yields what `convert` makes of each frame.
+
+    Args:
+        convert: takes a frame, the codec's name, and the (height, width) of the first frame, None
+            at that; returns what is yielded, and the frame's own size.
+        vectors: whether frames carry motion vectors and their packets' marks; then their pixels
+            are not those that are meant to be seen.
+    """
     size, resized, count = None, 0, 0
-    with _timed(bounds) as clock, _open(Path(path), bounds, clock) as container:
-        for frame in _frames(container, notes, bounds, clock):
-            image = _upright(frame)
-            size = size or image.shape[:2]
-            if image.shape[:2] != size:
-                resized += 1
-                image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    with _timed(bounds) as clock, _open(path, bounds, clock, vectors) as container:
+        codec = container.streams.best("video").codec_context.name
+        for frame in _frames(container, notes, bounds, clock, vectors):
+            made, own = convert(frame, codec, size)
+            size = size or own
+            resized += own != size
             count += 1
             clock.stop()  # what is done with the frame takes the time it takes
-            yield image
+            yield made
             clock.start()
     if not count:
         damage = f" ({notes.pop()})" if notes else ""
@@ -89,8 +161,14 @@ def _timed(bounds: VideoBounds) -> Iterator[StallClock]:
         clock.stop()
 
 
-def _open(path: Path, bounds: VideoBounds, clock: StallClock) -> av.container.InputContainer:
-    """Opens a file that has a video stream of a size within the bounds."""
+def _open(
+    path: Path, bounds: VideoBounds, clock: StallClock, vectors: bool = False
+) -> av.container.InputContainer:
+    """Opens a file that has a video stream of a size within the bounds.
+
+    Args:
+        vectors: as of :func:`_convert`.
+    """
     # FFmpeg itself refuses larger pictures, before it decodes one to see what is in the file.
     options = {"max_pixels": str(bounds.max_pixels)}
     # An absolute path, since FFmpeg takes what stands before a colon for a protocol.
@@ -128,7 +206,7 @@ def _open(path: Path, bounds: VideoBounds, clock: StallClock) -> av.container.In
         if stream.codec_context is None:
             raise UnreadableVideo("its moving picture is of a kind that cannot be decoded here")
         bounds.check_size(stream.codec_context.width, stream.codec_context.height)
-        stream.codec_context.options = options
+        stream.codec_context.options = options | (VECTOR_OPTIONS if vectors else {})
     except BaseException:
         container.close()
         raise
@@ -147,14 +225,16 @@ def _frames(
     notes: list[str],
     bounds: VideoBounds,
     clock: StallClock,
+    vectors: bool,
 ) -> Iterator[av.VideoFrame]:
     """Decodes packet by packet, up to the first damage after a good frame."""
     stream = _video_stream(container)
     assert stream is not None  # _open has looked
     stream.thread_type = "NONE"  # one core per video: many videos are decoded at once
     count = 0
+    packets = container.demux(stream)
     try:
-        for packet in container.demux(stream):
+        for packet in _marked(packets, stream) if vectors else packets:
             clock.check()
             try:
                 frames = packet.decode()
@@ -201,5 +281,52 @@ def _reason(error: Exception) -> str:
 def _upright(frame: av.VideoFrame) -> np.ndarray:
     """Rotates a frame as the file asks, rounded to quarter turns."""
     image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
+    turns = _turns(frame)
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _turns(frame: av.VideoFrame) -> int:
+    return round(frame.rotation / 90) % 4
+
+
+# ── motion vectors
+
+
+def _marked(packets: Iterator[av.Packet], stream: av.VideoStream) -> Iterator[av.Packet]:
+    """Yields packets that carry their place in decoding order, and so do their frames."""
+    h264 = stream.codec_context.name == "h264"
+    length_bytes = nal_length_bytes(stream.codec_context.extradata)
+    for order, packet in enumerate(packets):
+        if h264:
+            packet.opaque = PacketPlace(order, may_be_referred_to(bytes(packet), length_bytes))
+        yield packet
+
+
+def _coded_frame(frame: av.VideoFrame, codec: str, size: Size | None) -> tuple[CodedFrame, Size]:
+    kind = KINDS.get(int(frame.pict_type), "P")
+    place = frame.opaque
+    table = frame.side_data.get("MOTION_VECTORS")
+    sound = table is not None and (kind != "B" or codec in SOUND_IN_B_FRAMES)
+    made = CodedFrame(
+        codec=codec,
+        width=frame.width,
+        height=frame.height,
+        turns=_turns(frame),
+        kind=kind,
+        order=place.order if place is not None else None,
+        reference=place.reference if place is not None else kind != "B",
+        vectors=table.to_ndarray() if sound else NO_VECTORS,
+        luma=_small_luma(frame) if codec in SEVERAL_REFERENCES else None,
+    )
+    return made, made.upright_size()
+
+
+def _small_luma(frame: av.VideoFrame) -> np.ndarray:
+    """Returns the first plane in small; FFmpeg's own conversion would take longer than decoding."""
+    plane, bits = frame.planes[0], frame.format.components[0].bits
+    samples = np.frombuffer(plane, np.uint8 if bits == 8 else "<u2")
+    luma = samples.reshape(plane.height, -1)[:, : plane.width]
+    shrink = max(1, min(luma.shape) // LUMA_SIDE)
+    size = luma.shape[1] // shrink, luma.shape[0] // shrink
+    small = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
+    return small if bits == 8 else (small >> (bits - 8)).astype(np.uint8)

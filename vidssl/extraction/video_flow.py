@@ -12,9 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vidssl.dataset.coded_frames import NoVectors
 from vidssl.dataset.video import Source
 from vidssl.dataset.video_bounds import DEFAULT_BOUNDS, VideoBounds
-from vidssl.extraction.decoded_video import DecodedVideo, UnusableVideo
+from vidssl.extraction.decoded_video import CodedVideo, CountedVideo, DecodedVideo, UnusableVideo
 from vidssl.extraction.gpu_flow import FrameChunk, in_chunks
 from vidssl.extraction.process_pool import VideoResult
 from vidssl.extraction.worker_memory import is_shortage
@@ -24,8 +25,10 @@ from vidssl.optical_flow.algorithms import (
     derive_together,
     flow_method,
     in_pixels_of,
+    pixel_methods,
     working_frame,
 )
+from vidssl.optical_flow.motion_vectors import MANY_MISSING, MotionVectorFlow
 from vidssl.shards import VideoRecord
 from vidssl.views.flow import store_pixels
 from vidssl.views.resize import short_side
@@ -45,24 +48,53 @@ def extract_video_flow(
         weights: file of a network's weights; empty: torch's cache.
 
     Raises:
-        UnusableVideo: fewer than two frames, or frames too small for the method.
+        UnusableVideo: fewer than two frames, frames too small for the method, or a codec without
+            the motion vectors that it reads.
         UnreadableVideo: nothing can be decoded, or a bound is exceeded.
     """
     method = flow_method(params["method"], params["method_params"], weights)
-    size, video = params["working_size"], DecodedVideo(source, bounds)
-    frames = _large_enough(video, method, size)
+    video, flows = _opened(source, method, params, device, bounds)
     try:
-        flows = (
-            derive_flow(frames, method.start(), size, method.colour)
-            if device == "cpu" or method.batched is None
-            else derive_together(frames, method.batched(device), size, method.colour)
-        )
         blobs = [encode_flow(flow, params) for flow in flows]
     except cv2.error as error:
         if is_shortage(error):
             raise MemoryError from error
         raise _too_small(video, method) from error
     return VideoResult(_record(video), {"flow": blobs})
+
+
+def _opened(
+    source: Source, method: FlowMethod, params: Mapping[str, Any], device: str, bounds: VideoBounds
+) -> tuple[CountedVideo[Any], Iterator[np.ndarray]]:
+    """Returns a video, and its flows, which read it when they are asked for."""
+    size = params["working_size"]
+    if method.read_vectors is not None:
+        coded = CodedVideo(source, bounds)
+        return coded, _vector_flows(coded, method.read_vectors(), size, params["stored_size"])
+    video = DecodedVideo(source, bounds)
+    frames = _large_enough(video, method, size)
+    if device != "cpu" and method.batched is not None:
+        return video, derive_together(frames, method.batched(device), size, method.colour)
+    assert method.start is not None  # as of all that read no vectors
+    return video, derive_flow(frames, method.start(), size, method.colour)
+
+
+def _vector_flows(
+    video: CodedVideo, reader: MotionVectorFlow, size: int | None, stored: int | None
+) -> Iterator[np.ndarray]:
+    """Yields the flow that a video's motion vectors tell; notes where many are missing."""
+    try:
+        yield from reader.flows(video, size, stored)
+    except NoVectors as error:
+        others = ", ".join(pixel_methods())
+        raise UnusableVideo(
+            f"{error}; extract-flow has other methods, which need none: {others}"
+        ) from error
+    if reader.missing > MANY_MISSING:
+        video.notes.append(
+            f"{reader.missing:.0%} of its flow has no motion vectors: it repeats the flow before, "
+            "or is 0"
+        )
 
 
 def stream_video_frames(
@@ -109,11 +141,11 @@ def _large_enough(
         yield frame
 
 
-def _too_small(video: DecodedVideo, method: FlowMethod) -> UnusableVideo:
+def _too_small(video: CountedVideo[Any], method: FlowMethod) -> UnusableVideo:
     return UnusableVideo(f"{method.name} cannot do frames of {video.width}x{video.height}")
 
 
-def _record(video: DecodedVideo) -> VideoRecord:
+def _record(video: CountedVideo[Any]) -> VideoRecord:
     if video.count < 2:
         raise UnusableVideo("it has one frame only, and flow needs two")
     return video.record()

@@ -2,7 +2,8 @@
 
 Training never imports this. The input is a pair of frames, uint8, grey [H, W] or RGB [H, W, 3] as
 the algorithm asks for; the result is flow from the first frame to the second, float32 [H, W, 2],
-in pixels: u to the right, v downward.
+in pixels: u to the right, v downward. One method, motion-vectors, takes no pixels but what the
+codec recorded about the frames of a whole video.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
 from vidssl.optical_flow.batched import BatchedFlow, FramePair
+from vidssl.optical_flow.motion_vectors import MOTION_VECTOR_PARAMS, MotionVectorFlow
 from vidssl.views.resize import short_side
 
 Params = Mapping[str, Any]
@@ -30,22 +32,25 @@ class FlowAlgorithm:
 
     Attributes:
         presets: named sets of all its parameters; the first is the default.
-        start: makes an estimator of one pair after another, on a CPU.
+        start: makes an estimator of one pair after another, on a CPU; None for a method that reads
+            vectors.
         batched: makes an estimator of many pairs at once, on a device ("cpu" or "cuda").
         colour: whether it takes RGB frames instead of grey ones.
         smallest: short side in pixels below which it cannot work.
         check_device: raises a :class:`VidsslError` where a GPU cannot be used because a package
             is missing.
+        read_vectors: makes flow of the codec's motion vectors instead of pixels.
         complete: for networks: returns a preset's parameters with the digest of the weights in a
             file (or in torch's cache). `start` and `batched` then take the file as `weights`.
     """
 
     presets: Mapping[str, Params]
-    start: Callable[..., Estimate]
+    start: Callable[..., Estimate] | None
     batched: Callable[..., BatchedFlow] | None = None
     colour: bool = False
     smallest: int = 1
     check_device: Callable[[], None] | None = None
+    read_vectors: Callable[[Params], MotionVectorFlow] | None = None
     complete: Callable[[Params, str], Params] | None = None
 
 
@@ -56,18 +61,21 @@ class FlowMethod:
     Attributes:
         name: as recorded with the flow.
         params: as recorded with the flow; the same parameters give the same flow.
-        start: makes an estimator, which may be used for any number of pairs in one process.
+        start: makes an estimator, which may be used for any number of pairs in one process; None
+            where the method reads vectors.
         batched: makes a :class:`BatchedFlow` on a device; None where the method has none.
         colour, smallest, check_device: as of :class:`FlowAlgorithm`.
+        read_vectors: makes flow of the coded frames of one video; None for methods of pixels.
     """
 
     name: str
     params: Params
-    start: Callable[[], Estimate]
+    start: Callable[[], Estimate] | None
     batched: Callable[[str], BatchedFlow] | None = None
     colour: bool = False
     smallest: int = 1
     check_device: Callable[[], None] | None = None
+    read_vectors: Callable[[], MotionVectorFlow] | None = None
 
 
 def get_flow_method(name: str, preset: str | None = None, weights: str = "") -> FlowMethod:
@@ -97,7 +105,8 @@ def get_flow_method(name: str, preset: str | None = None, weights: str = "") -> 
     if row.complete is not None:
         params = row.complete(params, weights)
     method = flow_method(name, params, weights)
-    method.start()  # so that a missing algorithm is reported before any work
+    if method.start is not None:
+        method.start()  # so that a missing algorithm is reported before any work
     return method
 
 
@@ -117,11 +126,12 @@ def flow_method(name: str, params: Params, weights: str = "") -> FlowMethod:
     return FlowMethod(
         name,
         params,
-        partial(row.start, params, **file),
+        partial(row.start, params, **file) if row.start else None,
         partial(row.batched, params, **file) if row.batched else None,
         row.colour,
         row.smallest,
         row.check_device,
+        partial(row.read_vectors, params) if row.read_vectors else None,
     )
 
 
@@ -179,6 +189,11 @@ def _pairs(frames: Iterable[np.ndarray], size: int | None, colour: bool) -> Iter
     working = (working_frame(frame, size, colour) for frame in frames)
     for index, (before, after) in enumerate(pairwise(working)):
         yield FramePair(index, before, after)
+
+
+def pixel_methods() -> list[str]:
+    """Returns the names of the methods that work on any video, whatever its codec."""
+    return [name for name, row in FLOW_METHODS.items() if row.start is not None]
 
 
 # ── the algorithms
@@ -322,6 +337,9 @@ FLOW_METHODS: dict[str, FlowAlgorithm] = {
     ),
     "tvl1-opencv": FlowAlgorithm(TVL1_PRESETS, _start_tvl1_of_opencv, smallest=3),
     "farneback": FlowAlgorithm({"default": FARNEBACK_PARAMS}, _start_farneback),
+    "motion-vectors": FlowAlgorithm(
+        {"default": MOTION_VECTOR_PARAMS}, None, read_vectors=MotionVectorFlow
+    ),
     "raft": FlowAlgorithm(
         RAFT_PRESETS, _start_raft, _batch_raft, colour=True, smallest=8, complete=_complete_raft
     ),
