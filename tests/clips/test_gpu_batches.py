@@ -216,7 +216,7 @@ def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy)
     of = replace(sampler(reader, policy), last_only=("flow",), clip=small)
     plain, quick = maker(of, CPU), maker(of, CPU)
     quick.transforms = TritonTransforms(of, CPU)
-    rows = (0, 4)  # not all: the interpreter is slow
+    rows = (0,)  # not all: the interpreter is slow
     want, got = batch(plain, rows=rows), batch(quick, rows=rows)
     for view in ("rgb", "flow"):
         assert got.clips[view].shape == want.clips[view].shape
