@@ -10,7 +10,14 @@ import pytest
 
 from vidssl.base import files
 from vidssl.base.errors import VidsslError
-from vidssl.base.files import atomic_write, file_digest, system_errors_name, system_sentence
+from vidssl.base.files import (
+    NotRegular,
+    atomic_write,
+    file_digest,
+    open_to_append,
+    system_errors_name,
+    system_sentence,
+)
 from vidssl.base.locks import file_lock, is_locked
 
 SAYS = {
@@ -85,3 +92,15 @@ def test_a_lock_that_leads_elsewhere_is_refused(tmp_path):
 def test_long_paths_are_shown_in_part():
     said = system_sentence(OSError(errno.EIO, "x"), Path("a" * 100 + "b" * 500 + "c" * 100))
     assert "a" * 100 + "…" + "c" * 100 in said
+
+
+def test_only_a_regular_file_is_appended_to(tmp_path):
+    pipe, file = tmp_path / "pipe", tmp_path / "file"
+    os.mkfifo(pipe)
+    with pytest.raises(NotRegular, match=r"pipe is no regular file: delete it"):
+        open_to_append(pipe)
+    for part in (b"one", b"two"):
+        descriptor = open_to_append(file)
+        os.write(descriptor, part)
+        os.close(descriptor)
+    assert file.read_bytes() == b"onetwo"

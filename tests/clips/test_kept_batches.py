@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import torch
 from small_workspace import make_pack
 
 from vidssl.augment import POLICIES
+from vidssl.base.kept_arrays import Keeper
 from vidssl.clips.batch import ClipSpec
 from vidssl.clips.cpu_batches import CpuBatchMaker
 from vidssl.clips.frame_reader import TrainingVideos
-from vidssl.clips.kept_batches import KeptBatchMaker
+from vidssl.clips.kept_batches import FixedPart, KeptBatchMaker
 from vidssl.clips.loader import ClipLoader
 from vidssl.clips.sampler import ClipSampler
 from vidssl.shards import open_shards
@@ -47,7 +49,7 @@ def batch(maker, epoch: int):
 @pytest.mark.parametrize("most", [None, 0, 100])
 def test_they_are_the_fixed_part_of_the_clips_whether_kept_or_not(videos, most):
     of = sampler(videos, draws=2)
-    parts = {"rgb": fixed, "flow": fixed}
+    parts = {"rgb": FixedPart(fixed), "flow": FixedPart(fixed)}
     plain, kept = CpuBatchMaker(of, CPU), KeptBatchMaker(of, CPU, parts, most)
     for epoch in (0, 1, 2, 0):
         want, got = batch(plain, epoch), batch(kept, epoch)
@@ -67,14 +69,16 @@ def test_a_sample_is_made_once(videos):
         calls.append(len(x))
         return fixed(x)
 
-    maker = KeptBatchMaker(sampler(videos, draws=1, views=("rgb",)), CPU, {"rgb": counted})
+    maker = KeptBatchMaker(
+        sampler(videos, draws=1, views=("rgb",)), CPU, {"rgb": FixedPart(counted)}
+    )
     for epoch in range(3):
         batch(maker, epoch)
     assert calls == [2] * len(ROWS)
 
 
 def test_a_view_without_a_fixed_part_stays_clips(videos):
-    maker = KeptBatchMaker(sampler(videos, draws=1), CPU, {"rgb": fixed})
+    maker = KeptBatchMaker(sampler(videos, draws=1), CPU, {"rgb": FixedPart(fixed)})
     found = batch(maker, 0).clips
     assert found["rgb"].shape == (4, 2, 3, 4) and found["flow"].shape == (4, 2, 2, 4, 16, 16)
     assert maker.bytes == 0
@@ -99,6 +103,33 @@ def test_the_loader_keeps_only_where_draws_are_limited(videos):
             draws=draws, fixed_parts=parts,
         ).maker  # fmt: skip
 
-    assert isinstance(maker(2, {"rgb": fixed}), KeptBatchMaker)
-    assert isinstance(maker(0, {"rgb": fixed}), CpuBatchMaker)
+    assert isinstance(maker(2, {"rgb": FixedPart(fixed)}), KeptBatchMaker)
+    assert isinstance(maker(0, {"rgb": FixedPart(fixed)}), CpuBatchMaker)
     assert isinstance(maker(2), CpuBatchMaker)
+
+
+def test_the_next_training_finds_what_this_one_made(videos, tmp_path):
+    """Also where a sample of the file is damaged, and with none of another seed."""
+    calls = []
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return fixed(x)
+
+    def made(seed: int = 3):
+        of = replace(sampler(videos, draws=1, views=("rgb",)), seed=seed)
+        maker = KeptBatchMaker(of, CPU, {"rgb": FixedPart(counted, Keeper(tmp_path, {}))})
+        calls.clear()  # one call tells the shape
+        return batch(maker, 0).clips["rgb"], len(calls)
+
+    first, of_first = made()
+    again, of_again = made()
+    assert first.equal(again) and (of_first, of_again) == (len(ROWS), 0)
+    other, of_other = made(seed=4)
+    assert not other.equal(first) and of_other == len(ROWS)
+    file = min(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+    for seed, want in ((3, first), (4, other)):
+        assert made(seed)[0].equal(want)

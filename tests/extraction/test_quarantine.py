@@ -33,6 +33,15 @@ def test_what_is_written_is_read(tmp_path):
         assert read_quarantine(tmp_path) == []
 
 
+def test_a_line_that_is_there_twice_is_one_video(tmp_path):
+    write_quarantine(tmp_path, ROWS)
+    file = tmp_path / QUARANTINE_FILE
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines, lines[1]]))
+    with pytest.warns(Remark, match=r"quarantine\.csv is damaged in line 6"):
+        assert read_quarantine(tmp_path) == ROWS
+
+
 def test_a_reason_with_a_name_that_is_no_utf8_is_written(tmp_path):
     write_quarantine(tmp_path, [("a#1", "a", f"no file {os.fsdecode(b'caf' + bytes([0xE9]))}")])
     assert read_quarantine(tmp_path) == [("a#1", "a", r"no file caf\udce9")]

@@ -44,6 +44,24 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def open_to_append(path: Path) -> int:
+    """Opens a file to read it and to append to it, and makes it where it is missing.
+
+    Returns:
+        Its descriptor.
+
+    Raises:
+        NotRegular: the path is a pipe, a socket or a device.
+        OSError: as `os.open`.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular(f"{path} is no regular file: delete it, and type the same command again")
+    return descriptor
+
+
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 (hex) of a file's bytes; errors as :func:`open_regular`."""
     with system_errors_name(path), open_regular(path) as file:

@@ -5,13 +5,12 @@ Legend: B samples, N clips of one video, C channels, T frames, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vidssl.augment import AugmentSpec
 from vidssl.base.cores_and_memory import cores
@@ -23,7 +22,7 @@ from vidssl.clips.cpu_batches import CpuBatchMaker
 from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.clips.gpu.gpu_batches import RegionBatchMaker
 from vidssl.clips.gpu.nvjpeg_batches import NvjpegBatchMaker
-from vidssl.clips.kept_batches import KeptBatchMaker
+from vidssl.clips.kept_batches import FixedPart, KeptBatchMaker
 from vidssl.clips.prefetch import ahead, on_side_stream
 from vidssl.clips.sampler import ClipSampler
 
@@ -94,7 +93,7 @@ class ClipLoader:
         decode: str = "host",
         last_only: Sequence[str] = (),
         draws: int = 0,
-        fixed_parts: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        fixed_parts: Mapping[str, FixedPart] | None = None,
     ) -> None:
         if batch_size % (accumulate * world_size):
             parts = f"{counted(world_size, 'process')} of {counted(accumulate, 'micro-batch')}"

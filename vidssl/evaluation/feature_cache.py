@@ -21,6 +21,8 @@ from vidssl.base.text import counted
 from vidssl.evaluation import feature_file, features
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack, find_subject
 from vidssl.evaluation.features import Features, WindowNetwork, WindowProtocol
+from vidssl.evaluation.kept_windows import KeptWindows
+from vidssl.evaluation.kept_windows_of_pack import kept_windows_of
 from vidssl.shards import ShardReader, open_shards
 from vidssl.workspace.artifacts import Artifact, canonical_digest
 from vidssl.workspace.checkpoints import checkpoint_encoder, checkpoint_spec, checkpoint_views
@@ -129,8 +131,9 @@ def _embed_or_find(
         device = choose_device(options.device)
         with open_shards(subject.pack) as reader:
             videos = range(len(reader))
+            kept = kept_windows_of(subject.pack, reader, encoder, options.protocol, device)
             whole = embed_in_parts(
-                run.folder, encoder, reader, videos, options.protocol, device, progress
+                run.folder, encoder, reader, videos, options.protocol, device, progress, kept=kept
             )
         feature_file.save_features(whole, run.folder / FEATURES_FILE)
         drop_parts(run.folder)
@@ -171,12 +174,14 @@ def embed_in_parts(
     device: str,
     progress: Progress = SILENT,
     description: str = "embed",
+    kept: KeptWindows | None = None,
 ) -> Features:
     """Embeds some videos of a pack in parts of 512, so that a killed run loses only one part.
 
     Args:
         folder: of the run; each part is a file in it until :func:`drop_parts`.
         videos: their numbers in the pack.
+        kept: as of :func:`~vidssl.evaluation.features.embed_videos`.
 
     Raises:
         Interrupted: Ctrl-C was pressed; the same command continues.
@@ -199,8 +204,9 @@ def embed_in_parts(
             for some, names, path in zip(parts, ids, paths, strict=True):
                 if not path.exists():
                     part = features.embed_videos(
-                        network, reader, some, names, protocol, device, embedded=task.advance
-                    )
+                        network, reader, some, names, protocol, device,
+                        embedded=task.advance, kept=kept,
+                    )  # fmt: skip
                     feature_file.save_part(part, path)
     except KeyboardInterrupt:
         raise Interrupted(

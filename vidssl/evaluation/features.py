@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from typing import Protocol as Interface
 
 import numpy as np
@@ -30,6 +31,7 @@ from vidssl.base.cores_and_memory import cores
 from vidssl.base.errors import UsageError, VidsslError, nearest_name
 from vidssl.base.finite_values import rows_without_length
 from vidssl.clips.temporal_sampling import clip_indices, published_hop, window_starts
+from vidssl.evaluation.kept_windows import KeptWindows, as_blocks, compute_fixed_part
 from vidssl.views import get_view
 
 PUBLISHED_CROP = 224 / 240
@@ -195,6 +197,7 @@ def embed_videos(
     device: torch.device | str = "cpu",
     batch: int | None = None,
     embedded: Callable[[int], None] = lambda windows: None,
+    kept: KeptWindows | None = None,
 ) -> Features:
     """Embeds all windows of some videos.
 
@@ -204,6 +207,7 @@ def embed_videos(
         ids: their ids [V].
         batch: windows per call of the network; it changes only the speed.
         embedded: is called after every batch with its number of windows.
+        kept: on a CPU, what the network's fixed part computed of these windows earlier.
 
     Raises:
         VidsslError: the source lacks the encoder's view, its frames are damaged, or a window's
@@ -211,20 +215,25 @@ def embed_videos(
     """
     spec, protocol = network.spec, protocol or WindowProtocol()
     device = torch.device(device)
-    windows = _list_windows(spec, protocol, source.frame_count(spec.view)[np.asarray(videos)])
+    windows = list_windows(spec, protocol, source.frame_count(spec.view)[np.asarray(videos)])
     crops = len(protocol.boxes(1.0))
     batch = batch or max(1, (64 if device.type == "cuda" else 16) // crops)
     slices = [slice(at, at + batch) for at in range(0, len(windows.starts), batch)]
     batches = (_WindowBatch(windows.rows[s], windows.starts[s]) for s in slices)
     network = network.to(device).eval()
+    make: Callable[[_WindowBatch], Any] = partial(
+        _cut, source=source, spec=spec, protocol=protocol, videos=videos
+    )
+    fixed_part = getattr(network, "fixed_part", None)
+    if fixed_part is not None and device.type == "cpu":
+        compute = partial(compute_fixed_part, spec=spec, part=fixed_part, kept=kept)
+        make = partial(_compute_fixed_part, cut=make, videos=videos, compute=compute)
     rows = []
-    for at, x_BRTSSC in zip(
-        slices, _decoded_ahead(batches, source, spec, protocol, videos), strict=True
-    ):
-        rows.append(_embed_batch(network, x_BRTSSC, protocol, device))
+    for at, x_BR in zip(slices, _made_ahead(batches, make), strict=True):
+        rows.append(_embed_batch(network, x_BR, protocol, device))
         if len(broken := rows_without_length(rows[-1])):
             raise VidsslError(_not_finite(ids[windows.rows[at][broken[0]]], spec))
-        embedded(len(x_BRTSSC))
+        embedded(len(x_BR))
     embedded_WD = np.concatenate(rows) if rows else np.empty((0, network.dim), np.float32)
     return Features(tuple(ids), embedded_WD, windows.starts, windows.offsets)
 
@@ -238,11 +247,11 @@ def _not_finite(video: str, spec: EncoderSpec) -> str:
 
 def count_windows(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> int:
     """Returns the total number of windows of videos with these numbers of frames [V]."""
-    return len(_list_windows(spec, protocol, lengths).starts)
+    return len(list_windows(spec, protocol, lengths).starts)
 
 
 @dataclass(frozen=True)
-class _WindowList:
+class WindowList:
     """All windows of V videos.
 
     Attributes:
@@ -255,11 +264,12 @@ class _WindowList:
     offsets: np.ndarray
 
 
-def _list_windows(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> _WindowList:
+def list_windows(spec: EncoderSpec, protocol: WindowProtocol, lengths: np.ndarray) -> WindowList:
+    """Lists all windows of videos with these numbers of frames [V]."""
     hop = protocol.hop_for(spec)
     starts = [window_starts(spec.window, spec.stride, int(n), hop) for n in lengths]
     counts = np.array([len(s) for s in starts], dtype=np.int64)
-    return _WindowList(
+    return WindowList(
         rows=np.repeat(np.arange(len(starts)), counts),
         starts=np.array([s for each in starts for s in each], dtype=np.int64),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -274,20 +284,19 @@ class _WindowBatch:
     starts: np.ndarray
 
 
-def _decoded_ahead(
-    batches: Iterable[_WindowBatch],
-    source: FrameSource,
-    spec: EncoderSpec,
-    protocol: WindowProtocol,
-    videos: Sequence[int] | np.ndarray,
-) -> Iterator[np.ndarray]:
-    """Yields the frames of each batch in order, while threads decode the next batches."""
+Made = TypeVar("Made")
+
+
+def _made_ahead(
+    batches: Iterable[_WindowBatch], make: Callable[[_WindowBatch], Made]
+) -> Iterator[Made]:
+    """Yields what is made of each batch in order, while threads make the next ones."""
     threads = min(16, cores())
-    waiting: deque[Future[np.ndarray]] = deque()
+    waiting: deque[Future[Made]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
             for batch in batches:
-                waiting.append(pool.submit(_cut, batch, source, spec, protocol, videos))
+                waiting.append(pool.submit(make, batch))
                 if len(waiting) > threads + 1:
                     yield waiting.popleft().result()
             while waiting:
@@ -295,6 +304,17 @@ def _decoded_ahead(
         finally:
             for future in waiting:  # an error or Ctrl-C must not wait for the rest
                 future.cancel()
+
+
+def _compute_fixed_part(
+    batch: _WindowBatch,
+    cut: Callable[[_WindowBatch], np.ndarray],
+    videos: Sequence[int] | np.ndarray,
+    compute: Callable[..., torch.Tensor],
+) -> torch.Tensor:
+    """Returns what a network's fixed part computes of a batch's windows: [B, R, N, ...]."""
+    places = [(int(videos[r]), int(s)) for r, s in zip(batch.rows, batch.starts, strict=True)]
+    return compute(places, lambda some: cut(_WindowBatch(batch.rows[some], batch.starts[some])))
 
 
 def _cut(
@@ -341,13 +361,18 @@ def _mirror(frames_TSSC: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def _embed_batch(
-    network: WindowNetwork, x_BRTSSC: np.ndarray, protocol: WindowProtocol, device: torch.device
+    network: WindowNetwork,
+    x_BR: np.ndarray | torch.Tensor,
+    protocol: WindowProtocol,
+    device: torch.device,
 ) -> np.ndarray:
-    crops = x_BRTSSC.shape[1]
-    frames = torch.from_numpy(x_BRTSSC.reshape(-1, *x_BRTSSC.shape[2:])).to(device)
-    spec = network.spec
-    clips = get_view(spec.view).present(frames.permute(0, 4, 1, 2, 3), spec.presentation)
-    blocks_BNCTHW = clips.unflatten(2, (spec.blocks, spec.frames)).transpose(1, 2)
+    """Returns a row for each window [B, D], of frames or of what the fixed part made of them."""
+    crops = x_BR.shape[1]
+    if isinstance(x_BR, torch.Tensor):
+        blocks_BN = x_BR.flatten(0, 1)
+    else:
+        frames = torch.from_numpy(x_BR.reshape(-1, *x_BR.shape[2:])).to(device)
+        blocks_BN = as_blocks(frames, network.spec)
     half = protocol.bf16 and device.type == "cuda"
     autocast = torch.autocast("cuda", torch.bfloat16) if half else nullcontext()
     # Otherwise cuDNN chooses its algorithm by timing, and the last digits change from run to run.
@@ -355,5 +380,5 @@ def _embed_batch(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=half
     )
     with exact, autocast:
-        embedded = network.embed(blocks_BNCTHW).float()
+        embedded = network.embed(blocks_BN).float()
     return embedded.unflatten(0, (-1, crops)).mean(1).cpu().numpy()

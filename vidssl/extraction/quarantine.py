@@ -55,8 +55,12 @@ def _readable_rows(folder: Path) -> tuple[list[QuarantineRow], str | None]:
 
 
 def _sound_rows(text: str) -> tuple[list[QuarantineRow], list[int]]:
-    """Returns the rows that have an id, a name and a reason, and the numbers of other lines."""
+    """Returns the rows that have an id, a name and a reason, and the numbers of other lines.
+
+    A second line of one id is another line: a video is left out once.
+    """
     rows: list[QuarantineRow] = []
+    seen: set[str] = set()
     damaged: list[int] = []
     table = csv.reader(io.StringIO(text))
     while True:
@@ -67,7 +71,8 @@ def _sound_rows(text: str) -> tuple[list[QuarantineRow], list[int]]:
         except csv.Error:  # such as a field without end
             damaged.append(table.line_num)
             continue
-        if len(row) == len(COLUMNS) and row[0]:
+        if len(row) == len(COLUMNS) and row[0] and row[0] not in seen:
+            seen.add(row[0])
             rows.append((row[0], row[1], row[2]))
         else:
             damaged.append(table.line_num)

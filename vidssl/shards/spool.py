@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.base.errors import VidsslError
-from vidssl.base.files import atomic_write, fsync_folder
+from vidssl.base.files import atomic_write, fsync_folder, open_to_append
 from vidssl.base.stored_json import DamagedFile, bounded, parse_json, record
 from vidssl.shards.format import SHARD_FORMAT, Params, VideoRecord, video_digest
 
@@ -102,10 +102,9 @@ class Spool:
         self.number = number
         self.views = views
         self.blobs_path, self._journal_path = spool_files(folder, number)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        self._blobs = os.open(self.blobs_path, flags, 0o666)
+        self._blobs = open_to_append(self.blobs_path)
         journal = _read_or_begin(folder, number, views)
-        self._journal = os.open(self._journal_path, flags, 0o666)
+        self._journal = open_to_append(self._journal_path)
         self.entries = [entry for _, entry in journal.lines]
         self.damaged = journal.damaged
         self.size = max((entry.end for entry in self.entries), default=0)

@@ -25,6 +25,7 @@ from vidssl.evaluation import classification, recall
 from vidssl.evaluation.classification import ClassificationResult, ReportLabels
 from vidssl.evaluation.features import WindowProtocol, count_windows, embed_videos
 from vidssl.evaluation.handmade_features import FRAMES_LOOKED_AT, HAND_MADE, hand_made_features
+from vidssl.evaluation.kept_windows_of_pack import kept_windows_of
 from vidssl.evaluation.labelled_split import LabelledSplit, check_trainable, find_labels
 from vidssl.evaluation.linear_probe import ProbeConfig, probe_settings
 from vidssl.evaluation.probed_accuracy import probe_features
@@ -101,7 +102,9 @@ def run(
         names = tuple(n for n, made in HAND_MADE.items() if made.view in labelled.reader.views)
     found = [_hand_made(name, labelled, options, progress) for name in names]
     for spec in options.encoders:
-        found += [_untrained(spec, seed, labelled, options, progress) for seed in options.seeds]
+        found += [
+            _untrained(spec, seed, pack, labelled, options, progress) for seed in options.seeds
+        ]
     return [_measure(workspace, one, pack, labelled, options, progress) for one in found]
 
 
@@ -137,23 +140,21 @@ def _hand_made(
 def _untrained(
     spec: EncoderSpec,
     seed: int,
+    pack: Artifact,
     labelled: LabelledSplit,
     options: BaselineOptions,
     progress: Progress,
 ) -> Baseline:
     def features() -> np.ndarray:
-        reader, protocol = labelled.reader, options.protocol
+        reader, protocol, ids = labelled.reader, options.protocol, labelled.ids
+        encoder, device = untrained_encoder(spec, seed), choose_device(options.device)
         windows = count_windows(spec, protocol, reader.frame_count(spec.view))
+        kept = kept_windows_of(pack, reader, encoder, protocol, device)
         with progress.task(f"embed {spec.view}", windows, "window") as task:
             found = embed_videos(
-                untrained_encoder(spec, seed),
-                reader,
-                range(len(labelled.ids)),
-                labelled.ids,
-                protocol,
-                choose_device(options.device),
-                embedded=task.advance,
-            )
+                encoder, reader, range(len(ids)), ids, protocol, device,
+                embedded=task.advance, kept=kept,
+            )  # fmt: skip
         return found.video_means()
 
     recipe = {

@@ -18,9 +18,12 @@ import torch
 
 from vidssl.backbones import Encoder
 from vidssl.clips.frame_reader import TrainingVideos
-from vidssl.evaluation.features import Features, FrameSource, WindowProtocol, embed_videos
+from vidssl.evaluation.features import Features, WindowProtocol, embed_videos
+from vidssl.evaluation.kept_windows_of_pack import kept_windows_of
 from vidssl.evaluation.neighbours import centred_unit
 from vidssl.evaluation.untrained_encoder import untrained_encoder
+from vidssl.shards import open_shards
+from vidssl.workspace.artifacts import Artifact
 
 MOST_VIDEOS = 256  # a sample, so that it takes seconds
 ERRORS = 2.0  # standard errors that a difference must exceed
@@ -85,7 +88,7 @@ def _percents(share: Share) -> str:
 
 def compare(
     encoder: Encoder,
-    reader: FrameSource,
+    pack: Artifact,
     videos: TrainingVideos,
     seed: int,
     device: torch.device,
@@ -100,7 +103,7 @@ def compare(
     """
     rows = np.unique(np.linspace(0, len(videos) - 1, MOST_VIDEOS).round().astype(np.int64))
     before = untrained_encoder(encoder.spec, seed)
-    after, start = (_embed(e, reader, videos.index[rows], device) for e in (encoder, before))
+    after, start = (_embed(e, pack, videos.index[rows], device) for e in (encoder, before))
     own = _paired(_own_found(after), _own_found(start))
     labels, groups = videos.label[rows], videos.source[rows]
     by_label = _paired(*(_label_found(f, labels, groups) for f in (after, start)))
@@ -137,13 +140,12 @@ def verdict_figures(verdicts: Sequence[Verdict]) -> dict[str, float]:
     return found
 
 
-def _embed(
-    encoder: Encoder, reader: FrameSource, videos: np.ndarray, device: torch.device
-) -> Features:
+def _embed(encoder: Encoder, pack: Artifact, videos: np.ndarray, device: torch.device) -> Features:
     mode, place = encoder.training, next(encoder.parameters()).device
-    found = embed_videos(
-        encoder, reader, videos, [str(v) for v in videos], WindowProtocol(), device
-    )
+    protocol, ids = WindowProtocol(), [str(v) for v in videos]
+    with open_shards(pack) as reader:
+        kept = kept_windows_of(pack, reader, encoder, protocol, device)
+        found = embed_videos(encoder, reader, videos, ids, protocol, device, kept=kept)
     encoder.to(place).train(mode)
     return found
 

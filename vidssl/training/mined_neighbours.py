@@ -18,6 +18,7 @@ from vidssl.backbones import Encoder
 from vidssl.base import distributed
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.features import WindowProtocol, count_windows, embed_videos
+from vidssl.evaluation.kept_windows_of_pack import kept_windows_of
 from vidssl.evaluation.neighbours import centred_unit
 from vidssl.evaluation.whitening import fit_whitening
 from vidssl.methods import CoCLR, Method
@@ -62,8 +63,11 @@ def _whitened_means(
     ids = [reader.video_id(int(video)) for video in videos]
     total = count_windows(spec, protocol, reader.frame_count(spec.view)[videos])
     mode = encoder.training
+    kept = kept_windows_of(data.pack, reader, encoder, protocol, device)
     with progress.task(f"mine {spec.view}", total, "window") as task:
-        found = embed_videos(encoder, reader, videos, ids, protocol, device, embedded=task.advance)
+        found = embed_videos(
+            encoder, reader, videos, ids, protocol, device, embedded=task.advance, kept=kept
+        )
     encoder.train(mode)
     return centred_unit(fit_whitening(found, range(len(ids)))(found.video_means()))
 

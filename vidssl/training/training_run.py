@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vidssl.backbones import Encoder
 from vidssl.base import distributed
@@ -18,6 +17,7 @@ from vidssl.base.errors import VidsslError
 from vidssl.base.progress import SILENT, Progress
 from vidssl.clips.frame_cache import with_frame_cache
 from vidssl.clips.frame_reader import TrainingVideos
+from vidssl.clips.kept_batches import FixedPart
 from vidssl.clips.loader import ClipLoader
 from vidssl.engine.collapse import collapse_sentence
 from vidssl.engine.log import Row
@@ -33,6 +33,7 @@ from vidssl.training.trial_steps import CountedFrames, Forecast, try_out
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.checkpoints import save_encoder, save_tensors, weights_digest
+from vidssl.workspace.kept_arrays_of import keeper_of
 from vidssl.workspace.run import Run
 from vidssl.workspace.run_diff import nothing_to_resume, report_other_runs
 from vidssl.workspace.stage_result import StageResult
@@ -197,7 +198,7 @@ def _verdict(
     found = []
     with progress.task("compare with untrained", len(method.encoders), "encoder") as task:
         for encoder in method.encoders.values():
-            found.append(compare(encoder, open_shards(plan.data.pack), videos, seed, device))
+            found.append(compare(encoder, plan.data.pack, videos, seed, device))
             task.advance()
     train = plan.recipe.train
     samples = train.batch_size // (train.accumulate * distributed.world_size())
@@ -283,7 +284,7 @@ def _build(
         decode=options.decode,
         last_only=method.batch_spec.last_only,
         draws=recipe.train.draws,
-        fixed_parts=_fixed_parts(method),
+        fixed_parts=_fixed_parts(method, plan.data.pack),
     )
     runtime = RuntimeConfig(
         device,
@@ -295,7 +296,7 @@ def _build(
     return method, loader, runtime
 
 
-def _fixed_parts(method: Method) -> dict[str, Callable[[Tensor], Tensor]]:
+def _fixed_parts(method: Method, pack: Artifact) -> dict[str, FixedPart]:
     """Returns the fixed part of the encoders of each view, where all of them have the same.
 
     Encoders of one backbone have the same: a fixed part has no weights.
@@ -304,9 +305,9 @@ def _fixed_parts(method: Method) -> dict[str, Callable[[Tensor], Tensor]]:
     found = {}
     for view in {encoder.spec.view for encoder in encoders}:
         of_view = [encoder for encoder in encoders if encoder.spec.view == view]
-        part = of_view[0].fixed_part
-        if part is not None and len({e.spec.backbone for e in of_view}) == 1:
-            found[view] = part
+        backbone, part = of_view[0].spec.backbone, of_view[0].fixed_part
+        if part is not None and {e.spec.backbone for e in of_view} == {backbone}:
+            found[view] = FixedPart(part, keeper_of(pack, backbone))
     return found
 
 
