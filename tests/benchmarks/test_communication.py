@@ -4,6 +4,7 @@ import pytest
 from benchmarks import communication
 
 
+@pytest.mark.slow
 def test_bytes_between_ranks_are_those_of_the_formula():
     method = communication.make_method("coclr")
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)

@@ -19,6 +19,7 @@ def figures(out: str) -> dict[tuple[str, ...], list[float]]:
     }
 
 
+@pytest.mark.slow
 def test_kernels_move_a_twentieth(capsys):
     bench.main(["--samples", "8"])
     found = figures(capsys.readouterr().out)

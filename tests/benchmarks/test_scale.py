@@ -1,8 +1,10 @@
 """The bench of what grows with the number of videos runs."""
 
+import pytest
 from benchmarks import scale
 
 
+@pytest.mark.slow
 def test_the_bench_of_scale_prints_a_row_for_each_number_of_videos(capsys):
     scale.main(["--videos", "70", "96"])
     rows = capsys.readouterr().out.splitlines()[2:]

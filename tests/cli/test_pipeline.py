@@ -289,6 +289,7 @@ def test_torchrun_trains_and_publishes_once(copied):
     assert again.count("checkpoint/two/v001") == 1 and "finished before" in again
 
 
+@pytest.mark.slow
 def test_torchrun_goes_through_cycles(copied):
     said = torchrun("cotrain", "--cycles", 1, "--k", 2, "--json", workspace=copied["workspace"])
     assert [run["artifact"] for run in json.loads(said)["runs"]] == [

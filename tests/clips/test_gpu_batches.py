@@ -202,8 +202,15 @@ def test_the_loader_gives_what_its_maker_makes(reader):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs Triton's interpreter")
-@pytest.mark.parametrize("policy", ["truthful", "coclr"])
-@pytest.mark.parametrize("maker", [RegionBatchMaker, NvjpegBatchMaker])
+@pytest.mark.parametrize(
+    ("maker", "policy"),
+    [
+        (RegionBatchMaker, "truthful"),
+        pytest.param(RegionBatchMaker, "coclr", marks=pytest.mark.slow),
+        pytest.param(NvjpegBatchMaker, "truthful", marks=pytest.mark.slow),
+        pytest.param(NvjpegBatchMaker, "coclr", marks=pytest.mark.slow),
+    ],
+)
 def test_kernels_take_what_threads_cut_and_devices_decode(reader, maker, policy):
     """As they lie in memory; tests/kernels/test_clip_transforms.py has what kernels make of
     them.

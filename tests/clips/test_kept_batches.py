@@ -69,9 +69,9 @@ def test_a_sample_is_made_once(videos):
         calls.append(len(x))
         return fixed(x)
 
-    maker = KeptBatchMaker(
-        sampler(videos, draws=1, views=("rgb",)), CPU, {"rgb": FixedPart(counted)}
-    )
+    # A partner's view has a fixed part as well, and is not among the clips.
+    parts = {"rgb": FixedPart(counted), "flow": FixedPart(fixed)}
+    maker = KeptBatchMaker(sampler(videos, draws=1, views=("rgb",)), CPU, parts)
     for epoch in range(3):
         batch(maker, epoch)
     assert calls == [2] * len(ROWS)

@@ -112,6 +112,7 @@ def test_the_script_runs_without_a_gpu_and_without_av(tmp_path):
         assert one["gigabytes"]["convolutions"] > 0 and one["least"] > 0
 
 
+@pytest.mark.slow
 def test_without_time_the_script_says_what_was_cut(tmp_path):
     results = run_script(tmp_path, "--device", "cpu", *SMALL, "--budget", "1")
     assert results["measured"] == [] or results["measured"][0]["name"] == "pack"

@@ -44,14 +44,14 @@ def test_one_seed_gives_every_motion_the_same_appearance():
 
 def test_plan_is_balanced_and_test_scenes_are_shown_in_every_motion():
     plans = list(synthetic.plan_clips(60, seed=1))
-    for split, count in (("train", 7), ("test", 3)):
+    for split, count in (("train", 4), ("test", 6)):
         for motion in synthetic_scene.MOTIONS:
             assert abs(sum(p.split == split and p.motion == motion for p in plans) - count) <= 1
     train, test = ([p for p in plans if p.split == split] for split in ("train", "test"))
     assert len({p.path for p in plans}) == 60
-    assert len({p.seed for p in train}) == len({p.scene for p in train}) == len(train) == 42
+    assert len({p.seed for p in train}) == len({p.scene for p in train}) == len(train) == 24
     scenes = {p.scene: {q.motion for q in test if q.seed == p.seed} for p in test}
-    assert len(scenes) == 3 and all(
+    assert len(scenes) == 6 and all(
         shown == set(synthetic_scene.MOTIONS) for shown in scenes.values()
     )
     assert {p.seed for p in train}.isdisjoint(p.seed for p in test)

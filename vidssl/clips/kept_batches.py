@@ -71,12 +71,13 @@ class KeptBatchMaker(BatchMaker[Sample]):
         most: int | None = None,
     ) -> None:
         super().__init__(sampler, device)
-        self._parts, self._clips = fixed_parts, CpuBatchMaker(sampler, device)
+        self._parts = {view: fixed_parts[view] for view in sampler.views if view in fixed_parts}
+        self._clips = CpuBatchMaker(sampler, device)
         free = free_memory()
         fits = MOST_BYTES if free is None else min(MOST_BYTES, free // SHARE_OF_FREE)
         self._most = fits if most is None else most
         self._kept: dict[tuple[int, int], Sample] = {}
-        self._files = self._open_files() if set(fixed_parts) == set(sampler.views) else {}
+        self._files = self._open_files() if set(self._parts) == set(sampler.views) else {}
         self._lock = Lock()
         self.bytes = 0
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
 SIZE = (128, 128)  # width, height
 FRAMES = 32
-SPRITE = 96  # pixels; sprites are drawn about twice as large as they appear, against aliasing
+# Pixels; sprites are drawn about twice as large as they appear, against aliasing.
+SPRITE, STILL_SPRITE = 96, 64
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,14 @@ def _pattern(kind: int, x: np.ndarray, y: np.ndarray, draw: np.random.Generator)
     return 1 / (1 + np.exp(-12 * wave))
 
 
-def _sprite(draw: np.random.Generator, bright: bool) -> np.ndarray:
+def _sprite(draw: np.random.Generator, bright: bool, side: int = SPRITE) -> np.ndarray:
     """Draws a patterned shape [S, S, 4]: RGB 0..255 times coverage, and coverage 0..1."""
-    axis = np.linspace(-1.15, 1.15, SPRITE)
+    axis = np.linspace(-1.15, 1.15, side, dtype=np.float32)
     x: np.ndarray
     y: np.ndarray
     x, y = np.meshgrid(axis, axis)
     edge = _outline(int(draw.integers(3)), np.arctan2(y, x), draw)
-    cover = np.clip((edge - np.hypot(x, y)) * SPRITE / 4 + 0.5, 0, 1)[..., None]
+    cover = np.clip((edge - np.hypot(x, y)) * side / 4 + 0.5, 0, 1)[..., None]
     mix = _pattern(int(draw.integers(4)), x, y, draw)[..., None]
     light, dark = ((0.8, 1.0), (0.45, 0.65)) if bright else ((0.45, 0.6), (0.1, 0.25))
     rgb = (1 - mix) * _colour(draw, (0.4, 1.0), light) + mix * _colour(draw, (0.4, 1.0), dark)
@@ -201,7 +203,7 @@ def _still_life(
     return [
         (
             draw.uniform(0, 1, 2) * size,
-            _sprite(draw, bright),
+            _sprite(draw, bright, STILL_SPRITE),
             draw.uniform(0, 2 * np.pi),
             draw.uniform(0.45, 0.75) * radius,
         )
@@ -224,6 +226,44 @@ def _homes(
 # ── frames ───────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """All that one seed shows, whatever moves.
+
+    Attributes:
+        homes: of the moving objects [N, 2], and `tilt`, their angle in radians [N].
+        sprites: one for each of them.
+        radius: of the objects, in pixels.
+        drift: of everything together, in pixels per frame [2].
+        margin: of `wide`, the background with what lies still, around the frame.
+    """
+
+    homes: np.ndarray
+    tilt: np.ndarray
+    sprites: list[np.ndarray]
+    radius: float
+    drift: np.ndarray
+    margin: int
+    wide: np.ndarray
+
+
+@lru_cache(maxsize=2)  # the clips of one scene come one after another
+def _scene(seed: int, frames: int, size: tuple[int, int]) -> _Scene:
+    draw = np.random.default_rng([seed, 0])
+    bright = bool(draw.integers(2))
+    homes, radius = _homes(draw, int(draw.integers(1, 4)), size)
+    radius *= draw.uniform(0.8, 1.0)
+    sprites = [_sprite(draw, not bright) for _ in homes]
+    tilt = draw.uniform(0, 2 * np.pi, len(homes))
+    drift = draw.uniform(-0.25, 0.25, 2)
+    still = _still_life(draw, size, radius, not bright)
+    margin = int(np.ceil(0.25 * frames)) + 1
+    wide = _background(draw, (size[0] + 2 * margin, size[1] + 2 * margin), min(size), bright)
+    for place, sprite, angle, reach in still:
+        _paint(wide, sprite, place + margin, angle, reach)
+    return _Scene(homes, tilt, sprites, radius, drift, margin, wide)
+
+
 def render_clip(
     motion: str, seed: int, frames: int = FRAMES, size: tuple[int, int] = SIZE
 ) -> np.ndarray:
@@ -242,37 +282,24 @@ def render_clip(
     """
     if motion not in MOTIONS:
         raise ValueError(f"no motion {motion!r}: there are {', '.join(MOTIONS)}")
-    look = np.random.default_rng([seed, 0])
-    bright = bool(look.integers(2))
-    homes, radius = _homes(look, int(look.integers(1, 4)), size)
-    radius *= look.uniform(0.8, 1.0)
-    sprites = [_sprite(look, not bright) for _ in homes]
-    tilt = look.uniform(0, 2 * np.pi, len(homes))
-    drift = look.uniform(-0.25, 0.25, 2)  # pixels per frame, everything together
-    still = _still_life(look, size, radius, not bright)
-
+    scene = _scene(seed, frames, size)
     draw = np.random.default_rng([seed, 1 + MOTIONS.index(motion)])
     t: np.ndarray = np.arange(frames, dtype=float)
-    paths = [_MOVES[motion](t, draw, radius) for _ in homes]
-    margin = int(np.ceil(0.25 * frames)) + 1
-    wide = _background(look, (size[0] + 2 * margin, size[1] + 2 * margin), min(size), bright)
-
+    paths = [_MOVES[motion](t, draw, scene.radius) for _ in scene.homes]
     clip: np.ndarray = np.empty((frames, size[1], size[0], 3), np.uint8)
     for i in range(frames):
-        way = drift * (i - frames / 2)
-        view = np.array([[1, 0, margin - way[0]], [0, 1, margin - way[1]]])
-        frame = cv2.warpAffine(wide, view, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        for place, sprite, angle, reach in still:
-            _paint(frame, sprite, place + way, angle, reach)
-        for home, sprite, angle, path in zip(homes, sprites, tilt, paths, strict=True):
-            centre = home + way + (path.x[i], path.y[i])
-            _paint(
-                frame,
-                sprite,
-                _wrap(centre, radius * path.scale.max(), size),
-                angle + path.angle[i],
-                radius * path.scale[i],
+        way = scene.drift * (i - frames / 2)
+        corner = scene.margin - way
+        view = np.array([[1, 0, corner[0]], [0, 1, corner[1]]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        frame = cv2.warpAffine(scene.wide, view, size, flags=flags)
+        for home, sprite, tilt, path in zip(
+            scene.homes, scene.sprites, scene.tilt, paths, strict=True
+        ):
+            centre = _wrap(
+                home + way + (path.x[i], path.y[i]), scene.radius * path.scale.max(), size
             )
+            _paint(frame, sprite, centre, tilt + path.angle[i], scene.radius * path.scale[i])
         clip[i] = np.clip(frame + 0.5, 0, 255)
     return clip
 
@@ -293,8 +320,9 @@ def _paint(
     right, bottom = min(math.ceil(x + reach) + 1, width), min(math.ceil(y + reach) + 1, height)
     if left >= right or top >= bottom:
         return
-    zoom = radius * 2.3 / SPRITE
-    cos, sin, middle = zoom * np.cos(angle), zoom * np.sin(angle), (SPRITE - 1) / 2
+    side = len(sprite)
+    zoom = radius * 2.3 / side
+    cos, sin, middle = zoom * np.cos(angle), zoom * np.sin(angle), (side - 1) / 2
     matrix = np.array(
         [
             [cos, -sin, x - left - (cos * middle - sin * middle)],

@@ -7,6 +7,7 @@ small a network faster, and its figures would depend on their number.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from vidssl.workspace.workspace import Workspace
 
 RECIPE = "demo"
 APPEARANCE = ("colour-histogram", "mean-frame")
+UNTRAINED = "untrained RGB"
 EVALUATE = "evaluate"
 # Trainings, by the names of their checkpoints.
 RGB, FLOW, CONTROL, COCLR = "rgb-infonce", "flow-infonce", "rgb-infonce-long", "rgb-coclr"
@@ -52,7 +54,7 @@ class DemoOptions:
     """Options of `vidssl demo`.
 
     Attributes:
-        clips: number of synthetic clips; a third of them is for testing.
+        clips: number of synthetic clips; a third of them is for training, the rest for testing.
         seed: of the clips and of all trainings.
         settings: (field, value) overrides of the demo's recipe, for all trainings.
     """
@@ -116,21 +118,26 @@ class DemoResult:
     def findings(self) -> list[str]:
         """Returns sentences that say what the figures show and what they do not show."""
         blind = all(self.row(_named(name)).within_chance for name in APPEARANCE)
-        before, after = (self.trained(n).recall.at(1) for n in (CONTROL, COCLR))
-        gain = after.recall - before.recall
-        error = (before.error**2 + after.error**2) ** 0.5
-        verdict = (
-            "CoCLR lifts RGB above InfoNCE"
-            if gain > 2 * error
-            else "which is within two standard errors: these clips do not show a difference"
-        )
+        untrained, control, coclr = self.row(UNTRAINED), self.trained(CONTROL), self.trained(COCLR)
         return [
             "Appearance alone is at chance: what is found, motion tells."
             if blind
             else "Appearance alone is off chance here: part of what is found may be appearance.",
-            f"CoCLR minus InfoNCE of as many epochs, on RGB: {100 * gain:+.1f} ± "
-            f"{100 * error:.1f} points; {verdict}.",
+            _difference("InfoNCE minus the untrained network, on RGB", control, untrained),
+            _difference("CoCLR minus InfoNCE of as many epochs, on RGB", coclr, control),
+            self.conclusion(),
         ]
+
+    def conclusion(self) -> str:
+        """Returns in one sentence what the RGB encoder learned."""
+        before, after = (row.recall.at(1) for row in (self.row(UNTRAINED), self.trained(COCLR)))
+        shares = (
+            f"of 100 test clips {100 * after.recall:.0f} find a clip of the same motion first, "
+            f"{100 * before.recall:.0f} before training, {100 * after.chance:.0f} by chance"
+        )
+        if after.recall - before.recall > 2 * math.hypot(after.error, before.error):
+            return f"The RGB encoder learned to tell motions apart without a label: {shares}."
+        return f"The RGB encoder learned little from so few clips: {shares}."
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the result as plain data, for --json."""
@@ -142,6 +149,29 @@ class DemoResult:
             "total_seconds": self.total,
             "gone_on": self.gone_on,
         }
+
+
+def _difference(what: str, row: DemoRow, other: DemoRow) -> str:
+    """Returns a sentence with the difference of two rows, and which of it is beyond noise."""
+    assert row.probe is not None and other.probe is not None
+    first, second = row.recall.at(1), other.recall.at(1)
+    gains = {
+        "R@1": (first.recall - second.recall, math.hypot(first.error, second.error)),
+        "probe": (
+            row.probe.top1 - other.probe.top1,
+            math.hypot(row.probe.error, other.probe.error),
+        ),
+    }
+    figures = ", ".join(
+        f"{name} {100 * gain:+.1f} ± {100 * error:.1f}" for name, (gain, error) in gains.items()
+    )
+    beyond = [name for name, (gain, error) in gains.items() if gain > 2 * error]
+    verdict = {
+        0: "these clips show no gain beyond two standard errors",
+        1: f"a gain beyond two standard errors on {beyond[0] if beyond else ''} alone",
+        2: "a gain beyond two standard errors on both",
+    }[len(beyond)]
+    return f"{what}: {figures} points; {verdict}."
 
 
 def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT) -> DemoResult:
@@ -160,7 +190,9 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
     with timed("make clips"):
         videos = make_clips(workspace, options, progress)
     with timed("extract-flow"):
-        flow_config = extract_flow.ExtractFlow(videos, method="dis", workers=options.workers)
+        flow_config = extract_flow.ExtractFlow(
+            videos, method="dis", preset="fast", workers=options.workers
+        )
         extract_flow.run(workspace, flow_config, progress)
     with timed("pack"):
         pack_config = pack.Pack(videos, labels=str(videos / "splits.csv"), workers=options.workers)
@@ -210,10 +242,9 @@ def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -
 def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
     """Returns the demo's trainings, and then their evaluations in the order of the table.
 
-    The control (InfoNCE for as many epochs as InfoNCE and CoCLR together) comes first. When the
-    jobs run one after another it is then the oldest checkpoint, and the newest are those that a
-    user would continue with. When they run in parallel it still ends before CoCLR, which takes half
-    as long again together with the two encoders that it starts from.
+    The two encoders that CoCLR starts from come first, then the control (InfoNCE of as many epochs
+    as both together), then CoCLR: so the newest checkpoint is the one to continue with.
+    RGB trainings come one after the other: each takes what the first has computed of the clips.
     """
     common: dict[str, Any] = {"recipe": RECIPE, "seed": options.seed, "device": options.device}
     as_long = _epochs("infonce", options) + _epochs("coclr", options)
@@ -226,10 +257,10 @@ def jobs(workspace: Workspace, options: DemoOptions) -> list[Job]:
     )
     together = cotrain.CotrainOptions(name=COCLR, settings=options.settings, **common)
     trainings = [
-        Job(CONTROL, partial(_pretrain, workspace, control)),
         Job(RGB, partial(_pretrain, workspace, rgb)),
         Job(FLOW, partial(_pretrain, workspace, flow)),
-        Job(COCLR, partial(_cotrain, workspace, together), (RGB, FLOW)),
+        Job(CONTROL, partial(_pretrain, workspace, control), (RGB,)),
+        Job(COCLR, partial(_cotrain, workspace, together), (RGB, FLOW, CONTROL)),
     ]
     evaluations = [
         Job(f"{EVALUATE} {name}", partial(_evaluate, workspace, options, title), (name,))
@@ -251,7 +282,7 @@ def titles(options: DemoOptions) -> dict[str, str]:
 
 
 def _pretrain(
-    workspace: Workspace, options: pretrain.PretrainOptions, progress: Progress
+    workspace: Workspace, options: pretrain.PretrainOptions, progress: Progress, *before: Artifact
 ) -> Artifact:
     with one_thread():
         return _checkpoint(pretrain.run(workspace, options, progress), progress)
@@ -263,6 +294,7 @@ def _cotrain(
     progress: Progress,
     student: Artifact,
     partner: Artifact,
+    control: Artifact,
 ) -> Artifact:
     # Named here, since after a finished demo the newest checkpoints are other ones.
     pair = replace(options, student=student.label, partner=partner.label)
@@ -294,7 +326,7 @@ def _evaluate_baselines(
     wanted = baselines.BaselineOptions(APPEARANCE, untrained, device=options.device)
     with one_thread():
         measured = baselines.run(workspace, wanted, Named(progress, "unlearned"))
-    names = (*map(_named, APPEARANCE), "untrained RGB", "untrained flow")
+    names = (*map(_named, APPEARANCE), UNTRAINED, "untrained flow")
     return [
         DemoRow(name, result.retrieval.report, result.probe.report)
         for name, result in zip(names, measured, strict=True)
