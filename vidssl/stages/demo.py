@@ -46,7 +46,7 @@ UNTRAINED = "untrained RGB"
 EVALUATE = "evaluate"
 # Trainings, by the names of their checkpoints.
 RGB, FLOW, CONTROL, COCLR = "rgb-infonce", "flow-infonce", "rgb-infonce-long", "rgb-coclr"
-CLIPS = 480
+CLIPS = 900
 
 
 @dataclass(frozen=True)
