@@ -15,6 +15,7 @@ from vidssl.base.files import (
     atomic_write,
     file_digest,
     open_to_append,
+    read_regular,
     system_errors_name,
     system_sentence,
 )
@@ -97,8 +98,9 @@ def test_long_paths_are_shown_in_part():
 def test_only_a_regular_file_is_appended_to(tmp_path):
     pipe, file = tmp_path / "pipe", tmp_path / "file"
     os.mkfifo(pipe)
-    with pytest.raises(NotRegular, match=r"pipe is no regular file: delete it"):
-        open_to_append(pipe)
+    for opened in (open_to_append, read_regular):
+        with pytest.raises(NotRegular, match=r"pipe is no regular file: delete it"):
+            opened(pipe)
     for part in (b"one", b"two"):
         descriptor = open_to_append(file)
         os.write(descriptor, part)

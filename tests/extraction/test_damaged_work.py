@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -225,3 +226,20 @@ def test_a_video_that_is_none_of_the_run(copy):
         some = site.sources[1:]
         with pytest.raises(VidsslError, match="which is no video of this run"):
             shard_job.run_shard_job(run, job, some, site.progress)
+
+
+def test_a_pipe_in_place_of_a_file_is_never_waited_for(copy, begun: Path, whole: StageResult):
+    """It ends with one sentence that names it, or the same is made from what else is there."""
+    (folder,) = (p for p in begun.glob("flow/main/.run-*") if p.is_dir())
+    files = [path.relative_to(begun) for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert len(files) > 6
+    for file in files:
+        site = copy()
+        (site.workspace.root / file).unlink()
+        os.mkfifo(site.workspace.root / file)
+        try:
+            made = site.run()
+        except VidsslError as error:
+            assert str(file) in str(error), (file, error)
+        else:
+            assert made.artifact.digest == whole.artifact.digest, file

@@ -44,6 +44,20 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def read_regular(path: Path) -> bytes:
+    """Returns the bytes of a file of a work folder.
+
+    Raises:
+        NotRegular: the path is no regular file; the sentence says what to do.
+        OSError: as `open`.
+    """
+    try:
+        with open_regular(path) as file:
+            return file.read()
+    except NotRegular as error:
+        raise NotRegular(f"{error}: delete it, and type the same command again") from error
+
+
 def open_to_append(path: Path) -> int:
     """Opens a file to read it and to append to it, and makes it where it is missing.
 

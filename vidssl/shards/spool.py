@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vidssl.base.errors import VidsslError
-from vidssl.base.files import atomic_write, fsync_folder, open_to_append
+from vidssl.base.files import atomic_write, fsync_folder, open_to_append, read_regular
 from vidssl.base.stored_json import DamagedFile, bounded, parse_json, record
 from vidssl.shards.format import SHARD_FORMAT, Params, VideoRecord, video_digest
 
@@ -170,7 +170,7 @@ def read_journal(folder: Path, number: int, views: Mapping[str, Params]) -> Jour
     """
     blobs_path, journal_path = spool_files(folder, number)
     spooled = blobs_path.stat().st_size
-    *lines, rest = journal_path.read_bytes().split(b"\n")  # the rest was never finished
+    *lines, rest = read_regular(journal_path).split(b"\n")  # the rest was never finished
     if not lines:
         return Journal([], int(bool(rest) and spooled > 0), -1)
     head, lines = lines[0] + b"\n", [line + b"\n" for line in lines[1:]]

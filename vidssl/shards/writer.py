@@ -229,7 +229,8 @@ def _write_shard(path: Path, spool: Spool) -> list[SpooledVideo]:
     """
     if not spool.entries:
         return []
-    with path.open("wb") as target:
+    path.unlink(missing_ok=True)  # whatever lies there is not written through
+    with path.open("xb") as target:
         target.write(_empty_file())
         target.flush()
         if hasattr(os, "posix_fallocate"):  # macOS lacks it

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from vidssl.base.files import open_to_append, read_regular
+
 DIGESTS_FILE = "shards.sha256"
 
 
@@ -21,7 +23,7 @@ def note_digests(folder: Path, digests: Mapping[str, str]) -> None:
     Raises:
         OSError: it could not be written.
     """
-    with (folder / DIGESTS_FILE).open("ab") as file:
+    with os.fdopen(open_to_append(folder / DIGESTS_FILE), "ab") as file:
         # A line that a full disk has cut short must not swallow the next one.
         file.write(b"\n" + b"".join(f"{d}  {n}\n".encode() for n, d in digests.items()))
         file.flush()
@@ -37,9 +39,12 @@ def written_digests(folder: Path) -> list[tuple[str, str]]:
     """Returns (name, SHA-256) of the shards as they were written; damaged lines are left out.
 
     A name may come twice, with the digests of two shards that had it one after the other.
+
+    Raises:
+        NotRegular: a pipe or a device lies in its place.
     """
     try:
-        text = (folder / DIGESTS_FILE).read_bytes().decode("utf-8", errors="replace")
+        text = read_regular(folder / DIGESTS_FILE).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return []
     return [(name, digest) for digest, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.M)]
