@@ -32,7 +32,8 @@ from video_files import write_video
 from vidssl.dataset.decoding import decode, decode_vectors
 from vidssl.dataset.video import Source, find_videos
 from vidssl.extraction.video_flow import extract_video_flow
-from vidssl.optical_flow.algorithms import get_flow_method, in_pixels_of, working_frame
+from vidssl.optical_flow.algorithms import get_flow_method
+from vidssl.optical_flow.working_size import in_pixels_of, working_frame
 from vidssl.stages.extract_flow import WORKING_SIZE, ExtractFlow, choose_method, flow_params
 from vidssl.views.flow import read_pixels
 

@@ -27,9 +27,10 @@ from tvl1_flow import agreement, end_point_error, stored_pairs
 
 from vidssl.dataset.decoding import decode, duration, frame_rate
 from vidssl.dataset.video import find_videos
-from vidssl.optical_flow.algorithms import TVL1_PRESETS, Estimate, get_flow_method, working_frame
+from vidssl.optical_flow.algorithms import TVL1_PRESETS, Estimate, get_flow_method
 from vidssl.optical_flow.tvl1.parameters import Parameters
 from vidssl.optical_flow.tvl1.solver import solve
+from vidssl.optical_flow.working_size import working_frame
 from vidssl.stages.extract_flow import WORKING_SIZE
 
 NOISE = 0.001  # grey levels

@@ -34,10 +34,11 @@ import numpy as np
 import torch
 
 from vidssl.dataset.synthetic_scene import MOTIONS, render_clip
-from vidssl.optical_flow.algorithms import TVL1_PRESETS, flow_method, working_frame
+from vidssl.optical_flow.algorithms import TVL1_PRESETS, flow_method
 from vidssl.optical_flow.batched import FramePair
 from vidssl.optical_flow.tvl1.parameters import Parameters
 from vidssl.optical_flow.tvl1.torch_tvl1 import TorchTVL1
+from vidssl.optical_flow.working_size import working_frame
 from vidssl.views.flow import store_pixels
 from vidssl.views.resize import short_side
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from vidssl.base.errors import SlowerWay, UsageError
-from vidssl.kernels.start_up_check import fault_of, kernels_are_on, kernels_work
+from vidssl.kernels.start_up_check import fault_of, kernels_work
+from vidssl.kernels.switch import kernels_are_on
 
 
 def difference(expected: int, found: int) -> str | None:
@@ -102,7 +104,9 @@ def test_without_triton_the_sentence_says_how_to_get_it(monkeypatch):
 
 def test_the_switch_needs_no_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "vidssl.kernels.start_up_check")
-    import vidssl.kernels.start_up_check as again
-
-    assert again.kernels_are_on()
+    for name in ("switch", "start_up_check"):
+        monkeypatch.delitem(sys.modules, f"vidssl.kernels.{name}")
+    check, switch = (
+        importlib.import_module(f"vidssl.kernels.{name}") for name in ("start_up_check", "switch")
+    )
+    assert switch.kernels_are_on() and check.fault_of is not fault_of

@@ -24,11 +24,10 @@ from vidssl.optical_flow.algorithms import (
     derive_flow,
     derive_together,
     flow_method,
-    in_pixels_of,
     pixel_methods,
-    working_frame,
 )
 from vidssl.optical_flow.motion_vectors import MANY_MISSING, MotionVectorFlow
+from vidssl.optical_flow.working_size import in_pixels_of, working_frame
 from vidssl.shards import VideoRecord
 from vidssl.views.flow import store_pixels
 from vidssl.views.resize import short_side

@@ -5,8 +5,7 @@ each set of kernels is tried on a small example before it is used: plain PyTorch
 and the results are compared. Where kernels do not work, the user is told in one sentence, and
 plain PyTorch, which gives the same result more slowly, is used.
 
-The environment variable VIDSSL_KERNELS=off turns all kernels off, without a warning; "on" is the
-default. It is read here and nowhere else.
+VIDSSL_KERNELS=off turns all kernels off, without a warning (:mod:`vidssl.kernels.switch`).
 
 This module imports no Triton: it also serves machines without it.
 """
@@ -14,29 +13,14 @@ This module imports no Triton: it also serves machines without it.
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from vidssl.base.errors import SlowerWay, UsageError
-
-VARIABLE = "VIDSSL_KERNELS"
-STATES = ("on", "off")
+from vidssl.base.errors import SlowerWay
+from vidssl.kernels.switch import kernels_are_on
 
 _Result = TypeVar("_Result")
-
-
-def kernels_are_on() -> bool:
-    """Returns whether the user allows kernels: VIDSSL_KERNELS is not set, or "on".
-
-    Raises:
-        UsageError: it is neither "on" nor "off".
-    """
-    state = os.environ.get(VARIABLE, "on")
-    if state not in STATES:
-        raise UsageError(f"{VARIABLE} must be {' or '.join(STATES)}, not {state!r}")
-    return state == "on"
 
 
 def kernels_work(

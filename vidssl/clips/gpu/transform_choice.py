@@ -56,7 +56,7 @@ def choose_transforms(sampler: ClipSampler, device: torch.device) -> TorchTransf
     """Returns kernels where a GPU has them and they work, else plain PyTorch.
 
     Raises:
-        UsageError: as of :func:`vidssl.kernels.start_up_check.kernels_are_on`.
+        UsageError: as of :func:`vidssl.kernels.switch.kernels_are_on`.
     """
     plain = TorchTransforms(sampler, device)
     if device.type != "cuda":

@@ -10,7 +10,7 @@ import torch
 
 from vidssl.base.distributed import local_device
 from vidssl.base.optional_packages import require_extra
-from vidssl.kernels.start_up_check import kernels_are_on
+from vidssl.kernels.switch import kernels_are_on
 from vidssl.optical_flow.batched import BatchedFlow
 from vidssl.optical_flow.tvl1.parameters import Parameters
 from vidssl.optical_flow.tvl1.solver import solve
@@ -46,7 +46,7 @@ def start_batched(params: Mapping[str, Any], device: str) -> BatchedFlow:
 
     Raises:
         VidsslError: Triton is missing.
-        UsageError: as of :func:`vidssl.kernels.start_up_check.kernels_are_on`.
+        UsageError: as of :func:`vidssl.kernels.switch.kernels_are_on`.
     """
     parameters, where = Parameters.of(params), local_device(device)
     if where.type != "cuda":

@@ -25,7 +25,7 @@ def choose_tvl1(parameters: Parameters, device: torch.device) -> BatchedFlow:
     """Returns TV-L1 by kernels where they are on and work, else by plain PyTorch.
 
     Raises:
-        UsageError: as of :func:`vidssl.kernels.start_up_check.kernels_are_on`.
+        UsageError: as of :func:`vidssl.kernels.switch.kernels_are_on`.
     """
     if kernels_work(
         "TV-L1's kernels",
