@@ -116,14 +116,14 @@ def test_the_next_training_finds_what_this_one_made(videos, tmp_path):
         calls.append(1)
         return fixed(x)
 
-    def made(seed: int = 3):
-        of = replace(sampler(videos, draws=1, views=("rgb",)), seed=seed)
+    def made(seed: int = 3, **other):
+        of = replace(sampler(videos, draws=1, views=("rgb",)), seed=seed, **other)
         maker = KeptBatchMaker(of, CPU, {"rgb": FixedPart(counted, Keeper(tmp_path, {}))})
         calls.clear()  # one call tells the shape
         return batch(maker, 0).clips["rgb"], len(calls)
 
     first, of_first = made()
-    again, of_again = made()
+    again, of_again = made(presentations={"flow": "picture"})  # of a view that is not there
     assert first.equal(again) and (of_first, of_again) == (len(ROWS), 0)
     other, of_other = made(seed=4)
     assert not other.equal(first) and of_other == len(ROWS)

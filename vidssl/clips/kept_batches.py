@@ -24,6 +24,7 @@ from vidssl.clips.batch import ClipBatch
 from vidssl.clips.batch_maker import BatchMaker, PendingBatch
 from vidssl.clips.cpu_batches import CpuBatchMaker
 from vidssl.clips.sampler import ClipSampler
+from vidssl.views.view import NATIVE
 
 MOST_BYTES = 2 << 30
 SHARE_OF_FREE = 4  # at most a fourth of the free memory: other programs need some as well
@@ -157,5 +158,5 @@ def _all_that_samples_depend_on(sampler: ClipSampler) -> dict[str, Any]:
         "augment": asdict(sampler.augment),
         "views": list(sampler.views),
         "last_only": list(sampler.last_only),
-        "shown": dict(sampler.presentations),
+        "shown": {view: sampler.presentations.get(view, NATIVE) for view in sampler.views},
     }
