@@ -25,9 +25,6 @@ from vidssl.methods import CoCLR, Method
 from vidssl.shards import open_shards
 from vidssl.training.data import TrainingData
 
-# Windows overlap by three quarters: the covariance within short videos needs more than one or two.
-OVERLAP = 4
-
 
 def give_neighbours(
     method: Method,
@@ -59,7 +56,7 @@ def _whitened_means(
 ) -> np.ndarray:
     """Returns the whitened unit features of the training videos: float32 [V, D]."""
     spec, videos, reader = encoder.spec, data.videos.index, open_shards(data.pack)
-    protocol = WindowProtocol(hop=max(1, spec.window * spec.stride // OVERLAP))
+    protocol = WindowProtocol()  # the windows that evaluations look at, and so often kept
     ids = [reader.video_id(int(video)) for video in videos]
     total = count_windows(spec, protocol, reader.frame_count(spec.view)[videos])
     mode = encoder.training
