@@ -33,9 +33,10 @@ from forked_commands import Ended, all_imported
 
 HARMLESS, TOLD, MADE_GOOD, VIOLATION = "harmless", "told", "made good", "VIOLATION"
 
-# Of what `--json` prints: places, the size of shards, which may be divided otherwise, and the
-# complaint in .failed, which is no result.
-INCIDENTAL = {"path", "folder", "workspace", "query", "out", "failed", "bytes"}
+# Of what `--json` prints: places, the size of shards, which may be divided otherwise, the complaint
+# in .failed, which is no result, and how many parts of a run are finished: one whose manifest is
+# gone is not, and is done again.
+INCIDENTAL = {"path", "folder", "workspace", "query", "out", "failed", "bytes", "parts"}
 
 
 @dataclass(frozen=True)
