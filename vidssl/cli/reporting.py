@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,9 @@ from rich.text import Text
 
 from vidssl.base.errors import UsageError
 from vidssl.cli.app import EVALUATION, command
+from vidssl.cli.parsing import only_given
 from vidssl.cli.terminal import Terminal
+from vidssl.workspace.summaries import size
 
 
 @command(panel=EVALUATION)
@@ -48,3 +51,28 @@ def compare(
         return
     for part in verdict_parts(found):
         terminal.show(part)
+
+
+@command(panel=EVALUATION)
+def report(
+    terminal: Terminal,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; default: vidssl-report.html.")
+    ] = None,
+) -> None:
+    """Write one HTML file that shows what the runs learned: verdict, curves, strips, maps.
+
+    It opens from disk and loads nothing. It takes what lies in the workspace, and measures nothing.
+
+    Example:  vidssl report
+
+    Example:  vidssl report --out results.html
+    """
+    from vidssl.stages import report as stage
+
+    result = terminal.run(stage.run, stage.ReportOptions(**only_given(out=out)))
+    terminal.json_out(result.as_dict())
+    for sentence in result.verdict:
+        terminal.show(Text(f"• {sentence}"))
+    terminal.notes(result.without)
+    terminal.show(Text(f"{result.path}: {size(result.bytes)}; open it in a browser"))

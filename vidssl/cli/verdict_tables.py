@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vidssl.report.measured_rows import BASELINE, NEAREST, PROBE, knn_in_training
+from vidssl.report.measured_rows import BASELINE, NEAREST, PROBE
 from vidssl.report.verdict import SplitVerdict, Verdict
 from vidssl.report.verdict_data import cells, per_cent, shown_figures
 from vidssl.report.verdict_words import HOW, mean_words, split_words
@@ -41,19 +41,15 @@ def verdict_parts(verdict: Verdict) -> Iterator[RenderableType]:
 
 def _table(split: SplitVerdict) -> Table:
     columns = shown_figures(split)
-    knn = any(knn_in_training(row) is not None for row in split.rows)
     title = Text(f"{split.title}, {max(row.tests for row in split.rows)} test videos")
     table = Table(title=title, title_justify="left")
     table.add_column("run", overflow="fold")
     for name in columns:
         shown = f"{name} top-1" if name == PROBE else name
         table.add_column(f"{shown} %", justify="right", no_wrap=name == NEAREST)
-    if knn:
-        table.add_column("kNN in training %", justify="right")
     for row in split.rows:
-        more = [per_cent(knn_in_training(row))] if knn else []
         style = "dim" if row.kind == BASELINE else "bold"
-        table.add_row(Text(row.name), *cells(row, columns, ROOMLESS), *more, style=style)
+        table.add_row(Text(row.name), *cells(row, columns, ROOMLESS), style=style)
     chance = [per_cent(split.chance.get(name)) for name in columns]
-    table.add_row("chance", *chance, *([""] if knn else []), style="dim")
+    table.add_row("chance", *chance, style="dim")
     return table
