@@ -57,11 +57,15 @@ def _one(name: str, figure: str, own: Sequence[Comparison], split: SplitVerdict)
         ]
     below = [each for each in not_above if each.result.beyond_noise]
     level = [each for each in not_above if not each.result.beyond_noise]
+    count = len(against) - len(not_above)
     found = []
     if below:
         found.append(f"by {figure} {name} is below {_listed(below)}")
     if level:
-        found.append(f"by {figure} {name} is not above {_listed(level)}: it may be noise")
+        others = (
+            f"above {count} of {counted(len(against), 'baseline')}, but not " if count else "not "
+        )
+        found.append(f"by {figure} {name} is {others}above {_listed(level)}: it may be noise")
     return found
 
 
@@ -88,7 +92,8 @@ def _points(each: Comparison) -> str:
     """Returns a difference in points with its interval: "+3.2 points, 95 % from 0.6 to 5.8"."""
     result = each.result
     low, high = 100 * result.low, 100 * result.high
-    return f"{100 * result.difference:+.1f} points, 95 % from {low:.1f} to {high:.1f}"
+    shown = f"{100 * result.difference:+.1f} points, 95 % from {low:.1f} to {high:.1f}"
+    return shown.replace("-", "−")
 
 
 def mean_words(means: Sequence[MeanRow]) -> list[str]:
