@@ -122,7 +122,7 @@ def _small(cutter: FilmCutter, video: str) -> np.ndarray:
 
 def _colours(frames: Sequence[np.ndarray]) -> np.ndarray:
     """Returns a number for the mean colour of each frame, by k-means."""
-    from sklearn.cluster import KMeans  # type: ignore[import-not-found]
+    from sklearn.cluster import KMeans
 
     mean_V3 = np.array([frame.reshape(-1, 3).mean(0) for frame in frames])
     found = KMeans(min(COLOURINGS, len(frames)), n_init=4, random_state=0).fit(mean_V3)

@@ -5,7 +5,7 @@ The figure is that of CoCLR (Han et al. 2020, figure 3), with the moments that m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vidssl.evaluation.outcomes import Answered
@@ -73,8 +73,8 @@ def chosen_queries(answers: Sequence[Answered]) -> list[tuple[str, str]]:
 
 def labelled_cases(
     queries: Sequence[tuple[str, str]],
-    answers: dict[str, Sequence[Answered]],
-    embedded: dict[str, EmbeddedRun],
+    answers: Mapping[str, Sequence[Answered]],
+    embedded: Mapping[str, EmbeddedRun],
     cutter: FilmCutter,
 ) -> list[Case]:
     """Returns the cases of a labelled split.

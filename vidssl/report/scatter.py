@@ -72,8 +72,8 @@ def scatter(
         label_V, group_V: of the videos, −1 for none.
         clusters: how many; at most as many as there are videos.
     """
-    from sklearn.cluster import KMeans  # type: ignore[import-not-found]
-    from sklearn.manifold import TSNE  # type: ignore[import-not-found]
+    from sklearn.cluster import KMeans
+    from sklearn.manifold import TSNE
 
     rows = [run.row_of[video] for video in videos]
     features_VD = run.means[rows]

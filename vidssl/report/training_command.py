@@ -15,14 +15,17 @@ from vidssl.recipes.recipe_file import recipe_names
 from vidssl.workspace.artifacts import Artifact
 
 DRAWN = ("80/20", "all")  # splits that no column names
+# Where these are not set, they are fitted to the data, even if the recipe has the same numbers.
+FITTED = ("epochs", "batch_size", "queue", "k")
 PARENT_OPTIONS = {"pack": "--pack", "student": "--student", "partner": "--partner"}
 
 
 def training_command(checkpoint: Artifact, known: Mapping[str, Artifact]) -> str:
     """Returns the command that trains a checkpoint again; empty where none can be told.
 
-    It names the recipe, and each number that differs from the recipe's. None can be told of
-    imported weights, of a user's own recipe file, and of inputs that are gone.
+    It names the recipe, each number that differs from the recipe's, and those that would be fitted
+    to the data. None can be told of imported weights, of finetuned networks, of a user's own recipe
+    file, and of inputs that are gone.
 
     Args:
         known: {digest: artifact} of the workspace.
@@ -63,7 +66,8 @@ def _settings(recorded: Mapping[str, Any]) -> list[str]:
     for part, attribute in PARTS.items():
         usual = asdict(getattr(named, attribute))
         for field, value in (recorded.get(part) or {}).items():
-            if value is not None and _plain(usual.get(field)) != _plain(value):
+            differs = field in FITTED or _plain(usual.get(field)) != _plain(value)
+            if value is not None and differs:
                 found.append(f"{part}.{field}={_literal(value)}")
     return found
 
