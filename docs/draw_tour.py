@@ -2,7 +2,7 @@
 
     python docs/draw_tour.py vidssl-demo
 
-The workspace is that of `vidssl demo`. It needs Debian's chromium and the Python package playwright.
+The workspace is that of `vidssl demo`. Debian's chromium and the Python package playwright draw.
 """
 
 from __future__ import annotations
