@@ -7,14 +7,18 @@ import io
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from cli_workspace import vidssl
 from reported_workspace import measure
 from small_workspace import make_checkpoint, small_workspace
 
 from vidssl.evaluation.paired_bootstrap import Bootstrap
+from vidssl.report.comparable_runs import unlike_runs
+from vidssl.report.measured_rows import LEARNED, Row
 from vidssl.report.verdict import find_verdict
 from vidssl.report.verdict_words import split_words
 from vidssl.workspace.workspace import Workspace
@@ -178,3 +182,40 @@ def test_means_over_seeds_and_what_was_not_measured(tmp_path: Path):
     assert math.isclose(mean["mean"], sum(shares) / 2)
     assert math.isclose(mean["error"], abs(shares[0] - shares[1]) / 2)
     assert any("no baseline is measured" in s for s in found["splits"][0]["verdict"])
+
+
+@pytest.mark.slow
+def test_a_finetuned_network_stands_beside_what_it_started_from(tmp_path: Path):
+    workspace = small_workspace(tmp_path / "w", clips=5)
+    pack, table = (workspace.newest(kind) for kind in ("pack", "annotations"))
+    assert pack is not None
+    named = {"recipe": {"recipe": "coclr-ucf101"}, "split": "split1", "name": "named"}
+    measure(workspace, make_checkpoint(workspace, pack, table, **named))
+    small = ["--epochs", "1", "--batch-size", "4", "--device", "cpu"]
+    vidssl("finetune", "--checkpoint", "named", *small, workspace=workspace.root)
+    vidssl("finetune", "--scratch", *small, workspace=workspace.root)
+    (split,) = vidssl("compare", "--json", workspace=workspace.root).json["splits"]
+    of = {run["name"]: run for run in split["runs"]}
+    assert len(of) == 2
+    (scratch,) = set(of) - {"named"}
+    assert set(of["named"]["figures"]) >= {"R@1", "mAP", "linear probe", "finetune"}
+    assert set(of[scratch]["figures"]) == {"finetune"}
+    artifact = of["named"]["figures"]["finetune"]["artifact"]
+    rows = list(csv.DictReader((workspace.root / artifact / "predictions.csv").open(newline="")))
+    right = sum(row["class_1"] == row["label"] for row in rows) / len(rows)
+    assert math.isclose(of["named"]["figures"]["finetune"]["share"], right)
+    assert "51.8" in of["named"]["paper"] and of[scratch]["paper"] is None
+
+
+def test_other_starts_and_other_data_are_told_of(place: Path):
+    workspace = Workspace(place)
+    known = {artifact.digest: artifact for artifact in workspace.scan()[0]}
+    first = workspace.resolve("checkpoint", "first")
+    later = replace(first, digest="1", name="later", parents=first.parents | {"init": first.digest})
+    elsewhere = replace(first, digest="2", recipe=first.recipe | {"split": "two"})
+    rows = [Row(name, LEARNED, (run,)) for name, run in (("a", first), ("b", later))]
+    (said,) = unlike_runs(rows, known)
+    assert "different starts" in said and "from checkpoint/first/v001" in said
+    (said,) = unlike_runs([rows[0], Row("c", LEARNED, (elsewhere,))], known)
+    assert "different data" in said and "split two" in said
+    assert unlike_runs([rows[0], Row("d", "baseline")], known) == []
