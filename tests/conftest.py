@@ -28,6 +28,7 @@ LONGER = {
     "kernels": ["*"],
     "methods": ["contract", "ddp", "finetune_method", "golden_trajectory", "method_backbones"],
     "optical_flow": ["*"],
+    "report": ["*"],
     "retrieval": ["contact_sheet"],
     "shards": ["shards"],
     "stages": ["*"],

@@ -48,14 +48,19 @@ def make_pack(
     name: str = "main",
     seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
+    paths: Sequence[str] = (),
 ) -> Artifact:
-    """Publishes a pack of one video per label."""
+    """Publishes a pack of one video per label.
+
+    Args:
+        paths: of the videos; none: class and number.
+    """
     params = {view: PARAMS[view] for view in views}
     recipe = {"stage": "pack", "views": params, "videos": f"{len(labels)} of seed {seed}"}
     with workspace.open_run("pack", name, recipe, {}) as run:
         with ShardWriter(run.folder, params, shard_bytes) as writer:
             for number, label in enumerate(labels):
-                path = f"class{label}/clip{number:03d}.mp4"
+                path = paths[number] if paths else f"class{label}/clip{number:03d}.mp4"
                 blobs = {}
                 for view in views:
                     count = length - get_view(view).lag
@@ -102,11 +107,13 @@ def make_checkpoint(
     name: str | None = None,
     spec: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Artifact:
     """Publishes an untrained tiny encoder as if it had been pretrained.
 
     Args:
         spec, recipe: what differs of its spec, and of the recipe it says it comes of.
+        files: further files of the artifact, as text.
     """
     torch.manual_seed(seed)
     channels = get_view(stream).channels
@@ -117,6 +124,8 @@ def make_checkpoint(
     name = name or f"{stream}-infonce"
     with workspace.open_run("checkpoint", name, recipe, parents) as run:
         save_encoder(encoder, run.folder)
+        for file, text in (files or {}).items():
+            (run.folder / file).write_text(text)
         summary = {"method": "infonce", "backbone": "tiny", "epochs": 1}
         return run.publish(weights_digest({stream: encoder}), summary)
 

@@ -12,8 +12,9 @@ from vidssl.cli import (
     data,
     training,
     evaluation,
+    reporting,
     workspace,
     recipes,
 )
 
-__all__ = ["app", "data", "evaluation", "recipes", "training", "workspace"]
+__all__ = ["app", "data", "evaluation", "recipes", "reporting", "training", "workspace"]

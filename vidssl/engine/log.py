@@ -20,6 +20,7 @@ from vidssl.base.text import counted
 
 Row = dict[str, float | int | None]
 
+LOG_FILE = "log.jsonl"
 LARGEST_LOG = 1 << 30  # bytes; a row has about 300, so that is millions of them
 
 
@@ -37,7 +38,7 @@ class TrainingLog:
     """
 
     def __init__(self, folder: Path, keep: int = 0, tensorboard: bool = True) -> None:
-        self.path = folder / "log.jsonl"
+        self.path = folder / LOG_FILE
         rows = _kept(self.path, keep)
         self.lost = keep - len(rows)
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -89,7 +90,17 @@ def read_log(folder: Path) -> list[Row]:
     Raises:
         VidsslError: log.jsonl is no regular file, or cannot be read.
     """
-    return [row for row in _lines_of(folder / "log.jsonl") if row is not None]
+    return [row for row in _lines_of(folder / LOG_FILE) if row is not None]
+
+
+def parse_log(data: bytes, path: Path) -> list[Row]:
+    """Returns the rows in the bytes of a log.jsonl; lines that are no row are left out.
+
+    Args:
+        path: of the file, for sentences.
+    """
+    lines = data.decode("utf-8", "replace").split("\n")
+    return [row for line in lines if line and (row := _row(line, path)) is not None]
 
 
 def _kept(path: Path, keep: int) -> list[Row]:
