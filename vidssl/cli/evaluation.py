@@ -115,7 +115,8 @@ def probe(
     terminal.json_out(result.as_dict())
     if result.report is not None:
         terminal.show(classification_tables(title, result.report))
-        terminal.show(baselines_beside(result.baselines))
+        if mode == "linear":  # baselines are measured by a linear probe
+            terminal.show(baselines_beside(result.baselines))
     terminal.notes(result.stage.notes)
     terminal.outline(result.stage)
 
