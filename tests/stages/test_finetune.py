@@ -25,6 +25,7 @@ from vidssl.stages.evaluate_retrieval import EvaluateRetrievalOptions
 from vidssl.stages.finetune import FinetuneOptions
 from vidssl.stages.probe import ProbeOptions
 from vidssl.training.finetuning import plan_finetuning
+from vidssl.training.learned_verdict import classifier_sentence
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact, file_record
 from vidssl.workspace.checkpoints import checkpoint_encoder
@@ -415,3 +416,23 @@ def test_verify_compares_probabilities_with_predictions(tmp_path: Path) -> None:
     agreed = replace(artifact, payload=artifact.payload | {table.name: file_record(table)})
     (problem,) = verify.verify_artifact(agreed, task).problems
     assert "do not fit its predictions" in problem
+
+
+def test_a_classifier_that_learned_nothing_says_so(done, tmp_path: Path) -> None:
+    _, good = done
+    assert "learned_little" not in good.trainings[0].artifact.summary
+    workspace = small_workspace(tmp_path / "ws")
+    frozen = (*FEW, ("epochs", 1), ("lr", 0.0), ("dropout", 0.0))
+    training = tuned(workspace, scratch=True, settings=frozen).trainings[0]
+    said = training.artifact.summary["learned_little"]
+    assert said in training.notes
+    assert said.startswith("rgb-scratch has learned nothing: its training loss ends at 1.")
+    assert "guessing among 3 classes has 1.10" in said  # ln 3 = 1.0986
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"), [(1.73, True), (1.80, True), (1.60, False), (0.1, False)]
+)
+def test_a_loss_near_that_of_guessing_is_told(loss: float, told: bool) -> None:
+    said = classifier_sentence("rgb", loss, 6)  # ln 6 = 1.79; 1.73 was seen to stay at chance
+    assert (said is not None) == told

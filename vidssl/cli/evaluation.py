@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,10 +25,11 @@ from vidssl.cli.options import (
     RecipeOption,
     RunOptions,
     SeedOption,
+    SeveralSplitsOption,
     SplitOption,
     VideoBoundOptions,
 )
-from vidssl.cli.parsing import names_in, pairs_from, settings_from
+from vidssl.cli.parsing import names_in, pairs_from, settings_from, splits_in
 from vidssl.cli.terminal import Terminal
 
 
@@ -35,6 +37,13 @@ from vidssl.cli.terminal import Terminal
 def probe(
     terminal: Terminal,
     checkpoint: CheckpointsOption = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="linear (a classifier is trained) or knn (the nearest training videos vote).",
+            autocompletion=completion.one_of("linear", "knn"),
+        ),
+    ] = "linear",
     stream: Annotated[
         str | None,
         typer.Option(
@@ -45,6 +54,7 @@ def probe(
     ] = None,
     pack: PackOption = None,
     split: SplitOption = None,
+    splits: SeveralSplitsOption = None,
     metric: MetricOption = "centred",
     recipe: Annotated[
         str | None,
@@ -70,7 +80,7 @@ def probe(
     new: NewOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train a linear classifier on frozen features; needs labels.
+    """Train a linear classifier on frozen features, or let neighbours vote; needs labels.
 
     Of two streams the probe of each is trained, or found, and their class probabilities are
     averaged. (`vidssl finetune --freeze` trains on clips drawn anew for every epoch instead.)
@@ -82,22 +92,49 @@ def probe(
     Example:  vidssl probe --stream rgb,flow
 
     Example:  vidssl probe --recipe vicc-cross-ucf101 --set weight_decay=1e-4
+
+    Example:  vidssl probe --mode knn --set k=10 --set temperature=0.1
+
+    Example:  vidssl probe --splits all
     """
     from vidssl.cli.tables import baselines_beside, classification_tables
     from vidssl.stages import probe as stage
 
+    title = "vote of neighbours" if mode == "knn" else "linear probe"
+    several = splits_in(split, splits)
     options = stage.ProbeOptions(
-        checkpoints=tuple(checkpoint or ()), streams=names_in(stream), pack=pack, split=split,
-        metric=metric, recipe=recipe, settings=settings_from(settings), name=name, seed=seed,
-        device=device, new=new, dry_run=dry_run,
+        checkpoints=tuple(checkpoint or ()), streams=names_in(stream), pack=pack,
+        split=None if several else split, metric=metric, mode=mode, recipe=recipe,
+        settings=settings_from(settings), name=name, seed=seed, device=device, new=new,
+        dry_run=dry_run,
     )  # fmt: skip
+    if several:
+        _over_splits(terminal, title, stage.run, several, options)
+        return
     result = terminal.run(stage.run, options)
     terminal.json_out(result.as_dict())
     if result.report is not None:
-        terminal.show(classification_tables("linear probe", result.report))
-        terminal.show(baselines_beside(result.baselines))
+        terminal.show(classification_tables(title, result.report))
+        if mode == "linear":  # baselines are measured by a linear probe
+            terminal.show(baselines_beside(result.baselines))
     terminal.notes(result.stage.notes)
     terminal.outline(result.stage)
+
+
+def _over_splits(
+    terminal: Terminal, title: str, stage: Any, wanted: tuple[str, ...], options: Any
+) -> None:
+    """Evaluates on each of several splits, and prints a row for each and the mean."""
+    from vidssl.cli.split_tables import notes_of_splits, over_splits_table
+    from vidssl.stages.over_splits import run_over_splits
+
+    found = terminal.run(partial(run_over_splits, stage, wanted), options)
+    terminal.json_out(found.as_dict())
+    if found.means:
+        terminal.show(over_splits_table(title, found))
+    terminal.notes(notes_of_splits(found))
+    for result in found.splits.values():
+        terminal.outline(result.stage)
 
 
 @command(panel=EVALUATION)
@@ -209,6 +246,7 @@ def retrieve(
     ] = None,
     pack: PackOption = None,
     split: SplitOption = None,
+    splits: SeveralSplitsOption = None,
     metric: MetricOption = "centred",
     name: Annotated[str | None, typer.Option(help="Of an evaluation's artifact.")] = None,
     device: DeviceOption = None,
@@ -222,6 +260,8 @@ def retrieve(
     Example:  vidssl retrieve query.mp4 --sheet neighbours.png
 
     Example:  vidssl retrieve --evaluate --stream rgb,flow
+
+    Example:  vidssl retrieve --evaluate --split 1,2,3
     """
     if bool(queries) == evaluate:
         raise UsageError(
@@ -235,14 +275,22 @@ def retrieve(
         "device": device,
     }
     if queries:
-        evaluating = {"--split": split, "--name": name, "--new": new, "--dry-run": dry_run}
+        evaluating = {
+            "--split": split,
+            "--splits": splits,
+            "--name": name,
+            "--new": new,
+            "--dry-run": dry_run,
+        }
         if given := [option for option, value in evaluating.items() if value]:
             raise UsageError(f"{given[0]} belongs to retrieve --evaluate, not to a query")
         found |= {"k": k, "keep_self": keep_self, "sheet": sheet}
         found |= {"weights": pairs_from("--weights", weights), "bounds": bounds.bounds()}
         _query(terminal, tuple(queries), **found)
     else:
-        _evaluate(terminal, split=split, name=name, new=new, dry_run=dry_run, **found)
+        several = splits_in(split, splits)
+        found |= {"split": None if several else split, "name": name}
+        _evaluate(terminal, several, new=new, dry_run=dry_run, **found)
 
 
 def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None:
@@ -257,11 +305,15 @@ def _query(terminal: Terminal, videos: tuple[Path, ...], **options: Any) -> None
     terminal.left_out(result.quarantined)
 
 
-def _evaluate(terminal: Terminal, **options: Any) -> None:
+def _evaluate(terminal: Terminal, several: tuple[str, ...], **options: Any) -> None:
     from vidssl.cli.tables import baselines_beside, recall_table
     from vidssl.stages import evaluate_retrieval as stage
 
-    result = terminal.run(stage.run, stage.EvaluateRetrievalOptions(**options))
+    chosen = stage.EvaluateRetrievalOptions(**options)
+    if several:
+        _over_splits(terminal, "retrieval", stage.run, several, chosen)
+        return
+    result = terminal.run(stage.run, chosen)
     terminal.json_out(result.as_dict())
     if result.report is not None:
         terminal.show(recall_table([result.report]))

@@ -80,6 +80,15 @@ SplitOption = Annotated[
     typer.Option("--split", help="A split column of the annotations.", rich_help_panel=DATA),
 ]
 
+SeveralSplitsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--splits",
+        help="all, or names such as 1,2,3: evaluate on each split, and tell the mean.",
+        rich_help_panel=DATA,
+    ),
+]
+
 MetricOption = Annotated[
     str,
     typer.Option(

@@ -55,6 +55,23 @@ def names_in(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
+def splits_in(split: str | None, splits: str | None) -> tuple[str, ...]:
+    """Returns the names of several splits that were asked for; empty: one split, or the default.
+
+    Args:
+        split: of --split; several names are divided by commas.
+        splits: of --splits: "all", or names.
+
+    Raises:
+        UsageError: both were given.
+    """
+    if split is not None and splits is not None:
+        raise UsageError("--split and --splits name the same thing: give one of them")
+    if splits is not None:
+        return names_in(splits)
+    return names_in(split) if split is not None and "," in split else ()
+
+
 def only_given(**values: Any) -> dict[str, Any]:
     """Returns the values that are not None; for the others the stage's own defaults hold."""
     return {name: value for name, value in values.items() if value is not None}

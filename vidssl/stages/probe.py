@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vidssl.base.errors import require
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.classification import ClassificationResult, ReportLabels, reused_result
 from vidssl.evaluation.evaluated_encoders import EncoderOnPack
@@ -30,9 +31,12 @@ from vidssl.evaluation.probed_accuracy import probe_features, read_probe, train_
 from vidssl.evaluation.view_average import average_recipe, average_views, joined_name, published
 from vidssl.evaluation.whitening import check_metric, whitened_means
 from vidssl.recipes.recipe import probe_config
+from vidssl.stages.probe_knn import run_votes, vote_config
 from vidssl.workspace.parent_roles import in_role
 from vidssl.workspace.stage_result import StageResult
 from vidssl.workspace.workspace import Workspace
+
+MODES = ("linear", "knn")
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,14 @@ class ProbeOptions(EvaluationOptions):
     The probabilities of several views are averaged.
 
     Attributes:
+        mode: one of :data:`MODES`.
         recipe: a shipped recipe whose section [probe] is used; None: the defaults.
-        settings: (field, value) overrides of :class:`ProbeConfig`.
+        settings: (field, value) overrides of :class:`ProbeConfig`, or of
+            :class:`vidssl.evaluation.nearest_vote.VoteConfig` in mode knn.
         seed: of the classifier's initial weights and of the order of videos.
     """
 
+    mode: str = "linear"
     recipe: str | None = None
     settings: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
@@ -60,10 +67,16 @@ def run(
 ) -> ClassificationResult:
     """Trains and tests a linear probe on frozen features, or one for each of several views.
 
+    In mode knn nothing is trained: the nearest training videos vote.
+
     Raises:
         VidsslError: no checkpoint, no labels, no such split, or a split that cannot be probed.
         UsageError: a setting that does not exist.
     """
+    require("mode", options.mode, options.mode in MODES, " or ".join(MODES))
+    if options.mode == "knn":
+        votes = vote_config(options.recipe, options.settings)
+        return run_votes(workspace, options, votes, progress)
     check_metric(options.metric)
     config = probe_config(options.recipe, options.settings)
     subjects, labelled = find_labelled_subjects(workspace, options)

@@ -27,6 +27,7 @@ from vidssl.workspace.artifacts import Artifact
 
 MOST_VIDEOS = 256  # a sample, so that it takes seconds
 ERRORS = 2.0  # standard errors that a difference must exceed
+NEAR_CHANCE = 0.95  # of ln(classes): a classifier whose loss ends above it tells nothing apart
 FEWEST = 30  # trials; of fewer nothing is said, since hardly any difference is beyond noise
 
 
@@ -126,6 +127,22 @@ def verdict_sentence(
     if loss is not None and chance is not None:
         parts.insert(0, f"loss {loss:.2f}, chance {chance:.2f}")
     return f"{name} learned little: {'; '.join(parts)}"
+
+
+def classifier_sentence(name: str, loss: float | None, classes: int) -> str | None:
+    """Returns a sentence where a classifier's training loss ended near that of guessing, else None.
+
+    Args:
+        loss: the mean cross-entropy of the last epoch.
+        classes: how many; ln(classes) is the loss of equal probabilities.
+    """
+    chance = math.log(classes)
+    if loss is None or loss < NEAR_CHANCE * chance:
+        return None
+    return (
+        f"{name} has learned nothing: its training loss ends at {loss:.2f}, and guessing among "
+        f"{classes} classes has {chance:.2f}; more --epochs or another rate (--set lr=...) may help"
+    )
 
 
 def verdict_figures(verdicts: Sequence[Verdict]) -> dict[str, float]:

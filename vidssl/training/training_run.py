@@ -27,7 +27,12 @@ from vidssl.methods import Method
 from vidssl.recipes.recipe import Recipe
 from vidssl.shards import open_shards
 from vidssl.training.data import TrainingData
-from vidssl.training.learned_verdict import compare, verdict_figures, verdict_sentence
+from vidssl.training.learned_verdict import (
+    classifier_sentence,
+    compare,
+    verdict_figures,
+    verdict_sentence,
+)
 from vidssl.training.options import ResolvedOptions
 from vidssl.training.trial_steps import CountedFrames, Forecast, try_out
 from vidssl.views import get_view
@@ -191,8 +196,10 @@ def _verdict(
     method: Method, plan: TrainingPlan, last: Row, progress: Progress
 ) -> dict[str, float | str]:
     """Returns what the encoders do beyond untrained ones, for the summary."""
-    if plan.stage == "finetune":  # its test says it
-        return {}
+    if plan.stage == "finetune":  # its test says how good it is
+        classes = len(plan.more["classes"])
+        said = classifier_sentence(plan.name, last.get("loss"), classes)
+        return {LITTLE: said} if said else {}
     videos, seed = plan.data.videos, plan.options.seed
     device = distributed.local_device(plan.options.device)
     found = []

@@ -84,6 +84,7 @@ def command_of(artifact: Artifact) -> str:
 def _command(kind: str, name: str, recipe: Mapping[str, Any]) -> str:
     stage, named = recipe.get("stage"), f"--name {name}"
     stream = f" --stream {recipe['stream']}" if isinstance(recipe.get("stream"), str) else ""
+    mode = f" --mode {recipe['mode']}" if "mode" in recipe else ""
     commands = {
         "flow": f"vidssl extract-flow VIDEOS {named}",
         "view": f"vidssl extract-view VIDEOS --view VIEW {named}",
@@ -91,7 +92,7 @@ def _command(kind: str, name: str, recipe: Mapping[str, Any]) -> str:
         "annotations": f"vidssl pack VIDEOS --labels LABELS {named}",
         "checkpoint": f"vidssl {stage or 'pretrain'}{stream} {named}",
         "features": f"vidssl probe{stream}",
-        "probe": f"vidssl probe{stream} {named}",
+        "probe": f"vidssl probe{mode}{stream} {named}",
         "retrieval": f"vidssl retrieve --evaluate{stream} {named}",
         "finetune": f"vidssl finetune{stream} {named}",
     }

@@ -188,6 +188,7 @@ def _evaluated(bench: _Bench, artifact: Artifact) -> dict[str, Any]:
         "streams": tuple(recipe.get("streams") or [recipe["stream"]]),
         "pack": _parent(bench, features, "pack").label,
         "split": recipe["split"],
+        "metric": recipe.get("metric", "centred"),
         "protocol": _protocol(features.recipe),
         "name": artifact.name,
     }
@@ -200,8 +201,9 @@ def _retrieval(bench: _Bench, artifact: Artifact, sources: Sources, progress: Pr
 
 def _probe(bench: _Bench, artifact: Artifact, sources: Sources, progress: Progress) -> Artifact:
     settings = tuple(artifact.recipe["settings"].items())
-    seed = artifact.recipe["seed"]
-    options = ProbeOptions(**_evaluated(bench, artifact), settings=settings, seed=seed)
+    # A vote of neighbours has a mode and no seed; a linear probe a seed and no mode.
+    more = {key: artifact.recipe[key] for key in ("mode", "seed") if key in artifact.recipe}
+    options = ProbeOptions(**_evaluated(bench, artifact), settings=settings, **more)
     return _made(probe.run(bench, options, progress).stage.artifact)
 
 
