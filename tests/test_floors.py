@@ -149,7 +149,12 @@ def test_there_is_one_file_per_method():
 
 # Commands whose stage bears another name: `import` is no name for a Python module, and
 # `vidssl retrieve` is two stages: a query's neighbours, and the measure of --evaluate.
-STAGES = {"import": {"import_checkpoint"}, "retrieve": {"retrieve", "evaluate_retrieval"}}
+# `vidssl probe` is one for each --mode; probe and retrieve are also run over several splits.
+STAGES = {
+    "import": {"import_checkpoint"},
+    "retrieve": {"retrieve", "evaluate_retrieval", "over_splits"},
+    "probe": {"probe", "probe_knn", "over_splits"},
+}
 
 
 def test_there_is_one_file_per_command():
