@@ -17,7 +17,7 @@ from vidssl.cli.terminal import Terminal
 
 PANELS = {
     "Pipeline": "extract-flow extract-view pack pretrain cotrain import export",
-    "Evaluation": "flow-diff probe finetune retrieve baselines",
+    "Evaluation": "flow-diff probe finetune retrieve baselines embed",
     "Workspace": "status verify demo recipes",
 }
 

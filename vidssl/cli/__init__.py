@@ -12,8 +12,9 @@ from vidssl.cli import (
     data,
     training,
     evaluation,
+    embedding,
     workspace,
     recipes,
 )
 
-__all__ = ["app", "data", "evaluation", "recipes", "training", "workspace"]
+__all__ = ["app", "data", "embedding", "evaluation", "recipes", "training", "workspace"]
