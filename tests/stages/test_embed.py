@@ -143,7 +143,7 @@ def test_a_damaged_video_is_left_out_and_named(packed: Path, tmp_path: Path) -> 
     good, out = packed / "videos/class0/v0.mp4", tmp_path / "v.h5"
     words = ["embed", bad, good, "--out", out, "--device", "cpu"]
     shown = command(*words, workspace=packed / "ws", code=3)
-    assert "the file is empty" in " ".join((shown.stdout + shown.stderr).split())
+    assert "the file is empty" in " ".join((shown.out + shown.err).split())
     with h5py.File(out) as file:
         assert [p.decode() for p in file["path"]] == [str(good)]
     assert "the file is empty" in (tmp_path / "v.h5.quarantine.csv").read_text()
