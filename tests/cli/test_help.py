@@ -17,7 +17,7 @@ from vidssl.cli.terminal import Terminal
 
 PANELS = {
     "Pipeline": "extract-flow extract-view pack pretrain cotrain import export",
-    "Evaluation": "flow-diff probe finetune retrieve baselines compare report",
+    "Evaluation": "flow-diff probe finetune retrieve baselines compare report embed",
     "Workspace": "status verify demo recipes",
 }
 

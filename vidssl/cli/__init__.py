@@ -13,8 +13,10 @@ from vidssl.cli import (
     training,
     evaluation,
     reporting,
+    embedding,
     workspace,
     recipes,
 )
 
 __all__ = ["app", "data", "evaluation", "recipes", "reporting", "training", "workspace"]
+__all__ = ["app", "data", "embedding", "evaluation", "recipes", "training", "workspace"]

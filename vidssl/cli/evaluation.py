@@ -225,7 +225,7 @@ def retrieve(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Test videos query train videos: R@1 … R@50, mAP.")
     ] = False,
-    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours to show.")] = 10,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Neighbours to show.")] = 10,
     sheet: Annotated[
         Path | None, typer.Option(help="Draw query and neighbours as a picture (.png or .jpg).")
     ] = None,

@@ -85,6 +85,18 @@ def label_videos(
         VidsslError: as :func:`check_labelling`; or the table lacks a column or matches no video.
     """
     check_labelling(labels, group_pattern)
+    found = label_classes(sources, labels)
+    _group_by_name(found.rows, sources, group_pattern, found.notes)
+    return found
+
+
+def label_classes(sources: Sequence[Source], labels: str | Path = "folders") -> Labelling:
+    """Returns labels and splits of videos as :func:`label_videos`, and groups of a table only.
+
+    Raises:
+        VidsslError: as :func:`label_videos`.
+    """
+    check_labelling(labels, None)
     rows: list[LabelRow] = [{"id": s.id, "label": "", "group": ""} for s in sources]
     split_columns: list[str] = []
     notes: list[str] = []
@@ -92,7 +104,6 @@ def label_videos(
         notes += _label_by_folder(rows, sources)
     elif str(labels) != "none":
         split_columns = _label_by_table(rows, sources, Path(labels), notes)
-    _group_by_name(rows, sources, group_pattern, notes)
     return Labelling(rows, split_columns, notes)
 
 

@@ -59,23 +59,34 @@ class QueryFrames:
 
 
 def make_derivers(gallery: Gallery, weights: Mapping[str, str], device: str) -> dict[str, Deriver]:
-    """Makes the derivers of the gallery's views, with the settings that the pack records.
+    """Makes the derivers of the gallery's views; as :func:`derivers_of`."""
+    views = [subject.view for subject in gallery.subjects]
+    return derivers_of(views, gallery.reader.views, weights, device)
+
+
+def derivers_of(
+    views: Sequence[str],
+    params: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, str],
+    device: str,
+) -> dict[str, Deriver]:
+    """Makes the derivers of some views, with the settings that are recorded with stored frames.
 
     Args:
+        params: {view: the parameters that a pack records}.
         weights: {view: file of its network's weights}; others are searched in torch's cache.
 
     Returns:
         {view: deriver} of the views that extract-view made.
 
     Raises:
-        VidsslError: weights are missing, or are not those that the gallery was made with.
+        VidsslError: weights are missing, or are not those that the frames were made with.
     """
-    views = [subject.view for subject in gallery.subjects]
     if unused := weights.keys() - set(views):
         raise UsageError(f"no {min(unused)} is compared, and --weights {min(unused)}=… is given")
     derivers = {}
     for view in views:
-        recorded = gallery.reader.views[view].get("derivation")
+        recorded = params[view].get("derivation")
         if recorded is not None:
             deriver = get_view(view).deriver()
             derivers[view] = deriver(deriver.recall(recorded, weights.get(view, "")), device)
@@ -93,19 +104,38 @@ def derive_like_gallery(
     """Decodes a video file and encodes its views as those of the gallery were.
 
     Args:
-        derivers: what :func:`make_derivers` returns.
-        weights: {view: file}, of which flow's is used if its method is a network.
         sheet: also encodes rgb, for the contact sheet.
+        derivers, weights, bounds: as of :func:`derive_views`.
+
+    Raises:
+        VidsslError: as :func:`derive_views`.
+    """
+    views = {subject.view for subject in gallery.subjects} | ({"rgb"} if sheet else set())
+    return derive_views(source, sorted(views), gallery.reader.views, derivers, weights, bounds)
+
+
+def derive_views(
+    source: Source,
+    views: Sequence[str],
+    params: Mapping[str, Mapping[str, Any]],
+    derivers: Mapping[str, Deriver],
+    weights: Mapping[str, str],
+    bounds: VideoBounds = DEFAULT_BOUNDS,
+) -> QueryFrames:
+    """Decodes a video file and encodes its views as the parameters of a pack say.
+
+    Args:
+        params: {view: the parameters that a pack records}.
+        derivers: what :func:`derivers_of` returns.
+        weights: {view: file}, of which flow's is used if its method is a network.
         bounds: of the video.
 
     Raises:
         VidsslError: it cannot be decoded, or a view cannot be derived.
     """
-    views = {subject.view for subject in gallery.subjects} | ({"rgb"} if sheet else set())
-    params = gallery.reader.views
     blobs: dict[str, Sequence[bytes]] = {}
     fps = 0.0
-    for view in sorted(views):
+    for view in views:
         if view == "rgb":
             result = pack_video(source, params[view], bounds=bounds)
         elif view == "flow":
@@ -114,7 +144,7 @@ def derive_like_gallery(
         elif view in derivers:
             result = derive_video_view(source, view, derivers[view], params[view], bounds)
         else:
-            raise VidsslError(f"a query cannot be shown as {view}: the pack does not say how")
+            raise VidsslError(f"a video cannot be shown as {view}: the pack does not say how")
         assert result.record is not None
         blobs |= result.blobs
         fps = result.record.fps

@@ -18,6 +18,7 @@ from vidssl.base.files import atomic_write, write_json
 from vidssl.base.optional_packages import require_extra
 from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation.evaluated_encoders import find_encoder
+from vidssl.retrieval.exported_encoder import CARD, STORED, params_of_own_pack
 from vidssl.version import VERSION
 from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
@@ -25,7 +26,6 @@ from vidssl.workspace.checkpoints import checkpoint_encoder, encoder_file
 from vidssl.workspace.workspace import Workspace
 
 CARD_FORMAT = 1
-CARD = "card.json"
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
     progress.say(f"export: {view} of {checkpoint.label} as {options.format}")
     blob, name = FORMATS[options.format](encoder, checkpoint)
     card = card_of(checkpoint, encoder.spec, encoder.dim) | {"file": name}
+    card |= _stored_frames(workspace, checkpoint, view, progress)
     folder.mkdir(parents=True)
     try:
         atomic_write(folder / name, blob)
@@ -97,6 +98,18 @@ def run(workspace: Workspace, options: ExportOptions, progress: Progress = SILEN
         shutil.rmtree(folder, ignore_errors=True)  # else the next try would be refused
         raise
     return ExportResult([folder / name, folder / CARD], card)
+
+
+def _stored_frames(
+    workspace: Workspace, checkpoint: Artifact, view: str, progress: Progress
+) -> dict[str, Any]:
+    """Returns the card's entry on how the frames that it was trained on were made."""
+    try:
+        params = params_of_own_pack(workspace, checkpoint)
+    except VidsslError as error:  # an encoder is whole without it
+        progress.say(f"the card does not say how frames were stored: {error}")
+        return {}
+    return {} if params is None or view not in params else {STORED: {view: params[view]}}
 
 
 def find(workspace: Workspace, options: ExportOptions) -> tuple[Artifact, str, Path]:
