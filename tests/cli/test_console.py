@@ -80,7 +80,7 @@ def test_progress_escapes_names_and_figures(kind):
 
 def test_tables_and_the_tree_of_the_status_escape(tmp_path, capsys):
     terminal = Terminal(Workspace(tmp_path), json=False, quiet=True)
-    from vidssl.cli.tables import status_tree
+    from vidssl.cli.status_table import status_tree
     from vidssl.stages.status import tree
 
     run = UnfinishedRun("pack", "main", "pack", "x", False, failed=EVIL, differs={EVIL: EVIL})

@@ -68,7 +68,7 @@ def test_cocon_on_four_views_and_what_is_learnt_is_evaluated(packed):
         "checkpoint/rgb-flow-pose-mask-cocon/v001 (rgb + pose)"
     )
     vidssl("verify", workspace=packed)
-    shown = vidssl("status", workspace=packed).out
+    shown = vidssl("status", "--tree", workspace=packed).out
     assert "view/pose/v001  4 videos, pose" in shown and "stale" not in shown
 
 

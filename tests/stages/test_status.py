@@ -20,7 +20,7 @@ from small_workspace import annotate, make_checkpoint, make_pack, small_workspac
 from vidssl.base import stored_json
 from vidssl.base.errors import Interrupted, VidsslError
 from vidssl.base.locks import LOOK_OF_OTHERS, file_lock, is_locked
-from vidssl.cli.tables import _unfinished
+from vidssl.cli.status_table import unfinished
 from vidssl.stages import evaluate_retrieval, probe, status
 from vidssl.stages.evaluate_retrieval import EvaluateRetrievalOptions
 from vidssl.stages.probe import ProbeOptions
@@ -230,7 +230,7 @@ def test_a_run_that_failed_is_told_from_one_that_was_stopped(tmp_path: Path) -> 
                 raise error
         (run,) = status.run(workspace).unfinished
         assert "half" in {path.name for path in Path(run.folder).iterdir()}
-        assert ("tries again" in str(_unfinished(run))) == (run.failed is not None)
+        assert ("tries again" in unfinished(run)) == (run.failed is not None)
         return run.failed
 
     assert attempt(None) is None
@@ -327,3 +327,54 @@ def test_another_seed_is_another_version(tmp_path: Path, seed: int) -> None:
     pack, table = workspace.newest("pack"), workspace.newest("annotations")
     made = make_checkpoint(workspace, pack, table, split="split1", seed=seed)
     assert by_label(status.run(workspace))[made.label].version == 2
+
+
+def test_a_change_is_told_once_in_words_with_all_that_it_made_stale(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    probe.run(workspace, ProbeOptions())
+    assert status.run(workspace).changes == []
+    pack = workspace.newest("pack")
+    recipe = {"stage": "pack", "videos": "a" * 64}
+    with workspace.open_run("pack", "main", recipe, {}) as run:
+        run.publish("b" * 64, {**pack.summary, "videos": 42})
+    found = status.run(workspace)
+    (change,) = found.changes
+    assert (change.cause, change.instead_of) == ("pack/main/v002", "pack/main/v001")
+    assert change.words == "12 videos more (42 instead of 30)"
+    assert change.stale == [a.label for a in found.artifacts if a.stale]
+    shown = vidssl("status", workspace=workspace.root).out
+    assert shown.count("12 videos more") == 1 and "overtaken" not in shown
+
+
+def test_a_removed_parent_is_one_change(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    probe.run(workspace, ProbeOptions())
+    shutil.rmtree(workspace.newest("pack").path)
+    found = status.run(workspace)
+    (change,) = found.changes
+    assert change.cause is None and "pack is not in the workspace" in change.words
+    assert change.stale == [a.label for a in found.artifacts if a.stale]
+
+
+def test_a_hundred_runs_fit_a_screen_newest_first_and_none_is_lost(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for number in range(100):
+        derive(workspace, f"run{number:02d}", {})
+    lines = vidssl("status", workspace=tmp_path).out.splitlines()
+    assert len(lines) < 30
+    assert "checkpoint/run99/v001" in lines[2] and "checkpoint/run98/v001" in lines[3]
+    assert "76 older not shown: vidssl status --all" in lines[1]
+    everything = vidssl("status", "--all", workspace=tmp_path).out
+    assert all(f"checkpoint/run{number:02d}/v001" in everything for number in range(100))
+    assert "checkpoint/run00/v001" in vidssl("status", "--tree", workspace=tmp_path).out
+
+
+def test_size_and_date_are_those_of_the_artifact(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "ws")
+    pack = workspace.newest("pack")
+    found = by_label(status.run(workspace))[pack.label]
+    files = [p for p in pack.path.rglob("*") if p.is_file() and p.name != MANIFEST]
+    assert found.bytes == sum(path.stat().st_size for path in files)
+    assert found.published == (pack.path / MANIFEST).stat().st_mtime
+    shown = vidssl("status", workspace=workspace.root).out
+    assert summaries.size(found.bytes) in shown

@@ -18,5 +18,13 @@ from vidssl.cli import (
     recipes,
 )
 
-__all__ = ["app", "data", "evaluation", "recipes", "reporting", "training", "workspace"]
-__all__ = ["app", "data", "embedding", "evaluation", "recipes", "training", "workspace"]
+__all__ = [
+    "app",
+    "data",
+    "embedding",
+    "evaluation",
+    "recipes",
+    "reporting",
+    "training",
+    "workspace",
+]

@@ -12,10 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
-from rich.tree import Tree
 
 from vidssl.base.text import counted
-from vidssl.workspace.run_diff import listed
 
 if TYPE_CHECKING:  # importing these would load PyTorch
     from vidssl.evaluation.average_precision import MeanPrecision
@@ -27,7 +25,6 @@ if TYPE_CHECKING:  # importing these would load PyTorch
     from vidssl.stages.baselines import BaselineResult
     from vidssl.stages.demo import DemoResult
     from vidssl.stages.flow_diff import FlowDiff
-    from vidssl.stages.status import Node, Status, UnfinishedRun
     from vidssl.stages.verify import VerifyResult
     from vidssl.training.trial_steps import Forecast
 
@@ -245,48 +242,6 @@ def _answer_table(answer: QueryAnswer, result: QueryResult) -> RenderableType:
     if answer.sheet is None:
         return table
     return Group(table, Text(f"contact sheet: {answer.sheet}", style="dim"))
-
-
-def status_tree(status: Status, nodes: Sequence[Node]) -> RenderableType:
-    """Returns the lineage of a workspace's artifacts as a tree, with stale ones marked."""
-    drawn = Tree(Text(status.workspace, style="bold"))
-    if not status.artifacts and not status.unfinished:
-        what = "empty" if Path(status.workspace).is_dir() else "there is no such folder yet"
-        drawn.add(Text(f"{what}; begin with: vidssl extract-flow VIDEOS/, or vidssl demo"))
-    for node in nodes:
-        _grow(drawn, node)
-    for run in status.unfinished:
-        drawn.add(Text(_unfinished(run), "cyan" if run.running else "yellow"))
-    for sentence in status.unreadable:
-        drawn.add(Text(f"unreadable: {sentence}", style="red"))
-    return drawn
-
-
-def _unfinished(run: UnfinishedRun) -> str:
-    differs = listed([f"{field} {value}" for field, value in run.differs.items()])
-    what = f"{run.kind}/{run.name}" + (f" ({differs})" if differs else "")
-    what += f", {run.parts}" if run.parts else ""
-    if run.running:
-        return f"running: {what}"
-    if run.failed:
-        return f"failed: {what}: {run.failed.rstrip('.')}; the same command tries again"
-    state = "stopped" if run.running is False else "whether it runs cannot be told"
-    return f"unfinished: {what}, {state}; the same command goes on"
-
-
-def _grow(parent: Tree, node: Node) -> None:
-    artifact = node.artifact
-    line = Text.assemble((artifact.label, "yellow" if artifact.stale else "green"))
-    line.append(f"  {artifact.headline}", style="dim")
-    for remark in node.remarks:
-        line.append(f"  + {remark}", style="cyan")
-    for reason in artifact.stale:
-        line.append(f"  stale: {reason}", style="yellow")
-    for fault in artifact.damaged:
-        line.append(f"  {fault}", style="bold red")
-    branch = parent.add(line)
-    for child in node.children:
-        _grow(branch, child)
 
 
 def verify_table(result: VerifyResult) -> RenderableType:

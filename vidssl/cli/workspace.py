@@ -18,19 +18,34 @@ DEMO_WORKSPACE = Path(
 
 
 @command(panel=WORKSPACE, damaged=True)
-def status(terminal: Terminal) -> None:
-    """Show the workspace: lineage of artifacts, which are stale, what is running or unfinished.
+def status(
+    terminal: Terminal,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Show what was made from what, oldest first.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show all artifacts, not only the newest of each kind.")
+    ] = False,
+) -> None:
+    """Show the workspace: artifacts, which are stale and why, what is running or unfinished.
 
-    Unfinished runs of the same name are shown with the options in which they differ.
+    One line for each artifact, kind by kind, the newest first: name, date, size, figures. Where
+    there are many, only the newest of each kind are shown. Unfinished runs of the same name are
+    shown with the options in which they differ.
 
     Example:  vidssl status
+
+    Example:  vidssl status --all
+
+    Example:  vidssl status --tree
     """
-    from vidssl.cli.tables import status_tree
+    from vidssl.cli.status_table import status_list, status_tree
     from vidssl.stages import status as stage
 
     result = stage.run(terminal.workspace)
     terminal.json_out(result.as_dict())
-    terminal.show(status_tree(result, stage.tree(result)))
+    shown = status_tree(result, stage.tree(result)) if tree else status_list(result, everything)
+    terminal.show(shown)
 
 
 @command(panel=WORKSPACE, damaged=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 from vidssl.extraction.part_folders import parts_in_words
 from vidssl.stages.repair.numbers import number_problems
-from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.artifacts import MANIFEST, Artifact
+from vidssl.workspace.changes import Change, descends, find_changes, newest_by_shelf
 from vidssl.workspace.parent_roles import START, role_of
 from vidssl.workspace.run import is_at_work, why_it_failed
 from vidssl.workspace.run_diff import differences
@@ -51,6 +52,8 @@ class ArtifactStatus:
         stale: the reasons why it is stale, one sentence each; none: it is current.
         damaged: one sentence for each file that is missing, of another size, or not its own. Files
             are not read for it, which :mod:`vidssl.stages.verify` does.
+        published: when its manifest was written, seconds since 1970; 0 if that cannot be told.
+        bytes: of its payload, as its manifest records.
     """
 
     label: str
@@ -64,6 +67,8 @@ class ArtifactStatus:
     parents: list[Parent]
     stale: list[str]
     damaged: list[str] = field(default_factory=list)
+    published: float = 0.0
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,14 @@ class Status:
         artifacts: oldest first.
         unreadable: a sentence for each artifact that cannot be read, and for each damaged
             run.json or workspace.json.
+        changes: what made artifacts stale, each once.
     """
 
     workspace: str
     artifacts: list[ArtifactStatus]
     unfinished: list[UnfinishedRun]
     unreadable: list[str]
+    changes: list[Change] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the status as plain data, for --json."""
@@ -130,7 +137,7 @@ def run(workspace: Workspace) -> Status:
     begun, damaged = workspace.scan_unfinished()
     unreadable += damaged + number_problems(workspace.root)
     known = {artifact.digest: artifact for artifact in artifacts}
-    newest = _newest_by_shelf(artifacts)
+    newest = newest_by_shelf(artifacts)
     reasons: dict[str, list[str]] = {}
     for artifact in artifacts:  # parents come before children
         reasons[artifact.label] = _why_stale(artifact, known, newest, reasons)
@@ -139,13 +146,14 @@ def run(workspace: Workspace) -> Status:
         artifacts=[_status(artifact, known, reasons[artifact.label]) for artifact in artifacts],
         unfinished=_unfinished(begun, artifacts),
         unreadable=unreadable,
+        changes=find_changes(artifacts),
     )
 
 
 def _unfinished(
     begun: Sequence[Mapping[str, Any]], artifacts: Sequence[Artifact]
 ) -> list[UnfinishedRun]:
-    newest = _newest_by_shelf(artifacts)
+    newest = newest_by_shelf(artifacts)
     found = []
     for run in begun:
         shelf = (run["kind"], run["name"])
@@ -186,15 +194,19 @@ def _status(artifact: Artifact, known: Mapping[str, Artifact], stale: list[str])
         parents=parents,
         stale=stale,
         damaged=[sentence for _, sentence in artifact.files.misfits()],
+        published=_published(artifact),
+        bytes=sum(file["bytes"] for file in artifact.payload.values()),
     )
 
 
+def _published(artifact: Artifact) -> float:
+    try:
+        return (artifact.path / MANIFEST).stat().st_mtime
+    except OSError:  # it was moved away just now
+        return 0.0
+
+
 # ── stale artifacts ──────────────────────────────────────────────────────────────────────────
-
-
-def _newest_by_shelf(artifacts: Sequence[Artifact]) -> dict[tuple[str, str], Artifact]:
-    """Returns the newest version of each KIND/NAME."""
-    return {(a.kind, a.name): a for a in artifacts}
 
 
 def _why_stale(
@@ -216,24 +228,11 @@ def _why_stale(
             found.append(f"its {role} is not in the workspace any more")
             continue
         latest = newest[parent.kind, parent.name]
-        if latest.digest != parent.digest and not _descends(latest, parent, known):
+        if latest.digest != parent.digest and not descends(latest, parent, known):
             found.append(f"its {role} {parent.label} was overtaken by {latest.label}")
         elif reasons.get(parent.label):
             found.append(f"its {role} {parent.label} is stale")
     return found
-
-
-def _descends(artifact: Artifact, ancestor: Artifact, known: Mapping[str, Artifact]) -> bool:
-    """Whether an artifact was made from `ancestor`, directly or through others."""
-    frontier, seen = [artifact], set()
-    while frontier:
-        current = frontier.pop()
-        if current.digest == ancestor.digest:
-            return True
-        if current.digest not in seen:
-            seen.add(current.digest)
-            frontier += [known[d] for d in current.parents.values() if d in known]
-    return False
 
 
 # ── lineage ──────────────────────────────────────────────────────────────────────────────────
