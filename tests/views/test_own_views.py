@@ -14,6 +14,7 @@ from cli_workspace import vidssl
 from paths import ROOT
 from video_files import moving_square, write_video
 
+from vidssl.base.errors import MissingInput, UsageError, VidsslError
 from vidssl.dataset.decoding import decode
 from vidssl.shards import ShardReader
 from vidssl.views import get_view
@@ -122,3 +123,35 @@ def test_the_file_is_not_needed_for_what_does_not_use_it(tmp_path, videos, monke
     vidssl("pack", videos, "--views", "rgb", "--workers", 1, workspace=tmp_path)
     said = vidssl("pretrain", "--stream", "depth", workspace=tmp_path, code=2).err
     assert "nowhere.py, named in VIDSSL_VIEWS, cannot be loaded" in " ".join(said.split())
+
+
+def test_the_pages_example_with_weights_takes_the_file_that_is_named(tmp_path):
+    (code,) = re.findall(r"```py\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    place: dict = {"__name__": __name__}
+    exec(code, place)
+    deriver = place["WeightedDeriver"]
+    used, other = tmp_path / "used.txt", tmp_path / "other.txt"
+    used.write_text("0.5")
+    other.write_text("2")
+    with pytest.raises(MissingInput, match="name the file of weights"):
+        deriver.describe(deriver.Config(), "cpu")
+    recorded = deriver.describe(deriver.Config(str(used)), "cpu")
+    assert str(tmp_path) not in str(recorded)
+    moved = used.rename(tmp_path / "moved.txt")
+    config = deriver.recall(recorded, str(moved))
+    (frame,) = deriver(config).derive([np.full((2, 2, 3), 100, np.uint8)], 1, None)
+    assert (frame == 50).all()
+    with pytest.raises(VidsslError, match=r"other\.txt holds other weights than those"):
+        deriver.recall(recorded, str(other))
+    with pytest.raises(MissingInput, match="name their file with --weights"):
+        deriver.recall(recorded)
+    with pytest.raises(MissingInput, match="there is no file of weights nowhere"):
+        deriver.recall(recorded, "nowhere")
+
+
+def test_weights_for_a_view_that_has_none_are_refused_and_not_ignored(tmp_path):
+    deriver = get_view("difference").deriver()
+    recorded = deriver.describe(deriver.Config(), "cpu")
+    assert deriver.recall(recorded | {"since": "a later version"}) == deriver.Config()
+    with pytest.raises(UsageError, match="has no use"):
+        deriver.recall(recorded, str(tmp_path / "file"))

@@ -7,6 +7,11 @@ import importlib.util
 from vidssl.base.errors import VidsslError
 
 
+def is_installed(module: str) -> bool:
+    """Whether an optional module can be imported; it is not imported."""
+    return importlib.util.find_spec(module) is not None
+
+
 def require_extra(extra: str, what: str, *modules: str, more: str = "") -> None:
     """Checks that optional modules are installed.
 
@@ -18,7 +23,7 @@ def require_extra(extra: str, what: str, *modules: str, more: str = "") -> None:
     Raises:
         VidsslError: a module is missing; the sentence says how to install it.
     """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    missing = [name for name in modules if not is_installed(name)]
     if missing:
         raise VidsslError(
             f"{what} needs {' and '.join(missing)}, which an extra brings: "

@@ -132,24 +132,44 @@ def extract_view(
         str,
         typer.Option(
             "--view",
-            help="pose, mask, or one of your own.",
+            help="pose, mask, or one of your own; pose,mask makes both in one pass (blazepose).",
             autocompletion=completion.complete_views,
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(help="The network; default: keypointrcnn or maskrcnn.")
+        str | None,
+        typer.Option(
+            help="The network: blazepose (on the CPU, needs the extra pose; the default there, if "
+            "its weights are in torch's cache), keypointrcnn_resnet50_fpn (of pose), "
+            "maskrcnn_resnet50_fpn_v2, deeplabv3_resnet50 or lraspp_mobilenet_v3_large (of mask).",
+            autocompletion=completion.one_of(
+                "blazepose",
+                "keypointrcnn_resnet50_fpn",
+                "maskrcnn_resnet50_fpn_v2",
+                "deeplabv3_resnet50",
+                "lraspp_mobilenet_v3_large",
+            ),
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="File of its weights; default: in torch's cache.")
+        str | None,
+        typer.Option(
+            help="File of its weights; default: in torch's cache. Of blazepose a .task file, or "
+            "its two .tflite files with a comma between."
+        ),
     ] = None,
     min_score: Annotated[
-        float | None, typer.Option(help="Below which a detection is none (0.8).")
+        float | None,
+        typer.Option(help="Below which a detection is none (0.8; blazepose: 0.4)."),
     ] = None,
     things: Annotated[
         bool, typer.Option("--things", help="Masks of all things, as CoCon's, not of people.")
     ] = False,
     detector_size: Annotated[
-        int | None, typer.Option(help="Short side at which the network sees frames (192).")
+        int | None,
+        typer.Option(
+            help="Short side at which the network sees frames (192; blazepose: at most 512)."
+        ),
     ] = None,
     stored_size: Annotated[
         int | None, typer.Option(help="Short side at which frames are stored (96; 0: as derived).")
@@ -171,10 +191,12 @@ def extract_view(
 ) -> None:
     """Make a view of every video from its frames: heatmaps of joints, masks of people, or yours.
 
-    Networks are torchvision's, and nothing is downloaded: without weights the command says where
-    they are to be had. A view of your own is one file, named in VIDSSL_VIEWS.
+    Networks are BlazePose's, on a CPU, or torchvision's. Nothing is downloaded: without weights
+    the command says where they are to be had. A view of your own is one file in VIDSSL_VIEWS.
 
     Example:  vidssl extract-view VIDEOS/ --view pose
+
+    Example:  vidssl extract-view VIDEOS/ --view pose,mask --model blazepose --set people=2
 
     Example:  vidssl extract-view VIDEOS/ --view mask --weights maskrcnn.pth --detector-size 800
     """

@@ -98,7 +98,9 @@ def choose_derived_views(
         elif wanted is not None:
             how = get_view(view).how_to_make(str(videos))
             raise MissingInput(f"there is no {view} for these videos; make it with: {how}")
-    if unwanted := named.keys() - chosen.keys():
+    packed_labels = {artifact.label for artifact in chosen.values()}
+    unwanted = {v for v, artifact in named.items() if artifact.label not in packed_labels}
+    if unwanted:
         raise UsageError(f"{named[min(unwanted)].label} holds no view that is packed")
     if wanted is None and "flow" not in chosen:
         how = get_view("flow").how_to_make(str(videos))

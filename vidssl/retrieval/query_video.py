@@ -24,6 +24,7 @@ from vidssl.extraction.video_frames import pack_video
 from vidssl.extraction.video_view import derive_video_view
 from vidssl.retrieval.gallery import Gallery
 from vidssl.views import get_view
+from vidssl.views.choose_deriver import recall_deriver, usable_device
 from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import read_strided
 
@@ -88,8 +89,8 @@ def derivers_of(
     for view in views:
         recorded = params[view].get("derivation")
         if recorded is not None:
-            deriver = get_view(view).deriver()
-            derivers[view] = deriver(deriver.recall(recorded, weights.get(view, "")), device)
+            deriver, config = recall_deriver(view, recorded, weights.get(view, ""), device)
+            derivers[view] = deriver(config, usable_device(deriver, device))
     return derivers
 
 

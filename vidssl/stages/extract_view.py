@@ -24,7 +24,8 @@ from vidssl.extraction.pool import check_pool, choose_pool
 from vidssl.extraction.run_or_describe import run_or_describe
 from vidssl.extraction.shard_job import ShardJob, videos_digest
 from vidssl.extraction.video_view import derive_in_worker
-from vidssl.views import get_view
+from vidssl.views import all_views, get_view
+from vidssl.views.choose_deriver import find_derivers, usable_device
 from vidssl.views.codecs import get_codec
 from vidssl.views.deriver import Deriver
 from vidssl.views.frame_interpolation import INTERPOLATION
@@ -44,12 +45,13 @@ class ExtractView(ExtractionOptions):
 
     Attributes:
         videos: a folder, a video file, or a text file of paths.
-        view: pose, mask, or one of the user's own.
+        view: pose, mask, or one of the user's own; several, with commas between, if one network
+            makes them in one pass, as blazepose does.
         settings: (field, value) of the view's deriver, such as weights.
         stride: one of so many frames is derived; None: the view's default.
         stored: short side at which frames are stored; 0: as derived; None: the view's default.
         codec: of the frames; None: the view's default.
-        name: of the artifact; None: the view's.
+        name: of the artifact; None: the view's; of several, their names with hyphens between.
         device: cpu or cuda; None: cuda if there is one.
     """
 
@@ -71,34 +73,40 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
         MissingInput: the view's network lacks its weights.
         Interrupted: a signal came; finished videos are kept.
     """
-    device = choose_device(config.device)
-    name = config.name or config.view
+    views = view_names(config.view)
+    name = config.name or "-".join(views)
     check_name(name)
-    deriver = get_view(config.view).deriver()
-    settings = configure(config.view, deriver.Config(), config.settings)
+    chosen = dict(config.settings)
+    device = choose_device(config.device)
+    weights = str(chosen.get("weights", ""))
+    derivers = find_derivers(views, chosen.get("model"), device, weights)
+    deriver = derivers[0]
+    settings = configure(",".join(views), deriver.Config(), config.settings)
+    model = getattr(settings, "model", None)
+    device = _device(deriver, device, model, progress)
     check_pool(config.dask)
-    params = view_params(config, deriver, settings, device)
+    params = {view: view_params(config, view, deriver, settings, device) for view in views}
     sources, part_videos = find_part_videos(
         workspace, config.videos, config.part, progress, config.dry_run
     )
     videos = videos_digest(sources)
-    recipe = {"stage": "extract-view", "views": {config.view: params}, "videos": videos}
+    recipe = {"stage": "extract-view", "views": params, "videos": videos}
     function = partial(
         derive_in_worker,
-        view=config.view,
         settings=tuple(vars(settings).items()),
         params=params,
+        model=model,
         device=device,
         bounds=config.bounds,
     )
     few = min(WORKERS_ON_CUDA, cores()) if device == "cuda" else None
     prepared, retried = open_video_run(workspace, config, "view", name, recipe, {})
     job = ShardJob(
-        title=f"extract-view {config.view}",
-        views={config.view: params},
+        title=f"extract-view {','.join(views)}",
+        views=params,
         pool=choose_pool(function, config.workers or few, config.dask, bounded=False),
         shard_bytes=config.shard_bytes,
-        earlier=None if config.new else retried or _earlier(workspace, config.view, params),
+        earlier=None if config.new else retried or _earlier(workspace, params),
         retry=config.retry_quarantined,
         retried=retried,
     )
@@ -115,20 +123,42 @@ def run(workspace: Workspace, config: ExtractView, progress: Progress = SILENT) 
     )
 
 
-def _earlier(workspace: Workspace, view: str, params: Mapping[str, Any]) -> Artifact | None:
+def view_names(views: str) -> tuple[str, ...]:
+    """Returns the names in a text such as `pose,mask`, in the order in which vidssl lists views.
+
+    Raises:
+        UsageError: there is no such view, a name stands twice, or there is none.
+    """
+    names = [name.strip() for name in views.split(",")]
+    for name in names:
+        get_view(name)
+    if len({*names}) < len(names):
+        raise UsageError(f"--view {views} names a view twice")
+    return tuple(name for name in all_views() if name in names)
+
+
+def _device(deriver: type[Deriver], device: str, model: str | None, progress: Progress) -> str:
+    """Returns where to compute, and says so where it is not the device that was chosen."""
+    usable = usable_device(deriver, device)
+    if usable != device:
+        progress.say(f"{model or deriver.__name__} runs on the {usable.upper()}, not on {device}")
+    return usable
+
+
+def _earlier(workspace: Workspace, params: Mapping[str, Any]) -> Artifact | None:
     """Returns the newest artifact of the same parameters, whose videos need not be done again."""
-    return workspace.newest("view", lambda a: a.recipe.get("views") == {view: params})
+    return workspace.newest("view", lambda a: a.recipe.get("views") == params)
 
 
 def view_params(
-    config: ExtractView, deriver: type[Deriver], settings: Any, device: str
+    config: ExtractView, view: str, deriver: type[Deriver], settings: Any, device: str
 ) -> dict[str, Any]:
-    """Returns all that determines the stored frames of a video; recorded with them.
+    """Returns all that determines the stored frames of a view; recorded with them.
 
     Raises:
         VidsslError: the codec is unknown, a stride or size makes no sense, or weights are missing.
     """
-    codec = get_codec(config.codec or get_view(config.view).default_codec)
+    codec = get_codec(config.codec or get_view(view).default_codec)
     stride = deriver.stride if config.stride is None else config.stride
     if stride < 1:
         raise UsageError(f"--stride {stride} makes no sense: give 1 or more")

@@ -3,7 +3,8 @@
     VIDSSL_VIEWS=difference.py vidssl extract-view VIDEOS --view difference
 
 An entry is the path of a .py file or the name of an installed module; several are separated as in
-PATH. Each defines `VIEW = …`, an instance of :class:`vidssl.views.view.View`. It is an environment
+PATH. Each defines `VIEW = …`, an instance of :class:`vidssl.views.view.View`, or
+`DERIVERS = {view: {model: class}}`, networks for views that exist, or both. It is an environment
 variable because every process that vidssl starts inherits it: workers, torchrun's ranks, jobs of a
 batch system.
 """
@@ -15,11 +16,14 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from vidssl.base.errors import UsageError
+from vidssl.views.deriver import Deriver
 from vidssl.views.view import View
 
 VARIABLE = "VIDSSL_VIEWS"
@@ -38,7 +42,10 @@ def plugin_views() -> dict[str, View]:
 def _load_all(variable: str) -> dict[str, View]:
     views: dict[str, View] = {}
     for entry in filter(None, variable.split(os.pathsep)):
-        view = getattr(_load(entry), "VIEW", None)
+        module = _load(entry)
+        view = getattr(module, "VIEW", None)
+        if view is None and hasattr(module, "DERIVERS"):
+            continue
         if not isinstance(view, View):
             raise UsageError(
                 f"{entry}, named in {VARIABLE}, holds no view: it must say VIEW = MyView(), an "
@@ -48,6 +55,41 @@ def _load_all(variable: str) -> dict[str, View]:
             raise UsageError(f"two entries of {VARIABLE} hold a view named {view.name}")
         views[view.name] = view
     return views
+
+
+def plugin_derivers() -> dict[str, dict[str, type[Deriver]]]:
+    """Returns {view: {model: class}} of the networks that the user offers for views that exist.
+
+    Raises:
+        UsageError: an entry that cannot be loaded, or whose DERIVERS has another form.
+    """
+    offered: dict[str, dict[str, type[Deriver]]] = {}
+    for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        for view, model, deriver in _derivers(entry, getattr(_load(entry), "DERIVERS", {})):
+            if model in offered.setdefault(view, {}):
+                raise UsageError(f"two entries of {VARIABLE} hold a model {model} of {view}")
+            offered[view][model] = deriver
+    return offered
+
+
+def _derivers(entry: str, derivers: Any) -> Iterator[tuple[str, str, type[Deriver]]]:
+    form = (
+        f"DERIVERS of {entry}, named in {VARIABLE}, must be "
+        '{"pose": {"mymodel": MyDeriver}}, with a subclass of vidssl.views.deriver.Deriver'
+    )
+    if not isinstance(derivers, dict) or not all(isinstance(v, dict) for v in derivers.values()):
+        raise UsageError(form)
+    for view, models in derivers.items():
+        for model, deriver in models.items():
+            if not isinstance(deriver, type) or not issubclass(deriver, Deriver):
+                raise UsageError(form)
+            # The name is recorded with the frames, so that a query is derived by the same network.
+            if getattr(deriver.Config(), "model", None) != model:
+                raise UsageError(
+                    f"the Config of {deriver.__name__} in {entry} needs a field "
+                    f'model: str = "{model}", the name that DERIVERS gives it'
+                )
+            yield view, model, deriver
 
 
 def _load(entry: str) -> ModuleType:

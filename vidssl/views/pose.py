@@ -2,7 +2,8 @@
 
 A stored frame is [H, W, 17]: 255 times the share of the joint's probability that lies in a cell of
 the keypoint head's map, weighted by the detection's score and summed over people. This is CoCon's
-recipe; :mod:`vidssl.views.keypoint_rcnn` derives it. It is 0 everywhere if nobody was found.
+recipe; :mod:`vidssl.views.keypoint_rcnn` derives it. :mod:`vidssl.views.blazepose` draws Gaussians
+that are as high as a joint is visible. It is 0 everywhere if nobody was found.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import cv2
 import numpy as np
 
+from vidssl.views.blazepose import BLAZEPOSE
 from vidssl.views.deriver import Deriver
 from vidssl.views.stacked_channels import StackedView
 
@@ -55,6 +57,7 @@ class PoseView(StackedView):
     name: ClassVar[str] = "pose"
     channels: ClassVar[int] = len(JOINTS)
     default_codec: ClassVar[str] = "webp"
+    models: ClassVar[tuple[str, ...]] = ("keypointrcnn_resnet50_fpn", BLAZEPOSE)
     native: ClassVar[str] = f"channels {', '.join(JOINTS)}; x/255 with x in 0..255"
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
@@ -78,7 +81,11 @@ class PoseView(StackedView):
         colour_J3 = cv2.cvtColor(hues, cv2.COLOR_HSV2RGB)[0] / np.float32(max(frame.max(), 1))
         return (frame[..., None] * colour_J3).max(axis=2).astype(np.uint8)
 
-    def deriver(self) -> type[Deriver]:
+    def deriver(self, model: str = "") -> type[Deriver]:
+        if model == BLAZEPOSE:
+            from vidssl.views.blazepose.derivers import BlazePoseJoints
+
+            return BlazePoseJoints
         from vidssl.views.keypoint_rcnn import KeypointDeriver  # a network: training needs none
 
         return KeypointDeriver

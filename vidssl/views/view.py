@@ -55,6 +55,8 @@ class View(ABC):
         native: what `to_float` does, in words.
         published: {name: presentation} that imported weights were trained with, if not `to_float`.
         command: the command that makes it before pack; empty if pack makes it.
+        models: names of vidssl's own networks that make it, those of `--model`; the first is the
+            default with CUDA.
     """
 
     name: ClassVar[str]
@@ -65,6 +67,7 @@ class View(ABC):
     native: ClassVar[str]
     published: ClassVar[Mapping[str, Presentation]] = {}
     command: ClassVar[str] = "extract-view"
+    models: ClassVar[tuple[str, ...]] = ()
 
     @property
     def kind(self) -> str:
@@ -73,8 +76,13 @@ class View(ABC):
             return "film"
         return "motion" if self.lag else "still"
 
-    def deriver(self) -> type[Deriver]:
+    def deriver(self, model: str = "") -> type[Deriver]:
         """Returns the class that derives the view in extract-view.
+
+        A view without `models` need not take the argument.
+
+        Args:
+            model: one of `models`; empty: the first.
 
         Raises:
             UsageError: the view is not made by extract-view.

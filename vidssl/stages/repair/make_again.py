@@ -28,6 +28,7 @@ from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.extract_view import ExtractView
 from vidssl.stages.pack import Pack
 from vidssl.stages.probe import ProbeOptions
+from vidssl.views.choose_deriver import recall_deriver
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.run import Run
 from vidssl.workspace.workspace import Workspace
@@ -229,10 +230,12 @@ def _flow(bench: _Bench, artifact: Artifact, sources: Sources, progress: Progres
 
 
 def _view(bench: _Bench, artifact: Artifact, sources: Sources, progress: Progress) -> Artifact:
-    ((view, params),) = artifact.recipe["views"].items()
+    views = artifact.recipe["views"]
+    params = next(iter(views.values()))
     options = ExtractView(
         videos=sources.needed(),
-        view=view,
+        view=",".join(views),
+        settings=_settings(next(iter(views)), params["derivation"]),
         stride=params["stride"],
         stored=params["stored_size"] or 0,
         codec=params["codec"],
@@ -240,6 +243,15 @@ def _view(bench: _Bench, artifact: Artifact, sources: Sources, progress: Progres
         workers=sources.workers,
     )
     return _made(extract_view.run(bench, options, progress).artifact)
+
+
+def _settings(view: str, recorded: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Returns the settings that a view was made with; its weights must be in torch's cache."""
+    try:
+        _, config = recall_deriver(view, recorded, "", "cpu")
+    except VidsslError as error:
+        raise CannotMake(f"its settings cannot be taken up again: {error}") from error
+    return tuple(vars(config).items())
 
 
 def _pack_options(bench: _Bench, made: Artifact, name: str, sources: Sources) -> Pack:
