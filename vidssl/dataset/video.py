@@ -27,6 +27,7 @@ LIST_SUFFIXES = frozenset((".txt", ".lst", ".list"))
 SYSTEM_FOLDERS = frozenset(
     [
         "lost+found",
+        "system volume information",
         "$recycle.bin",
         "recycler",
         "recycled",
@@ -36,7 +37,7 @@ SYSTEM_FOLDERS = frozenset(
         "__macosx",
         "found.000",
     ]
-) | {"system volume information"}
+)
 TS_PACKET, TS_SYNC = 188, 0x47  # bytes of a packet of MPEG-TS, and its first one
 TS_PREFIX = 4  # bytes before each packet in .m2ts, which may be named .ts
 TS_SEEN = 64 * 1024  # bytes in which a captured stream must show its first packets
