@@ -156,7 +156,7 @@ def test_a_folder_for_every_video_is_no_label():
 
 def test_paths_match_relative_absolute_or_by_a_unique_name(tmp_path: Path):
     videos = sources("x/1.mp4", "x/2.avi", "y/3.mp4", "y/v.4.mp4", "y/same.mp4", "x/same.mp4")
-    text = "path,label\n./x/1.mp4,a\n/data/x/2.avi,b\nelsewhere/3.webm,c\nv.4,d\ny/same,e\n"
+    text = "path,label\n./x/1.mp4,a\n/data/x/2.avi,b\nold/y/3.webm,c\nv.4,d\ny/same,e\n"
     found = label_videos(videos, table(tmp_path, text))
     assert [row["label"] for row in found.rows] == ["a", "b", "c", "d", "e", ""]
     assert found.notes[0] == "1 video has no row in labels.csv: no label"
@@ -166,7 +166,10 @@ def test_a_name_that_two_videos_bear_matches_neither(tmp_path: Path):
     videos = sources("x/same.mp4", "y/same.mp4", "y/other.mp4")
     found = label_videos(videos, table(tmp_path, "path,label\nsame.mp4,a\nother,b\n"))
     assert [row["label"] for row in found.rows] == ["", "", "b"]
-    assert "1 of 2 rows of labels.csv matches no packed video, such as same.mp4" in found.notes
+    assert found.summary.endswith("not used: 1 row of labels.csv")
+    assert (
+        "1 of 2 rows of labels.csv could be any of several videos, such as same.mp4" in found.notes
+    )
 
 
 def test_a_column_that_is_nearly_a_split_is_told(tmp_path: Path):
@@ -196,7 +199,7 @@ def test_split_columns_are_those_that_hold_train(tmp_path: Path):
         ("path,label\nother.mp4,a\n", "not one of the 1 paths in .* the first is other.mp4, and a"),
         ("path,label\n", "not one of the 0 paths"),
         ("", "is empty"),
-        ("path,label\n1.mp4,a\nx/1.mp4,b\n", "says two different things of 1.mp4"),
+        ("path,label\n1.mp4,a\n./1.mp4,b\n", "says two different things of 1.mp4"),
         ("path,label,label\n1.mp4,a,b\n", "has two columns named label"),
         ("path,label\na, b.mp4,x\n", "more cells than its header, which begins with a: put cells"),
         ('path,label\n1.mp4,"' + "x" * 200_000, "is no table: field larger"),
@@ -284,3 +287,102 @@ def test_a_group_column_goes_before_a_pattern(tmp_path: Path):
         sources("v_A_g01_c01.avi", "v_A_g01_c02.avi"), table(tmp_path, text), "ucf101"
     )
     assert [row["group"] for row in found.rows] == ["mine", "v_A_g01"]
+
+
+# ── what tables, lists and folders of the field say
+
+
+def test_a_label_never_reaches_another_file(tmp_path: Path):
+    videos = sources("s3/cam2.mp4", "clip.mp4", "y/3.mp4")
+    text = "path,label\ns4/cam2.mp4,fall\nclip.2,b\nelsewhere/3.webm,c\ny/3.mp4,d\n"
+    found = label_videos(videos, table(tmp_path, text))
+    assert [row["label"] for row in found.rows] == ["", "", "d"]
+    assert "3 of 4 rows of labels.csv match no packed video, such as s4/cam2.mp4" in found.notes
+
+
+def test_a_match_by_the_name_alone_is_told(tmp_path: Path):
+    found = label_videos(sources("1.mp4"), table(tmp_path, "path,label\n/old/train/1.mp4,a\n"))
+    assert found.rows[0]["label"] == "a"
+    assert "matches by the file's name alone, not its folder" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "first", "second"),
+    [
+        ("split1", "1", "2"),
+        ("subset", "training", "Testing"),
+        ("is_train", "True", "False"),
+        ("is_test", "0", "1"),
+        ("split", "train", "val"),
+    ],
+)
+def test_words_for_the_parts_of_a_split(tmp_path: Path, column: str, first: str, second: str):
+    text = f"path,label,{column}\n1.mp4,a,{first}\n2.mp4,b,{second}\n"
+    found = label_videos(sources("1.mp4", "2.mp4"), table(tmp_path, text))
+    assert found.split_columns == [column]
+    assert [row[column] for row in found.rows] == ["train", "test"]
+    assert f"split {column} from labels.csv (1 train, 1 test)" in found.summary
+
+
+@pytest.mark.parametrize(("column", "cells"), [("split", "01"), ("fold", "12"), ("set", "ab")])
+def test_a_split_that_is_not_understood_is_told(tmp_path: Path, column: str, cells: str):
+    text = f"path,label,{column},fps\n1.mp4,a,{cells[0]},25\n2.mp4,b,{cells[1]},25\n"
+    found = label_videos(sources("1.mp4", "2.mp4"), table(tmp_path, text))
+    assert found.split_columns == []
+    assert f"the column {column} of labels.csv is not taken for a split" in found.notes[0]
+    assert "no split: an 80/20 one by group is drawn where one is needed" in found.summary
+    assert found.summary.endswith(f"not used: the column {column}, the column fps")
+
+
+@pytest.mark.parametrize("layout", ["{part}/{label}/{n}.mp4", "{label}/{part}/{n}.mp4"])
+def test_train_and_test_folders_are_a_split(layout: str):
+    places = [("train", "run"), ("train", "run"), ("train", "jump"), ("Test", "run")]
+    names = [layout.format(part=p, label=c, n=n) for n, (p, c) in enumerate(places)]
+    found = label_videos(sources(*names))
+    assert [row["label"] for row in found.rows] == ["run", "run", "jump", "run"]
+    assert [row["folders"] for row in found.rows] == ["train", "train", "train", "test"]
+    assert "no classes" in found.notes[0]
+    assert label_videos(sources(*names), "none").split_columns == ["folders"]
+
+
+def test_a_train_on_rails_is_a_class():
+    found = label_videos(sources("train/1.mp4", "train/2.mp4", "bus/1.mp4"))
+    assert [row["label"] for row in found.rows] == ["train", "train", "bus"]
+    assert found.split_columns == [] and "the folder train is taken for a class" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["1.mp4 a b\nx y.mp4 7\n", "1.mp4,a b\nx y.mp4,7\n", "1.mp4\ta b\nx y.mp4\t7\n"]
+)
+def test_a_table_without_a_header(tmp_path: Path, text: str):
+    found = label_videos(sources("1.mp4", "x y.mp4"), table(tmp_path, text))
+    assert [row["label"] for row in found.rows] == ["a b", "7"]
+    assert "has no header" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('path,label\n1.mp4,a\n2.mp4,"b\n1.mp4,a\n', "line 3 has a quote that is not closed"),
+        ('path,label\n2.mp4,"b\n1.mp4,"c\n', "line 2 has a quote that is not closed"),
+        ("path,label,\n1.mp4,shoot, gun\n", r"more cells than its header.*\(line 2\)"),
+        ("path,label,label\n1.mp4,a,b\n", r"two columns named label \(line 1\)"),
+        ("1.mp4,shoot, gun\n", "no header.* line 1 has 3 cells"),
+        ("A_run_f_cm_np1_fr_med_2.avi 1\n", "in which part of HMDB51's split"),
+    ],
+)
+def test_cells_that_are_wrong_are_told_by_their_line(tmp_path: Path, text: str, sentence: str):
+    with pytest.raises(VidsslError, match=sentence):
+        label_videos(sources("1.mp4"), table(tmp_path, text))
+
+
+def test_quotes_after_a_blank_hold_commas(tmp_path: Path):
+    found = label_videos(sources("1.mp4"), table(tmp_path, 'path, label\n1.mp4, "shoot, gun"\n'))
+    assert found.rows[0]["label"] == "shoot, gun"
+
+
+def test_groups_are_guessed_file_by_file():
+    ucf = [f"v_Archery_g01_c0{n}.avi" for n in range(1, 4)]
+    assert groups_of([*ucf, "my_clip.mp4"], None) == ["v_Archery_g01"] * 3 + ["my_clip.mp4"]
+    notes = label_videos(sources(*ucf, "my_clip.mp4"), "none").notes
+    assert notes[0].startswith("3 of 4 file names look like ucf101's")

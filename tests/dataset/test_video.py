@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -351,3 +352,71 @@ def test_a_line_break_in_a_name_is_escaped(tmp_path):
     (source,) = find_videos(tmp_path)
     assert source.name == r"new\x0aline\x09or two.mp4"
     assert source.path.exists()
+
+
+# ── what messy folders hold
+
+
+def test_a_link_to_a_missing_disk_is_listed(tmp_path: Path):
+    (tmp_path / "jump").mkdir()
+    (tmp_path / "jump/1.mp4").write_bytes(b"x")
+    (tmp_path / "run").symlink_to(tmp_path / "disk/run")
+    (tmp_path / "jump/2.ts").symlink_to(tmp_path / "disk/2.ts")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "disk/notes.txt")
+    assert names(tmp_path) == ["jump/1.mp4", "jump/2.ts", "run"]
+    with pytest.raises(UnreadableVideo, match="the file is gone"):
+        read(tmp_path / "run")
+
+
+@pytest.mark.parametrize("cut", [1, 100, 1000])
+def test_a_transport_stream_captured_in_mid_packet(tmp_path: Path, cut: int):
+    clip = moving_square(30)
+    whole = write_video(tmp_path / "whole.mpegts.ts", clip, codec="mpeg2video").read_bytes()
+    whole = (whole * 4)[cut:]
+    (tmp_path / "cut.ts").write_bytes(whole)
+    (tmp_path / "code.ts").write_text("export const G = 'GGGG';\n" * 500)
+    assert "cut.ts" in names(tmp_path) and "code.ts" not in names(tmp_path)
+    assert len(read(tmp_path / "cut.ts")) > 20
+
+
+def test_folders_of_deleted_files_are_no_classes(tmp_path: Path):
+    for folder in ("run", "$RECYCLE.BIN", "#recycle", "@eaDir", ".Trash-1000", "__MACOSX"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.mp4").write_bytes(b"x")
+    assert names(tmp_path) == ["run/1.mp4"]
+
+
+def test_an_existing_file_goes_before_the_syntax_of_a_list(tmp_path: Path):
+    for name in ("#20_Rhythm_clap_u_nm_np1_fr_goo_0.mp4", "end .mp4", "b.mp4 "):
+        (tmp_path / name).write_bytes(b"x")
+    lines = "# a comment\n#20_Rhythm_clap_u_nm_np1_fr_goo_0.mp4\nend .mp4\nb.mp4 \n#gone.mp4\n"
+    (tmp_path / "list.txt").write_text(lines)
+    assert names(tmp_path / "list.txt") == [
+        "#20_Rhythm_clap_u_nm_np1_fr_goo_0.mp4",
+        "b.mp4 ",
+        "end .mp4",
+    ]
+
+
+MIRRORS = {  # a b c d of the matrix: x' = a x + c y, y' = b x + d y; what is meant to be seen
+    (-1, 0, 0, 1): lambda clip: clip[:, :, ::-1],
+    (1, 0, 0, -1): lambda clip: clip[:, ::-1],
+    (0, 1, 1, 0): lambda clip: clip.swapaxes(1, 2),
+    (0, -1, -1, 0): lambda clip: clip.swapaxes(1, 2)[:, ::-1, ::-1],
+    (0, 1, -1, 0): lambda clip: np.rot90(clip, -1, axes=(1, 2)),
+    (-1, 0, 0, -1): lambda clip: clip[:, ::-1, ::-1],
+}
+
+
+@pytest.mark.parametrize("matrix", MIRRORS)
+def test_a_display_matrix_may_mirror(tmp_path: Path, matrix: tuple[int, int, int, int]):
+    """Computed from the definition of the matrix, that each pixel goes to (x', y')."""
+    clip = moving_square(3)
+    path = write_video(tmp_path / "v.mp4", clip)
+    data = bytearray(path.read_bytes())
+    plain = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    place = data.index(plain, data.index(b"tkhd"))
+    a, b, c, d = (value << 16 for value in matrix)
+    data[place : place + len(plain)] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    assert near(read(path), MIRRORS[matrix](clip))

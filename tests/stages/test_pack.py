@@ -94,8 +94,14 @@ def test_without_flow_it_packs_rgb_and_names_the_command(workspace: Workspace, v
     result = pack.run(workspace, Pack(videos, workers=1), said)
     assert list(ShardReader(result.artifact.path).views) == ["rgb"]
     assert said.lines == [
-        f"no flow for these videos yet: packing rgb only (to have it: vidssl extract-flow {videos})"
+        "no flow for these videos yet: packing rgb only "
+        f"(to have it: vidssl extract-flow {videos})",
+        result.labelling,
     ]
+    assert result.labelling == (
+        "labels of 4 of 4 videos, 2 classes, from folders; each video is a group of its own, but "
+        "for copies; no split: an 80/20 one by group is drawn where one is needed"
+    )
     with pytest.raises(MissingInput, match="make it with: vidssl extract-flow"):
         pack.run(workspace, Pack(videos, views=("rgb", "flow")))
 
@@ -106,7 +112,7 @@ def test_flow_that_is_made_later_makes_another_pack(workspace: Workspace, videos
     said = Lines()
     second = pack.run(workspace, Pack(videos, workers=1), said)
     assert second.artifact.version == first.artifact.version + 1
-    assert said.lines == ["flow: flow/main/v001"]
+    assert said.lines == ["flow: flow/main/v001", second.labelling]
     third = pack.run(workspace, Pack(videos, views=("rgb",), workers=1))
     assert third.reused
     assert third.artifact == first.artifact

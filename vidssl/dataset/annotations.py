@@ -136,16 +136,6 @@ def write_annotations(
     atomic_write(folder / ANNOTATIONS_FILE, text.getvalue().encode())
 
 
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Reads a CSV file; returns its header and its rows. Cells are stripped, missing ones empty.
-
-    Raises:
-        VidsslError: there is no such file, it is no regular one or not text, it has no header or
-            two columns of one name, or a line has more cells than the header.
-    """
-    return _parse_table(_read(path), path)
-
-
 def _read(path: Path) -> bytes:
     try:
         return read_bytes(path, LARGEST_TABLE)

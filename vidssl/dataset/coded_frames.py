@@ -44,6 +44,7 @@ class CodedFrame:
         codec: FFmpeg's name of the decoder.
         width, height: of the frame as coded, in pixels.
         turns: quarter turns, anticlockwise, that bring it upright.
+        mirrored: whether left and right are exchanged before the turns.
         kind: I (coded by itself), P or B.
         order: its place in decoding order; None where that is unknown.
         reference: whether other frames may be predicted from it.
@@ -65,6 +66,7 @@ class CodedFrame:
     reference: bool
     vectors: np.ndarray
     luma: np.ndarray | None = None
+    mirrored: bool = False
 
     def upright_size(self) -> tuple[int, int]:
         """Returns (height, width) after the turns."""

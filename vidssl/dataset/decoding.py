@@ -279,14 +279,25 @@ def _reason(error: Exception) -> str:
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """Rotates a frame as the file asks, rounded to quarter turns."""
+    """Mirrors and rotates a frame as the file asks, rounded to quarter turns."""
     image = frame.to_ndarray(format="rgb24")
-    turns = _turns(frame)
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    turns, mirrored = _orientation(frame)
+    if mirrored:
+        image = image[:, ::-1]
+    return np.ascontiguousarray(np.rot90(image, turns))
 
 
-def _turns(frame: av.VideoFrame) -> int:
-    return round(frame.rotation / 90) % 4
+def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    """Returns the quarter turns, anticlockwise, and whether left and right are exchanged before.
+
+    A file asks by a matrix (FFmpeg's display matrix), whose determinant is negative if it mirrors.
+    """
+    table = frame.side_data.get("DISPLAYMATRIX")
+    if table is None:
+        return 0, False
+    matrix = np.frombuffer(bytes(table), np.int32, 9).astype(float)
+    mirrored = bool(matrix[0] * matrix[4] < matrix[1] * matrix[3])
+    return (round(frame.rotation / 90) + 2 * mirrored) % 4, mirrored
 
 
 # ── motion vectors
@@ -306,12 +317,14 @@ def _coded_frame(frame: av.VideoFrame, codec: str, size: Size | None) -> tuple[C
     kind = KINDS.get(int(frame.pict_type), "P")
     place = frame.opaque
     table = frame.side_data.get("MOTION_VECTORS")
+    turns, mirrored = _orientation(frame)
     sound = table is not None and (kind != "B" or codec in SOUND_IN_B_FRAMES)
     made = CodedFrame(
         codec=codec,
         width=frame.width,
         height=frame.height,
-        turns=_turns(frame),
+        turns=turns,
+        mirrored=mirrored,
         kind=kind,
         order=place.order if place is not None else None,
         reference=place.reference if place is not None else kind != "B",

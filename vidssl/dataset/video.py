@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mimetypes
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,24 @@ _SUFFIXES = (
 )
 VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 LIST_SUFFIXES = frozenset((".txt", ".lst", ".list"))
-SYSTEM_FOLDERS = frozenset(("lost+found", "System Volume Information"))  # of whole disks
+# Of whole disks, and what systems and network drives keep deleted or small files in.
+SYSTEM_FOLDERS = frozenset(
+    [
+        "lost+found",
+        "system volume information",
+        "$recycle.bin",
+        "recycler",
+        "recycled",
+        "#recycle",
+        "@recycle",
+        "@eadir",
+        "__macosx",
+        "found.000",
+    ]
+)
+TS_PACKET, TS_SYNC = 188, 0x47  # bytes of a packet of MPEG-TS, and its first one
+TS_PREFIX = 4  # bytes before each packet in .m2ts, which may be named .ts
+TS_SEEN = 64 * 1024  # bytes in which a captured stream must show its first packets
 FINGERPRINT_BLOCK = 64 * 1024
 NO_FILE = "0" * 12  # fingerprint of what cannot be opened
 LARGEST_LIST = 1 << 30  # bytes of a list of paths
@@ -52,9 +70,11 @@ def find_videos(path: Path | str) -> list[Source]:
     """Returns the videos of a folder (at any depth), of one file, or of a text file of paths.
 
     Files of other names are skipped silently. What has a video's name and is no regular file (a
-    pipe, a device, a broken link) is among the results, so that it is told as left out. A list has
-    one path per line, in UTF-8, relative to the list's folder or to the current one; empty lines
-    and lines that begin with # are skipped. The result is sorted by name.
+    pipe, a device, a broken link) is among the results, so that it is told as left out; so is a
+    broken link that may have led to a folder of videos. Folders of deleted files are skipped. A
+    list has one path per line, in UTF-8, relative to the list's folder or to the current one; empty
+    lines are skipped, and lines that begin with #, unless there is such a file. The result is
+    sorted by name.
 
     Raises:
         VidsslError: there is no such path or no video in it, a list names files that are missing,
@@ -146,16 +166,16 @@ def _walk(root: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not _is_hidden(name)]
         for name in files:
             path = Path(folder, name)
-            if not name.startswith(".") and _is_video(path):
+            if not name.startswith(".") and (_is_video(path) or _is_lost(path)):
                 yield path
 
 
 def _refuse(error: OSError) -> None:
     """Raises for a folder that cannot be read; else its videos would be missing silently."""
-    if Path(error.filename).name not in SYSTEM_FOLDERS:
+    if not _is_hidden(Path(error.filename).name):
         known = system_sentence(error) if error.errno in SENTENCES else None
         raise VidsslError(known or f"{error.filename} cannot be read: {error.strerror}") from error
 
@@ -168,13 +188,46 @@ def _is_video(path: Path) -> bool:
 
 
 def _is_transport_stream(path: Path) -> bool:
-    """Whether a .ts file is empty or starts like MPEG-TS: each packet begins with 0x47."""
+    """Returns whether a .ts file is empty, or has MPEG-TS packets near its start.
+
+    A recording may begin in the midst of a packet. Text has no five bytes 0x47 (a G) at the
+    distance of packets.
+    """
     try:
         with open_regular(path) as file:
-            head = file.read(189)
-    except (FileNotFoundError, NotRegular):
+            head = file.read(TS_SEEN)
+    except FileNotFoundError:
+        return path.is_symlink()
+    except NotRegular:
         return False
-    return not head or (head[0] == 0x47 and (len(head) < 189 or head[188] == 0x47))
+    if head and b"\0" not in head:  # text of any kind
+        return False
+    return not head or any(_has_packets(head, step) for step in (TS_PACKET, TS_PACKET + TS_PREFIX))
+
+
+def _has_packets(head: bytes, step: int) -> bool:
+    """Returns whether bytes hold five packets in a row, or nothing but packets if they are few."""
+    few = len(head) <= 5 * step
+    for first in range(1 if few else min(len(head) - 4 * step, TS_SEEN)):
+        begins = head[first : first + 5 * step : step]
+        if begins.count(TS_SYNC) == len(begins):
+            return True
+    return False
+
+
+def _is_hidden(folder: str) -> bool:
+    """Returns whether a folder is the system's: hidden, or for what was deleted."""
+    return folder.startswith(".") or folder.lower() in SYSTEM_FOLDERS
+
+
+def _is_lost(path: Path) -> bool:
+    """Returns whether a link leads nowhere and may have been a folder of videos.
+
+    Such a link, to a disk that is not there, has no suffix of a file of another kind.
+    """
+    if not path.is_symlink() or path.exists():
+        return False
+    return mimetypes.guess_type(path.name)[0] is None
 
 
 def _read_list(path: Path) -> list[Path]:
@@ -182,20 +235,24 @@ def _read_list(path: Path) -> list[Path]:
         lines = re.split(r"\r\n|\r|\n", read_bytes(path, LARGEST_LIST).decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise VidsslError(f"{path} is no list of videos: it is not text") from None
-    entries = [line.strip() for line in lines]
-    entries = [entry for entry in entries if entry and not entry.startswith("#")]
     files: dict[Path, None] = {}  # a set that keeps its order
     missing = []
-    for entry in entries:
-        found = _listed(path, entry)
+    entries = 0
+    for line in lines:
+        entry = line.strip()
+        # A file that exists goes before all syntax: names may begin with # or end with a blank.
+        found = _listed(path, entry) or _listed(path, line) if entry else None
         if found is not None:
             files[found] = None
-        else:
+        elif entry and not entry.startswith("#"):
             missing.append(entry)
+        else:
+            continue
+        entries += 1
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise VidsslError(
-            f"{path} names files that do not exist, {len(missing)} of {len(entries)}: "
+            f"{path} names files that do not exist, {len(missing)} of {entries}: "
             f"{', '.join(f'{entry:.200}' for entry in missing[:3])}{more}"
         )
     if not files:

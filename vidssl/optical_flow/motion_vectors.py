@@ -116,6 +116,8 @@ def _picture(
         width, height = height, width
         scale.reverse()
     flow = _enlarged(grid * np.float32(scale), frame, (width, height))
+    if frame.mirrored:
+        flow = flow[:, ::-1] * np.float32([-1, 1])
     for _ in range(frame.turns):  # to the right becomes upward, downward to the right
         flow = np.rot90(np.stack([flow[..., 1], -flow[..., 0]], axis=-1))
     return np.ascontiguousarray(flow)

@@ -18,7 +18,7 @@ from vidssl.base.files import file_digest
 from vidssl.base.locks import file_lock
 from vidssl.base.progress import SILENT, Progress
 from vidssl.dataset.annotations import ANNOTATIONS_FILE, Annotations, write_annotations
-from vidssl.dataset.labels import check_labelling, label_videos
+from vidssl.dataset.labels import Labelling, check_labelling, label_videos
 from vidssl.dataset.video import Source
 from vidssl.extraction.derived_views import DerivedView, check_views, choose_derived_views
 from vidssl.extraction.dry_run import describe_dry_run
@@ -74,15 +74,21 @@ class Pack(ExtractionOptions):
 
 @dataclass(frozen=True)
 class PackResult(StageResult):
-    """The result of pack: the pack as `artifact`, and its annotations."""
+    """The result of pack: the pack as `artifact`, and its annotations.
+
+    Attributes:
+        labelling: one line on labels, groups and splits, from where, and what was not used.
+    """
 
     annotations: Artifact | None = None
+    labelling: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the result as plain data, for --json."""
         found = super().as_dict()
         if self.annotations is not None:
             found["annotations"] = self.annotations.label
+            found["labelling"] = self.labelling
         return found
 
 
@@ -124,8 +130,11 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         return PackResult(
             None, reused=packed.reused, quarantined=packed.quarantined, part=packed.part
         )
-    annotations, notes = _annotate(workspace, config, sources, packed.artifact)
-    show_notes(([] if packed.reused else packed.notes) + notes, progress)
+    annotations, labelling = _annotate(workspace, config, sources, packed.artifact)
+    notes = labelling.notes
+    show_notes([] if packed.reused else packed.notes, progress)
+    show_notes(notes, progress, most=len(notes))  # each is of another kind
+    progress.say(labelling.summary)
     return PackResult(
         artifact=packed.artifact,
         reused=packed.reused,
@@ -134,6 +143,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         part=packed.part,
         in_vain=packed.in_vain,
         annotations=annotations,
+        labelling=labelling.summary,
     )
 
 
@@ -183,9 +193,13 @@ def _pack(
 # ── annotations ──────────────────────────────────────────────────────────────────────────────
 
 
+# One more whenever the same table or folders are read otherwise: older annotations are made anew.
+READING = 2
+
+
 def _annotate(
     workspace: Workspace, config: Pack, sources: Sequence[Source], pack: Artifact
-) -> tuple[Artifact, list[str]]:
+) -> tuple[Artifact, Labelling]:
     """Publishes the annotations of the packed videos, unless the newest are the same."""
     reader = open_shards(pack)
     packed = [source for source in sources if reader.find(source.id) is not None]
@@ -193,6 +207,7 @@ def _annotate(
     table = config.labels not in ("folders", "none")
     recipe = {
         "stage": "annotate",
+        "reading": READING,
         "labels": Path(config.labels).name if table else config.labels,
         "labels_sha256": file_digest(Path(config.labels)) if table else None,
         "group_pattern": config.group_pattern,
@@ -203,12 +218,12 @@ def _annotate(
         newest = workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
         with workspace.open_run("annotations", config.name, recipe, {"pack": pack}) as opened:
             if opened.finished is not None and newest == opened.finished:
-                return opened.finished, labelling.notes
+                return opened.finished, labelling
         with workspace.open_run("annotations", config.name, recipe, {"pack": pack}, True) as opened:
             write_annotations(opened.folder, labelling.rows, labelling.split_columns)
             found = Annotations.load(opened.folder, [source.id for source in packed])
             digest = file_digest(opened.folder / ANNOTATIONS_FILE)
-            return opened.publish(digest, _summary(found)), labelling.notes
+            return opened.publish(digest, _summary(found)), labelling
 
 
 def _summary(found: Annotations) -> dict[str, Any]:
