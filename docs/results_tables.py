@@ -28,7 +28,7 @@ PAGE = HERE / "results.md"
 ARCHIVES = HERE / "results"
 KEPT = ("artifact.json", "results.json", "neighbours.csv", "predictions.csv")
 
-DEMO_SEEDS = (0, 1, 2)
+DEMO_SEEDS = (0, 1)
 DEMO_ROWS = {
     "colour histogram": "baseline-colour-histogram",
     "mean frame": "baseline-mean-frame",

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODULES = sorted((ROOT / "vidssl").rglob("*.py"))
 # What a distribution is imported as, where the two names differ.
-IMPORTED_AS = {"opencv-contrib-python": "cv2"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "opencv-contrib-python": "cv2"}
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:
