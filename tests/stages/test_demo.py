@@ -94,6 +94,7 @@ def test_side_by_side_is_as_one_after_the_other(alone, together):
         "CoCLR RGB, 2 epochs after InfoNCE's 2",
     ]  # fmt: skip
     assert by_two.total > 0 and by_two.findings()
+    assert together[1].sheet.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_control_trains_as_long_as_the_other_way_to_coclr(alone):

@@ -279,15 +279,18 @@ def demo_tables(result: DemoResult, workspace: Path) -> RenderableType:
         at1 = row.recall.at(1)
         probed = percent(row.probe.top1, row.probe.error) if row.probe else "–"
         table.add_row(row.features, percent(at1.recall, at1.error), probed)
-    query = next(iter(sorted(result.videos.rglob("*.mp4"))))
+    query = result.query
+    drawn = [Text(f"neighbours of {query.name}: {result.sheet}")] if result.sheet else []
     when = "this time" if result.gone_on else "in all"
     said = [
         Text(f"{first.queries} test and {first.gallery} training clips of "
              f"{len(result.classes)} motions, {result.total:.0f} s {when}"),
         *map(Text, result.findings()),
+        *drawn,
         Text(""),
         Text("Go on with this workspace:", style="bold"),
-        typed("vidssl", "retrieve", query, "--sheet", "neighbours.png", "-w", workspace),
+        typed("vidssl", "report", "-w", workspace),
+        typed("vidssl", "retrieve", query, "--stream", "rgb,flow", "-w", workspace),
         typed("vidssl", "cotrain", "--stream", "flow", "-w", workspace),
         typed("vidssl", "status", "-w", workspace),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -35,6 +35,7 @@ from vidssl.stages import (
     pack,
     pretrain,
     probe,
+    retrieve,
 )
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.stage_result import StageResult
@@ -98,6 +99,7 @@ class DemoResult:
             the same time.
         total: seconds of this call from start to end.
         gone_on: whether an earlier call had started the demo; `total` is without its time.
+        sheet: picture of a test clip and its nearest neighbours; None: nothing was trained.
     """
 
     videos: Path
@@ -106,6 +108,12 @@ class DemoResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     total: float = 0.0
     gone_on: bool = False
+    sheet: Path | None = None
+
+    @property
+    def query(self) -> Path:
+        """The clip whose neighbours are drawn: the first test clip that pulses."""
+        return self.videos / "pulse" / "pulse_0001.mp4"
 
     def row(self, features: str) -> DemoRow:
         """Returns the row of one kind of feature."""
@@ -148,6 +156,7 @@ class DemoResult:
             "seconds": dict(self.seconds),
             "total_seconds": self.total,
             "gone_on": self.gone_on,
+            "sheet": None if self.sheet is None else str(self.sheet),
         }
 
 
@@ -200,8 +209,13 @@ def run(workspace: Workspace, options: DemoOptions, progress: Progress = SILENT)
     done = run_jobs(jobs(workspace, options), processes(options), progress)
     seconds |= {name: round(job.seconds, 1) for name, job in done.items()}
     rows = [row for name, job in done.items() if name.startswith(EVALUATE) for row in job.result]
-    total = round(time.monotonic() - begin, 1)
-    return DemoResult(videos, list(MOTIONS), rows, seconds, total, gone_on)
+    with timed("draw neighbours"):
+        trained = [done[name].result.label for name in (COCLR, FLOW) if name in done]
+        result = DemoResult(videos, list(MOTIONS), rows, seconds, gone_on=gone_on)
+        if trained:
+            sheet = draw_neighbours(workspace, result.query, trained, options, progress)
+            result = replace(result, sheet=sheet)
+    return replace(result, total=round(time.monotonic() - begin, 1))
 
 
 def processes(options: DemoOptions) -> int:
@@ -234,6 +248,22 @@ def make_clips(workspace: Workspace, options: DemoOptions, progress: Progress) -
     workers = options.workers or cores()
     folder = clips_folder(workspace)
     return write_clips(folder, options.clips, options.seed, workers=workers, progress=progress)
+
+
+def draw_neighbours(
+    workspace: Workspace,
+    query: Path,
+    checkpoints: Sequence[str],
+    options: DemoOptions,
+    progress: Progress,
+) -> Path:
+    """Draws a clip and its nearest neighbours by RGB and flow; returns the picture's path."""
+    sheet = workspace.root / "neighbours.png"
+    wanted = retrieve.RetrieveOptions(
+        (query,), tuple(checkpoints), sheet=sheet, device=options.device
+    )
+    retrieve.run(workspace, wanted, progress)
+    return sheet
 
 
 # ── trainings and evaluations ────────────────────────────────────────────────────────────────
