@@ -285,7 +285,7 @@ def _rgb_converter() -> Callable[[av.VideoFrame], np.ndarray]:
     """Returns what converts the frames of one video to RGB: uint8 [H, W, 3].
 
     One converter for all frames, with one thread: `to_ndarray` makes one for each frame, and in
-    newer releases of PyAV threads for each core as well, which takes 70 times as long.
+    newer releases of PyAV threads for each core as well, which takes many times as long.
     """
     converter = VideoReformatter()
 
