@@ -97,7 +97,7 @@ def test_nothing_but_torchrun_and_dask_speaks_to_the_network():
 # ── text
 
 
-OTHER_OPENS = r"(os|av|Terminal|cls|DerivedView|zipfile)\.open"  # those of no text file
+OTHER_OPENS = r"(os|av|Terminal|cls|DerivedView|zipfile|entries)\.open"  # those of no text file
 
 
 def test_every_text_file_is_read_and_written_as_utf8_by_name():

@@ -20,7 +20,7 @@ def array(number: int) -> np.ndarray:
 
 
 def opened(folder: Path, of: str = "a", count: int = 4) -> KeptArrays:
-    found = Keeper(folder, {"of": of}).open({}, count, SHAPE, "<f4")
+    found = Keeper(folder, {"of": of}).open_arrays({}, count, SHAPE, "<f4")
     assert found is not None
     return found
 
@@ -74,8 +74,8 @@ def test_a_full_disk_loses_nothing_but_time(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path):
     file = tmp_path / "file"
     file.write_text("no folder")
-    assert Keeper(file, {}).open({}, 1, SHAPE, "<f4") is None
-    assert Keeper(tmp_path / "none" / "below", {}).open({}, 1, SHAPE, "<f4") is None
+    assert Keeper(file, {}).open_arrays({}, 1, SHAPE, "<f4") is None
+    assert Keeper(tmp_path / "none" / "below", {}).open_arrays({}, 1, SHAPE, "<f4") is None
 
 
 def test_a_link_is_not_followed(tmp_path):
@@ -84,7 +84,7 @@ def test_a_link_is_not_followed(tmp_path):
     elsewhere.write_bytes(b"someone's file")
     kept.path.unlink()
     kept.path.symlink_to(elsewhere)
-    assert Keeper(tmp_path, {"of": "a"}).open({}, 4, SHAPE, "<f4") is None
+    assert Keeper(tmp_path, {"of": "a"}).open_arrays({}, 4, SHAPE, "<f4") is None
     assert elsewhere.read_bytes() == b"someone's file"
 
 
@@ -94,7 +94,7 @@ def test_what_takes_too_much_of_the_disk_is_not_kept(tmp_path, monkeypatch, plac
         monkeypatch.setattr(kept_arrays, "MOST_BYTES", 100)
     else:
         monkeypatch.setattr(kept_arrays, "SHARE_OF_FREE", 1 << 62)
-    assert Keeper(tmp_path, {}).open({}, 1000, SHAPE, "<f4") is None
+    assert Keeper(tmp_path, {}).open_arrays({}, 1000, SHAPE, "<f4") is None
     assert not list(tmp_path.iterdir())
 
 

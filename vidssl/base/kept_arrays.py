@@ -80,7 +80,7 @@ class Keeper:
     folder: Path
     key: Mapping[str, Any]
 
-    def open(
+    def open_arrays(
         self, more: Mapping[str, Any], count: int, shape: Sequence[int], dtype: str
     ) -> KeptArrays | None:
         """Opens the file of arrays that are computed from `key` and `more`.

@@ -24,6 +24,7 @@ from vidssl.clips.batch import ClipBatch
 from vidssl.clips.batch_maker import BatchMaker, PendingBatch
 from vidssl.clips.cpu_batches import CpuBatchMaker
 from vidssl.clips.sampler import ClipSampler
+from vidssl.views import get_view
 from vidssl.views.view import NATIVE
 
 MOST_BYTES = 2 << 30
@@ -109,9 +110,11 @@ class KeptBatchMaker(BatchMaker[Sample]):
         for view, part in self._parts.items():
             if part.keeper is None:
                 return {}
-            clips, frames, size, _, channels = self.sampler.shape(view)
-            shape = part.compute(torch.zeros(clips, channels, frames, size, size)).shape
-            file = part.keeper.open({**of, "view": view}, count, shape, "<f2")
+            pixels = np.zeros(self.sampler.shape(view), np.uint8).transpose(0, 4, 1, 2, 3)
+            shown = self.sampler.presentations.get(view, NATIVE)
+            clip = get_view(view).present(torch.from_numpy(pixels), shown)
+            shape = part.compute(clip).shape
+            file = part.keeper.open_arrays({**of, "view": view}, count, shape, "<f2")
             if file is None:
                 return {}
             found[view] = file

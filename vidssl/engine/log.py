@@ -93,12 +93,13 @@ def read_log(folder: Path) -> list[Row]:
     return [row for row in _lines_of(folder / LOG_FILE) if row is not None]
 
 
-def parse_log(data: bytes, path: Path) -> list[Row]:
+def parse_log(data: bytes, where: Path | str) -> list[Row]:
     """Returns the rows in the bytes of a log.jsonl; lines that are no row are left out.
 
     Args:
-        path: of the file, for sentences.
+        where: the path of the file, for sentences.
     """
+    path = Path(where)
     lines = data.decode("utf-8", "replace").split("\n")
     return [row for line in lines if line and (row := _row(line, path)) is not None]
 

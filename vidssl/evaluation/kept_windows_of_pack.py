@@ -8,6 +8,7 @@ from vidssl.backbones import Encoder
 from vidssl.evaluation.features import WindowProtocol, list_windows
 from vidssl.evaluation.kept_windows import KeptWindows, compute_fixed_part
 from vidssl.shards import ShardReader
+from vidssl.views import get_view
 from vidssl.workspace.artifacts import Artifact
 from vidssl.workspace.kept_arrays_of import keeper_of
 
@@ -34,7 +35,8 @@ def kept_windows_of(
     if not len(windows.starts):
         return None
     crops, side = len(protocol.boxes(1.0)), spec.size
-    frames = torch.zeros(1, crops, spec.window, side, side, spec.channels, dtype=torch.uint8)
+    stored = get_view(spec.view).channels  # the network may be shown others
+    frames = torch.zeros(1, crops, spec.window, side, side, stored, dtype=torch.uint8)
     shape = compute_fixed_part([(0, 0)], lambda _: frames.numpy(), spec, part)[0].shape
     of = {
         "windows": protocol.as_dict(spec),
@@ -43,5 +45,5 @@ def kept_windows_of(
         "clip": [spec.blocks, spec.frames, spec.stride, spec.size],
     }
     keeper = keeper_of(pack, spec.backbone)
-    arrays = keeper.open(of, len(windows.starts), shape, "<f4")
+    arrays = keeper.open_arrays(of, len(windows.starts), shape, "<f4")
     return None if arrays is None else KeptWindows(arrays, windows.starts, windows.offsets)

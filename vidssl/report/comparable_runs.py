@@ -61,7 +61,7 @@ def _steps(run: Artifact) -> str:
     if LOG_FILE not in run.payload:
         return "not known"
     try:
-        rows = parse_log(run.files.read(LOG_FILE), run.path / LOG_FILE)
+        rows = parse_log(run.files.read(LOG_FILE), run.files.where(LOG_FILE))
     except VidsslError as error:
         return f"not known, since {error}"
     steps = rows[-1]["step"] if rows else 0

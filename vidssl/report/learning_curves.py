@@ -72,7 +72,7 @@ def trained_runs(checkpoints: Sequence[Artifact]) -> tuple[list[TrainedRun], lis
         if LOG_FILE not in checkpoint.payload:
             continue
         try:
-            rows = parse_log(checkpoint.files.read(LOG_FILE), checkpoint.path / LOG_FILE)
+            rows = parse_log(checkpoint.files.read(LOG_FILE), checkpoint.files.where(LOG_FILE))
         except VidsslError as error:
             problems.append(str(error))
             continue

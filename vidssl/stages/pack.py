@@ -6,6 +6,7 @@ videos are packed with other labels, only the annotations are new.
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -193,10 +194,6 @@ def _pack(
 # ── annotations ──────────────────────────────────────────────────────────────────────────────
 
 
-# One more whenever the same table or folders are read otherwise: older annotations are made anew.
-READING = 2
-
-
 def _annotate(
     workspace: Workspace, config: Pack, sources: Sequence[Source], pack: Artifact
 ) -> tuple[Artifact, Labelling]:
@@ -207,23 +204,30 @@ def _annotate(
     table = config.labels not in ("folders", "none")
     recipe = {
         "stage": "annotate",
-        "reading": READING,
         "labels": Path(config.labels).name if table else config.labels,
         "labels_sha256": file_digest(Path(config.labels)) if table else None,
         "group_pattern": config.group_pattern,
     }
+    digest = _digest_of(labelling)
     # With a lock: several parts of a pack may come here at once.
     with file_lock(workspace.root / ".annotations.lock"):
         # Training takes the newest, so older labels that are given again are published again.
         newest = workspace.newest("annotations", lambda a: a.parents.get("pack") == pack.digest)
         with workspace.open_run("annotations", config.name, recipe, {"pack": pack}) as opened:
-            if opened.finished is not None and newest == opened.finished:
-                return opened.finished, labelling
+            # An earlier version may have read the same table or folders otherwise.
+            finished = opened.finished
+            if finished is not None and newest == finished and finished.digest == digest:
+                return finished, labelling
         with workspace.open_run("annotations", config.name, recipe, {"pack": pack}, True) as opened:
             write_annotations(opened.folder, labelling.rows, labelling.split_columns)
             found = Annotations.load(opened.folder, [source.id for source in packed])
-            digest = file_digest(opened.folder / ANNOTATIONS_FILE)
             return opened.publish(digest, _summary(found)), labelling
+
+
+def _digest_of(labelling: Labelling) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        write_annotations(Path(folder), labelling.rows, labelling.split_columns)
+        return file_digest(Path(folder) / ANNOTATIONS_FILE)
 
 
 def _summary(found: Annotations) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def _status(artifact: Artifact, known: Mapping[str, Artifact], stale: list[str])
 
 def _published(artifact: Artifact) -> float:
     try:
-        return (artifact.path / MANIFEST).stat().st_mtime
+        return Path(artifact.files.where(MANIFEST)).stat().st_mtime
     except OSError:  # it was moved away just now
         return 0.0
 
