@@ -26,6 +26,14 @@ from vidssl.extraction.left_out_videos import open_video_run
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import PartVideos, find_part_videos
 from vidssl.extraction.pool import check_pool, choose_pool
+from vidssl.extraction.segment_pack import (
+    NONE,
+    describe_segments,
+    newer_segments,
+    rows_of_segments,
+    segment_pack,
+    segment_seconds,
+)
 from vidssl.extraction.shard_job import (
     ShardJob,
     reused_result,
@@ -59,6 +67,8 @@ class Pack(ExtractionOptions):
             most of these videos is taken.
         labels: "folders", "none", or a CSV file (path,label[,group][,split columns]).
         group_pattern: see :func:`vidssl.dataset.labels.label_videos`.
+        segments: "none", or about how many seconds long the segments of a video are: each is then
+            a video of its own to all later stages.
         name: of both artifacts.
     """
 
@@ -69,6 +79,7 @@ class Pack(ExtractionOptions):
     derived: tuple[str, ...] = ()
     labels: str = "folders"
     group_pattern: str | None = None
+    segments: str = NONE
     name: str = "main"
 
 
@@ -104,6 +115,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     check_views(config.views)
     check_labelling(config.labels, config.group_pattern)
     views = {"rgb": rgb_params(config)}
+    seconds = segment_seconds(config.segments)
     check_pool(config.dask)
     sources, part_videos = find_part_videos(
         workspace, config.videos, config.part, progress, config.dry_run
@@ -119,6 +131,8 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     if config.dry_run:
         labels = {view: artifact.label for view, artifact in derived.items()}
         more = {"derived": labels, "labels": config.labels}
+        if seconds is not None:
+            more["segments"] = config.segments
         prepared, retried = open_video_run(workspace, config, "pack", config.name, recipe, derived)
         who = config.dask or config.workers
         planned = describe_dry_run(
@@ -131,13 +145,17 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
             None, reused=packed.reused, quarantined=packed.quarantined, part=packed.part
         )
     annotations, labelling = _annotate(workspace, config, sources, packed.artifact)
-    notes = labelling.notes
+    newest, made = workspace.newest("pack"), packed.artifact
+    if seconds is not None:
+        made = segment_pack(workspace, config.name, packed.artifact, seconds)
+        annotations, _ = _annotate(workspace, config, sources, packed.artifact, made)
+    notes = labelling.notes + _notes_on_segments(workspace, packed.artifact, made)
     show_notes([] if packed.reused else packed.notes, progress)
     show_notes(notes, progress, most=len(notes))  # each is of another kind
     progress.say(labelling.summary)
     return PackResult(
-        artifact=packed.artifact,
-        reused=packed.reused,
+        artifact=made,
+        reused=packed.reused and (seconds is None or made == newest),
         quarantined=packed.quarantined,
         notes=packed.notes + notes,
         part=packed.part,
@@ -145,6 +163,12 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         annotations=annotations,
         labelling=labelling.summary,
     )
+
+
+def _notes_on_segments(workspace: Workspace, frames: Artifact, made: Artifact) -> list[str]:
+    if made == frames:
+        return newer_segments(workspace, frames)
+    return describe_segments(open_shards(made))
 
 
 def rgb_params(config: Pack) -> dict[str, Any]:
@@ -198,10 +222,18 @@ READING = 2
 
 
 def _annotate(
-    workspace: Workspace, config: Pack, sources: Sequence[Source], pack: Artifact
+    workspace: Workspace,
+    config: Pack,
+    sources: Sequence[Source],
+    frames: Artifact,
+    segments: Artifact | None = None,
 ) -> tuple[Artifact, Labelling]:
-    """Publishes the annotations of the packed videos, unless the newest are the same."""
-    reader = open_shards(pack)
+    """Publishes the annotations of the packed videos, unless the newest are the same.
+
+    Args:
+        segments: a pack of segments of the videos, if these are annotated.
+    """
+    pack, reader = segments or frames, open_shards(frames)
     packed = [source for source in sources if reader.find(source.id) is not None]
     labelling = label_videos(packed, config.labels, config.group_pattern)
     table = config.labels not in ("folders", "none")
@@ -220,8 +252,13 @@ def _annotate(
             if opened.finished is not None and newest == opened.finished:
                 return opened.finished, labelling
         with workspace.open_run("annotations", config.name, recipe, {"pack": pack}, True) as opened:
-            write_annotations(opened.folder, labelling.rows, labelling.split_columns)
-            found = Annotations.load(opened.folder, [source.id for source in packed])
+            instances = open_shards(pack)
+            rows = (
+                labelling.rows if segments is None else rows_of_segments(instances, labelling.rows)
+            )
+            write_annotations(opened.folder, rows, labelling.split_columns)
+            ids = [instances.video_id(v) for v in range(len(instances))]
+            found = Annotations.load(opened.folder, ids)
             digest = file_digest(opened.folder / ANNOTATIONS_FILE)
             return opened.publish(digest, _summary(found)), labelling
 
