@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_workspace import make_checkpoint
 from video_files import moving_square, write_video
 
 from vidssl.base.errors import UsageError, VidsslError
 from vidssl.evaluation.leakage import trained_ids
 from vidssl.shards import ShardReader, open_shards
 from vidssl.shards.segments import SegmentReader
-from vidssl.stages import extract_flow, pack, verify
+from vidssl.stages import extract_flow, pack, retrieve, verify
 from vidssl.stages.extract_flow import ExtractFlow
 from vidssl.stages.pack import Pack, PackResult
+from vidssl.stages.retrieve import RetrieveOptions
 from vidssl.stages.verify import VerifyOptions
 from vidssl.training.data import training_data
 from vidssl.workspace.artifacts import Artifact
@@ -128,6 +130,11 @@ def test_a_segmentation_without_its_frames_or_with_another_table(videos: Path, t
             SegmentReader(reader, f"id,begin,end\n{row}\n".encode(), "segments.csv")
     with pytest.raises(VidsslError, match="no table of segments"):
         SegmentReader(reader, b"id,begin\n", "segments.csv")
+    table = made.path / "segments.csv"
+    before = table.read_bytes()
+    table.write_bytes(b"id,begin,end\n")
+    result = verify.run(workspace, VerifyOptions(repair=True))
+    assert result.ok and result.repairs[0].done and table.read_bytes() == before
     made.frames_of_segments().path.rename(tmp_path / "gone")
     with pytest.raises(VidsslError, match="holds the frames of pack/main/v002"):
         open_shards(made)
@@ -137,3 +144,24 @@ def test_a_segmentation_without_its_frames_or_with_another_table(videos: Path, t
 def test_what_no_length_is(videos: Path, tmp_path: Path, wrong: str):
     with pytest.raises(UsageError, match="--segments"):
         pack.run(Workspace(tmp_path), Pack(videos, segments=wrong))
+
+
+def test_a_moment_is_found_at_its_time_in_the_film(tmp_path: Path):
+    videos, workspace = tmp_path / "videos", Workspace(tmp_path / "ws")
+    # Every 10 frames another texture, so that moments differ.
+    film = np.concatenate([moving_square(10, 80, 60, seed=s) for s in (50, 51, 52, 53)])
+    write_video(videos / "film.mp4", film, fps=FPS, key_frames_only=True)
+    for number in range(2):
+        write_video(videos / f"o{number}.mp4", moving_square(9, 80, 60, seed=60 + number), fps=FPS)
+    made = pack.run(workspace, Pack(videos, size=40, labels="none", workers=1, segments="2"))
+    make_checkpoint(workspace, made.artifact)
+    part = write_video(tmp_path / "part.mp4", film[23:31], fps=FPS, key_frames_only=True)
+    query = RetrieveOptions((part,), k=1, sheet=tmp_path / "sheet.png")
+    (best,) = retrieve.run(workspace, query).answers[0].neighbours
+    assert best.video == "film.mp4" and "@00000020-00000040#" in best.id
+    assert (best.first_frame, best.last_frame) == (23, 30)
+    assert (best.begin, best.end) == (2.3, 3.1)
+    (own,) = retrieve.run(workspace, RetrieveOptions((videos / "film.mp4",), k=9)).answers
+    assert own.left_out == ["film.mp4"] and len(own.neighbours) == 2
+    (features,) = workspace.artifacts("features")
+    assert features.summary["videos"] == 4

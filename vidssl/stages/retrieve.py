@@ -170,7 +170,7 @@ def _answer(
             _neighbour(rank, video, value, own[0], query, gallery)
             for rank, (video, value) in enumerate(nearest, 1)
         ],
-        left_out=[] if options.keep_self else [gallery.name(v) for v in itself],
+        left_out=[] if options.keep_self else list(dict.fromkeys(map(gallery.name, itself))),
         sheet=sheet,
     )
     if sheet is not None:
