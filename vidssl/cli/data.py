@@ -240,6 +240,10 @@ def pack(
         list[str] | None,
         typer.Option(help="Artifact of a view, such as flow/main/v001; default: the newest."),
     ] = None,
+    segments: Annotated[
+        str,
+        typer.Option(help="none, or seconds: cut videos into segments about this long."),
+    ] = "none",
     name: Annotated[str, typer.Option(help="Name of the artifact.")] = "main",
     run: ExtractionRunOptions,
     bounds: VideoBoundOptions,
@@ -253,6 +257,8 @@ def pack(
 
     Example:  vidssl pack VIDEOS/ --labels splits.csv --size 256
 
+    Example:  vidssl pack VIDEOS/ --segments 10
+
     Example:  vidssl pack VIDEOS/ --shard 0/8
     """
     from vidssl.cli import next_step
@@ -263,7 +269,7 @@ def pack(
         given["views"] = names_in(views)
     config = stage.Pack(
         videos, derived=tuple(derived or ()), labels=labels, group_pattern=group_pattern,
-        name=name, bounds=bounds.bounds(), **run.keywords(), **given,
+        segments=segments, name=name, bounds=bounds.bounds(), **run.keywords(), **given,
     )  # fmt: skip
     result = terminal.run(stage.run, config)
     terminal.finish(result, lambda: next_step.after_packing(terminal.workspace))

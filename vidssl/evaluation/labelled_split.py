@@ -93,7 +93,7 @@ def find_labels(
             )
     notes = without_label(selection, train, test)
     for checkpoint in {c.digest: c for c in checkpoints}.values():  # may hold several views
-        notes += leakage(workspace, checkpoint, [ids[v] for v in test])
+        notes += leakage(workspace, checkpoint, [reader.whole_id(int(v)) for v in test])
     notes += too_few(len(test))
     return LabelledSplit(reader, ids, annotations, artifact, selection, seed, train, test, notes)
 

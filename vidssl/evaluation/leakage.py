@@ -16,16 +16,21 @@ from vidssl.workspace.workspace import Workspace
 
 
 def leakage(workspace: Workspace, checkpoint: Artifact, test_ids: Sequence[str]) -> list[str]:
-    """Returns a sentence if a checkpoint or one it learnt from was trained on test videos."""
+    """Returns a sentence if a checkpoint or one it learnt from was trained on test videos.
+
+    Args:
+        test_ids: of the whole videos: training may have seen another segment of one.
+    """
     seen = trained_ids(workspace, checkpoint)
     if seen is None:
         return [f"what {checkpoint.label} was trained on is not known here any more, so it "
                 "cannot be told whether test videos were among it"]  # fmt: skip
-    both = len(seen & set(test_ids))
+    tested = set(test_ids)
+    both = len(seen & tested)
     if not both:
         return []
     return [
-        f"{both} of the {counted(len(test_ids), 'test video')} {agree(both, 'was', 'were')} in the "
+        f"{both} of the {counted(len(tested), 'test video')} {agree(both, 'was', 'were')} in the "
         f"training set of {checkpoint.label}{_unlabelled(checkpoint)}, which flatters these figures"
     ]
 
@@ -36,7 +41,7 @@ def _unlabelled(checkpoint: Artifact) -> str:
 
 
 def trained_ids(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
-    """Returns the ids of all videos that a checkpoint and its ancestors were trained on.
+    """Returns the ids of all whole videos that a checkpoint and its ancestors were trained on.
 
     Returns:
         None if an artifact that is needed for the answer is not in the workspace any more.
@@ -70,7 +75,7 @@ def _ids_of_one(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
     ids = [reader.video_id(v) for v in range(len(reader))]
     split = checkpoint.recipe.get("split")
     if split in (None, EVERYTHING):
-        return set(ids)
+        return {reader.whole_id(v) for v in range(len(reader))}
     artifact = workspace.by_digest(checkpoint.parents.get("annotations", ""))
     if artifact is None:
         return None
@@ -79,4 +84,4 @@ def _ids_of_one(workspace: Workspace, checkpoint: Artifact) -> set[str] | None:
         return None
     seed = split_seed(checkpoint)
     selection = select_split(annotations, None, split, seed)
-    return {ids[v] for v in selection.train}
+    return {reader.whole_id(int(v)) for v in selection.train}

@@ -11,7 +11,7 @@ from pathlib import Path
 from vidssl.base.errors import Remark, VidsslError
 from vidssl.base.files import atomic_write
 from vidssl.base.stored_json import read_bytes
-from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.artifacts import FRAMES_ROLE, Artifact
 
 QUARANTINE_FILE = "quarantine.csv"
 COLUMNS = ("id", "video", "reason")
@@ -89,7 +89,12 @@ def _remark(fault: str) -> None:
 
 
 def quarantine_of(artifact: Artifact) -> list[QuarantineRow]:
-    """Reads an artifact's quarantine.csv, as :func:`read_quarantine`; says if it was changed."""
+    """Reads an artifact's quarantine.csv, as :func:`read_quarantine`; says if it was changed.
+
+    A pack of segments has none: videos were left out of the pack that holds its frames.
+    """
+    if FRAMES_ROLE in artifact.parents:
+        return []
     changed = artifact.files.changed(QUARANTINE_FILE)
     rows, damage = _readable_rows(artifact.path)
     if fault := damage or changed:

@@ -81,7 +81,8 @@ class FilmCutter:
         rows = [self._row_of_pictures(video, view, moment) for view in views]
         sheet = np.vstack(rows)
         loop = self.pictures(video, self.main, moment, LOOP_FRAMES)
-        record = self.reader.record(self._row(video))
+        row = self._row(video)
+        record, skipped = self.reader.record(row), self.reader.first_frame(row)
         last = max(count - 1, 1)
         return Strip(
             name=record.path,
@@ -90,7 +91,7 @@ class FilmCutter:
             loop=loop_uri([to_width(picture, LOOP_WIDTH) for picture in loop]),
             begin=min(max(moment.first, 0) / last, 1.0),
             end=min(moment.last / last, 1.0),
-            seconds=_in_words(moment, count, record.fps),
+            seconds=_in_words(moment, count, record.fps, skipped),
             width=sheet.shape[1],
             height=sheet.shape[0],
         )
@@ -109,8 +110,9 @@ class FilmCutter:
         return row
 
 
-def _in_words(moment: Moment, count: int, fps: float) -> str:
-    first, last = max(moment.first, 0), min(moment.last, count - 1)
+def _in_words(moment: Moment, count: int, fps: float, skipped: int = 0) -> str:
+    """Returns a moment's range; that of a segment which begins at frame `skipped` is its film's."""
+    first, last = skipped + max(moment.first, 0), skipped + min(moment.last, count - 1)
     if fps <= 0:
         return f"frames {first} to {last}"
     return f"{first / fps:.1f} to {(last + 1) / fps:.1f} s"

@@ -85,7 +85,8 @@ def _frames(
     for moment, phase in zip(moments, phases, strict=True):
         middle = max(0, (moment.first + moment.last) // 2)
         picture = cutter.pictures(video, cutter.main, Moment(middle, middle), 1)[0]
-        when = f"{middle / fps:.1f} s" if fps > 0 else f"frame {middle}"
+        at = cutter.reader.first_frame(row) + middle
+        when = f"{at / fps:.1f} s" if fps > 0 else f"frame {at}"
         found.append(AlignedFrame(jpeg_uri(to_width(picture, WIDTH)), phase, when))
     return found
 

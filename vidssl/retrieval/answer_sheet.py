@@ -63,8 +63,10 @@ def _query_card(
 
 
 def _neighbour_card(neighbour: Neighbour, video: int, gallery: Gallery) -> Card:
-    last = min(neighbour.last_frame, int(gallery.reader.frame_count("rgb")[video]) - 1)
-    shown = _spread(neighbour.first_frame, last, NEIGHBOUR_FRAMES)
+    skipped = gallery.reader.first_frame(video)
+    most = int(gallery.reader.frame_count("rgb")[video]) - 1
+    last = min(neighbour.last_frame - skipped, most)
+    shown = _spread(neighbour.first_frame - skipped, last, NEIGHBOUR_FRAMES)
     return Card(
         frames=_as_compared(gallery.reader, video, shown, gallery),
         name=neighbour.video,

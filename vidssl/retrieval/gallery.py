@@ -90,8 +90,8 @@ class Gallery:
         return np.hstack([encoded.videos for encoded in self.encoded])
 
     def name(self, video: int) -> str:
-        """Returns the path of a video relative to the packed folder."""
-        return self.reader.video_id(video).rpartition("#")[0]
+        """Returns the path of a video relative to the packed folder; a segment's is its film's."""
+        return self.reader.whole_id(video).rpartition("#")[0]
 
 
 def open_gallery(

@@ -25,12 +25,15 @@ from vidssl.shards.format import (
 from vidssl.shards.index import VideoTable
 from vidssl.shards.published import SHARDS, check_set, open_shards
 from vidssl.shards.reader import ShardReader
+from vidssl.shards.segments import SEGMENTS_FILE, Segment, segments_digest, write_segments
 from vidssl.shards.writer import SHARD_BYTES, ShardWriter, finished_videos, shard_videos
 
 __all__ = [
+    "SEGMENTS_FILE",
     "SHARDS",
     "SHARD_BYTES",
     "DamagedShard",
+    "Segment",
     "ShardReader",
     "ShardWriter",
     "VideoRecord",
@@ -39,7 +42,9 @@ __all__ = [
     "data_digest",
     "finished_videos",
     "open_shards",
+    "segments_digest",
     "shard_files",
     "shard_videos",
     "video_digest",
+    "write_segments",
 ]

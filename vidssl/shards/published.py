@@ -11,6 +11,7 @@ import numpy as np
 from vidssl.base.errors import VidsslError
 from vidssl.shards.format import DamagedShard, Params
 from vidssl.shards.reader import ShardReader
+from vidssl.shards.segments import SEGMENTS_FILE, SegmentReader
 from vidssl.views import get_view
 
 SHARDS = "shard-*.h5"
@@ -21,6 +22,12 @@ class FilesOfSet(Protocol):
 
     def complete(self, pattern: str) -> list[Path]:
         """Returns the files that match, after comparing the whole list of files and sizes."""
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of a file, after comparing them with the recorded SHA-256."""
+
+    def where(self, name: str) -> str:
+        """Returns the path of a file, for sentences."""
 
 
 class PublishedSet(Protocol):
@@ -42,9 +49,14 @@ class PublishedSet(Protocol):
     def files(self) -> FilesOfSet:
         """Its files."""
 
+    def frames_of_segments(self) -> PublishedSet | None:
+        """Returns the pack that holds the frames, where this one holds a table of segments."""
+
 
 def open_shards(artifact: PublishedSet) -> ShardReader:
     """Opens the shards of a flow, view or pack artifact.
+
+    Of a pack of segments, the shards of the whole videos are opened and read in segments.
 
     The list of files, their sizes, the ids and digests of the videos, the views' parameters and the
     number of frames are compared with the manifest. No frame is read: each has a checksum, which is
@@ -54,7 +66,12 @@ def open_shards(artifact: PublishedSet) -> ShardReader:
         VidsslError: a file is missing, too many, of another size or of another artifact.
         DamagedShard: the tables contradict each other, or the manifest.
     """
-    reader = ShardReader(artifact.files.complete(SHARDS))
+    frames = artifact.frames_of_segments()
+    if frames is None:
+        reader = ShardReader(artifact.files.complete(SHARDS))
+    else:
+        table = artifact.files.read(SEGMENTS_FILE)
+        reader = SegmentReader(open_shards(frames), table, artifact.files.where(SEGMENTS_FILE))
     check_set(artifact, reader)
     return reader
 

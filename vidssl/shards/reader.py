@@ -91,6 +91,14 @@ class ShardReader:
         """Returns the id of one video."""
         return str(self.videos.id[video].decode())
 
+    def first_frame(self, video: int) -> int:
+        """Returns the number in the whole video of the first frame here: 0, but for a segment."""
+        return 0
+
+    def whole_id(self, video: int) -> str:
+        """Returns the id of the whole video: a segment's is another."""
+        return self.video_id(video)
+
     def find(self, video_id: str) -> int | None:
         """Returns the number of a video; None if no shard has it."""
         wanted = video_id.encode()
@@ -250,7 +258,7 @@ class ShardReader:
     def _read_sorted(self, view: str, video: int, frames: np.ndarray) -> list[bytes]:
         shard = self._shards[self.videos.shard[video]]
         place = shard.places[view]
-        base = int(place.first_frame[self.videos.row[video]])
+        base = int(place.first_frame[self.videos.row[video]]) + self.first_frame(video)
         low, high = base + int(frames[0]), base + int(frames[-1]) + 1
         offsets = self._table(shard, place.offsets, low, high + 1, "<i8")
         crc32 = self._table(shard, place.crc32, low, high, "<u4")

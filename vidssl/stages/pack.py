@@ -27,6 +27,14 @@ from vidssl.extraction.left_out_videos import open_video_run
 from vidssl.extraction.options import ExtractionOptions
 from vidssl.extraction.part_videos import PartVideos, find_part_videos
 from vidssl.extraction.pool import check_pool, choose_pool
+from vidssl.extraction.segment_pack import (
+    NONE,
+    describe_segments,
+    newer_segments,
+    rows_of_segments,
+    segment_pack,
+    segment_seconds,
+)
 from vidssl.extraction.shard_job import (
     ShardJob,
     reused_result,
@@ -60,6 +68,8 @@ class Pack(ExtractionOptions):
             most of these videos is taken.
         labels: "folders", "none", or a CSV file (path,label[,group][,split columns]).
         group_pattern: see :func:`vidssl.dataset.labels.label_videos`.
+        segments: "none", or about how many seconds long the segments of a video are: each is then
+            a video of its own to all later stages.
         name: of both artifacts.
     """
 
@@ -70,6 +80,7 @@ class Pack(ExtractionOptions):
     derived: tuple[str, ...] = ()
     labels: str = "folders"
     group_pattern: str | None = None
+    segments: str = NONE
     name: str = "main"
 
 
@@ -105,6 +116,7 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     check_views(config.views)
     check_labelling(config.labels, config.group_pattern)
     views = {"rgb": rgb_params(config)}
+    seconds = segment_seconds(config.segments)
     check_pool(config.dask)
     sources, part_videos = find_part_videos(
         workspace, config.videos, config.part, progress, config.dry_run
@@ -120,6 +132,8 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
     if config.dry_run:
         labels = {view: artifact.label for view, artifact in derived.items()}
         more = {"derived": labels, "labels": config.labels}
+        if seconds is not None:
+            more["segments"] = config.segments
         prepared, retried = open_video_run(workspace, config, "pack", config.name, recipe, derived)
         who = config.dask or config.workers
         planned = describe_dry_run(
@@ -132,13 +146,17 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
             None, reused=packed.reused, quarantined=packed.quarantined, part=packed.part
         )
     annotations, labelling = _annotate(workspace, config, sources, packed.artifact)
-    notes = labelling.notes
+    newest, made = workspace.newest("pack"), packed.artifact
+    if seconds is not None:
+        made = segment_pack(workspace, config.name, packed.artifact, seconds)
+        annotations, _ = _annotate(workspace, config, sources, packed.artifact, made)
+    notes = labelling.notes + _notes_on_segments(workspace, packed.artifact, made)
     show_notes([] if packed.reused else packed.notes, progress)
     show_notes(notes, progress, most=len(notes))  # each is of another kind
     progress.say(labelling.summary)
     return PackResult(
-        artifact=packed.artifact,
-        reused=packed.reused,
+        artifact=made,
+        reused=packed.reused and (seconds is None or made == newest),
         quarantined=packed.quarantined,
         notes=packed.notes + notes,
         part=packed.part,
@@ -146,6 +164,12 @@ def run(workspace: Workspace, config: Pack, progress: Progress = SILENT) -> Pack
         annotations=annotations,
         labelling=labelling.summary,
     )
+
+
+def _notes_on_segments(workspace: Workspace, frames: Artifact, made: Artifact) -> list[str]:
+    if made == frames:
+        return newer_segments(workspace, frames)
+    return describe_segments(open_shards(made))
 
 
 def rgb_params(config: Pack) -> dict[str, Any]:
@@ -195,10 +219,18 @@ def _pack(
 
 
 def _annotate(
-    workspace: Workspace, config: Pack, sources: Sequence[Source], pack: Artifact
+    workspace: Workspace,
+    config: Pack,
+    sources: Sequence[Source],
+    frames: Artifact,
+    segments: Artifact | None = None,
 ) -> tuple[Artifact, Labelling]:
-    """Publishes the annotations of the packed videos, unless the newest are the same."""
-    reader = open_shards(pack)
+    """Publishes the annotations of the packed videos, unless the newest are the same.
+
+    Args:
+        segments: a pack of segments of the videos, if these are annotated.
+    """
+    pack, reader = segments or frames, open_shards(frames)
     packed = [source for source in sources if reader.find(source.id) is not None]
     labelling = label_videos(packed, config.labels, config.group_pattern)
     table = config.labels not in ("folders", "none")
@@ -208,7 +240,9 @@ def _annotate(
         "labels_sha256": file_digest(Path(config.labels)) if table else None,
         "group_pattern": config.group_pattern,
     }
-    digest = _digest_of(labelling)
+    instances = open_shards(pack)
+    rows = labelling.rows if segments is None else rows_of_segments(instances, labelling.rows)
+    digest = _digest_of(rows, labelling.split_columns)
     # With a lock: several parts of a pack may come here at once.
     with file_lock(workspace.root / ".annotations.lock"):
         # Training takes the newest, so older labels that are given again are published again.
@@ -219,14 +253,15 @@ def _annotate(
             if finished is not None and newest == finished and finished.digest == digest:
                 return finished, labelling
         with workspace.open_run("annotations", config.name, recipe, {"pack": pack}, True) as opened:
-            write_annotations(opened.folder, labelling.rows, labelling.split_columns)
-            found = Annotations.load(opened.folder, [source.id for source in packed])
+            write_annotations(opened.folder, rows, labelling.split_columns)
+            ids = [instances.video_id(v) for v in range(len(instances))]
+            found = Annotations.load(opened.folder, ids)
             return opened.publish(digest, _summary(found)), labelling
 
 
-def _digest_of(labelling: Labelling) -> str:
+def _digest_of(rows: Sequence[Mapping[str, str]], split_columns: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        write_annotations(Path(folder), labelling.rows, labelling.split_columns)
+        write_annotations(Path(folder), rows, split_columns)
         return file_digest(Path(folder) / ANNOTATIONS_FILE)
 
 

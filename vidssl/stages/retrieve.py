@@ -170,7 +170,7 @@ def _answer(
             _neighbour(rank, video, value, own[0], query, gallery)
             for rank, (video, value) in enumerate(nearest, 1)
         ],
-        left_out=[] if options.keep_self else [gallery.name(v) for v in itself],
+        left_out=[] if options.keep_self else list(dict.fromkeys(map(gallery.name, itself))),
         sheet=sheet,
     )
     if sheet is not None:
@@ -203,6 +203,7 @@ def _neighbour(
     cover = span(spec.window, spec.stride)
     first = int(encoded.features.starts[encoded.features.of_video(video)][its])
     last = min(first + cover, int(gallery.reader.videos.frames[video])) - 1
+    skipped = gallery.reader.first_frame(video)  # a segment's times are those of its whole video
     query_first = int(own.starts[mine])
     query_last = min(query_first + cover, int(query.frame_count(encoded.subject.view)[0])) - 1
     fps = float(gallery.reader.videos.fps[video])
@@ -212,10 +213,10 @@ def _neighbour(
         video=gallery.name(video),
         id=gallery.reader.video_id(video),
         label=gallery.labels[video],
-        begin=_seconds(first, fps),
-        end=_seconds(last + 1, fps),
-        first_frame=first,
-        last_frame=last,
+        begin=_seconds(skipped + first, fps),
+        end=_seconds(skipped + last + 1, fps),
+        first_frame=skipped + first,
+        last_frame=skipped + last,
         query_begin=_seconds(query_first, query.fps),
         query_end=_seconds(query_last + 1, query.fps),
     )

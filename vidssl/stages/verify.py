@@ -17,9 +17,9 @@ from vidssl.evaluation import feature_file
 from vidssl.evaluation.classification import PREDICTIONS_FILE
 from vidssl.evaluation.feature_cache import FEATURES_FILE
 from vidssl.evaluation.finetuned_accuracy import PROBABILITIES_FILE, load_probabilities
-from vidssl.shards import SHARDS, DamagedShard, ShardReader, check_set
+from vidssl.shards import SHARDS, DamagedShard, ShardReader, check_set, open_shards
 from vidssl.stages.repair.numbers import Repair, number_problems, repair_numbers
-from vidssl.workspace.artifacts import MANIFEST, Artifact
+from vidssl.workspace.artifacts import FRAMES_ROLE, MANIFEST, Artifact
 from vidssl.workspace.checkpoints import checkpoint_views, encoder_file, load_encoder
 from vidssl.workspace.payload import DamagedArtifact
 from vidssl.workspace.stored_annotations import read_annotations
@@ -246,6 +246,15 @@ def _shards(artifact: Artifact, faults: Collection[str], task: Task) -> Iterator
             check_set(artifact, reader)
 
 
+def _pack(artifact: Artifact, faults: Collection[str], task: Task) -> Iterable[str]:
+    """Looks at shards as :func:`_shards`; a table of segments is compared with its frames' pack."""
+    if FRAMES_ROLE not in artifact.parents:
+        return _shards(artifact, faults, task)
+    if not faults:
+        open_shards(artifact).close()
+    return []
+
+
 def _shard(path: Path, task: Task) -> Iterator[str]:
     try:
         with ShardReader([path]) as reader:
@@ -307,7 +316,7 @@ def _finetune(artifact: Artifact, faults: Collection[str], task: Task) -> Sequen
 CHECKS: dict[str, Callable[[Artifact, Collection[str], Task], Iterable[str]]] = {
     "flow": _shards,
     "view": _shards,
-    "pack": _shards,
+    "pack": _pack,
     "checkpoint": _checkpoint,
     "features": _features,
     "annotations": _annotations,

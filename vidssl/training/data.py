@@ -12,7 +12,7 @@ from vidssl.clips.frame_reader import TrainingVideos
 from vidssl.dataset.annotations import Annotations
 from vidssl.evaluation.labelled_split import LabelledSplit
 from vidssl.shards import open_shards
-from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.artifacts import FRAMES_ROLE, Artifact
 from vidssl.workspace.find_inputs import find_annotations
 from vidssl.workspace.stored_annotations import read_annotations
 from vidssl.workspace.workspace import Workspace
@@ -42,7 +42,8 @@ class TrainingData:
 
     def in_words(self, recipe: str) -> str:
         """Returns what a run says of its data and recipe when it begins."""
-        return f"{len(self.videos)} training videos ({self.note}), recipe {recipe}"
+        each = "segments" if FRAMES_ROLE in self.pack.parents else "videos"
+        return f"{len(self.videos)} training {each} ({self.note}), recipe {recipe}"
 
 
 def training_data(

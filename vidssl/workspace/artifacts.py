@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,6 +34,7 @@ FORMAT_VERSIONS: dict[str, int] = {
     "retrieval": 1,
     "finetune": 1,
 }
+FRAMES_ROLE = "frames"  # of the pack that was cut into segments
 LONGEST_NAME = 200  # file systems allow 255 bytes
 VERSION_PATTERN = re.compile(r"v\d{3,9}")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -101,6 +103,25 @@ class Artifact:
         """Names of the views that a pack, flow or view artifact holds, as its summary says."""
         views = self.summary.get("views")
         return list(views) if isinstance(views, Mapping) else []
+
+    def frames_of_segments(self) -> Artifact | None:
+        """Returns the pack that holds the frames, where this one holds a table of segments.
+
+        Raises:
+            VidsslError: that pack is not in the workspace any more.
+        """
+        digest = self.parents.get(FRAMES_ROLE)
+        if digest is None:
+            return None
+        for path in sorted(self.path.parents[2].glob("pack/*/v[0-9]*")):
+            with suppress(VidsslError):
+                found = Artifact.load(path)
+                if found.digest == digest and FRAMES_ROLE not in found.parents:
+                    return found
+        raise VidsslError(
+            f"the pack that holds the frames of {self.label} is not in {self.path.parents[2]} any "
+            "more: bring it back, or pack the videos again with --new"
+        )
 
     @classmethod
     def load(cls, path: Path) -> Artifact:

@@ -36,7 +36,8 @@ def size(count: float) -> str:
 
 
 def _shards(s: Summary) -> str:
-    parts = [counted(s.get("videos", 0), "video"), "+".join(s.get("views", {}))]
+    cut = f" in {counted(s['segments'], 'segment')}" if "segments" in s else ""
+    parts = [counted(s.get("videos", 0), "video") + cut, "+".join(s.get("views", {}))]
     if "bytes" in s:
         parts.append(size(s["bytes"]))
     if s.get("quarantined"):

@@ -20,6 +20,7 @@ from vidssl.base.progress import SILENT, Progress
 from vidssl.evaluation import feature_cache
 from vidssl.evaluation.feature_cache import EmbedOptions
 from vidssl.evaluation.features import WindowProtocol
+from vidssl.extraction.segment_pack import remake_segments
 from vidssl.optical_flow.algorithms import FLOW_METHODS, get_flow_method
 from vidssl.shards import SHARDS
 from vidssl.stages import evaluate_retrieval, extract_flow, extract_view, pack, probe
@@ -29,7 +30,7 @@ from vidssl.stages.extract_view import ExtractView
 from vidssl.stages.pack import Pack
 from vidssl.stages.probe import ProbeOptions
 from vidssl.views.choose_deriver import recall_deriver
-from vidssl.workspace.artifacts import Artifact
+from vidssl.workspace.artifacts import FRAMES_ROLE, Artifact
 from vidssl.workspace.run import Run
 from vidssl.workspace.workspace import Workspace
 
@@ -270,6 +271,9 @@ def _pack_options(bench: _Bench, made: Artifact, name: str, sources: Sources) ->
 
 
 def _pack(bench: _Bench, artifact: Artifact, sources: Sources, progress: Progress) -> Artifact:
+    if FRAMES_ROLE in artifact.parents:
+        frames = _parent(bench, artifact, FRAMES_ROLE)
+        return remake_segments(bench, artifact.name, frames, artifact)
     options = _pack_options(bench, artifact, artifact.name, sources)
     return _made(pack.run(bench, options, progress).artifact)
 
